@@ -1,0 +1,39 @@
+# Every path is relative, so that a checkout may lie in a folder whose name has spaces.
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+
+.PHONY: help run test lint bench
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+
+run: $(VENV)/.installed ## set up, then the default experiment; options: make run ARGS="scheduler=euler steps=20"
+	@$(PY) -m diffexp $(ARGS)
+
+test: $(VENV)/.installed-dev ## set up, then the whole test suite; options: make test ARGS="-k plan"
+	@$(PY) -m pytest -q $(ARGS)
+
+lint: $(VENV)/.installed-dev ## ruff and pyright
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m pyright
+
+bench: $(VENV)/.installed-dev ## time the schedulers beside those of diffusers
+	@$(PY) -m tests.benchmarks $(ARGS)
+
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "diffexp needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+# The stamps make the second time immediate; a changed requirement installs again.
+$(VENV)/.installed: pyproject.toml constraints.txt | $(PY)
+	$(PIP) install --quiet -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(PY)
+	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.installed

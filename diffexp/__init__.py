@@ -1,0 +1,36 @@
+"""diffexp: experiments with diffusion schedulers and pipelines."""
+
+# Nothing is imported here: names are looked up on first use, so that the command answers at once and so that
+# `python -m diffexp` can take the working folder off sys.path before any standard module is imported.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from diffexp.launch import run as run
+    from diffexp.plan import Plan as Plan
+    from diffexp.plan import compile as compile
+    from diffexp.registry import grid as grid
+    from diffexp.registry import guidance as guidance
+    from diffexp.registry import loop as loop
+    from diffexp.registry import metric as metric
+    from diffexp.registry import model as model
+    from diffexp.registry import scheduler as scheduler
+    from diffexp.registry import tracker as tracker
+
+_HOMES = {
+    **dict.fromkeys(("model", "scheduler", "grid", "loop", "guidance", "metric", "tracker"), "diffexp.registry"),
+    **dict.fromkeys(("compile", "Plan"), "diffexp.plan"),
+    "run": "diffexp.launch",
+}
+
+__all__ = ["Plan", "compile", "grid", "guidance", "loop", "metric", "model", "run", "scheduler", "tracker"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'diffexp' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

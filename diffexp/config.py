@@ -1,0 +1,145 @@
+"""The config's schema, and Hydra set up with everything that was discovered."""
+
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra import initialize_config_dir
+from hydra._internal.hydra import Hydra
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
+from hydra.core.config_store import ConfigNode, ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import (
+    AnyNode,
+    BooleanNode,
+    DictConfig,
+    FloatNode,
+    IntegerNode,
+    ListConfig,
+    Node,
+    OmegaConf,
+    StringNode,
+)
+
+from diffexp.discovery import TARGET, Catalog, Entry
+from diffexp.options import MISSING, Option
+from diffexp.paths import conf_dir
+from diffexp.registry import KINDS
+
+CONFIG_NAME = "config"
+
+
+@dataclass
+class Schema:
+    """Types of the top-level keys; their defaults and meaning stand in ``conf/config.yaml``."""
+
+    model: Any = MISSING
+    scheduler: Any = MISSING
+    grid: Any = MISSING
+    loop: Any = MISSING
+    guidance: Any = MISSING
+    metric: Any = field(default_factory=dict)
+    tracker: Any = MISSING
+    steps: int = MISSING
+    seed: int = MISSING
+    num_samples: int = MISSING
+    batch_size: int = MISSING
+    prompt: Any = None
+    negative_prompt: Any = None
+    label: Any = None
+    guidance_scale: float | None = None
+    snapshot_every: int | None = None
+    device: str = MISSING
+    dtype: str = MISSING
+    compile: bool = False
+    resume: str | None = None
+    name: str | None = None
+    tags: list[str] = field(default_factory=list)
+    notes: str | None = None
+
+
+@contextmanager
+def hydra_session(catalog: Catalog, config_dir: Path | None = None) -> Iterator[Hydra]:
+    """Hydra, ready to compose and to run; ``config_dir`` is searched before everything else."""
+    set_up(catalog, config_dir)
+    with initialize_config_dir(str(conf_dir()), job_name="diffexp", version_base="1.3"):
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        yield hydra
+
+
+def set_up(catalog: Catalog, config_dir: Path | None = None) -> None:
+    """Hand the catalog to Hydra: a typed node for every entry, the conf folders, the resolvers of the folder names."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Schema, provider="diffexp")
+    for kind in KINDS:
+        store.repo.pop(kind, None)  # of an earlier discovery in this process
+    for entry in catalog.entries.values():
+        _store(entry.kind, entry.name, _node(entry), str(entry.file))
+    target = {"name": StringNode("diffusers"), TARGET: StringNode(MISSING)}
+    _store("scheduler", "diffusers", DictConfig(target, flags={"struct": False}), "diffexp")
+    PluginConfigs.folders = catalog.conf_dirs[1:]
+    PluginConfigs.first = config_dir
+    Plugins.instance().register(PluginConfigs)
+    OmegaConf.register_new_resolver("diffexp.cell", cell_name, replace=True)
+    OmegaConf.register_new_resolver("diffexp.unique", lambda: secrets.token_hex(3), use_cache=True, replace=True)
+
+
+class PluginConfigs(SearchPathPlugin):
+    """Adds the conf folders of plugins to Hydra's search path."""
+
+    folders: tuple[Path, ...] = ()
+    first: Path | None = None
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for folder in self.folders:
+            search_path.append("diffexp-plugin", f"file://{folder}")
+        if self.first:
+            search_path.prepend("command-line", f"file://{self.first}", SearchPathQuery(provider="main"))
+
+
+def cell_name(*, _root_: DictConfig) -> str:
+    """``<model>_<scheduler>_<steps>`` of a composed config, fit for a file name.
+
+    A scheduler that a ``_target_`` names goes by its class.
+    """
+    choices = _root_.hydra.runtime.choices
+    scheduler = str(choices.get("scheduler"))
+    target = OmegaConf.select(_root_, f"scheduler.{TARGET}")
+    parts = [str(choices.get("model")), str(target).rpartition(".")[2] if target else scheduler, str(_root_.steps)]
+    return "_".join(re.sub(r"[^\w.=+-]+", "-", part) for part in parts)
+
+
+def _node(entry: Entry) -> DictConfig:
+    content: dict[str, Node] = {"name": StringNode(entry.name)}
+    if entry.kind == "grid":
+        for key in ("timesteps", "sigmas"):  # an explicit grid, whichever is chosen
+            content[key] = ListConfig(None, element_type=float, ref_type=list[float] | None, is_optional=True)
+    content.update({option.name: _leaf(option) for option in entry.options})
+    return DictConfig(content, flags={"struct": False} if entry.open else None)
+
+
+def _leaf(option: Option) -> Node:
+    kind, value = option.type, option.default
+    scalars = {"int": IntegerNode, "float": FloatNode, "bool": BooleanNode, "str": StringNode}
+    if kind.base in scalars:
+        return scalars[kind.base](value, is_optional=kind.optional)
+    if kind.base in ("list", "tuple"):
+        items = {"int": int, "float": float, "bool": bool, "str": str}.get(kind.item.base if kind.item else "", Any)
+        return ListConfig(value, element_type=items, ref_type=list[items], is_optional=kind.optional)
+    return AnyNode(value)
+
+
+def _store(group: str, name: str, node: DictConfig, provider: str) -> None:
+    # Not ConfigStore.store, which copies every node: with many plugins that takes longer than finding them.
+    package = f"{group}.{name}" if group == "metric" else None
+    options = ConfigStore.instance().repo.setdefault(group, {})
+    options[f"{name}.yaml"] = ConfigNode(
+        name=f"{name}.yaml", node=node, group=group, package=package, provider=provider
+    )

@@ -1,0 +1,129 @@
+"""Which levels a solver visits. Any solver takes any grid.
+
+Uniform grids (linspace, leading, trailing) are equally spaced in training time; the others are spaced in the
+noise-to-signal ratio sigma / alpha, the ``sigma`` of k-diffusion. Counts and roundings are diffusers', so that equal
+names mean equal levels.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from diffexp.errors import InputError
+from diffexp.levels import CLEAN, Level, Levels, Schedule
+from diffexp.registry import grid
+
+
+@grid
+def linspace(schedule: Schedule, steps: int) -> Levels:
+    """Equally spaced from the last training timestep to the first, both included (Lin et al. 2023, table 2)."""
+    _check_steps(schedule, steps)
+    timesteps = np.linspace(0, schedule.num_train_timesteps - 1, steps)[::-1]
+    return _uniform(schedule, timesteps.tolist(), steps)
+
+
+@grid
+def leading(schedule: Schedule, steps: int, *, offset: int | None = None) -> Levels:
+    """Multiples of num_train_timesteps // steps, shifted by ``offset`` (null: the model's own steps_offset)."""
+    _check_steps(schedule, steps)
+    stride = schedule.num_train_timesteps // steps
+    timesteps = [min(k * stride + (offset or 0), schedule.num_train_timesteps - 1) for k in reversed(range(steps))]
+    levels = _uniform(schedule, [float(t) for t in timesteps], steps)
+    # The grid starts below full noise, so the start sample has the spread of a whole x, not of its noise alone.
+    return Levels(levels.points, schedule, math.hypot(levels[0].alpha, levels[0].sigma), levels.stride)
+
+
+@grid
+def trailing(schedule: Schedule, steps: int) -> Levels:
+    """Equally spaced down from the last training timestep, never reaching the first (Lin et al. 2023, table 2)."""
+    _check_steps(schedule, steps)
+    horizon = schedule.num_train_timesteps
+    timesteps = np.arange(horizon, 0, -horizon / steps).round() - 1
+    return _uniform(schedule, timesteps.tolist()[:steps], steps)
+
+
+@grid
+def karras(
+    schedule: Schedule, steps: int, *, rho: float = 7.0, sigma_min: float | None = None, sigma_max: float | None = None
+) -> Levels:
+    """sigma^(1/rho) equally spaced (Karras et al. 2022, eq. 5); the range defaults to the training schedule's."""
+    _check_steps(schedule, steps)
+    if rho <= 0:
+        raise InputError(f"grid.rho={rho:g} must be greater than 0")
+    low, high = _ratio_range(schedule, sigma_min, sigma_max)
+    return _by_ratio(schedule, (np.linspace(high ** (1 / rho), low ** (1 / rho), steps) ** rho).tolist())
+
+
+@grid
+def exponential(
+    schedule: Schedule, steps: int, *, sigma_min: float | None = None, sigma_max: float | None = None
+) -> Levels:
+    """log sigma equally spaced: uniform in the log signal-to-noise ratio (Lu et al. 2022, section 3.1)."""
+    _check_steps(schedule, steps)
+    low, high = _ratio_range(schedule, sigma_min, sigma_max)
+    return _by_ratio(schedule, np.exp(np.linspace(math.log(high), math.log(low), steps)).tolist())
+
+
+def from_timesteps(schedule: Schedule, timesteps: Sequence[float]) -> Levels:
+    """Exactly these training timesteps, then the clean end.
+
+    Raises:
+        InputError: empty, not strictly decreasing, or outside the training range.
+    """
+    _check_decreasing("grid.timesteps", timesteps)
+    points = tuple(schedule.at(t) for t in timesteps)
+    return Levels((*points, CLEAN), schedule, points[0].sigma)
+
+
+def from_sigmas(schedule: Schedule, sigmas: Sequence[float]) -> Levels:
+    """Exactly these noise-to-signal ratios sigma / alpha, then the clean end (a trailing 0 may be given or not).
+
+    Raises:
+        InputError: empty, not strictly decreasing, negative, or outside the training range.
+    """
+    given = list(sigmas[:-1]) if sigmas and sigmas[-1] == 0 else list(sigmas)
+    _check_decreasing("grid.sigmas", given)
+    horizon = schedule.num_train_timesteps - 1
+    low, high = schedule.at(0).ratio, schedule.at(horizon).ratio
+    for value in given:
+        # A relative slack admits the ends as people copy them, printed with a few digits.
+        if not low * (1 - 1e-3) <= value <= high * (1 + 1e-3):
+            raise InputError(f"grid.sigmas: {value:g} is outside the model's training range {low:.4g}..{high:.4g}")
+    return _by_ratio(schedule, given)
+
+
+def _check_steps(schedule: Schedule, steps: int) -> None:
+    if steps < 1:
+        raise InputError(f"steps={steps} must be at least 1")
+    if steps > schedule.num_train_timesteps:
+        raise InputError(f"steps={steps} is more than the {schedule.num_train_timesteps} timesteps the model was trained with")
+
+
+def _check_decreasing(name: str, values: Sequence[float]) -> None:
+    if not values:
+        raise InputError(f"{name} is empty; give at least one value, highest first")
+    for before, after in pairwise(values):
+        if not before > after:
+            raise InputError(f"{name} must be strictly decreasing, but {after:g} follows {before:g}")
+
+
+def _uniform(schedule: Schedule, timesteps: list[float], steps: int) -> Levels:
+    points = tuple(schedule.at(t) for t in timesteps)
+    return Levels((*points, CLEAN), schedule, points[0].sigma, stride=schedule.num_train_timesteps // steps)
+
+
+def _by_ratio(schedule: Schedule, ratios: list[float]) -> Levels:
+    points: tuple[Level, ...] = tuple(schedule.at_ratio(r) for r in ratios)
+    return Levels((*points, CLEAN), schedule, points[0].sigma)
+
+
+def _ratio_range(schedule: Schedule, sigma_min: float | None, sigma_max: float | None) -> tuple[float, float]:
+    low = schedule.at(0).ratio if sigma_min is None else sigma_min
+    high = schedule.at(schedule.num_train_timesteps - 1).ratio if sigma_max is None else sigma_max
+    if math.isinf(high):
+        raise InputError("this model's schedule ends at infinite sigma (zero terminal SNR): give grid.sigma_max")
+    if not 0 < low < high:
+        raise InputError(f"grid.sigma_min={low:g} and grid.sigma_max={high:g} must satisfy 0 < sigma_min < sigma_max")
+    return low, high

@@ -1,0 +1,1 @@
+"""Guidance: wraps a model call to sharpen what the condition asks for."""

@@ -1,0 +1,10 @@
+"""No guidance: the conditional prediction as it is."""
+
+from diffexp.guidance.base import Predict
+from diffexp.registry import guidance
+
+
+@guidance(name="none")
+def no_guidance(predict: Predict, scale: float) -> Predict:
+    """The model's own prediction; ``guidance_scale`` is not used."""
+    return predict

@@ -1,0 +1,38 @@
+"""What the image-quality metrics share."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from diffexp.models.base import Model
+
+log = logging.getLogger(__name__)
+
+FEW_SAMPLES = 1000
+"""Below this many samples a distance between distributions says more about the number than about the images."""
+
+
+def not_mnist(model: Model) -> str | None:
+    """Why MNIST features say nothing about this model's images; None where they do."""
+    if model.id == "mnist" and tuple(model.shape) == (1, 32, 32):
+        return None
+    return f"the features mnist_cnn only know MNIST digits, not what {model.id} draws"
+
+
+def as_saved(images: Tensor) -> Tensor:
+    """Images in [0, 1] rounded to the 256 values of a PNG: what is measured is what was written."""
+    return images.clamp(0, 1).mul(255).round().div(255)
+
+
+def enough_samples(name: str, count: int) -> bool:
+    """Whether ``name`` can be computed at all from ``count`` samples; says so in the log where it is doubtful."""
+    if count < 2:
+        log.warning("%s is skipped: it needs at least 2 samples, this run has %d", name, count)
+        return False
+    if count < FEW_SAMPLES:
+        log.warning("%s of %d samples is not comparable: use num_samples=%d or more", name, count, FEW_SAMPLES)
+    return True

@@ -1,0 +1,56 @@
+"""Kernel distance between the features of samples and of real images (Binkowski et al. 2018)."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torchmetrics.image.kid import KernelInceptionDistance
+
+from diffexp.metrics.base import RunFacts
+from diffexp.metrics.features import load_features
+from diffexp.metrics.images import as_saved, enough_samples, not_mnist
+from diffexp.registry import metric
+
+if TYPE_CHECKING:
+    from diffexp.models.base import Model
+
+
+@metric(name="kid")
+class KID:
+    """``kid/<features>``: squared maximum mean discrepancy under ``(x.y / d + 1)^3``; unbiased, so it may be negative.
+
+    0 for the distribution of the real images, larger is worse. The mean over ``subsets`` random subsets, at most
+    ``subset_size`` images each, against 5,000 training images; ``kid_std/<features>`` is their standard deviation.
+    The same images always give the same value.
+
+    Raises:
+        InputError: unknown ``features``.
+    """
+
+    def __init__(self, *, features: str = "mnist_cnn", subsets: int = 100, subset_size: int = 1000) -> None:
+        known = load_features(features)
+        self.features = features
+        self.subset_size = subset_size
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # "will save all extracted features": 64 numbers an image
+            self.distance = KernelInceptionDistance(known.network, subsets=subsets, reset_real_features=False)
+        self.distance.real_features.append(known.reference.samples)
+
+    def applies(self, model: Model) -> str | None:
+        return not_mnist(model)
+
+    def update(self, samples: Tensor, images: Tensor) -> None:
+        self.distance.update(as_saved(images), real=False)
+
+    def compute(self, run: RunFacts) -> dict[str, float]:
+        count = sum(len(batch) for batch in self.distance.fake_features)
+        if not enough_samples(f"kid/{self.features}", count):
+            return {}
+        self.distance.subset_size = min(self.subset_size, count, len(self.distance.real_features[0]))
+        with torch.random.fork_rng(devices=[]):  # torchmetrics draws its subsets from the global generator
+            torch.default_generator.manual_seed(0)
+            mean, deviation = self.distance.compute()
+        return {f"kid/{self.features}": mean.item(), f"kid_std/{self.features}": deviation.item()}

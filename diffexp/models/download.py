@@ -1,0 +1,119 @@
+"""A checkpoint of the Hugging Face hub as a folder: from the cache without asking the network, else downloaded.
+
+huggingface_hub alone waits 23 s without a network and then names the wrong culprit. So the cache comes first, one
+short probe second, and what is missing is said in our own words.
+"""
+
+import socket
+import threading
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import validate_repo_id
+
+from diffexp.errors import InputError
+from diffexp.models.layout import check_format, check_pipeline, find_layout, list_files
+
+PROBE_SECONDS = 2.0
+_LANDMARKS = ("model_index.json", "config.json", "unet/config.json")
+
+
+def find_on_hub(id: str, revision: str | None, allow_pickle: bool) -> Path:
+    """The folder of a checkpoint, after downloading the files it needs if the cache lacks them.
+
+    Raises:
+        InputError: ``id`` is no hub id, or the checkpoint cannot be had or used.
+    """
+    try:
+        validate_repo_id(id)
+    except HFValidationError:
+        raise InputError(f"model.id={id} is neither a folder nor a hub id such as google/ddpm-church-256") from None
+    cached = _cached(id, revision)
+    if cached is not None and _is_complete(cached, id):
+        return cached
+    obstacle = _obstacle()
+    if obstacle is None:
+        return _download(id, revision, allow_pickle)
+    state = "is neither a folder nor in the cache" if cached is None else "is only partly in the cache"
+    command = f"hf download {id}" + (f" --revision {revision}" if revision else "")
+    raise InputError(
+        f"model.id={id} {state} {constants.HF_HUB_CACHE}, and {obstacle}; "
+        f"run '{command}' where there is a network and copy that cache here, or give a folder"
+    )
+
+
+def _cached(id: str, revision: str | None) -> Path | None:
+    for landmark in _LANDMARKS:
+        path = try_to_load_from_cache(id, landmark, cache_dir=constants.HF_HUB_CACHE, revision=revision)
+        if isinstance(path, str):
+            return Path(path.removesuffix(landmark))
+    return None
+
+
+def _is_complete(folder: Path, id: str) -> bool:
+    check_pipeline(folder, f"model.id={id}")
+    try:
+        return find_layout(list_files(folder), id).scheduler is not None
+    except InputError:
+        return False
+
+
+def _obstacle() -> str | None:
+    """What stands between here and the hub, in words that follow "and"; None where it answers."""
+    if constants.is_offline_mode():
+        return "HF_HUB_OFFLINE=1 forbids downloading it"
+    target = urlsplit(urllib.request.getproxies().get("https") or constants.ENDPOINT)
+    port = target.port or (80 if target.scheme == "http" else 443)
+    host = target.hostname or "huggingface.co"
+    reached = threading.Event()
+
+    def probe() -> None:
+        try:
+            socket.create_connection((host, port), timeout=PROBE_SECONDS).close()
+            reached.set()
+        except OSError:
+            pass
+        finally:
+            finished.set()
+
+    # In a thread, because the time limit of a connection does not cover the name lookup before it.
+    finished = threading.Event()
+    threading.Thread(target=probe, daemon=True).start()
+    finished.wait(PROBE_SECONDS)
+    return None if reached.is_set() else f"{host} cannot be reached"
+
+
+def _download(id: str, revision: str | None, allow_pickle: bool) -> Path:
+    source = f"model.id={id}"
+
+    def fetch(names: list[str]) -> Path:
+        return Path(snapshot_download(id, revision=revision, allow_patterns=names, cache_dir=constants.HF_HUB_CACHE))
+
+    try:
+        siblings = HfApi().model_info(id, revision=revision, timeout=20).siblings or []
+        names = [sibling.rfilename for sibling in siblings]
+        if "model_index.json" in names:
+            check_pipeline(fetch(["model_index.json"]), source)
+        layout = find_layout(names, source)
+        check_format(layout, source, allow_pickle)
+        return fetch([name for name in (*layout.files, "model_index.json") if name in names])
+    except InputError:
+        raise
+    except GatedRepoError:
+        raise InputError(f"{source} is gated: accept its terms on its page, then 'hf auth login'") from None
+    except RevisionNotFoundError:
+        raise InputError(f"model.revision={revision}: {id} has no such branch, tag or commit") from None
+    except RepositoryNotFoundError:
+        raise InputError(
+            f"{source} is neither a folder nor on the hub; check the spelling, or 'hf auth login' if it is private"
+        ) from None
+    except Exception as error:  # the transport has dozens of ways to break off
+        raise InputError(f"{source} could not be downloaded: {' '.join(str(error).split())[:300]}") from error

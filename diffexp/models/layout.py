@@ -1,0 +1,113 @@
+"""Which files of a checkpoint that diffusers saved count, and whether it is one for us. Imports nothing heavy."""
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from diffexp.errors import InputError
+
+SAFE, PICKLED = "safetensors", "bin"
+_NOT_PIXELS = ("vae", "vqvae", "text_encoder", "transformer", "prior")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things lie in a checkpoint, relative to its folder."""
+
+    network: str
+    """Folder of the network: ``"unet"`` or ``"."``."""
+    weights: tuple[str, ...]
+    format: str
+    """``"safetensors"`` or ``"bin"`` (pickle)."""
+    variant: str | None
+    """As in ``diffusion_pytorch_model.<variant>.safetensors``."""
+    scheduler: str | None
+    """Path of scheduler_config.json."""
+
+    @property
+    def files(self) -> list[str]:
+        """Everything that a download has to bring."""
+        config = str(PurePosixPath(self.network, "config.json"))
+        return [config, *self.weights, *([self.scheduler] if self.scheduler else [])]
+
+
+def find_layout(names: Collection[str], source: str) -> Layout:
+    """Choose the files of an unconditional checkpoint among ``names`` (POSIX paths relative to its folder).
+
+    Safetensors come before pickles, files without a variant before those with one.
+
+    Raises:
+        InputError: there is no network or no weights; ``source`` names the checkpoint in the message.
+    """
+    network = next((n for n in ("unet", ".") if str(PurePosixPath(n, "config.json")) in names), None)
+    if network is None:
+        raise InputError(f"{source} is not a diffusers checkpoint: it has neither unet/config.json nor config.json")
+    inside = sorted(name for name in names if PurePosixPath(name).parent == PurePosixPath(network))
+    scheduler = next((n for n in ("scheduler/scheduler_config.json", "scheduler_config.json") if n in names), None)
+    for kind in (SAFE, PICKLED):
+        weights = [n for n in inside if PurePosixPath(n).name.startswith("diffusion_pytorch_model.")]
+        by_variant: dict[str, list[str]] = {}
+        for name in weights:
+            middle = PurePosixPath(name).name.removeprefix("diffusion_pytorch_model.")
+            if middle == kind or middle.endswith(f".{kind}"):
+                by_variant.setdefault(middle.removesuffix(kind).rstrip("."), []).append(name)
+        if by_variant:
+            variant = min(by_variant)  # "" sorts first
+            return Layout(network, tuple(by_variant[variant]), kind, variant or None, scheduler)
+    raise InputError(f"{source} has no weights: no {PurePosixPath(network, 'diffusion_pytorch_model.safetensors')}")
+
+
+def list_files(folder: Path) -> list[str]:
+    """The names that ``find_layout`` chooses among."""
+    places = [folder, folder / "unet", folder / "scheduler"]
+    return [path.relative_to(folder).as_posix() for place in places if place.is_dir() for path in place.iterdir()]
+
+
+def check_format(layout: Layout, source: str, allow_pickle: bool) -> None:
+    """Raises InputError for pickled weights that were not asked for."""
+    if layout.format == PICKLED and not allow_pickle:
+        raise InputError(
+            f"{source} has its weights in pickle format only ({layout.weights[0]}), which can run any code when "
+            "loaded; if you trust it: model.allow_pickle=true"
+        )
+
+
+def check_pipeline(folder: Path, source: str) -> None:
+    """Make sure that a model_index.json, if there is one, describes a network on pixels without further inputs.
+
+    Raises:
+        InputError: it does not, or it is not valid; the message says why.
+    """
+    path = folder / "model_index.json"
+    if not path.is_file():
+        return  # as ``UNet2DModel.save_pretrained`` leaves a folder: the network's own config is enough
+    index = read_json(path)
+    parts = [name for name, value in index.items() if isinstance(value, list) and value and value[0]]
+    other = next((name for name in _NOT_PIXELS if name in parts), None)
+    if other:
+        pipeline = index.get("_class_name", "a pipeline")
+        raise InputError(f"{source} is a {pipeline} with a {other}; model=hub takes unconditional pixel models only")
+    if "unet" not in parts:
+        raise InputError(f"{source}: {path} names no unet; it should be that of an unconditional diffusers pipeline")
+
+
+def check_network(config: dict[str, Any], source: str) -> None:
+    """Raises InputError unless a network's config.json is that of a UNet2DModel."""
+    name = config.get("_class_name", "UNet2DModel")
+    if name not in ("UNet2DModel", "UNetUnconditionalModel"):  # the latter is the class's first name
+        raise InputError(f"{source} is a {name}; only checkpoints of UNet2DModel can be used")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Raises InputError where the file is missing or no JSON object."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is not a JSON object")
+    return content

@@ -1,0 +1,131 @@
+"""Compiling a method: trace, rewrite, and check the table against the code it came from."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from diffexp.errors import InputError
+from diffexp.levels import Level
+from diffexp.plan.execute import Network, execute
+from diffexp.plan.method import Method, Noise
+from diffexp.plan.plan import Plan
+from diffexp.plan.rows import build_plan
+from diffexp.plan.tape import NotLinear, record
+
+log = logging.getLogger(__name__)
+
+_CHECK_SHAPE = (2, 3, 4, 4)
+
+
+def compile_method(method: Method) -> Plan:
+    """The plan of a bound scheduler, checked on random inputs with a nonlinear model.
+
+    Raises:
+        NotLinear: no table gives the method's output (adaptive steps, dynamic thresholding, …).
+        InputError: the method refuses its options.
+    """
+    try:
+        recording = record(method)
+    except (InputError, NotLinear):
+        raise
+    except Exception as error:  # whatever foreign code does on vectors it did not expect; the direct run will tell
+        raise NotLinear(f"{type(error).__name__} while tracing: {error}") from error
+    plan = build_plan(recording, method.name, method.start_std)
+    # In float32 the rounding grows with the largest number on the way, which is the start sample's.
+    _check(plan, method, tolerance=1e-6 * max(100.0, plan.start_std) if recording.single else 1e-8)
+    return plan
+
+
+def run_directly(method: Method, network: Network, start: Tensor, noise: Noise) -> Tensor:
+    """Run the method's own code. Random numbers that it draws itself in the shape of the sample come from ``noise``."""
+
+    def evaluate(x: Tensor, u: Tensor, level: Level) -> Tensor:
+        return network(u, level)
+
+    with _SuppliedNoise(noise, start.shape):
+        return method(evaluate, start.clone(), noise)
+
+
+@dataclass(frozen=True)
+class Direct:
+    """A method that is run as it is, because it is no table."""
+
+    method: Method
+    reason: str
+
+    @property
+    def start_std(self) -> float:
+        return self.method.start_std
+
+
+Sampler = Plan | Direct
+
+
+def compile_or_direct(method: Method) -> Sampler:
+    """The plan, or the method itself with one log line that says why."""
+    try:
+        return compile_method(method)
+    except NotLinear as reason:
+        log.warning("%s runs directly, uncompiled: %s", method.name, reason)
+        return Direct(method, str(reason))
+
+
+def sample(sampler: Sampler, network: Network, start: Tensor, noise: Noise) -> Tensor:
+    """Run a plan or a direct method from ``start`` [batch, *shape]."""
+    if isinstance(sampler, Plan):
+        return execute(sampler, network, start, noise)
+    return run_directly(sampler.method, network, start, noise)
+
+
+def _check(plan: Plan, method: Method, tolerance: float) -> None:
+    start = torch.randn(_CHECK_SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * plan.start_std
+    planned = execute(plan, _toy_network, start, _repeatable_noise())
+    try:
+        direct = run_directly(method, _toy_network, start, _repeatable_noise())
+    except Exception as error:
+        raise NotLinear(f"{type(error).__name__} on a batch of shape {_CHECK_SHAPE}: {error}") from error
+    if direct.shape != start.shape:
+        raise NotLinear(f"the output has shape {tuple(direct.shape)} for an input of shape {_CHECK_SHAPE}")
+    if bool(planned.isfinite().all()) != bool(direct.isfinite().all()):
+        raise NotLinear("its table and its code disagree about finite values")
+    error = (planned - direct).abs().max() / direct.abs().max().clamp(min=1.0)
+    if error > tolerance:
+        raise NotLinear(f"its table is off by {error:.1e} on random inputs")
+
+
+def _toy_network(u: Tensor, level: Level) -> Tensor:
+    """Nonlinear, different at every timestep and place, bounded like a noise prediction."""
+    return torch.tanh(0.7 * u + 0.3 * torch.sin(torch.as_tensor(0.01 * level.timestep, dtype=u.dtype)))
+
+
+def _repeatable_noise() -> Callable[[], Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return lambda: torch.randn(_CHECK_SHAPE, dtype=torch.float64, generator=generator)
+
+
+class _SuppliedNoise(TorchFunctionMode):
+    """Replaces ``torch.randn`` and ``randn_like`` in the shape of the sample by the noise of the run."""
+
+    def __init__(self, noise: Noise, shape: torch.Size) -> None:
+        super().__init__()
+        self._noise, self._shape = noise, shape
+
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.randn_like and args[0].shape == self._shape:
+            return self._supply(kwargs.get("dtype") or args[0].dtype, args[0].device)
+        if func is torch.randn:
+            size = kwargs.get("size", args[0] if len(args) == 1 and not isinstance(args[0], int) else args)
+            if torch.Size(size) == self._shape:
+                return self._supply(kwargs.get("dtype"), kwargs.get("device"))
+        return func(*args, **kwargs)
+
+    def _supply(self, dtype: torch.dtype | None, device: torch.device | str | None) -> Tensor:
+        # The supplier itself may call torch.randn.
+        with torch._C.DisableTorchFunction():
+            return self._noise().to(device=device, dtype=dtype)

@@ -1,0 +1,148 @@
+"""A scheduler bound to a model's levels: code that turns a start sample into an output.
+
+Every kind of scheduler (a function, k-diffusion's convention, a diffusers-style class) becomes a ``Method``. The same
+method is traced once by ``compile``, or run directly where it is not linear.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from diffexp.levels import Level, Levels, Schedule
+from diffexp.predictions import Clip, DynamicThreshold, Prediction
+
+Noise = Callable[[], Tensor]
+"""Fresh standard normal noise in the shape of the sample."""
+
+
+class Evaluate(Protocol):
+    """One network evaluation at ``u``; ``x`` is the sample it belongs to, in the scheduler's own scaling."""
+
+    def __call__(self, x: Tensor, u: Tensor, level: Level) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class TrainingSpec:
+    """What a scheduler has to know of a model: how it was trained."""
+
+    schedule: Schedule
+    prediction: Prediction = Prediction.EPSILON
+    clip: Clip | DynamicThreshold | None = None
+    scheduler_config: Mapping[str, Any] = field(default_factory=dict)
+    """The checkpoint's own scheduler config, for schedulers that are diffusers classes."""
+    spacing: str = "leading"
+    steps_offset: int = 0
+
+
+class Spec(Protocol):
+    """Anything that tells how it was trained: a ``TrainingSpec`` or a model."""
+
+    @property
+    def schedule(self) -> Schedule: ...
+    @property
+    def prediction(self) -> Prediction: ...
+    @property
+    def clip(self) -> Clip | DynamicThreshold | None: ...
+    @property
+    def scheduler_config(self) -> Mapping[str, Any]: ...
+    @property
+    def spacing(self) -> str: ...
+    @property
+    def steps_offset(self) -> int: ...
+
+
+class Method(Protocol):
+    """Bound scheduler code."""
+
+    name: str
+    start_std: float
+    nfe: int | None
+    """Evaluations where they are known beforehand (a class knows its timesteps)."""
+
+    def __call__(self, evaluate: Evaluate, x: Tensor, noise: Noise) -> Tensor: ...
+
+
+class Denoiser:
+    """What a scheduler function calls: ``denoise(x, level)`` is the x0 estimate, clipped as the model asks for."""
+
+    def __init__(self, evaluate: Evaluate, spec: Spec) -> None:
+        self._evaluate = evaluate
+        self._prediction = spec.prediction
+        self._clip = spec.clip
+
+    def __call__(self, x: Tensor, level: Level) -> Tensor:
+        """The x0 estimate at ``level``, in the shape of x."""
+        return self._clean(x, self._evaluate(x, x, level), level)
+
+    def predict(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+        """(x0, eps) of one evaluation: x0 is clipped as the model asks for, eps is what the network said."""
+        output = self._evaluate(x, x, level)
+        return self._clean(x, output, level), combine(self._prediction.noise(level), x, output)
+
+    def _clean(self, x: Tensor, output: Tensor, level: Level) -> Tensor:
+        x0 = combine(self._prediction.clean(level), x, output)
+        return x0 if self._clip is None else self._clip(x0)
+
+
+def combine(coefficients: tuple[float, float], x: Tensor, output: Tensor) -> Tensor:
+    """p * x + q * output, without touching a tensor whose coefficient is 0."""
+    p, q = coefficients
+    if p == 0:
+        return output if q == 1 else q * output
+    return p * x if q == 0 else p * x + q * output
+
+
+@dataclass
+class FunctionMethod:
+    """A function ``(denoise, x, levels, noise, **options) -> x``."""
+
+    function: Callable[..., Tensor]
+    levels: Levels
+    spec: Spec
+    options: Mapping[str, Any]
+    name: str
+    nfe: int | None = None
+
+    @property
+    def start_std(self) -> float:
+        return self.levels.start_std
+
+    def __call__(self, evaluate: Evaluate, x: Tensor, noise: Noise) -> Tensor:
+        return self.function(Denoiser(evaluate, self.spec), x, self.levels, noise, **self.options)
+
+
+@dataclass
+class KDiffusionMethod:
+    """A function ``(model, x, sigmas, extra_args, callback, disable, **options) -> x`` in the variable x / alpha."""
+
+    function: Callable[..., Tensor]
+    levels: Levels
+    spec: Spec
+    options: Mapping[str, Any]
+    name: str
+    nfe: int | None = None
+
+    @property
+    def start_std(self) -> float:
+        return self.levels.start_std
+
+    def __call__(self, evaluate: Evaluate, x: Tensor, noise: Noise) -> Tensor:
+        denoise, levels = Denoiser(evaluate, self.spec), self.levels
+        visited = {level.ratio: level for level in levels}
+        sigmas = torch.tensor([level.ratio for level in levels], dtype=x.dtype, device=x.device)
+        by_rounded = dict(zip(sigmas.tolist(), visited.values()))
+
+        def model(x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
+            ratio = float(sigma.reshape(-1)[0])
+            level = by_rounded.get(ratio) or levels.schedule.at_ratio(ratio)
+            return denoise(x * level.alpha, level)
+
+        return self.function(model, x / levels[0].alpha, sigmas, **self._arguments(noise))
+
+    def _arguments(self, noise: Noise) -> dict[str, Any]:
+        accepted = self.function.__code__.co_varnames[: self.function.__code__.co_argcount + self.function.__code__.co_kwonlyargcount]
+        fixed = {"extra_args": {}, "callback": None, "disable": True, "noise_sampler": lambda *_: noise()}
+        return {name: value for name, value in fixed.items() if name in accepted} | dict(self.options)

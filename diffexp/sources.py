@@ -1,0 +1,196 @@
+"""Where registrations come from: the package's own files, plugin files and folders, installed packages.
+
+Plugin files are loaded by path under a private module name and never through ``sys.path``: whatever they are called,
+they cannot stand in for a module that somebody else imports.
+"""
+
+import configparser
+import os
+import sys
+import traceback
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+from diffexp.errors import InputError
+from diffexp.scanning import relative
+
+VARIABLE = "DIFFEXP_PLUGINS"
+ENTRY_POINTS = "diffexp.plugins"
+BUILT_IN = ("schedulers", "loops", "guidance", "metrics", "models", "tracking")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One Python file that may register something, and how it is imported."""
+
+    file: Path
+    module: str
+    """Dotted name; a private one for a file that is loaded by path."""
+    place: Path
+    """What it belongs to: the package, the plugin file, the plugin folder."""
+    package: bool = False
+    """Whether the file lies in a plugin folder, which is then the package of its relative imports."""
+    by_path: bool = True
+
+    def load(self) -> ModuleType:
+        """Import it.
+
+        Raises:
+            InputError: the plugin cannot be imported; with file, line and the original error.
+        """
+        if not self.by_path:
+            return import_module(self.module)
+        if self.module in sys.modules:
+            return sys.modules[self.module]
+        try:
+            if self.package:
+                _load_package(self.module.rpartition(".")[0] or self.module, self.place)
+            if self.module not in sys.modules:
+                _execute(self.module, self.file)
+        except (Exception, SystemExit) as error:
+            raise InputError(_import_failure(self.file, error)) from error
+        return sys.modules[self.module]
+
+
+def built_in_sources() -> Iterator[Source]:
+    package = Path(__file__).resolve().parent
+    files = [package / "grids.py"]
+    for folder in BUILT_IN:
+        if (package / folder).is_dir():
+            files += sorted((package / folder).glob("*.py"))
+    for file in files:
+        if file.is_file():
+            module = ".".join(["diffexp", *file.relative_to(package).with_suffix("").parts])
+            yield Source(file, module.removesuffix(".__init__"), package, by_path=False)
+
+
+def plugin_paths() -> list[Path]:
+    """The plugin files and folders, absolute: those that DIFFEXP_PLUGINS names, else those in ./plugins.
+
+    Raises:
+        InputError: DIFFEXP_PLUGINS names a path that does not exist.
+    """
+    given = os.environ.get(VARIABLE)
+    if given is None:
+        return _inside(Path.cwd() / "plugins") if Path("plugins").is_dir() else []
+    found: list[Path] = []
+    for text in filter(None, given.split(os.pathsep)):
+        path = Path(text).absolute()
+        if not path.exists():
+            raise InputError(f"{VARIABLE} names {text}, which does not exist")
+        alone = path.is_file() or (path / "__init__.py").is_file() or (path / "conf").is_dir()
+        found += [path] if alone else _inside(path)
+    return list(dict.fromkeys(found))
+
+
+def plugin_sources(path: Path) -> list[Source]:
+    """The files of one plugin."""
+    private = f"_diffexp_plugin_{zlib.crc32(str(path).encode()):08x}_{path.stem}"
+    if path.is_file():
+        return [Source(path, private, path)]
+    files = [path / "__init__.py"] if (path / "__init__.py").is_file() else []
+    files += [file for file in sorted(path.glob("*.py")) if _is_plugin_file(file)]
+    names = [private if file.stem == "__init__" else f"{private}.{file.stem}" for file in files]
+    return [Source(file, name, path, package=True) for file, name in zip(files, names, strict=True)]
+
+
+def installed_sources() -> list[Source]:
+    """Files of installed packages that name themselves under the entry-point group ``diffexp.plugins``."""
+    # By hand, because importing importlib.metadata takes longer than all the rest of the discovery.
+    found: dict[Path, Source] = {}
+    for folder in dict.fromkeys(path for path in sys.path if path and Path(path).is_dir()):
+        for entry in os.scandir(folder):
+            if entry.name.endswith((".dist-info", ".egg-info")):
+                for module in _entry_points(Path(entry.path, "entry_points.txt")):
+                    found.update((source.file, source) for source in _module_sources(module))
+    return list(found.values())
+
+
+def conf_folder(source: Source) -> Path | None:
+    """The configs that a plugin folder or an installed package brings."""
+    folder = source.place / "conf"
+    return folder if source.place.is_dir() and folder.is_dir() else None
+
+
+def _inside(folder: Path) -> list[Path]:
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if (path.is_dir() and not path.name.startswith(("_", "."))) or _is_plugin_file(path)
+    ]
+
+
+def _is_plugin_file(path: Path) -> bool:
+    skipped = path.name.startswith(("_", ".", "test_")) or path.name == "conftest.py"
+    return path.suffix == ".py" and path.is_file() and not skipped
+
+
+def _entry_points(file: Path) -> list[str]:
+    if not file.is_file():
+        return []
+    text = file.read_text(encoding="utf-8")
+    if f"[{ENTRY_POINTS}]" not in text:
+        return []
+    parser = configparser.ConfigParser(delimiters=("=",))
+    parser.read_string(text)
+    return [value.split(":")[0].strip() for value in parser[ENTRY_POINTS].values()]
+
+
+def _module_sources(module: str) -> list[Source]:
+    """A module's file, a package's files; the module is not imported."""
+    path: list[str] | None = None
+    spec = None
+    parts = module.split(".")
+    for index in range(len(parts)):
+        spec = PathFinder.find_spec(".".join(parts[: index + 1]), path)
+        if spec is None:
+            raise InputError(f"an installed package names {module} under {ENTRY_POINTS}, which does not exist")
+        path = list(spec.submodule_search_locations or [])
+    if path:
+        files = [Path(path[0], "__init__.py"), *sorted(Path(path[0]).glob("*.py"))]
+        names = {file: module if file.stem == "__init__" else f"{module}.{file.stem}" for file in files}
+        return [Source(f, n, Path(path[0]), by_path=False) for f, n in names.items() if f.is_file()]
+    if spec is None or spec.origin is None:
+        return []
+    return [Source(Path(spec.origin), module, Path(spec.origin), by_path=False)]
+
+
+def _load_package(name: str, folder: Path) -> None:
+    if name in sys.modules:
+        return
+    if (folder / "__init__.py").is_file():
+        _execute(name, folder / "__init__.py", [str(folder)])
+        return
+    package = ModuleType(name)
+    package.__path__ = [str(folder)]
+    sys.modules[name] = package
+
+
+def _execute(name: str, file: Path, search: list[str] | None = None) -> None:
+    spec = spec_from_file_location(name, file, submodule_search_locations=search)
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[name] = module  # before it runs: dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+
+
+def _import_failure(file: Path, error: BaseException) -> str:
+    """One line: the last line of the plugin's own that was reached, and what went wrong there."""
+    folder = str(file.parent)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(folder)]
+    if isinstance(error, SyntaxError) and error.filename:
+        where = f"{relative(Path(error.filename))}:{error.lineno}"
+    else:
+        where = f"{relative(Path(frames[-1].filename))}:{frames[-1].lineno}" if frames else relative(file)
+    message = " ".join(str(error).split())
+    return f"{where}: the plugin cannot be imported: {type(error).__name__}: {message}"

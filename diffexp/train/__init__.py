@@ -1,0 +1,1 @@
+"""Training of what the package ships: the MNIST denoiser and the MNIST feature network."""

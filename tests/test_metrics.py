@@ -1,0 +1,191 @@
+"""What the metrics say about samples whose quality is known."""
+
+import logging
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from diffexp.errors import InputError
+from diffexp.metrics.base import RunFacts
+from diffexp.metrics.cost import Cost
+from diffexp.metrics.features import load_features
+from diffexp.metrics.fid import FID
+from diffexp.metrics.frechet import moments, squared_frechet_distance
+from diffexp.metrics.images import as_saved
+from diffexp.metrics.kid import KID
+from diffexp.metrics.wasserstein import Wasserstein, sliced_wasserstein
+from diffexp.models.base import Runtime
+from diffexp.models.gaussian import gaussian
+from diffexp.models.mixture import mixture
+
+MNIST: Any = SimpleNamespace(id="mnist", shape=(1, 32, 32))
+CHURCH: Any = SimpleNamespace(id="google/ddpm-church-256", shape=(3, 256, 256))
+
+
+def facts(model: Any, **known: Any) -> RunFacts:
+    usual: dict[str, Any] = {
+        "nfe": 50,
+        "num_samples": 8,
+        "seconds": 2.0,
+        "model_seconds": 1.9,
+        "scheduler_us_per_step": 11.0,
+        "peak_memory_mb": 500.0,
+        "plan": None,
+    }
+    return RunFacts(model=model, **(usual | known))
+
+
+def draws(count: int, seed: int = 0) -> Tensor:
+    return torch.rand(count, 1, 32, 32, generator=torch.Generator().manual_seed(seed))
+
+
+# cost
+
+
+def test_cost_is_per_image():
+    values = Cost().compute(facts(MNIST))
+    assert values == {
+        "nfe": 50,
+        "seconds_per_image": 0.25,
+        "images_per_second": 4.0,
+        "scheduler_us_per_step": 11.0,
+        "peak_memory_mb": 500.0,
+    }
+
+
+def test_cost_leaves_out_what_was_not_measured():
+    values = Cost().compute(facts(MNIST, num_samples=0, seconds=0.0, scheduler_us_per_step=None, peak_memory_mb=None))
+    assert values == {"nfe": 50}
+
+
+# the Frechet distance
+
+
+@given(st.integers(1, 6), st.integers(0, 10_000))
+@settings(max_examples=50, deadline=None)
+def test_frechet_distance_of_commuting_covariances_is_that_of_the_deviations(size: int, seed: int):
+    generator = torch.Generator().manual_seed(seed)
+    basis = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64)).Q
+    mean = torch.randn(2, size, generator=generator, dtype=torch.float64)
+    deviations = torch.rand(2, size, generator=generator, dtype=torch.float64)
+    covariances = [(basis * d**2) @ basis.T for d in deviations]
+    expected = (mean[0] - mean[1]).square().sum() + (deviations[0] - deviations[1]).square().sum()
+    found = squared_frechet_distance(mean[0], covariances[0], mean[1], covariances[1])
+    assert found == pytest.approx(expected.item(), rel=1e-9, abs=1e-12)
+
+
+@given(st.integers(1, 5), st.integers(0, 10_000))
+@settings(max_examples=50, deadline=None)
+def test_frechet_distance_is_symmetric_and_zero_for_equals(size: int, seed: int):
+    generator = torch.Generator().manual_seed(seed)
+    first, second = (moments(torch.randn(size + 2, size, generator=generator)) for _ in range(2))
+    assert squared_frechet_distance(*first, *second) == pytest.approx(squared_frechet_distance(*second, *first))
+    assert squared_frechet_distance(*first, *first) == pytest.approx(0, abs=1e-9)
+
+
+def test_frechet_distance_takes_singular_covariances():
+    zero, one = torch.zeros(2), torch.eye(2)
+    assert squared_frechet_distance(zero, torch.zeros(2, 2), zero, one) == pytest.approx(2.0)
+
+
+# fid and kid
+
+
+def test_fid_is_the_frechet_distance_of_the_features():
+    known, images = load_features("mnist_cnn"), draws(200)
+    fid = FID()
+    for batch in images.split(64):
+        fid.update(batch, batch)
+    reference = known.reference
+    mean = reference.total / reference.num_samples
+    covariance = (reference.outer - reference.num_samples * mean.outer(mean)) / (reference.num_samples - 1)
+    expected = squared_frechet_distance(*moments(known.network(as_saved(images))), mean, covariance)
+    assert fid.compute(facts(MNIST)) == {"fid/mnist_cnn": pytest.approx(expected, rel=1e-3)}
+
+
+def test_kid_depends_on_the_images_alone():
+    def value(batch_size: int) -> dict[str, float]:
+        kid = KID(subsets=5)
+        for batch in draws(60).split(batch_size):
+            kid.update(batch, batch)
+        return kid.compute(facts(MNIST))
+
+    torch.manual_seed(1)
+    first = value(60)
+    state = torch.get_rng_state()
+    assert value(7) == pytest.approx(first, rel=1e-4)
+    assert torch.equal(torch.get_rng_state(), state), "the global generator is the caller's"
+    assert set(first) == {"kid/mnist_cnn", "kid_std/mnist_cnn"}
+    assert first["kid/mnist_cnn"] > 1, "noise is far from digits"
+
+
+def test_metrics_see_what_a_png_holds():
+    images = draws(4)
+    assert torch.equal(as_saved(images) * 255, (as_saved(images) * 255).round())
+    assert torch.equal(as_saved(torch.tensor([-0.5, 1.5])), torch.tensor([0.0, 1.0]))
+
+
+@pytest.mark.parametrize("kind", [FID, KID])
+def test_few_samples_are_warned_about_and_one_is_skipped(kind: Any, caplog: pytest.LogCaptureFixture):
+    metric = kind()
+    metric.update(draws(1), draws(1))
+    assert metric.compute(facts(MNIST)) == {}
+    assert "needs at least 2 samples, this run has 1" in caplog.text
+    caplog.clear()
+    metric.update(draws(5), draws(5))
+    assert all(math.isfinite(value) for value in metric.compute(facts(MNIST)).values())
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "num_samples=1000" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [FID, KID])
+def test_mnist_features_are_for_mnist(kind: Any):
+    assert kind().applies(MNIST) is None
+    assert "google/ddpm-church-256" in kind().applies(CHURCH)
+    with pytest.raises(InputError, match="features=inception_v3 is not known"):
+        kind(features="inception_v3")
+
+
+# the exact models
+
+
+def test_gaussian_samples_of_the_truth_are_close_and_others_are_not():
+    model = gaussian(Runtime(), mean=[1.0, -2.0])
+    truth = model.sample_truth(20_000, torch.Generator().manual_seed(3))
+    good, bad = Wasserstein(), Wasserstein()
+    for batch in truth.split(7_000):
+        good.update(batch, batch)
+        bad.update(batch + 0.5, batch)
+    assert good.compute(facts(model))["wasserstein2/samples"] < 0.05
+    assert bad.compute(facts(model))["wasserstein2/samples"] == pytest.approx(0.5 * math.sqrt(2), abs=0.05)
+
+
+def test_mixture_samples_are_held_against_a_floor():
+    model = mixture(Runtime())
+    metric = Wasserstein()
+    metric.update(model.sample_truth(2_000, torch.Generator().manual_seed(3)), torch.empty(0))
+    values = metric.compute(facts(model))
+    assert values["sliced_wasserstein2/samples"] < 3 * values["sliced_wasserstein2/floor"]
+    metric.update(torch.zeros(2_000, 2), torch.empty(0))
+    assert metric.compute(facts(model))["sliced_wasserstein2/samples"] > 0.2
+
+
+def test_sliced_wasserstein_of_a_shift_is_its_mean_projection():
+    points = torch.randn(500, 3, generator=torch.Generator().manual_seed(0))
+    shift = torch.tensor([3.0, 0.0, 0.0])
+    # The mean square of one coordinate of a unit vector in three dimensions is 1/3.
+    assert sliced_wasserstein(points, points + shift) == pytest.approx(3 / math.sqrt(3), rel=0.1)
+    assert sliced_wasserstein(points, points.flip(0)) == 0
+
+
+def test_wasserstein_needs_a_known_truth_and_two_samples():
+    assert "mnist" in (Wasserstein().applies(MNIST) or "")
+    assert Wasserstein().applies(gaussian(Runtime())) is None
+    for model in (gaussian(Runtime()), mixture(Runtime())):
+        assert Wasserstein().compute(facts(model)) == {}
