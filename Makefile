@@ -27,13 +27,15 @@ bench: $(VENV)/.installed-dev ## time the schedulers beside those of diffusers
 
 $(PY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "diffexp needs Python 3.11 or newer: make PYTHON=python3.11")'
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV)
 
 # The stamps make the second time immediate; a changed requirement installs again.
 $(VENV)/.installed: pyproject.toml constraints.txt | $(PY)
-	$(PIP) install --quiet -c constraints.txt -e .
+	@echo "Installing into $(VENV); the first time this takes a few minutes ..."
+	@$(PIP) install --quiet -c constraints.txt -e .
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(PY)
-	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
+	@echo "Installing into $(VENV); the first time this takes a few minutes ..."
+	@$(PIP) install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/.installed

@@ -4,9 +4,9 @@
 # `python -m diffexp` can take the working folder off sys.path before any standard module is imported.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from diffexp.api import compile as compile
     from diffexp.launch import run as run
     from diffexp.plan import Plan as Plan
-    from diffexp.plan import compile as compile
     from diffexp.registry import grid as grid
     from diffexp.registry import guidance as guidance
     from diffexp.registry import loop as loop
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     **dict.fromkeys(("model", "scheduler", "grid", "loop", "guidance", "metric", "tracker"), "diffexp.registry"),
-    **dict.fromkeys(("compile", "Plan"), "diffexp.plan"),
+    "compile": "diffexp.api",
+    "Plan": "diffexp.plan",
     "run": "diffexp.launch",
 }
 

@@ -37,7 +37,7 @@ CONFIG_NAME = "config"
 
 @dataclass
 class Schema:
-    """Types of the top-level keys; their defaults and meaning stand in ``conf/config.yaml``."""
+    """Types of the top-level keys; ``conf/config.yaml`` sets their values and says what they mean."""
 
     model: Any = MISSING
     scheduler: Any = MISSING
@@ -46,17 +46,17 @@ class Schema:
     guidance: Any = MISSING
     metric: Any = field(default_factory=dict)
     tracker: Any = MISSING
-    steps: int = MISSING
-    seed: int = MISSING
-    num_samples: int = MISSING
-    batch_size: int = MISSING
+    steps: int = 50
+    seed: int = 0
+    num_samples: int = 64
+    batch_size: int = 64
     prompt: Any = None
     negative_prompt: Any = None
     label: Any = None
     guidance_scale: float | None = None
     snapshot_every: int | None = None
-    device: str = MISSING
-    dtype: str = MISSING
+    device: str = "auto"
+    dtype: str = "auto"
     compile: bool = False
     resume: str | None = None
     name: str | None = None
@@ -87,8 +87,6 @@ def set_up(catalog: Catalog, config_dir: Path | None = None) -> None:
     PluginConfigs.folders = catalog.conf_dirs[1:]
     PluginConfigs.first = config_dir
     Plugins.instance().register(PluginConfigs)
-    OmegaConf.register_new_resolver("diffexp.cell", cell_name, replace=True)
-    OmegaConf.register_new_resolver("diffexp.unique", lambda: secrets.token_hex(3), use_cache=True, replace=True)
 
 
 class PluginConfigs(SearchPathPlugin):
@@ -114,6 +112,11 @@ def cell_name(*, _root_: DictConfig) -> str:
     target = OmegaConf.select(_root_, f"scheduler.{TARGET}")
     parts = [str(choices.get("model")), str(target).rpartition(".")[2] if target else scheduler, str(_root_.steps)]
     return "_".join(re.sub(r"[^\w.=+-]+", "-", part) for part in parts)
+
+
+# On import, because a launcher's worker process names a cell's folder itself, and imports this to run the cell.
+OmegaConf.register_new_resolver("diffexp.cell", cell_name, replace=True)
+OmegaConf.register_new_resolver("diffexp.unique", lambda: secrets.token_hex(3), use_cache=True, replace=True)
 
 
 def _node(entry: Entry) -> DictConfig:

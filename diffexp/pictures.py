@@ -92,7 +92,7 @@ def film_strip(
         snapshots: in the order of sampling, at least one.
         title: first line, e.g. model, scheduler and steps.
         samples: how many samples are shown at most.
-        captions: one a sample, written at the left of its two rows.
+        captions: one a sample, written at the left of its two rows; points have none.
     """
     snapshots = _thin(snapshots)
     cells = _cells(snapshots, samples, TILE, MAX_TILE)
@@ -118,7 +118,7 @@ def film_strip(
         middle = top + row * (pair_height + pair_gap) + side[1] / 2
         _draw_noisy_label(draw, (right, middle), "rm", GREY)
         draw.text((right, middle + side[1] + gap), "predicted x0", GREY, _font(13), anchor="rm")
-        if captions and row < len(captions):
+        if captions and snapshots[0].x.dim() > 2 and row < len(captions):
             text = _cut(captions[row], _font(15), label_width - 10)
             draw.text((right, middle + (side[1] + gap) / 2), text, INK, _font(15), anchor="rm")
     return sheet

@@ -57,7 +57,7 @@ def draw_points(
     # More points, smaller and fainter.
     crowd = math.sqrt(max(len(points), 1))
     radius = SMOOTH * max(0.9, side * min(0.006, max(0.0025, 0.1 / crowd)))
-    opacity = int(255 * min(0.9, max(0.5, 20 / crowd)))
+    opacity = int(255 * min(0.9, max(0.6, 20 / crowd)))
     patch = sheet.crop((left, top, left + side, top + side)).resize((side * SMOOTH, side * SMOOTH))
     for cloud, colour in ((truth, GREY), (points, BLUE)):
         if cloud is None:

@@ -3,14 +3,13 @@
 import copy
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
 from hydra._internal.hydra import Hydra
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -18,14 +17,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from diffexp.config import CONFIG_NAME, Schema
-from diffexp.discovery import TARGET, Catalog, hint, nearest
+from diffexp.config import CONFIG_NAME
+from diffexp.discovery import TARGET, Catalog, hint
 from diffexp.errors import InputError
+from diffexp.keys import SEVERAL, TOP_LEVEL, Keys, check_option
 from diffexp.options import MISSING, OptionType
 from diffexp.registry import KINDS
 from diffexp.signatures import RESERVED
 
-TOP_LEVEL = tuple(field.name for field in fields(Schema))
 AT_LEAST = {"steps": 1, "num_samples": 1, "batch_size": 1, "snapshot_every": 0}
 DTYPES = ("auto", "float32", "float16", "bfloat16", "float64")
 NUMBERS = OptionType("list", optional=True, item=OptionType("float"))
@@ -53,7 +52,8 @@ class Preflight:
         self.loader: ConfigLoader = hydra.config_loader
         self.parser = OverridesParser.create(config_loader=self.loader)
         self.catalog = catalog
-        self.groups = [group for group in self.loader.list_groups("") if group != "hydra"]
+        groups = [group for group in self.loader.list_groups("") if group != "hydra"]
+        self.keys = Keys(catalog, {group: self.loader.get_group_options(group) for group in groups})
 
     def check(self, overrides: list[str], multirun: bool) -> Checked:
         """Compose the run; of a sweep, every value of every swept key once.
@@ -71,13 +71,15 @@ class Preflight:
         elif first.hydra.sweeper.get(TARGET) == BASIC_SWEEPER:
             given = {override.get_key_element() for override in parsed}
             params = self._parse([f"{key}={value}" for key, value in (first.hydra.sweeper.params or {}).items()])
-            parsed = [*(param for param in params if param.get_key_element() not in given), *parsed]
-            first = self._compose([_values(override)[0] for override in parsed], multirun)
+            params = [param for param in params if param.get_key_element() not in given]
+            if params:
+                parsed = [*params, *parsed]
+                first = self._compose([_values(override)[0] for override in parsed], multirun)
         self._check_values(first)
         firsts = [_values(override)[0] for override in parsed]
         for index, override in enumerate(parsed):
             rest = _values(override)[1:]
-            if rest and override.key_or_group in self.groups:
+            if rest and override.key_or_group in self.keys.groups:
                 for value in rest:
                     self._check_values(self._compose([*firsts[:index], value, *firsts[index + 1 :]], multirun))
             elif rest:
@@ -102,8 +104,8 @@ class Preflight:
                 parsed += self.parser.parse_overrides([text])
             except OverrideParseException as error:
                 if "=" not in text:
-                    known = text in TOP_LEVEL or text in self.groups
-                    more = f": write {text}=..." if known else self._suggest(text)
+                    known = text in TOP_LEVEL or text in self.keys.groups
+                    more = f": write {text}=..." if known else self.keys.suggest(text)
                     raise InputError(f"'{text}' is not key=value{more}") from error
                 reason = str(error).splitlines()[0]
                 raise InputError(f"{text} cannot be read: {reason} (quote it as 'key=\"value\"'?)") from error
@@ -112,35 +114,14 @@ class Preflight:
     def _check_key(self, override: Override) -> None:
         """The key's first part, and the option where the key is a group."""
         key = override.key_or_group
-        head = key.split(".")[0].split("/")[0]
-        if head == "hydra":
+        self.keys.check_key(key)
+        if key not in self.keys.groups or override.is_delete():
             return
-        if head not in TOP_LEVEL and head not in self.groups:
-            raise InputError(f"unknown key '{key}'{self._suggest(key)}")
-        if head != key and head not in self.groups:
-            raise InputError(f"unknown key '{key}': {head} has no options, write {head}=...")
-        if key not in self.groups or override.is_delete():
-            return
-        known = self.loader.get_group_options(key, ObjectType.CONFIG)
         for value in _values(override):
             choices = _choices(value)
-            if key not in ("metric", "experiment") and (len(choices) != 1 or value.partition("=")[2].startswith("[")):
-                raise InputError(f"{value} is not one {key}{hint('', known)}")
-            for choice in choices:
-                if choice not in known and (key, choice) != ("experiment", "null"):
-                    raise InputError(f"{key}={choice} is not known{hint(choice, known)}{self._silent()}")
-
-    def _silent(self) -> str:
-        files = [file.name for file in self.catalog.silent if file.stem != "__init__"]
-        return f"; in plugins, {', '.join(files)} registers nothing" if files else ""
-
-    def _suggest(self, key: str) -> str:
-        last = key.split("=")[0].split(".")[-1]
-        owners = {e.kind for e in self.catalog.entries.values() if any(o.name == last for o in e.options)}
-        near = nearest(key.split(".")[0], [*TOP_LEVEL, *self.groups])
-        if near:
-            return near
-        return f"; did you mean '{min(owners)}.{last}'?" if owners else "; see --help"
+            if key not in SEVERAL and (len(choices) != 1 or value.partition("=")[2].startswith("[")):
+                raise InputError(f"{value} is not one {key}{hint('', self.keys.groups[key])}")
+            self.keys.check_choices(key, choices)
 
     def _refuse_sweeps(self, parsed: list[Override]) -> None:
         for override in parsed:
@@ -181,7 +162,7 @@ class Preflight:
         HydraConfig.instance().set_config(config)
         for key in TOP_LEVEL:
             if OmegaConf.is_missing(config, key):
-                raise InputError(f"{key} needs a choice{hint('', self.loader.get_group_options(key))}")
+                raise InputError(f"{key} needs a choice{hint('', self.keys.groups[key])}")
         try:
             values = {key: _plain(config[key]) for key in TOP_LEVEL}
         except OmegaConfBaseException as error:
@@ -209,11 +190,11 @@ class Preflight:
             elif key in options and value != options[key].default:
                 problem = options[key].type.problem(value)
             elif entry and key not in (*RESERVED.get(kind, ("name",)), *options) and not entry.open:
-                raise InputError(f"unknown option '{path}.{key}' of {kind}={entry.name}{hint(str(key), options)}")
+                check_option(entry, str(key))
             if problem:
                 raise InputError(f"{path}.{key}={_shown(value)} {problem}")
         if entry is None:
-            known = {*self.catalog.of_kind(kind), *self.loader.get_group_options(kind)}
+            known = {*self.catalog.of_kind(kind), *self.keys.groups[kind]}
             if node["name"] not in known:
                 raise InputError(f"{path}.name={node['name']} is not known{hint(node['name'], known)}")
 
@@ -293,8 +274,10 @@ def _unknown_path(config: DictConfig, path: str) -> str | None:
     node: Any = config
     parts = path.split(".")
     for index, part in enumerate(parts):
-        if not isinstance(node, DictConfig) or OmegaConf.is_missing(node, part):
-            return None if isinstance(node, DictConfig) else f"unknown key '{path}': {'.'.join(parts[:index])} is a value"
+        if not isinstance(node, DictConfig):
+            return f"unknown key '{path}': {'.'.join(parts[:index])} is a value"
+        if OmegaConf.is_missing(node, part):
+            return None
         if part not in node:
             if node._get_node_flag("struct") is False:
                 return None

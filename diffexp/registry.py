@@ -1,4 +1,4 @@
-"""Decorators that register a plugin: ``@scheduler``, ``@grid``, ``@loop``, ``@guidance``, ``@model``, ``@metric``, ``@tracker``.
+"""Decorators that register a plugin: scheduler, grid, loop, guidance, model, metric, tracker.
 
     from diffexp import scheduler
 
@@ -33,7 +33,7 @@ class Registration:
 
 
 def default_name(identifier: str, is_class: bool) -> str:
-    """The name an object gets where the decorator gives none: its own, for a class in snake_case (``MyFID``: my_fid)."""
+    """The name where the decorator gives none: the object's own, for a class in snake_case (``MyFID``: my_fid)."""
     if not is_class:
         return identifier
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", identifier)

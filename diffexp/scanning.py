@@ -114,11 +114,12 @@ class _Scan:
 
     def _sampler(self, definition: Definition) -> Iterator[Found]:
         """k-diffusion's convention: a file of functions sample_<name>(model, x, sigmas, ...) that registers nothing."""
-        if isinstance(definition, ast.FunctionDef) and definition.name.startswith("sample_"):
-            if tuple(argument.arg for argument in definition.args.args[:3]) == K_DIFFUSION:
-                entry = Registration("scheduler", definition.name.removeprefix("sample_"))
-                form = form_of_function("scheduler", readable(from_ast(definition.args, self.constants)))
-                yield Found(entry, form, definition.name, definition.lineno, ast.get_docstring(definition) or "")
+        if not isinstance(definition, ast.FunctionDef) or not definition.name.startswith("sample_"):
+            return
+        if tuple(argument.arg for argument in definition.args.args[:3]) == K_DIFFUSION:
+            entry = Registration("scheduler", definition.name.removeprefix("sample_"))
+            form = form_of_function("scheduler", readable(from_ast(definition.args, self.constants)))
+            yield Found(entry, form, definition.name, definition.lineno, ast.get_docstring(definition) or "")
 
     def _use(self, node: ast.expr) -> tuple[str, list[ast.keyword]] | None:
         """The kind and keywords of a decorator, where it is one of diffexp's."""
@@ -183,7 +184,8 @@ class _Scan:
     def _mentions(self) -> list[int]:
         """The lines that have a name of the decorators: what makes the search below quick."""
         roots = {*self.decorators, *(module.split(".")[0] for module in self.modules)}
-        word = re.compile(rf"(?<![\w.])(?:{'|'.join(map(re.escape, roots))})(?!\w)|import +\*" if roots else r"import +\*")
+        names = [rf"(?<![\w.]){re.escape(root)}(?!\w)" for root in roots]
+        word = re.compile("|".join([*names, r"import +\*"]))
         return [number for number, line in enumerate(self.text.splitlines(), 1) if word.search(line)]
 
     def _hides_a_use(self, node: ast.AST, seen: set[int], hidden: frozenset[str], mentions: list[int]) -> bool:

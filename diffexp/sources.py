@@ -174,7 +174,8 @@ def _load_package(name: str, folder: Path) -> None:
 
 def _execute(name: str, file: Path, search: list[str] | None = None) -> None:
     spec = spec_from_file_location(name, file, submodule_search_locations=search)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = module_from_spec(spec)
     sys.modules[name] = module  # before it runs: dataclasses look their module up
     try:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from diffexp.errors import InputError
+from diffexp.levels import Level
 from diffexp.metrics.base import RunFacts
 from diffexp.metrics.cost import Cost
 from diffexp.metrics.features import load_features
@@ -20,9 +21,12 @@ from diffexp.metrics.frechet import moments, squared_frechet_distance
 from diffexp.metrics.images import as_saved
 from diffexp.metrics.kid import KID
 from diffexp.metrics.wasserstein import Wasserstein, sliced_wasserstein
-from diffexp.models.base import Runtime
+from diffexp.models.base import Request, Runtime
 from diffexp.models.gaussian import gaussian
 from diffexp.models.mixture import mixture
+from diffexp.plan import Plan, TrainingSpec, build_sampler, sample
+from diffexp.predictions import Clip
+from diffexp.schedulers.ddim import ddim
 
 MNIST: Any = SimpleNamespace(id="mnist", shape=(1, 32, 32))
 CHURCH: Any = SimpleNamespace(id="google/ddpm-church-256", shape=(3, 256, 256))
@@ -39,6 +43,12 @@ def facts(model: Any, **known: Any) -> RunFacts:
         "plan": None,
     }
     return RunFacts(model=model, **(usual | known))
+
+
+def plan(spec: Any, steps: int) -> Plan:
+    made = build_sampler(ddim, steps=steps, spec=spec)
+    assert isinstance(made, Plan)
+    return made
 
 
 def draws(count: int, seed: int = 0) -> Tensor:
@@ -152,6 +162,11 @@ def test_mnist_features_are_for_mnist(kind: Any):
         kind(features="inception_v3")
 
 
+def test_impossible_subsets_are_input_errors():
+    with pytest.raises(InputError, match="subset_size at least 2"):
+        KID(subset_size=1)
+
+
 # the exact models
 
 
@@ -164,6 +179,34 @@ def test_gaussian_samples_of_the_truth_are_close_and_others_are_not():
         bad.update(batch + 0.5, batch)
     assert good.compute(facts(model))["wasserstein2/samples"] < 0.05
     assert bad.compute(facts(model))["wasserstein2/samples"] == pytest.approx(0.5 * math.sqrt(2), abs=0.05)
+
+
+def test_the_exact_distance_shrinks_with_the_steps_and_is_that_of_many_samples():
+    model = gaussian(Runtime(), mean=[1.0, -2.0])
+    plans = {steps: plan(model, steps) for steps in (5, 20, 100)}
+    exact = {n: Wasserstein().compute(facts(model, plan=made))["wasserstein2/exact"] for n, made in plans.items()}
+    assert exact[5] > exact[20] > exact[100] > 0
+
+    condition = model.conditions(Request(), range(20_000))
+    generator = torch.Generator().manual_seed(0)
+
+    def noise() -> Tensor:
+        return torch.randn(20_000, 2, generator=generator, dtype=torch.float64)
+
+    def network(u: Tensor, level: Level) -> Tensor:
+        return model.predict(u, torch.full((len(u),), level.timestep), condition)
+
+    metric = Wasserstein()
+    metric.update(sample(plans[5], network, noise(), noise), torch.empty(0))
+    assert metric.compute(facts(model, plan=plans[5]))["wasserstein2/samples"] == pytest.approx(exact[5], rel=0.1)
+
+
+def test_a_plan_that_clips_has_no_exact_distance(caplog: pytest.LogCaptureFixture):
+    model = gaussian(Runtime())
+    clipping = plan(TrainingSpec(model.schedule, clip=Clip(1.0)), 5)
+    with caplog.at_level(logging.INFO):
+        assert Wasserstein().compute(facts(model, plan=clipping)) == {}
+    assert "wasserstein2/exact is skipped" in caplog.text
 
 
 def test_mixture_samples_are_held_against_a_floor():

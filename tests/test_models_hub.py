@@ -99,6 +99,8 @@ def test_class_conditional_checkpoints(tmp_path: Path) -> None:
         model.conditions(Request(label=5), range(3))
     with pytest.raises(InputError, match="knows its classes by number"):
         model.conditions(Request(prompt="cat"), range(3))
+    with pytest.raises(InputError, match="negative_prompt=2: .* takes none"):
+        model.conditions(Request(negative_prompt="2"), range(3))
 
 
 def test_an_unconditional_checkpoint_takes_no_prompt(tmp_path: Path) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from torch import Tensor
-from torchmetrics.image.fid import FrechetInceptionDistance
 
 from diffexp.metrics.base import RunFacts
 from diffexp.metrics.features import load_features
@@ -13,6 +13,8 @@ from diffexp.metrics.images import as_saved, enough_samples, not_mnist
 from diffexp.registry import metric
 
 if TYPE_CHECKING:
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
     from diffexp.models.base import Model
 
 
@@ -28,12 +30,20 @@ class FID:
     """
 
     def __init__(self, *, features: str = "mnist_cnn") -> None:
-        known = load_features(features)
+        self.features = load_features(features)
         self.name = f"fid/{features}"
-        self.distance = FrechetInceptionDistance(known.network, reset_real_features=False)
-        self.distance.real_features_sum.copy_(known.reference.total)
-        self.distance.real_features_cov_sum.copy_(known.reference.outer)
-        self.distance.real_features_num_samples.fill_(known.reference.num_samples)
+
+    @cached_property
+    def distance(self) -> FrechetInceptionDistance:
+        """torchmetrics' own metric with the real images already in it; made when the first batch comes."""
+        from torchmetrics.image.fid import FrechetInceptionDistance  # seconds to import
+
+        reference = self.features.reference
+        distance = FrechetInceptionDistance(self.features.network, reset_real_features=False)
+        distance.real_features_sum.copy_(reference.total)
+        distance.real_features_cov_sum.copy_(reference.outer)
+        distance.real_features_num_samples.fill_(reference.num_samples)
+        return distance
 
     def applies(self, model: Model) -> str | None:
         return not_mnist(model)

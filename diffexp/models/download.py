@@ -22,7 +22,7 @@ from huggingface_hub.utils import validate_repo_id
 from diffexp.errors import InputError
 from diffexp.models.layout import check_format, check_pipeline, find_layout, list_files
 
-PROBE_SECONDS = 2.0
+PROBE_SECONDS = 1.5
 _LANDMARKS = ("model_index.json", "config.json", "unet/config.json")
 
 

@@ -31,11 +31,14 @@ class ClassLabels:
         """Class numbers for the samples with these indices; without a request, sample i gets class i modulo count.
 
         Raises:
-            InputError: both a prompt and a label are given, or one of them names no class.
+            InputError: both a prompt and a label are given, or one of them names no class, or there is nothing to guide
+                away from.
         """
         asked = self.choose(request)
         labels = [asked[i % len(asked)] for i in indices]
         negative = None
+        if self.null is None and request.negative_prompt is not None:
+            raise InputError(f"negative_prompt={request.negative_prompt}: model={self.model} takes none; leave it out")
         if self.null is not None:
             against = self._read("negative_prompt", request.negative_prompt) or [self.null]
             negative = {"class_labels": torch.tensor([against[i % len(against)] for i in indices], device=device)}

@@ -92,7 +92,8 @@ def build_class(
     for name in options:
         if name not in config_names | step_names:
             raise InputError(_unknown_option(cls, name, sorted(config_names | step_names)))
-    config = {**(spec.scheduler_config or _as_config(spec)), **{k: v for k, v in options.items() if k in config_names}}
+    config = dict(spec.scheduler_config or _as_config(spec))
+    chosen = {k: v for k, v in options.items() if k in config_names}
     visit: dict[str, list[float]] = {}
     if levels is not None:
         visit = _visit(cls, levels)
@@ -101,8 +102,12 @@ def build_class(
         for name in spelled:
             if name not in config_names:
                 raise InputError(f"{cls.__name__} cannot take grid={grid_name}: it has no option {name}")
-        config |= spelled
-    scheduler = cls.from_config(config) if hasattr(cls, "from_config") else cls(**{k: v for k, v in config.items() if k in config_names})
+        chosen |= spelled
+    if hasattr(cls, "from_config"):
+        # Given as keywords, because from_config drops what the checkpoint's config marks as left at its default.
+        scheduler = cls.from_config(config, **chosen)
+    else:
+        scheduler = cls(**{k: v for k, v in (config | chosen).items() if k in config_names})
     step_options = {k: v for k, v in options.items() if k not in config_names}
     try:
         return ClassMethod(scheduler, spec.schedule, steps, visit, step_options)

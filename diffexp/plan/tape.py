@@ -139,6 +139,19 @@ def _on_clamp(tape: _Tape, x: Tensor, min: Any = None, max: Any = None, **_: Any
     return tape._clamp(x, min, max) if isinstance(x, Tensor) and x.shape == tape.shape else NotImplemented
 
 
+def _on_clamp_in_place(tape: _Tape, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+    clamped = _on_clamp(tape, x, *args, **kwargs)
+    return clamped if clamped is NotImplemented else x.copy_(clamped)
+
+
+def _on_clamp_min(tape: _Tape, x: Tensor, min: Any) -> Any:
+    return _on_clamp(tape, x, min, None)
+
+
+def _on_clamp_max(tape: _Tape, x: Tensor, max: Any) -> Any:
+    return _on_clamp(tape, x, None, max)
+
+
 def _on_randn_like(tape: _Tape, x: Tensor, **kwargs: Any) -> Any:
     return tape._draw(kwargs.get("dtype") or x.dtype) if x.shape == tape.shape else NotImplemented
 
@@ -151,6 +164,9 @@ def _on_randn(tape: _Tape, *size: Any, **kwargs: Any) -> Any:
 
 _WATCHED: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys((torch.clamp, torch.clip, Tensor.clamp, Tensor.clip), _on_clamp),
+    **dict.fromkeys((Tensor.clamp_, Tensor.clip_, torch.clamp_, torch.clip_), _on_clamp_in_place),
+    **dict.fromkeys((torch.clamp_min, Tensor.clamp_min), _on_clamp_min),
+    **dict.fromkeys((torch.clamp_max, Tensor.clamp_max), _on_clamp_max),
     torch.randn_like: _on_randn_like,
     torch.randn: _on_randn,
 }

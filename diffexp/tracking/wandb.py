@@ -30,6 +30,8 @@ MAX_NAME = 128
 """What W&B accepts as the length of a name."""
 MAX_IMAGES = 108
 """What W&B shows of one list of images."""
+STEP = "steps/step"
+"""The axis of what is logged per solver step."""
 EXIT_CODES = {"done": 0, "interrupted": 255}
 """As wandb itself reports an interrupted process; every other status is a failure."""
 
@@ -75,7 +77,7 @@ class WandbTracker:
             reason = str(error).partition("\n")[0] or type(error).__name__
             log.warning("W&B cannot be reached or refuses the key, logging offline: %s", reason)
             self._run = self._init(info, "offline")
-        self._run.define_metric("trajectory/*", step_metric="trajectory/step")
+        self._run.define_metric("steps/*", step_metric=STEP)
         if self._run.disabled:
             return
         if self._run.offline:
@@ -84,16 +86,11 @@ class WandbTracker:
             log.info("W&B run: %s", self._run.url)
 
     def log_step(self, step: int, values: dict[str, float]) -> None:
-        self.run.log({"trajectory/step": step} | {f"trajectory/{name}": value for name, value in values.items()})
+        self.run.log({STEP: step} | {f"steps/{name}": value for name, value in values.items()})
 
     def log_images(self, key: str, paths: dict[str, Path]) -> None:
-        stills = {caption: path for caption, path in paths.items() if path.suffix != ".gif"}
-        moving = {caption: path for caption, path in paths.items() if path.suffix == ".gif"}
-        if stills:
-            self.run.log({key: [_image(path, caption) for caption, path in stills.items()]})
-        if moving:
-            # A list mixing both is refused, and the key of a still cannot take a video.
-            self.run.log({f"{key}_animated": [_video(path, caption) for caption, path in moving.items()]})
+        # A panel each: images of one list must be of one size and of one kind.
+        self.run.log({f"{key}/{caption}": _medium(path, caption) for caption, path in paths.items()})
 
     def log_samples(self, rows: list[SampleRow]) -> None:
         import wandb
@@ -124,7 +121,7 @@ class WandbTracker:
             dir=info.folder,
             config=info.config,
             name=info.name[:MAX_NAME],
-            group=info.group[:MAX_NAME] if info.group else None,
+            group=info.group[-MAX_NAME:] if info.group else None,  # the end of a folder's path tells sweeps apart
             job_type=info.job_type,
             tags=info.tags,
             notes=info.notes,
@@ -173,7 +170,7 @@ def _has_credentials(host: str) -> bool:
 
 @cache
 def _reachable(url: str) -> bool:
-    """Whether the host of ``url`` (or the proxy towards it) accepts a connection within PROBE_SECONDS; asked once a process."""
+    """Whether the host of ``url`` (or the proxy towards it) accepts a connection in time; asked once a process."""
     target = urlsplit(url)
     proxy = urllib.request.getproxies().get(target.scheme)
     if proxy and not urllib.request.proxy_bypass(target.netloc):
@@ -201,7 +198,7 @@ def _image(path: Path, caption: str | None = None) -> wandb.Image:
     return wandb.Image(str(path), caption=caption)
 
 
-def _video(path: Path, caption: str) -> wandb.Video:
+def _medium(path: Path, caption: str) -> wandb.Image | wandb.Video:
     import wandb
 
-    return wandb.Video(str(path), caption=caption, format="gif")
+    return wandb.Video(str(path), caption=caption, format="gif") if path.suffix == ".gif" else _image(path, caption)

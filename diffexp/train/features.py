@@ -44,7 +44,8 @@ def train_features(train: Digits, test: Digits, recipe: FeatureTraining, folder:
     torch.manual_seed(recipe.seed)
     net = MnistFeatures()
     optimizer = torch.optim.AdamW(net.parameters(), lr=recipe.learning_rate, weight_decay=0.01)
-    steps_per_epoch = len(train.images) // recipe.batch_size
+    batch_size = min(recipe.batch_size, len(train.images))
+    steps_per_epoch = len(train.images) // batch_size
     decay = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=recipe.learning_rate, total_steps=max(recipe.epochs * steps_per_epoch, 1)
     )
@@ -56,7 +57,7 @@ def train_features(train: Digits, test: Digits, recipe: FeatureTraining, folder:
         net.train()
         # A generator per epoch makes a resumed run draw what an uninterrupted one would have drawn; dropout follows.
         torch.manual_seed(recipe.seed * 1_000_003 + epoch)
-        batches = torch.randperm(len(images))[: steps_per_epoch * recipe.batch_size].split(recipe.batch_size)
+        batches = torch.randperm(len(images))[: steps_per_epoch * batch_size].split(batch_size)
         bar = tqdm(batches, desc=f"features, epoch {epoch + 1} of {recipe.epochs}", mininterval=10)
         loss = torch.zeros(())
         for chosen in bar:

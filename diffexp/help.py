@@ -1,0 +1,93 @@
+"""The text of ``--help``: every key, every option of every group, every option's keys."""
+
+import re
+from pathlib import Path
+
+import yaml
+
+from diffexp.discovery import Catalog, Entry, yaml_options
+from diffexp.keys import config_file
+from diffexp.options import MISSING, Option
+from diffexp.registry import KINDS
+from diffexp.scanning import relative
+
+HEADER = """\
+diffexp: experiments with diffusion schedulers and pipelines
+
+  python -m diffexp model=mnist scheduler=ddim steps=50
+  python -m diffexp -m scheduler=ddpm,ddim,euler steps=10,25,50     every combination
+  python -m diffexp experiment=compare_schedulers
+  python -m diffexp scheduler=diffusers scheduler._target_=diffusers.UniPCMultistepScheduler"""
+
+FOOTER = """\
+Flags: -m runs a sweep, --cfg job shows the composed config, --config-dir adds a folder of configs, --info and
+--shell-completion are Hydra's; --hydra-help lists all of its flags, launchers and sweepers.
+Plugins are the files and folders in ./plugins, or those that DIFFEXP_PLUGINS names."""
+
+
+def help_text(catalog: Catalog) -> str:
+    """Everything that can be written on the command line, with types and defaults; plugins marked with their file."""
+    main = config_file()
+    blocks = [HEADER, "Keys (key=value):\n" + "\n".join(_keys(main))]
+    defaults = _defaults(main)
+    for kind in (*KINDS, "experiment"):
+        blocks.append(f"{kind}={_shown(defaults.get(kind))}\n" + "\n".join(_group(catalog, kind)))
+    return "\n\n".join([*blocks, FOOTER])
+
+
+def _keys(file: Path) -> list[str]:
+    """The top-level keys with defaults and comments, as they stand in the YAML file."""
+    found = re.findall(r"^(\w+): +(.*?) +# (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+    width = max(len(f"{key}={default}") for key, default, _ in found)
+    return [f"  {f'{key}={default}':{width}}  {comment}" for key, default, comment in found]
+
+
+def _defaults(file: Path) -> dict[str, object]:
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return {key: value for item in content["defaults"] if isinstance(item, dict) for key, value in item.items()}
+
+
+def _group(catalog: Catalog, kind: str) -> list[str]:
+    lines = {name: _entry(entry) for name, entry in catalog.of_kind(kind).items()}
+    for folder in catalog.conf_dirs:
+        for group, name, file in yaml_options(folder):
+            if group == kind and name not in lines:
+                own = "" if folder == catalog.conf_dirs[0] else f"  [{relative(file)}]"
+                lines[name] = [f"  {name:18} {_first_comment(file)}{own}"]
+    if kind == "scheduler":
+        lines["diffusers"] = [f"  {'diffusers':18} any scheduler class of diffusers", *_options_of_diffusers()]
+    shown = [line for name in sorted(lines) for line in lines[name]]
+    if kind == "grid":
+        shown.append("  with every grid: grid.timesteps=[999,500,0] or grid.sigmas=[80.0,5.0,0.1]")
+    return shown
+
+
+def _options_of_diffusers() -> list[str]:
+    return ["      scheduler._target_: str = ???", "      scheduler.<any keyword of the class>"]
+
+
+def _entry(entry: Entry) -> list[str]:
+    summary = entry.doc.strip().splitlines()[0] if entry.doc.strip() else ""
+    own = "" if entry.built_in else f"  [{relative(entry.file)}]"
+    prefix = f"metric.{entry.name}" if entry.kind == "metric" else entry.kind
+    keys = [f"      {prefix}.{_option(option)}" for option in entry.options]
+    if entry.open:
+        keys.append(f"      {prefix}.<any keyword it takes>")
+    return [f"  {entry.name:18} {summary}{own}".rstrip(), *keys]
+
+
+def _option(option: Option) -> str:
+    return f"{option.name}: {option.type} = {_shown(option.default)}"
+
+
+def _first_comment(file: Path) -> str:
+    comments = re.findall(r"^# (?!@package)(.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+    return comments[0] if comments else ""
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_shown, value))}]"
+    return "null" if value is None else MISSING if value is MISSING else str(value)

@@ -1,0 +1,1 @@
+"""Many runs as one: what a multirun leaves behind."""

@@ -1,0 +1,28 @@
+"""The gradient-estimation sampler: a whole plugin in one file.
+
+Drop a file like this into ``plugins/`` and its function is a scheduler:
+
+    python -m diffexp scheduler=gradient_estimation scheduler.gamma=1.5 steps=10
+"""
+
+from diffexp import scheduler
+
+
+@scheduler
+def gradient_estimation(denoise, x, levels, noise, *, gamma: float = 2.0):
+    """DDIM with a memory (Permenter & Yuan 2024, arXiv:2306.04848, algorithm 2).
+
+    Sampling is gradient descent on the distance to the data; the noise of the last two steps together estimates that
+    gradient better than the newest alone. One evaluation a step.
+
+    Args:
+        gamma: weight of the newest noise; 1 is plain DDIM, 2 the paper's choice.
+    """
+    previous = None
+    for here, there in levels.pairs():
+        x0, eps = denoise.predict(x, here)
+        smooth = eps if previous is None else gamma * eps + (1 - gamma) * previous
+        # x / alpha moves along the estimate as sigma / alpha goes down
+        x = there.alpha * (x0 + here.ratio * eps + (there.ratio - here.ratio) * smooth)
+        previous = eps
+    return x

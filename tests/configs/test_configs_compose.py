@@ -1,0 +1,100 @@
+"""Every option of every group composes, and the configs say what the code does."""
+
+from dataclasses import fields
+
+import pytest
+import yaml
+
+from diffexp.config import Schema, hydra_session
+from diffexp.discovery import discover, yaml_options
+from diffexp.errors import InputError
+from diffexp.keys import TOP_LEVEL, VALUES, Keys, config_file
+from diffexp.paths import conf_dir
+from diffexp.preflight import Preflight
+from diffexp.registry import KINDS
+
+GROUPS = Keys.of(discover()).groups
+CHOICES = [(group, option) for group, options in GROUPS.items() for option in options]
+
+
+@pytest.fixture(scope="module")
+def preflight():
+    catalog = discover()
+    with hydra_session(catalog) as hydra:
+        yield Preflight(hydra, catalog)
+
+
+def required(preflight, group, option):
+    """The keys that an option cannot do without."""
+    extra = ["scheduler._target_=diffusers.DDIMScheduler"] if option == "diffusers" else []
+    entry = preflight.catalog.entries.get((group, option))
+    return extra + [f"{group}.{own.name}=1" for own in (entry.options if entry else ()) if own.default == "???"]
+
+
+@pytest.mark.parametrize(("group", "option"), CHOICES, ids=lambda part: str(part))
+def test_every_option_composes(preflight, group, option):
+    checked = preflight.check([f"{group}={option}", *required(preflight, group, option)], multirun=False)
+    assert checked.config.hydra.job.chdir is False
+    if group == "grid":
+        assert {"timesteps", "sigmas"} <= set(checked.config.grid)
+
+
+def test_the_default_experiment(preflight):
+    config = preflight.check([], multirun=False).config
+    assert list(config.metric) == ["cost", "fid", "kid", "wasserstein"]
+    assert {kind: config[kind].name for kind in KINDS if kind != "metric"} == {
+        "model": "mnist",
+        "scheduler": "ddim",
+        "grid": "auto",
+        "loop": "denoise",
+        "guidance": "cfg",
+        "tracker": "wandb",
+    }
+    values = {key: config[key] for key in VALUES}
+    assert values == {
+        **dict.fromkeys(VALUES),
+        "steps": 50,
+        "seed": 0,
+        "num_samples": 64,
+        "batch_size": 64,
+        "device": "auto",
+        "dtype": "auto",
+        "compile": False,
+        "tags": [],
+    }
+
+
+def test_the_schema_the_keys_and_the_file_agree():
+    content = yaml.safe_load(config_file().read_text())
+    assert {field.name for field in fields(Schema)} == set(TOP_LEVEL)
+    assert [key for key in content if key not in ("defaults", "hydra")] == list(VALUES)
+
+
+def test_every_key_has_a_comment():
+    lines = config_file().read_text().splitlines()
+    for key in VALUES:
+        (line,) = [line for line in lines if line.startswith(f"{key}:")]
+        assert " # " in line
+
+
+@pytest.mark.parametrize("name", ["church", "cat", "celebahq"])
+def test_presets_of_real_checkpoints(preflight, name):
+    model = preflight.check([f"model=ddpm_{name}"], multirun=False).config.model
+    assert (model.name, model.id, model.allow_pickle) == ("hub", f"google/ddpm-{name}-256", False)
+
+
+def test_a_preset_takes_the_options_of_what_it_presets(preflight):
+    assert preflight.check(["model=ddpm_cat", "model.revision=main"], multirun=False).config.model.revision == "main"
+    with pytest.raises(InputError, match=r"unknown option 'model.idd'"):
+        preflight.check(["model=ddpm_cat", "model.idd=x"], multirun=False)
+
+
+def test_experiments(preflight):
+    debug = preflight.check(["experiment=debug"], multirun=False)
+    assert (debug.config.tracker.name, list(debug.config.metric), debug.multirun) == ("none", ["cost"], False)
+    assert preflight.check(["experiment=compare_schedulers"], multirun=False).multirun
+
+
+def test_every_yaml_option_has_a_description():
+    for _, name, file in yaml_options(conf_dir()):
+        assert any(line.startswith("# ") and "@package" not in line for line in file.read_text().splitlines()), name

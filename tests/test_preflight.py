@@ -1,0 +1,117 @@
+"""A command line is composed and checked: every mistake is one line with the nearest valid spelling."""
+
+import pytest
+
+from diffexp.config import hydra_session
+from diffexp.discovery import discover
+from diffexp.errors import InputError
+from diffexp.preflight import Preflight
+
+MISTAKES = {
+    "stepz=3": "unknown key 'stepz'; did you mean 'steps'?",
+    "+stepz=3": "unknown key 'stepz'; did you mean 'steps'?",
+    "eta=1": "unknown key 'eta'; did you mean 'scheduler.eta'?",
+    "steps": "'steps' is not key=value: write steps=...",
+    "steps=abc": "steps=abc is not an integer",
+    "steps=1.5": "steps=1.5 is not an integer",
+    "steps=null": "steps=null must have a value, it cannot be null",
+    "steps=0": "steps=0 must be at least 1",
+    "steps=-3": "steps=-3 must be at least 1",
+    "steps.x=1": "unknown key 'steps.x': steps has no options, write steps=...",
+    "num_samples=0": "num_samples=0 must be at least 1",
+    "batch_size=0": "batch_size=0 must be at least 1",
+    "snapshot_every=-1": "snapshot_every=-1 must be at least 0",
+    "guidance_scale=x": "guidance_scale=x is not a number",
+    "compile=maybe": "compile=maybe is not true or false",
+    "tags=a": "tags=a is not a list",
+    "label=1.5": "label=1.5 is not a class number or name, or a list of these",
+    "prompt=3": "prompt=3 is not a text or a list of texts",
+    "dtype=float31": "dtype=float31 is not known; did you mean 'float32'?",
+    "device=gpu": "device=gpu is not one of auto, cpu, cuda, cuda:<number>, mps, xpu",
+    "scheduler=ddimm": "scheduler=ddimm is not known; did you mean 'ddim'? (available: ",
+    "scheduler=DDIM": "scheduler=DDIM is not known; did you mean 'ddim'? (available: ",
+    "scheduler=[ddim,ddpm]": "scheduler=[ddim,ddpm] is not one scheduler (available: ",
+    "scheduler=ddim,ddpm": "scheduler=ddim,ddpm lists several values: add -m to run them all",
+    "scheduler.etaa=1": "unknown option 'scheduler.etaa' of scheduler=ddim; did you mean 'scheduler.eta'?",
+    "+scheduler.etaa=1": "unknown option 'scheduler.etaa' of scheduler=ddim; did you mean 'scheduler.eta'?",
+    "scheduler.eta=abc": "scheduler.eta=abc is not a number",
+    "scheduler.name=x": "scheduler.name=x is not known (available: ",
+    "scheduler=diffusers": "scheduler=diffusers needs scheduler._target_=...",
+    "model=hub": "model=hub needs model.id=...",
+    "metric=fidd": "metric=fidd is not known; did you mean 'fid'? (available: ",
+    "metric=fid,kid": "metric=fid,kid: for several metrics write metric=[fid,kid]",
+    "tracker=null": "tracker=null is not known (available: ",
+    "~tracker": "tracker needs a choice (available: ",
+    "grid.sigmas=3": "grid.sigmas=3 is not a list of float",
+    "hydra.foo=1": "unknown option 'hydra.foo' (available: ",
+    "hydra/launcher=nope": "hydra/launcher=nope is not known (available: basic",
+    "experiment=nope": "experiment=nope is not known (available: compare_schedulers, debug",
+    "label=[1,": "label=[1, cannot be read: ",
+}
+
+
+@pytest.fixture(scope="module")
+def preflight(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("empty"))
+        catalog = discover()
+        with hydra_session(catalog) as hydra:
+            yield Preflight(hydra, catalog)
+
+
+def complaint(preflight, words, multirun):
+    with pytest.raises(InputError) as caught:
+        preflight.check(words, multirun)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("word", "expected"), MISTAKES.items(), ids=list(MISTAKES))
+def test_a_mistake(preflight, word, expected):
+    assert complaint(preflight, [word], multirun=False).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("steps=3,x", "steps=x is not an integer"),
+        ("steps=3,0", "steps=0 must be at least 1"),
+        ("steps=range(-1,3)", "steps=-1 must be at least 1"),
+        ("scheduler=ddim,dpm", "scheduler=dpm is not known; did you mean 'ddpm'?"),
+        ("scheduler=ddim,ddpm scheduler.eta=0,1", "unknown option 'scheduler.eta' of scheduler=ddpm"),
+        ("scheduler=glob(diff*)", "scheduler=diffusers needs scheduler._target_=..."),
+        ("experiment=compare_schedulers hydra.sweeper.params.steps='5,0'", "steps=0 must be at least 1"),
+    ],
+)
+def test_every_value_of_a_sweep_is_checked(preflight, words, expected):
+    assert complaint(preflight, words.split(), multirun=True).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "steps=1,2,3 seed=range(0,20)",
+        "scheduler=ddim,euler grid=glob(l*)",
+        "metric=[fid,kid],[cost]",
+        "scheduler=ddim scheduler.eta=0,0.5,1",
+        "seed=choice(1,2)",
+    ],
+)
+def test_sweeps_that_are_fine(preflight, words):
+    assert preflight.check(words.split(), multirun=True).multirun
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "label=seven",
+        "label=[1,two]",
+        "prompt=[a,b]",
+        "device=cuda:1",
+        "guidance_scale=3",
+        "snapshot_every=0",
+        "name=a b",
+    ],
+)
+def test_values_that_are_fine(preflight, word):
+    assert not preflight.check([word], multirun=False).multirun
