@@ -5,17 +5,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from diffexp.discovery import TARGET, Catalog, Entry, hint, nearest, yaml_options
 from diffexp.errors import InputError
+from diffexp.options import OptionType
 from diffexp.paths import conf_dir
 from diffexp.registry import KINDS
 from diffexp.signatures import RESERVED
 
-VALUES = (
-    "steps", "seed", "num_samples", "batch_size", "prompt", "negative_prompt", "label", "guidance_scale",
-    "snapshot_every", "device", "dtype", "compile", "resume", "name", "tags", "notes",
-)  # fmt: skip
+VALUES = {
+    "steps": OptionType("int"),
+    "seed": OptionType("int"),
+    "num_samples": OptionType("int"),
+    "batch_size": OptionType("int"),
+    "prompt": OptionType("any"),
+    "negative_prompt": OptionType("any"),
+    "label": OptionType("any"),
+    "guidance_scale": OptionType("float", optional=True),
+    "snapshot_every": OptionType("int", optional=True),
+    "device": OptionType("str"),
+    "dtype": OptionType("str"),
+    "compile": OptionType("bool"),
+    "resume": OptionType("str", optional=True),
+    "name": OptionType("str", optional=True),
+    "tags": OptionType("list", item=OptionType("str")),
+    "notes": OptionType("str", optional=True),
+}
+AT_LEAST = {"steps": 1, "num_samples": 1, "batch_size": 1, "snapshot_every": 0}
+DTYPES = ("auto", "float32", "float16", "bfloat16", "float64")
 TOP_LEVEL = (*KINDS, *VALUES)
 SEVERAL = ("metric", "experiment")
 """Groups that take a list of options."""
@@ -37,6 +55,50 @@ def check_option(entry: Entry, option: str) -> None:
         near = get_close_matches(option, known, n=1)
         more = f"; did you mean '{path}.{near[0]}'?" if near else f" (available: {', '.join(known) or 'none'})"
         raise InputError(f"unknown option '{path}.{option}' of {entry.kind}={entry.name}{more}")
+
+
+def check_word(key: str, word: str) -> None:
+    """
+    Raises:
+        InputError: a word on the command line is no value of a top-level key.
+    """
+    if key in VALUES:
+        _complain(key, word, VALUES[key].problem_in_word(word))
+    if word != "null" and key in (*AT_LEAST, "dtype", "device"):
+        check_value(key, int(word) if key in AT_LEAST else word)
+
+
+def check_value(key: str, value: Any) -> None:
+    """
+    Raises:
+        InputError: a value, of the right type, that no model, device or scheduler could take.
+    """
+    if key in AT_LEAST and value is not None and value < AT_LEAST[key]:
+        raise InputError(f"{key}={value} must be at least {AT_LEAST[key]}")
+    if key == "dtype" and value not in DTYPES:
+        raise InputError(f"dtype={value} is not known{hint(str(value), DTYPES)}")
+    if key == "device" and not re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:\d+)?", str(value)):
+        raise InputError(f"device={value} is not one of auto, cpu, cuda, cuda:<number>, mps, xpu")
+    if key == "label":
+        _check_items(key, value, int | str, "a class number or name, or a list of these")
+    if key in ("prompt", "negative_prompt"):
+        _check_items(key, value, str, "a text or a list of texts")
+
+
+def _check_items(key: str, value: Any, types: Any, noun: str) -> None:
+    items = value if isinstance(value, list) else [] if value is None else [value]
+    if value == [] or any(isinstance(item, bool) or not isinstance(item, types) for item in items):
+        raise InputError(f"{key}={shown(value)} is not {noun}")
+
+
+def shown(value: Any) -> str:
+    """A value as it would be written on the command line."""
+    return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
+
+
+def _complain(key: str, word: str, problem: str | None) -> None:
+    if problem:
+        raise InputError(f"{key}={word} {problem}")
 
 
 @dataclass(frozen=True)
@@ -69,18 +131,22 @@ class Keys:
             self.check_key(key)
             if re.fullmatch(r"[\w.-]*", value):
                 self.check_choices(key, [value])
+                check_word(key, value)
         if any("." in key for key, _ in pairs) and not any(key == "experiment" for key, _ in pairs):
             defaults = re.finditer(r"^  - (\w+): (\w+)$", config_file().read_text(encoding="utf-8"), re.MULTILINE)
             choices = {**{match[1]: match[2] for match in defaults}, **dict(pairs)}
-            for key, _ in pairs:
-                self._check_option(key, choices)
+            for key, value in pairs:
+                self._check_option(key, value, choices)
 
-    def _check_option(self, key: str, choices: Mapping[str, str]) -> None:
+    def _check_option(self, key: str, value: str, choices: Mapping[str, str]) -> None:
         kind, _, option = key.partition(".")
         entry = self.catalog.entries.get((kind, choices.get(kind, "")))
         taken = (*RESERVED.get(kind, ("name",)), TARGET)
         if option and entry and not entry.open and option.split(".")[0] not in taken:
             check_option(entry, option.split(".")[0])
+            types = {own.name: own.type for own in entry.options}
+            if option in types and re.fullmatch(r"[\w.+-]+", value):
+                _complain(key, value, types[option].problem_in_word(value))
 
     def check_key(self, key: str) -> None:
         """

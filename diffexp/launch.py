@@ -65,7 +65,7 @@ def run(overrides: list[str]) -> "RunResult":
         from diffexp.experiment import run_experiment
 
         with _log_file(folder / "diffexp.log"):
-            return run_experiment(_task_config(checked.config), folder, catalog)
+            return run_experiment(task_config(checked.config), folder, catalog)
 
 
 def launch(hydra: Hydra, checked: Checked, overrides: list[str], catalog: Catalog) -> tuple[Path, list[Failure]]:
@@ -119,7 +119,7 @@ def job(config: DictConfig) -> None:
     if settings.mode == RunMode.MULTIRUN:
         sweep = SweepInfo(Path(settings.sweep.dir).absolute(), int(settings.job.num))
     try:
-        run_experiment(_task_config(config), folder, _catalog(), sweep)
+        run_experiment(task_config(config), folder, _catalog(), sweep)
     except Exception as error:  # the other cells of a sweep go on
         TRACEBACKS.error("the run failed", exc_info=error)
         known = isinstance(error, InputError)
@@ -181,7 +181,7 @@ def _override(key: str, folder: Path) -> str:
     return f"{key}='{text}'"
 
 
-def _task_config(config: DictConfig) -> dict[str, Any]:
+def task_config(config: DictConfig) -> dict[str, Any]:
     content = {key: value for key, value in config.items_ex(resolve=False) if key != "hydra"}
     resolved = OmegaConf.to_container(OmegaConf.create(content), resolve=True)
     assert isinstance(resolved, dict)
@@ -191,7 +191,7 @@ def _task_config(config: DictConfig) -> dict[str, Any]:
 def _save_hydra_files(config: DictConfig, folder: Path) -> None:
     """The ``.hydra`` folder that Hydra writes for a run on the command line."""
     (folder / ".hydra").mkdir(exist_ok=True)
-    OmegaConf.save(OmegaConf.create(_task_config(config)), folder / ".hydra" / "config.yaml")
+    OmegaConf.save(OmegaConf.create(task_config(config)), folder / ".hydra" / "config.yaml")
     OmegaConf.save(OmegaConf.create({"hydra": config.hydra}), folder / ".hydra" / "hydra.yaml")
     OmegaConf.save(config.hydra.overrides.task, folder / ".hydra" / "overrides.yaml")
 

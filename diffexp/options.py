@@ -6,6 +6,7 @@ nothing has to be imported; what is not understood is ``any``.
 
 import ast
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -49,6 +50,20 @@ class OptionType:
         if self.base == "literal":
             return None if any(value == choice for choice in self.choices) else f"is not {self._noun()}"
         return None if _is_scalar(self.base, value) else f"is not {self._noun()}"
+
+    def problem_in_word(self, word: str) -> str | None:
+        """The same for a word as it stands on the command line; None also where only Hydra can tell."""
+        if word == "null" or self.base in ("list", "tuple", "any", "str"):
+            return None
+        if self.base == "literal":
+            fits = word in map(str, self.choices)
+        elif self.base == "int":
+            fits = re.fullmatch(r"[+-]?\d[\d_]*", word) is not None
+        elif self.base == "bool":
+            fits = word.lower() in ("true", "false", "yes", "no", "on", "off", "y", "n", "0", "1")
+        else:
+            fits = re.fullmatch(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf|nan", word.lower()) is not None
+        return None if fits else f"is not {self._noun()}"
 
     def _noun(self) -> str:
         if self.base == "literal":

@@ -20,13 +20,11 @@ from omegaconf.errors import OmegaConfBaseException
 from diffexp.config import CONFIG_NAME
 from diffexp.discovery import TARGET, Catalog, hint
 from diffexp.errors import InputError
-from diffexp.keys import SEVERAL, TOP_LEVEL, Keys, check_option
+from diffexp.keys import SEVERAL, TOP_LEVEL, VALUES, Keys, check_option, check_value, shown
 from diffexp.options import MISSING, OptionType
 from diffexp.registry import KINDS
 from diffexp.signatures import RESERVED
 
-AT_LEAST = {"steps": 1, "num_samples": 1, "batch_size": 1, "snapshot_every": 0}
-DTYPES = ("auto", "float32", "float16", "bfloat16", "float64")
 NUMBERS = OptionType("list", optional=True, item=OptionType("float"))
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
@@ -167,7 +165,8 @@ class Preflight:
             values = {key: _plain(config[key]) for key in TOP_LEVEL}
         except OmegaConfBaseException as error:
             raise InputError(" ".join(str(error).split())) from error
-        check_top_level(values)
+        for key in VALUES:
+            check_value(key, values[key])
         for kind in KINDS:
             nodes = values[kind] if kind == "metric" else {None: values[kind]}
             for name, node in (nodes or {}).items():
@@ -192,34 +191,11 @@ class Preflight:
             elif entry and key not in (*RESERVED.get(kind, ("name",)), *options) and not entry.open:
                 check_option(entry, str(key))
             if problem:
-                raise InputError(f"{path}.{key}={_shown(value)} {problem}")
+                raise InputError(f"{path}.{key}={shown(value)} {problem}")
         if entry is None:
             known = {*self.catalog.of_kind(kind), *self.keys.groups[kind]}
             if node["name"] not in known:
                 raise InputError(f"{path}.name={node['name']} is not known{hint(node['name'], known)}")
-
-
-def check_top_level(values: Mapping[Any, Any]) -> None:
-    """
-    Raises:
-        InputError: a top-level value that no model, device or scheduler could take.
-    """
-    for key, lowest in AT_LEAST.items():
-        if values[key] is not None and values[key] < lowest:
-            raise InputError(f"{key}={values[key]} must be at least {lowest}")
-    if values["dtype"] not in DTYPES:
-        raise InputError(f"dtype={values['dtype']} is not known{hint(values['dtype'], DTYPES)}")
-    if not re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:\d+)?", values["device"]):
-        raise InputError(f"device={values['device']} is not one of auto, cpu, cuda, cuda:<number>, mps, xpu")
-    _check_items("label", values["label"], int | str, "a class number or name, or a list of these")
-    _check_items("prompt", values["prompt"], str, "a text or a list of texts")
-    _check_items("negative_prompt", values["negative_prompt"], str, "a text or a list of texts")
-
-
-def _check_items(key: str, value: Any, types: Any, noun: str) -> None:
-    items = value if isinstance(value, list) else [] if value is None else [value]
-    if value == [] or any(isinstance(item, bool) or not isinstance(item, types) for item in items):
-        raise InputError(f"{key}={_shown(value)} is not {noun}")
 
 
 def _values(override: Override) -> list[str]:
@@ -294,7 +270,3 @@ def _unknown_path(config: DictConfig, path: str) -> str | None:
 
 def _plain(value: Any) -> Any:
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-
-
-def _shown(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)

@@ -13,6 +13,7 @@ import diffusers
 import pytest
 import torch
 from huggingface_hub import constants, errors
+from safetensors.torch import load_file, save_file
 
 from diffexp.errors import InputError
 from diffexp.models import download
@@ -79,6 +80,21 @@ def test_the_checkpoints_own_scheduler_config_counts(tmp_path: Path) -> None:
     assert (model.prediction, model.clip, model.spacing) == (Prediction.V, None, "trailing")
     assert model.schedule.num_train_timesteps == 500
     assert model.schedule.at(499).alpha ** 2 == pytest.approx(own.alphas_cumprod[-1].item(), rel=1e-6)
+
+
+def test_attention_weights_under_their_first_names(tmp_path: Path) -> None:
+    """As in the checkpoints of 2022, google/ddpm-church-256 among them."""
+    folder = save_flat_pipeline(tmp_path / "checkpoint", tiny_unet())
+    file = folder / "diffusion_pytorch_model.safetensors"
+    old = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
+    weights = load_file(file)
+    renamed = {}
+    for name, weight in weights.items():
+        first = next((name.replace(new, past) for new, past in old.items() if new in name), name)
+        renamed[first] = weight
+    assert renamed.keys() != weights.keys()
+    save_file(renamed, file, metadata={"format": "pt"})
+    assert_is_the_network(hub(RUNTIME, id=str(folder)))
 
 
 def test_learned_variance_is_left_aside(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from diffexp.errors import InputError
 from diffexp.models import mnist as module
-from diffexp.models.base import Model, Request, Runtime, sha256_of_files
+from diffexp.models.base import Model, Request, Runtime, sha256_of_file
 from diffexp.models.mnist import mnist
 from diffexp.predictions import Clip, Prediction
 from tests.checkpoints import save_unet, tiny_digits_unet, tiny_unet
@@ -34,7 +34,7 @@ def test_what_the_model_says_of_itself(model: Model, folder: Path) -> None:
     assert (model.prediction, model.clip, model.spacing) == (Prediction.EPSILON, Clip(1.0), "leading")
     assert model.schedule.num_train_timesteps == 1000
     assert model.scheduler_config["_class_name"] == "DDPMScheduler"
-    assert model.weights_sha256 == sha256_of_files([folder / "diffusion_pytorch_model.safetensors"])
+    assert model.weights_sha256 == sha256_of_file(folder / "diffusion_pytorch_model.safetensors")
     assert len(model.weights_sha256 or "") == 64
 
 
@@ -171,13 +171,13 @@ def test_a_dtype_no_network_runs_in(folder: Path) -> None:
 
 
 def test_the_weights_in_the_package() -> None:
-    """At most 4 MB in half precision, and they know noise from a digit: epsilon is nearly recovered at high noise."""
+    """At most 4 MB in half precision, and they tell noise from an empty image (x itself would be off by 0.08)."""
     file = module.WEIGHTS / "diffusion_pytorch_model.safetensors"
     assert file.stat().st_size <= 4_000_000
     model = mnist(RUNTIME)
     noise = torch.randn(4, 1, 32, 32, generator=torch.Generator().manual_seed(0))
-    level = model.schedule.at(900)
-    x = level.alpha * -torch.ones_like(noise) + level.sigma * noise
+    level = model.schedule.at(500)
+    x = level.sigma * noise - level.alpha
     with torch.inference_mode():
-        out = model.predict(x, torch.full((4,), 900.0), model.conditions(Request(), range(4)))
-    assert (out - noise).square().mean() < 0.05
+        out = model.predict(x, torch.full((4,), 500.0), model.conditions(Request(), range(4)))
+    assert (out - noise).square().mean() < 0.03

@@ -61,7 +61,7 @@ def test_registration_is_not_inherited():
 
 def test_positional_arguments_are_refused():
     with pytest.raises(TypeError, match="keywords only"):
-        registry.metric("fid")
+        registry.metric(*["fid"])
 
 
 def test_unknown_attribute_of_the_package():

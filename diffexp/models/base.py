@@ -1,7 +1,7 @@
 """What the rest of diffexp knows of a model."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -97,7 +97,7 @@ class Model(Protocol):
 
     @property
     def weights_sha256(self) -> str | None:
-        """Of the weight files, in order; None for a formula. Read on first use."""
+        """Of the weight file; None for a formula. Computed on first use."""
         ...
 
     @property
@@ -143,11 +143,7 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def sha256_of_files(paths: Iterable[Path]) -> str:
-    """Hex digest of the files' contents, one after the other."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+def sha256_of_file(path: Path) -> str:
+    """Hex digest of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,6 +1,7 @@
 """Which files of a checkpoint that diffusers saved count, and whether it is one for us. Imports nothing heavy."""
 
 import json
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,7 +19,8 @@ class Layout:
 
     network: str
     """Folder of the network: ``"unet"`` or ``"."``."""
-    weights: tuple[str, ...]
+    weights: str
+    """Path of the weights."""
     format: str
     """``"safetensors"`` or ``"bin"`` (pickle)."""
     variant: str | None
@@ -30,7 +32,7 @@ class Layout:
     def files(self) -> list[str]:
         """Everything that a download has to bring."""
         config = str(PurePosixPath(self.network, "config.json"))
-        return [config, *self.weights, *([self.scheduler] if self.scheduler else [])]
+        return [config, self.weights, *([self.scheduler] if self.scheduler else [])]
 
 
 def find_layout(names: Collection[str], source: str) -> Layout:
@@ -44,18 +46,14 @@ def find_layout(names: Collection[str], source: str) -> Layout:
     network = next((n for n in ("unet", ".") if str(PurePosixPath(n, "config.json")) in names), None)
     if network is None:
         raise InputError(f"{source} is not a diffusers checkpoint: it has neither unet/config.json nor config.json")
-    inside = sorted(name for name in names if PurePosixPath(name).parent == PurePosixPath(network))
     scheduler = next((n for n in ("scheduler/scheduler_config.json", "scheduler_config.json") if n in names), None)
+    inside = [PurePosixPath(name) for name in names if PurePosixPath(name).parent == PurePosixPath(network)]
     for kind in (SAFE, PICKLED):
-        weights = [n for n in inside if PurePosixPath(n).name.startswith("diffusion_pytorch_model.")]
-        by_variant: dict[str, list[str]] = {}
-        for name in weights:
-            middle = PurePosixPath(name).name.removeprefix("diffusion_pytorch_model.")
-            if middle == kind or middle.endswith(f".{kind}"):
-                by_variant.setdefault(middle.removesuffix(kind).rstrip("."), []).append(name)
-        if by_variant:
-            variant = min(by_variant)  # "" sorts first
-            return Layout(network, tuple(by_variant[variant]), kind, variant or None, scheduler)
+        pattern = re.compile(rf"diffusion_pytorch_model\.(?:(.+)\.)?{kind}")
+        found = {match[1] or "": path for path in inside if (match := pattern.fullmatch(path.name))}
+        if found:
+            variant = min(found)  # "" comes first
+            return Layout(network, str(found[variant]), kind, variant or None, scheduler)
     raise InputError(f"{source} has no weights: no {PurePosixPath(network, 'diffusion_pytorch_model.safetensors')}")
 
 
@@ -69,7 +67,7 @@ def check_format(layout: Layout, source: str, allow_pickle: bool) -> None:
     """Raises InputError for pickled weights that were not asked for."""
     if layout.format == PICKLED and not allow_pickle:
         raise InputError(
-            f"{source} has its weights in pickle format only ({layout.weights[0]}), which can run any code when "
+            f"{source} has its weights in pickle format only ({layout.weights}), which can run any code when "
             "loaded; if you trust it: model.allow_pickle=true"
         )
 

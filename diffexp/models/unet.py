@@ -15,7 +15,7 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from diffexp.errors import InputError
 from diffexp.levels import Schedule
-from diffexp.models.base import Condition, Request, Runtime, fast_dtype, pixels_to_images, sha256_of_files
+from diffexp.models.base import Condition, Request, Runtime, fast_dtype, pixels_to_images, sha256_of_file
 from diffexp.models.labels import ClassLabels, unconditional
 from diffexp.models.layout import PICKLED, Layout
 from diffexp.models.training import Training
@@ -38,7 +38,8 @@ class UNetModel:
     """None: unconditional."""
     device: torch.device
     dtype: torch.dtype
-    weight_files: tuple[Path, ...]
+    weights: Path
+    """The file."""
     forward: Callable[..., Any]
     """The network's call, compiled or not."""
     guidance_scale: float = 1.0
@@ -80,7 +81,7 @@ class UNetModel:
 
     @cached_property
     def _digest(self) -> str:
-        return sha256_of_files(self.weight_files)
+        return sha256_of_file(self.weights)
 
     def conditions(self, request: Request, indices: Sequence[int]) -> Condition:
         if self.classes is None:
@@ -123,7 +124,7 @@ def load_unet(
     dtype = runtime.dtype or fast_dtype(runtime.device)
     if dtype not in DTYPES:
         raise InputError(f"dtype={str(dtype).removeprefix('torch.')}: choose float16, bfloat16, float32 or float64")
-    files = tuple(folder / name for name in layout.weights)
+    weights = folder / layout.weights
     try:
         net = UNet2DModel.from_pretrained(
             folder / layout.network,
@@ -134,7 +135,7 @@ def load_unet(
         )
     except Exception as error:  # whatever a broken file makes the loaders of diffusers and safetensors raise
         reason = " ".join(str(error).split())[:300]
-        raise InputError(f"{files[0]} does not load as the network of its config.json: {reason}") from error
+        raise InputError(f"{weights} does not load as the network of its config.json: {reason}") from error
     net.requires_grad_(False).eval()
     torch.nn.Module.to(net, runtime.device, dtype)
     convert_conv2d_weight_memory_format(net, torch.channels_last)
@@ -146,7 +147,7 @@ def load_unet(
         classes=labels(net.config["num_class_embeds"]),
         device=runtime.device,
         dtype=dtype,
-        weight_files=files,
+        weights=weights,
         forward=torch.compile(net) if runtime.compile else net,
         guidance_scale=guidance_scale,
     )

@@ -1,6 +1,7 @@
 """Every option of every group composes, and the configs say what the code does."""
 
 from dataclasses import fields
+from typing import Any, get_type_hints
 
 import pytest
 import yaml
@@ -67,6 +68,10 @@ def test_the_default_experiment(preflight):
 def test_the_schema_the_keys_and_the_file_agree():
     content = yaml.safe_load(config_file().read_text())
     assert {field.name for field in fields(Schema)} == set(TOP_LEVEL)
+    hints = get_type_hints(Schema)
+    types = {"int": int, "float": float, "str": str, "bool": bool, "list": list[str], "any": Any}
+    for key, kind in VALUES.items():
+        assert hints[key] == (types[kind.base] | None if kind.optional else types[kind.base]), key
     assert [key for key in content if key not in ("defaults", "hydra")] == list(VALUES)
 
 
