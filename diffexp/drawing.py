@@ -86,7 +86,9 @@ def draw_samples(parts: Parts, config: Mapping[str, Any], output: RunFolder, don
     drawing.nfe = watch.nfe
     drawing.model_seconds = watch.model_seconds
     drawing.steps = watch.steps
-    drawing.snapshots = [Snapshot(s.step, watch.nfe, s.level, s.x.float().cpu(), s.x0.float().cpu()) for s in watch.snapshots]
+    drawing.snapshots = [
+        Snapshot(s.step, watch.nfe, s.level, s.x.float().cpu(), s.x0.float().cpu()) for s in watch.snapshots
+    ]
     return drawing
 
 

@@ -19,7 +19,7 @@ from diffexp.registry import grid
 @grid
 def linspace(schedule: Schedule, steps: int) -> Levels:
     """Equally spaced from the last training timestep to the first, both included (Lin et al. 2023, table 2)."""
-    _check_steps(schedule, steps)
+    check_steps(schedule, steps)
     timesteps = np.linspace(0, schedule.num_train_timesteps - 1, steps)[::-1]
     return _uniform(schedule, timesteps.tolist(), steps)
 
@@ -27,7 +27,7 @@ def linspace(schedule: Schedule, steps: int) -> Levels:
 @grid
 def leading(schedule: Schedule, steps: int, *, offset: int | None = None) -> Levels:
     """Multiples of num_train_timesteps // steps, shifted by ``offset`` (null: the model's own steps_offset)."""
-    _check_steps(schedule, steps)
+    check_steps(schedule, steps)
     stride = schedule.num_train_timesteps // steps
     timesteps = [min(k * stride + (offset or 0), schedule.num_train_timesteps - 1) for k in reversed(range(steps))]
     levels = _uniform(schedule, [float(t) for t in timesteps], steps)
@@ -38,7 +38,7 @@ def leading(schedule: Schedule, steps: int, *, offset: int | None = None) -> Lev
 @grid
 def trailing(schedule: Schedule, steps: int) -> Levels:
     """Equally spaced down from the last training timestep, never reaching the first (Lin et al. 2023, table 2)."""
-    _check_steps(schedule, steps)
+    check_steps(schedule, steps)
     horizon = schedule.num_train_timesteps
     timesteps = np.arange(horizon, 0, -horizon / steps).round() - 1
     return _uniform(schedule, timesteps.tolist()[:steps], steps)
@@ -49,7 +49,7 @@ def karras(
     schedule: Schedule, steps: int, *, rho: float = 7.0, sigma_min: float | None = None, sigma_max: float | None = None
 ) -> Levels:
     """sigma^(1/rho) equally spaced (Karras et al. 2022, eq. 5); the range defaults to the training schedule's."""
-    _check_steps(schedule, steps)
+    check_steps(schedule, steps)
     if rho <= 0:
         raise InputError(f"grid.rho={rho:g} must be greater than 0")
     low, high = _ratio_range(schedule, sigma_min, sigma_max)
@@ -61,7 +61,7 @@ def exponential(
     schedule: Schedule, steps: int, *, sigma_min: float | None = None, sigma_max: float | None = None
 ) -> Levels:
     """log sigma equally spaced: uniform in the log signal-to-noise ratio (Lu et al. 2022, section 3.1)."""
-    _check_steps(schedule, steps)
+    check_steps(schedule, steps)
     low, high = _ratio_range(schedule, sigma_min, sigma_max)
     return _by_ratio(schedule, np.exp(np.linspace(math.log(high), math.log(low), steps)).tolist())
 
@@ -94,11 +94,17 @@ def from_sigmas(schedule: Schedule, sigmas: Sequence[float]) -> Levels:
     return _by_ratio(schedule, given)
 
 
-def _check_steps(schedule: Schedule, steps: int) -> None:
+def check_steps(schedule: Schedule, steps: int) -> None:
+    """
+    Raises:
+        InputError: fewer than 1 step or more than the training has timesteps.
+    """
     if steps < 1:
         raise InputError(f"steps={steps} must be at least 1")
     if steps > schedule.num_train_timesteps:
-        raise InputError(f"steps={steps} is more than the {schedule.num_train_timesteps} timesteps the model was trained with")
+        raise InputError(
+            f"steps={steps} is more than the {schedule.num_train_timesteps} timesteps of the model's training"
+        )
 
 
 def _check_decreasing(name: str, values: Sequence[float]) -> None:

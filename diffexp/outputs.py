@@ -135,7 +135,10 @@ def git_commit() -> str | None:
     """The commit checked out in the working folder, with ``-dirty`` where tracked files differ; None outside of git."""
     try:
         told = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"], capture_output=True, text=True, timeout=5
+            ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=5,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

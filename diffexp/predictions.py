@@ -36,7 +36,9 @@ class Prediction(Enum):
         match self:
             case Prediction.EPSILON:
                 if alpha == 0:
-                    raise InputError(f"an epsilon prediction says nothing about x0 at timestep {level.timestep:g}, where alpha = 0")
+                    raise InputError(
+                        f"an epsilon prediction says nothing about x0 at timestep {level.timestep:g}, where alpha = 0"
+                    )
                 return 1 / alpha, -sigma / alpha
             case Prediction.SAMPLE:
                 return 0.0, 1.0
@@ -58,7 +60,9 @@ class Prediction(Enum):
                 return 0.0, 1.0
             case Prediction.SAMPLE:
                 if sigma == 0:
-                    raise InputError(f"a sample prediction says nothing about the noise at timestep {level.timestep:g}, where sigma = 0")
+                    raise InputError(
+                        f"a sample prediction tells no noise at timestep {level.timestep:g}, where sigma = 0"
+                    )
                 return 1 / sigma, -alpha / sigma
             case Prediction.V:
                 square = alpha**2 + sigma**2
@@ -79,7 +83,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class DynamicThreshold:
-    """Dynamic thresholding (Saharia et al. 2022, section 2.3): clamp to a per-sample quantile, then rescale to [-1, 1]."""
+    """Dynamic thresholding (Saharia et al. 2022, section 2.3): clamp to a sample's own quantile, then rescale."""
 
     ratio: float = 0.995
     """Quantile of |x0| over a sample."""
@@ -88,6 +92,8 @@ class DynamicThreshold:
 
     def __call__(self, x0: Tensor) -> Tensor:
         # torch.quantile takes neither half precision nor more than 2^24 elements; a sample is far below that.
-        threshold = torch.quantile(x0.abs().flatten(1).to(torch.promote_types(x0.dtype, torch.float32)), self.ratio, dim=1)
+        threshold = torch.quantile(
+            x0.abs().flatten(1).to(torch.promote_types(x0.dtype, torch.float32)), self.ratio, dim=1
+        )
         threshold = threshold.clamp(1.0, self.max_value).to(x0.dtype).view(-1, *[1] * (x0.ndim - 1))
         return torch.minimum(torch.maximum(x0, -threshold), threshold) / threshold

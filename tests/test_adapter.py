@@ -1,6 +1,7 @@
 """A plan inside a diffusers pipeline."""
 
 import functools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from diffexp.predictions import Clip
 SPEC = TrainingSpec(VPSchedule.from_betas(), clip=Clip())
 
 
-def adapted(name: str, **options: object) -> PlanScheduler:
+def adapted(name: str, **options: Any) -> PlanScheduler:
     return PlanScheduler(lambda steps: diffexp.compile(name, steps=steps, model=SPEC, **options))
 
 
@@ -70,7 +71,9 @@ def full_loop(scheduler: PlanScheduler | EulerDiscreteScheduler, begin: int = 0)
 @pytest.mark.parametrize("begin", [0, 2, 5])
 def test_full_loop_equals_the_class_also_from_the_middle(begin: int) -> None:
     theirs = EulerDiscreteScheduler(beta_start=1e-4, beta_end=0.02)
-    ours = PlanScheduler(lambda steps: diffexp.compile(EulerDiscreteScheduler(beta_start=1e-4, beta_end=0.02), steps=steps))
+    ours = PlanScheduler(
+        lambda steps: diffexp.compile(EulerDiscreteScheduler(beta_start=1e-4, beta_end=0.02), steps=steps)
+    )
     assert torch.allclose(full_loop(ours, begin), full_loop(theirs, begin), rtol=1e-4, atol=1e-4)
     assert ours.step_index == theirs.step_index == 6
 
@@ -99,7 +102,8 @@ def test_step_gives_a_tuple_on_demand_and_leaves_its_inputs_alone() -> None:
 
 def test_add_noise_is_that_of_the_class() -> None:
     clean, noise = torch.randn(2, 2, 3, 4, 4)
-    ours, theirs = adapted("ddpm"), DDPMScheduler()
+    ours = adapted("ddpm")
+    theirs: Any = DDPMScheduler()
     ours.set_timesteps(10)
     theirs.set_timesteps(10)
     t = theirs.timesteps[[2, 7]]

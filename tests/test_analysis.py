@@ -1,5 +1,7 @@
 """Exact output distributions against sampling and against the exact solution."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -8,29 +10,34 @@ from hypothesis import strategies as st
 import diffexp
 from diffexp.errors import InputError
 from diffexp.levels import Level, VPSchedule
+from diffexp.models.base import Request, Runtime
+from diffexp.models.gaussian import gaussian
 from diffexp.plan import TrainingSpec, execute
-from diffexp.plan.analysis import _optimal_output, gaussian_output
+from diffexp.plan.analysis import gaussian_output
 from diffexp.predictions import Clip, Prediction
 
-MEAN, VARIANCES = torch.tensor([0.5, -1.0, 0.0], dtype=torch.float64), torch.tensor([1.0, 0.3, 0.01], dtype=torch.float64)
+MEAN, VARIANCES = (
+    torch.tensor([0.5, -1.0, 0.0], dtype=torch.float64),
+    torch.tensor([1.0, 0.3, 0.01], dtype=torch.float64),
+)
 
 
 @pytest.mark.parametrize("scheduler", ["ddpm", "ddim", "euler", "gradient_estimation"])
-@pytest.mark.parametrize("prediction", Prediction)
-def test_moments_are_those_of_many_samples(scheduler: str, prediction: Prediction) -> None:
-    plan = diffexp.compile(scheduler, steps=6, model=TrainingSpec(VPSchedule.from_betas(), prediction))
+@pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction", "flow_prediction"])
+def test_moments_are_those_of_many_samples(scheduler: str, prediction: Any) -> None:
+    model = gaussian(Runtime(), mean=[0.5, -1.0], variances=[1.0, 0.05], prediction=prediction)
+    plan = diffexp.compile(scheduler, steps=6, model=model)
+    condition = model.conditions(Request(), range(4000))
     generator = torch.Generator().manual_seed(0)
 
-    def network(u: torch.Tensor, level: Level) -> torch.Tensor:
-        columns = torch.stack([torch.diag_embed(u).sum(-1), torch.ones_like(u)], dim=-1)
-        rows = [_optimal_output(row, level, MEAN, VARIANCES, prediction).sum(-1) for row in columns]
-        return torch.stack(rows)
-
     def noise() -> torch.Tensor:
-        return torch.randn(4000, 3, generator=generator, dtype=torch.float64)
+        return torch.randn(4000, 2, generator=generator, dtype=torch.float64)
 
-    x = execute(plan, network, noise() * plan.start_std, noise)
-    mean, variances = gaussian_output(plan, MEAN, VARIANCES, prediction)
+    def network(u: torch.Tensor, level: Level) -> torch.Tensor:
+        return model.predict(u, torch.full((4000,), level.timestep), condition)
+
+    x = execute(plan, network, noise() * plan.start_std, noise) @ model.basis
+    mean, variances = gaussian_output(plan, model.mean @ model.basis, model.variances, Prediction(prediction))
     assert torch.allclose(x.mean(0), mean, atol=0.06)
     assert torch.allclose(x.var(0), variances, rtol=0.1, atol=1e-6)
 

@@ -1,9 +1,10 @@
 """Grids: equal names mean diffusers' levels; lists are used as given or refused."""
 
 import functools
+from typing import Any
 
+import diffusers
 import pytest
-from diffusers import DDIMScheduler, EulerDiscreteScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +13,10 @@ from diffexp.errors import InputError
 from diffexp.levels import CLEAN, VPSchedule
 from diffexp.plan import Grid, TrainingSpec
 from diffexp.plan.bind import MakeLevels
+
+# Typed loosely, because tests hand over options as dictionaries.
+DDIMScheduler: Any = diffusers.DDIMScheduler
+EulerDiscreteScheduler: Any = diffusers.EulerDiscreteScheduler
 
 SCHEDULE = VPSchedule.from_betas()
 ALL = [grids.linspace, grids.leading, grids.trailing, grids.karras, grids.exponential]
@@ -35,7 +40,9 @@ def test_leading_with_an_offset() -> None:
     assert [level.timestep for level in ours[:-1]] == theirs.timesteps.tolist()
 
 
-@pytest.mark.parametrize(("grid", "option"), [(grids.karras, "use_karras_sigmas"), (grids.exponential, "use_exponential_sigmas")])
+@pytest.mark.parametrize(
+    ("grid", "option"), [(grids.karras, "use_karras_sigmas"), (grids.exponential, "use_exponential_sigmas")]
+)
 @pytest.mark.parametrize("steps", [2, 10, 33])
 def test_sigma_grids_have_the_sigmas_of_diffusers(grid: MakeLevels, option: str, steps: int) -> None:
     theirs = EulerDiscreteScheduler(beta_start=1e-4, beta_end=0.02, **{option: True})
@@ -55,7 +62,9 @@ def test_every_grid_descends_to_the_clean_end(grid: MakeLevels, steps: int) -> N
 
 
 @pytest.mark.parametrize("grid", ALL)
-@pytest.mark.parametrize(("steps", "message"), [(0, "at least 1"), (-3, "at least 1"), (1001, "more than the 1000 timesteps")])
+@pytest.mark.parametrize(
+    ("steps", "message"), [(0, "at least 1"), (-3, "at least 1"), (1001, "more than the 1000 timesteps")]
+)
 def test_impossible_numbers_of_steps(grid: MakeLevels, steps: int, message: str) -> None:
     with pytest.raises(InputError, match=message):
         grid(SCHEDULE, steps)

@@ -1,16 +1,21 @@
 """Schedules: the numbers a model was trained with, and levels between them."""
 
 import math
+from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
 from diffexp.errors import InputError
 from diffexp.levels import CLEAN, Level, VPSchedule
+
+# Typed loosely, because tests hand over options as dictionaries.
+DDIMScheduler: Any = diffusers.DDIMScheduler
+DDPMScheduler: Any = diffusers.DDPMScheduler
 
 LINEAR = VPSchedule.from_betas()
 
@@ -35,7 +40,7 @@ def test_trained_betas_and_the_final_level() -> None:
     schedule = VPSchedule.from_betas(trained_betas=[0.1, 0.2], set_alpha_to_one=False)
     assert schedule.num_train_timesteps == 2
     assert schedule.final == schedule.at(0)
-    assert schedule.at(1).alpha**2 == pytest.approx(0.9 * 0.8)
+    assert schedule.at(1).alpha ** 2 == pytest.approx(0.9 * 0.8)
     assert LINEAR.final == CLEAN
 
 

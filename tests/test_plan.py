@@ -15,7 +15,21 @@ import diffexp
 from diffexp import grids
 from diffexp.errors import InputError
 from diffexp.levels import Level, Levels, VPSchedule
-from diffexp.plan import Clamp, Direct, Grid, NotLinear, Plan, Row, TrainingSpec, bind, build_sampler, compile_method, execute
+from diffexp.plan import (
+    Clamp,
+    Denoiser,
+    Direct,
+    Grid,
+    NotLinear,
+    Plan,
+    Row,
+    TrainingSpec,
+    bind,
+    build_sampler,
+    compile_method,
+    execute,
+    sample,
+)
 from diffexp.plan.compile import run_directly
 from diffexp.plan.execute import History, advance, clamped, fused_step
 from diffexp.predictions import Clip, DynamicThreshold, Prediction
@@ -94,12 +108,20 @@ def clamps_of_every_kind(denoise, x, levels, noise):
         _, eps = denoise.predict(x, here)
         x0 = (x - here.sigma * eps) / here.alpha
         inner = (0.5 * x0).clamp_(-0.9, 0.9)
-        x = there.alpha * (inner + torch.clip(eps, min=-2.0) * 0.1) + there.sigma * (eps.clamp_max(2.0) + eps.clamp_min(-1.0)) / 2
+        x = (
+            there.alpha * (inner + torch.clip(eps, min=-2.0) * 0.1)
+            + there.sigma * (eps.clamp_max(2.0) + eps.clamp_min(-1.0)) / 2
+        )
     return x
 
 
-@pytest.mark.parametrize("spec", [SPEC, CLIPPED, TrainingSpec(SPEC.schedule, Prediction.V, Clip()), TrainingSpec(SPEC.schedule, Prediction.FLOW)])
-@pytest.mark.parametrize("scheduler", [ddpm, ddim, euler, heun, adams_bashforth, churned, own_noise, clamps_of_every_kind])
+@pytest.mark.parametrize(
+    "spec",
+    [SPEC, CLIPPED, TrainingSpec(SPEC.schedule, Prediction.V, Clip()), TrainingSpec(SPEC.schedule, Prediction.FLOW)],
+)
+@pytest.mark.parametrize(
+    "scheduler", [ddpm, ddim, euler, heun, adams_bashforth, churned, own_noise, clamps_of_every_kind]
+)
 @pytest.mark.parametrize("steps", [1, 2, 12])
 def test_a_plan_is_the_code_it_came_from(scheduler: Any, spec: TrainingSpec, steps: int) -> None:
     planned, direct = both_ways(scheduler, spec, steps)
@@ -107,7 +129,10 @@ def test_a_plan_is_the_code_it_came_from(scheduler: Any, spec: TrainingSpec, ste
 
 
 def test_rows_are_as_short_as_can_be() -> None:
-    depths = {f.__name__: compile_method(bind(f, steps=10, spec=SPEC)).depth for f in (ddpm, ddim, euler, heun, adams_bashforth)}
+    depths = {
+        f.__name__: compile_method(bind(f, steps=10, spec=SPEC)).depth
+        for f in (ddpm, ddim, euler, heun, adams_bashforth)
+    }
     assert depths == {"ddpm": 0, "ddim": 0, "euler": 0, "heun": 1, "adams_bashforth": 3}
     plan = compile_method(bind(heun, steps=10, spec=SPEC))
     assert plan.nfe == 19 and plan.deterministic
@@ -209,15 +234,22 @@ THRESHOLDED = TrainingSpec(SPEC.schedule, clip=DynamicThreshold(0.9, 1.5))
 
 
 @pytest.mark.parametrize(("scheduler", "spec"), [(adaptive, SPEC), (mixing, SPEC), (ddim, THRESHOLDED)])
-def test_what_is_not_linear_runs_directly_and_says_so(scheduler: Any, spec: TrainingSpec, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_not_linear_runs_directly_and_says_so(
+    scheduler: Any, spec: TrainingSpec, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING):
         sampler = build_sampler(scheduler, steps=8, spec=spec)
     assert isinstance(sampler, Direct)
     (line,) = caplog.messages
     assert scheduler.__name__ in line and "directly" in line
     start = seeded_noise()()
-    direct = diffexp.plan.sample(sampler, network, start, seeded_noise())
-    expected = scheduler(diffexp.plan.Denoiser(lambda x, u, level: network(u, level), spec), start, Grid().levels(spec, 8), seeded_noise())
+    direct = sample(sampler, network, start, seeded_noise())
+    expected = scheduler(
+        Denoiser(lambda x, u, level: network(u, level), spec),
+        start,
+        Grid().levels(spec, 8),
+        seeded_noise(),
+    )
     if scheduler is not ddim:  # ddim is a discrete method: its start and levels are rounded first
         assert torch.allclose(direct, expected)
     assert direct.isfinite().all()
@@ -232,14 +264,16 @@ def test_a_mistake_in_a_scheduler_surfaces_when_it_runs() -> None:
     sampler = build_sampler(broken, steps=3, spec=SPEC)
     assert isinstance(sampler, Direct) and "NameError" in sampler.reason
     with pytest.raises(NameError):
-        diffexp.plan.sample(sampler, network, seeded_noise()(), seeded_noise())
+        sample(sampler, network, seeded_noise()(), seeded_noise())
 
 
 # The three ways to write a scheduler
 
 
 def test_a_k_diffusion_function_runs_as_it_is() -> None:
-    def sample_euler_ancestral(model, x, sigmas, extra_args=None, callback=None, disable=None, eta=1.0, s_noise=1.0, noise_sampler=None):
+    def sample_euler_ancestral(
+        model, x, sigmas, extra_args=None, callback=None, disable=None, eta=1.0, s_noise=1.0, noise_sampler=None
+    ):
         extra_args = {} if extra_args is None else extra_args
         noise_sampler = (lambda sigma, sigma_next: torch.randn_like(x)) if noise_sampler is None else noise_sampler
         s_in = x.new_ones([x.shape[0]])
@@ -261,7 +295,12 @@ def test_a_k_diffusion_function_runs_as_it_is() -> None:
     plan = diffexp.compile(sample_euler_ancestral, steps=15, grid="linspace")
     theirs = diffexp.compile(EulerAncestralDiscreteScheduler(beta_start=1e-4, beta_end=0.02), steps=15)
     assert plan.difference(theirs) < 2e-6
-    assert diffexp.compile(sample_euler_ancestral, steps=15, eta=0.0).difference(diffexp.compile("euler", steps=15, grid=Grid("x", grids.leading))) < 1e-2
+    assert (
+        diffexp.compile(sample_euler_ancestral, steps=15, eta=0.0).difference(
+            diffexp.compile("euler", steps=15, grid=Grid("x", grids.leading))
+        )
+        < 1e-2
+    )
 
 
 def test_a_plan_may_be_returned_directly() -> None:

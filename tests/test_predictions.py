@@ -1,16 +1,20 @@
 """Predictions: every type gives back the x0 and eps that made x."""
 
 import math
+from typing import Any
 
+import diffusers
 import pytest
 import torch
-from diffusers import DDIMScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
 from diffexp.errors import InputError
 from diffexp.levels import Level
 from diffexp.predictions import Clip, DynamicThreshold, Prediction
+
+# Typed loosely, because tests hand over options as dictionaries.
+DDIMScheduler: Any = diffusers.DDIMScheduler
 
 numbers = st.floats(-3, 3)
 
@@ -26,7 +30,9 @@ def target(prediction: Prediction, x0: float, eps: float, level: Level) -> float
 
 @pytest.mark.parametrize("prediction", Prediction)
 @given(x0=numbers, eps=numbers, angle=st.floats(0.05, math.pi / 2 - 0.05), scale=st.floats(0.5, 2))
-def test_a_perfect_output_is_understood(prediction: Prediction, x0: float, eps: float, angle: float, scale: float) -> None:
+def test_a_perfect_output_is_understood(
+    prediction: Prediction, x0: float, eps: float, angle: float, scale: float
+) -> None:
     level = Level(0.0, scale * math.cos(angle), scale * math.sin(angle))
     x = level.alpha * x0 + level.sigma * eps
     m = target(prediction, x0, eps, level)

@@ -55,11 +55,13 @@ class Grid:
             return grids.from_sigmas(spec.schedule, self.sigmas)
         make = self.make or _own_spacing(spec)
         if _function(make) is grids.leading and getattr(make, "keywords", {}).get("offset") is None:
-            make = functools.partial(make, offset=spec.steps_offset)
+            make = functools.partial(grids.leading, offset=spec.steps_offset)
         return make(spec.schedule, steps)
 
 
-def bind(scheduler: Any, *, steps: int, spec: Spec, grid: Grid | None = None, options: Mapping[str, Any] | None = None) -> Method:
+def bind(
+    scheduler: Any, *, steps: int, spec: Spec, grid: Grid | None = None, options: Mapping[str, Any] | None = None
+) -> Method:
     """The method that a scheduler becomes for one model and number of steps.
 
     Args:
@@ -73,26 +75,28 @@ def bind(scheduler: Any, *, steps: int, spec: Spec, grid: Grid | None = None, op
         InputError: unusable steps, grid or options.
     """
     grid, options = grid or Grid(), dict(options or {})
-    if steps < 1:
-        raise InputError(f"steps={steps} must be at least 1")
     if not callable(scheduler) and hasattr(scheduler, "set_timesteps"):
+        grids.check_steps(spec.schedule, steps)
         return ClassMethod(scheduler, spec.schedule, steps, step_options=options)
     if isinstance(scheduler, type):
         own_words = not grid.explicit and grid.name in SPACING_OPTIONS
         levels = None if own_words else grid.levels(spec, steps)
-        if steps > spec.schedule.num_train_timesteps:
-            raise InputError(f"steps={steps} is more than the {spec.schedule.num_train_timesteps} timesteps the model was trained with")
+        grids.check_steps(spec.schedule, steps)
         return build_class(scheduler, spec, steps, options, grid.name, levels)
     levels = grid.levels(spec, steps)
     found = registration(scheduler)
     name = found.name if found else scheduler.__name__
     if found and found.traits.get("discrete"):
         levels = levels.on_training_timesteps()
-    method = KDiffusionMethod if in_k_diffusion_convention(scheduler) else FunctionMethod
-    return method(scheduler, levels, spec, options, name)
+    function: Callable[..., Any] = scheduler
+    if in_k_diffusion_convention(scheduler):
+        return KDiffusionMethod(function, levels, spec, options, name)
+    return FunctionMethod(function, levels, spec, options, name)
 
 
-def build_sampler(scheduler: Any, *, steps: int, spec: Spec, grid: Grid | None = None, options: Mapping[str, Any] | None = None) -> Sampler:
+def build_sampler(
+    scheduler: Any, *, steps: int, spec: Spec, grid: Grid | None = None, options: Mapping[str, Any] | None = None
+) -> Sampler:
     """The compiled plan, the plan that a scheduler returns by itself, or the method to run directly; see ``bind``."""
     if isinstance(scheduler, Plan):
         return scheduler
@@ -114,9 +118,11 @@ def returns_plan(scheduler: Any) -> bool:
 def _own_spacing(spec: Spec) -> MakeLevels:
     known: dict[str, MakeLevels] = {"linspace": grids.linspace, "leading": grids.leading, "trailing": grids.trailing}
     if spec.spacing not in known:
-        raise InputError(f"the model's scheduler config asks for timestep_spacing={spec.spacing}; choose one of {', '.join(known)}")
+        raise InputError(
+            f"the model's scheduler config asks for timestep_spacing={spec.spacing}; choose one of {', '.join(known)}"
+        )
     return known[spec.spacing]
 
 
-def _function(make: Callable[..., Any]) -> Callable[..., Any]:
+def _function(make: MakeLevels) -> Any:
     return make.func if isinstance(make, functools.partial) else make

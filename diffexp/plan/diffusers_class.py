@@ -123,7 +123,9 @@ def _visit(cls: type, levels: Levels) -> dict[str, list[float]]:
         return {"sigmas": [level.ratio for level in levels]}
     if "timesteps" in accepted and whole:
         return {"timesteps": [int(t) for t in timesteps]}
-    raise InputError(f"{cls.__name__} takes no list of levels; use grid=linspace, leading or trailing, or a native scheduler")
+    raise InputError(
+        f"{cls.__name__} takes no list of levels; use grid=linspace, leading or trailing, or a native scheduler"
+    )
 
 
 def _as_config(spec: Spec) -> dict[str, Any]:

@@ -28,9 +28,9 @@ class History:
         return cls([], [], [])
 
     def push(self, x: Tensor, m: Tensor, d: Sequence[Tensor], depth: int) -> None:
-        for past, newest in ((self.x, x), (self.m, m), (self.d, d)):
-            past.insert(0, newest)
-            del past[depth + 1 :]
+        self.x = [x, *self.x[:depth]]
+        self.m = [m, *self.m[:depth]]
+        self.d = [d, *self.d[:depth]]
 
 
 def clamped(row: Row, x: Tensor, m: Tensor) -> list[Tensor]:
@@ -76,11 +76,11 @@ def fused_step(row: Row) -> Step | None:
     """A row without history as two to five in-place operations, or None where it needs the general path."""
     if row.depth or len(row.clamps) > 1:
         return None
-    a, b, draws = row.x[0] if row.x else 0.0, row.m[0], row.z
-    weight = row.d[0][0] if row.d else 0.0
+    a, b, draws = next(iter(row.x), 0.0), next(iter(row.m), 0.0), row.z
+    weight = next((c for past in row.d for c in past), 0.0)
     if not weight:
         return None if row.clamps else partial(_linear_step, a, b, draws)
-    clamp = row.clamps[0]
+    (clamp,) = row.clamps
     # weight * clamp(d, low, high) = clamp(weight * d, weight * low, weight * high) saves one pass over memory.
     low, high = sorted((weight * clamp.low, weight * clamp.high))
     return partial(_clamped_step, weight * clamp.x, weight * clamp.m, low, high, a, b, draws)
@@ -95,7 +95,16 @@ def _linear_step(a: float, b: float, draws: Sequence[float], x: Tensor, m: Tenso
 
 
 def _clamped_step(
-    p: float, q: float, low: float, high: float, a: float, b: float, draws: Sequence[float], x: Tensor, m: Tensor, noise: Noise
+    p: float,
+    q: float,
+    low: float,
+    high: float,
+    a: float,
+    b: float,
+    draws: Sequence[float],
+    x: Tensor,
+    m: Tensor,
+    noise: Noise,
 ) -> Tensor:
     out = torch.mul(x, p)
     out.add_(m, alpha=q).clamp_(low, high)

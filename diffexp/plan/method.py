@@ -57,10 +57,17 @@ class Spec(Protocol):
 class Method(Protocol):
     """Bound scheduler code."""
 
-    name: str
-    start_std: float
-    nfe: int | None
-    """Evaluations where they are known beforehand (a class knows its timesteps)."""
+    @property
+    def name(self) -> str: ...
+    @property
+    def start_std(self) -> float:
+        """Standard deviation of the start sample."""
+        ...
+
+    @property
+    def nfe(self) -> int | None:
+        """Evaluations where they are known beforehand (a class knows its timesteps)."""
+        ...
 
     def __call__(self, evaluate: Evaluate, x: Tensor, noise: Noise) -> Tensor: ...
 
@@ -143,6 +150,8 @@ class KDiffusionMethod:
         return self.function(model, x / levels[0].alpha, sigmas, **self._arguments(noise))
 
     def _arguments(self, noise: Noise) -> dict[str, Any]:
-        accepted = self.function.__code__.co_varnames[: self.function.__code__.co_argcount + self.function.__code__.co_kwonlyargcount]
+        accepted = self.function.__code__.co_varnames[
+            : self.function.__code__.co_argcount + self.function.__code__.co_kwonlyargcount
+        ]
         fixed = {"extra_args": {}, "callback": None, "disable": True, "noise_sampler": lambda *_: noise()}
         return {name: value for name, value in fixed.items() if name in accepted} | dict(self.options)

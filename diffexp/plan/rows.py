@@ -46,14 +46,22 @@ def _row(past: list[TapeRow], samples: list[Vector], target: Vector, tolerance: 
     if history is None:
         raise NotLinear(f"step {len(past) - 1} is no combination of the last {MAX_DEPTH + 1} samples and outputs")
     xs, ms, ds = history
-    return Row(newest.level, newest.scale, xs, newest.m + ms, (newest.d or ((),)) + ds if ds else newest.d, newest.z, newest.clamps)
+    return Row(
+        newest.level,
+        newest.scale,
+        xs,
+        newest.m + ms,
+        (newest.d or ((),)) + ds if ds else newest.d,
+        newest.z,
+        newest.clamps,
+    )
 
 
 History = tuple[tuple[float, ...], tuple[float, ...], tuple[tuple[float, ...], ...]]
 
 
 def _explain(rest: Vector, past: list[TapeRow], samples: list[Vector], limit: float) -> History | None:
-    """Coefficients of x_k, x_{k-1}, …, of m_{k-1}, … and of d_{k-1}, … that sum to ``rest``; shallow and sparse first."""
+    """Coefficients of x_k, …, of m_{k-1}, … and of d_{k-1}, … that sum to ``rest``; shallow and sparse first."""
     if np.abs(rest).max() <= limit * 1e-3:
         return (), (), ()
     for depth in range(min(MAX_DEPTH, len(past) - 1) + 1):

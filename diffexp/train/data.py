@@ -51,6 +51,8 @@ def _from_hub(split: str) -> tuple[np.ndarray, np.ndarray]:
     try:
         import datasets  # pyright: ignore[reportMissingImports]  (the optional extra "train")
     except ImportError:
-        raise InputError("MNIST by name needs the library 'datasets' (pip install diffexp[train]), or data.path=FILE.npz") from None
+        raise InputError(
+            "MNIST by name needs the library 'datasets' (pip install diffexp[train]), or data.path=FILE.npz"
+        ) from None
     data = datasets.load_dataset(PUBLIC_NAME, split=split).with_format("numpy")
     return np.stack(data["image"]), np.asarray(data["label"])

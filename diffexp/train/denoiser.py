@@ -40,7 +40,7 @@ class DenoiserTraining:
 def train_denoiser(data: Digits, recipe: DenoiserTraining, folder: Path) -> Path:
     """Minimise the simple loss ``|eps - eps_theta(x_t, t, y)|^2`` (Ho et al. 2020, eq. 14); resumes by itself.
 
-    Returns the folder with the averaged weights, laid out as diffusers saves a UNet, beside a ``scheduler_config.json``.
+    Returns the folder with the averaged weights, laid out as diffusers saves a UNet, and a ``scheduler_config.json``.
     """
     torch.manual_seed(recipe.seed)
     net = UNet2DModel(**recipe.network).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -102,6 +102,7 @@ def _export(net: UNet2DModel, recipe: DenoiserTraining, folder: Path) -> Path:
     from diffusers import DDPMScheduler
 
     target = folder / "mnist"
-    net.to(torch.float16).save_pretrained(target, safe_serialization=True)
-    DDPMScheduler(**recipe.schedule, prediction_type="epsilon", clip_sample=True).save_pretrained(target)
+    torch.nn.Module.to(net, torch.float16)
+    net.save_pretrained(target, safe_serialization=True)
+    DDPMScheduler(**recipe.schedule, prediction_type="epsilon", clip_sample=False).save_pretrained(target)
     return target

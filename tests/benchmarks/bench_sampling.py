@@ -28,7 +28,13 @@ ROUNDS = 5
 def main(steps: int = 50, batch: int = 64) -> None:
     catalog = discover()
     for scheduler in ("ddim", "ddpm", "euler"):
-        overrides = [f"scheduler={scheduler}", f"steps={steps}", f"num_samples={batch}", f"batch_size={batch}", "tracker=none"]
+        overrides = [
+            f"scheduler={scheduler}",
+            f"steps={steps}",
+            f"num_samples={batch}",
+            f"batch_size={batch}",
+            "tracker=none",
+        ]
         with hydra_session(catalog) as hydra:
             config = task_config(Preflight(hydra, catalog).check(overrides, multirun=False).config)
         parts = assemble(config, catalog)
@@ -48,7 +54,7 @@ def main(steps: int = 50, batch: int = 64) -> None:
                 millis.append(bare / steps / batch * 1e3)
         print(
             f"{scheduler:<6} {steps} steps, batch {batch}: whole / bare = {statistics.median(ratios):.4f} "
-            f"(min {min(ratios):.4f}, max {max(ratios):.4f}); the network takes {statistics.median(millis):.2f} ms an image"
+            f"(min {min(ratios):.4f}, max {max(ratios):.4f}); network {statistics.median(millis):.2f} ms an image"
         )
 
 

@@ -3,14 +3,19 @@
 import itertools
 from typing import Any
 
+import diffusers
 import pytest
-from diffusers import DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import diffexp
 from diffexp.models.training import read_training
 from diffexp.plan import TrainingSpec
+
+# Typed loosely, because tests hand over options as dictionaries.
+DDIMScheduler: Any = diffusers.DDIMScheduler
+DDPMScheduler: Any = diffusers.DDPMScheduler
+EulerDiscreteScheduler: Any = diffusers.EulerDiscreteScheduler
 
 EXACT = 1e-12
 SINGLE = 2e-6
@@ -31,10 +36,14 @@ def spec_of(scheduler: Any) -> TrainingSpec:
     """How a model was trained, read from a scheduler's config as from a checkpoint's."""
     config = {"_class_name": type(scheduler).__name__, **scheduler.config}
     training = read_training(config, "test")
-    return TrainingSpec(training.schedule, training.prediction, training.clip, config, training.spacing, training.steps_offset)
+    return TrainingSpec(
+        training.schedule, training.prediction, training.clip, config, training.spacing, training.steps_offset
+    )
 
 
-def difference(name: str, theirs: Any, steps: int, spacing: str, theirs_options: dict[str, Any] | None = None, **options: Any) -> float:
+def difference(
+    name: str, theirs: Any, steps: int, spacing: str, theirs_options: dict[str, Any] | None = None, **options: Any
+) -> float:
     ours = diffexp.compile(name, steps=steps, model=spec_of(theirs), grid=spacing, **options)
     return ours.difference(diffexp.compile(theirs, steps=steps, model=spec_of(theirs), **(theirs_options or {})))
 
@@ -45,7 +54,11 @@ COMBINATIONS = list(itertools.product(BETAS, PREDICTIONS, SPACINGS))
 @pytest.mark.parametrize(("betas", "prediction", "spacing"), COMBINATIONS)
 def test_tables_equal_those_of_diffusers(betas: str, prediction: str, spacing: str) -> None:
     config: dict[str, Any] = {**BETAS[betas], "prediction_type": prediction, "timestep_spacing": spacing}
-    for steps, clip, variance, eta in ((1, True, "fixed_small", 0.0), (7, False, "fixed_large", 0.6), (20, True, "fixed_small", 0.0)):
+    for steps, clip, variance, eta in (
+        (1, True, "fixed_small", 0.0),
+        (7, False, "fixed_large", 0.6),
+        (20, True, "fixed_small", 0.0),
+    ):
         theirs = DDPMScheduler(**config, clip_sample=clip, clip_sample_range=0.8, variance_type=variance)
         assert difference("ddpm", theirs, steps, spacing, variance=variance) < EXACT
         theirs = DDIMScheduler(**config, clip_sample=clip, clip_sample_range=1.3)
@@ -90,7 +103,11 @@ def _timesteps(scheduler: Any, steps: int) -> list[int]:
 
 
 def test_zero_terminal_snr() -> None:
-    config: dict[str, Any] = {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction", "timestep_spacing": "trailing"}
+    config: dict[str, Any] = {
+        "rescale_betas_zero_snr": True,
+        "prediction_type": "v_prediction",
+        "timestep_spacing": "trailing",
+    }
     assert difference("ddim", DDIMScheduler(**config, clip_sample=False), 10, "trailing") < EXACT
 
 
@@ -118,7 +135,5 @@ CLASSES = """DDIMScheduler DDPMScheduler EulerDiscreteScheduler EulerAncestralDi
 @pytest.mark.parametrize("name", CLASSES)
 def test_classes_of_diffusers_compile(name: str) -> None:
     """``compile`` checks every table against the class itself on random inputs, so compiling is the assertion."""
-    import diffusers
-
     plan = diffexp.compile(getattr(diffusers, name), steps=9)
     assert plan.nfe >= 9

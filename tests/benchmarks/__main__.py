@@ -1,0 +1,6 @@
+"""``python -m tests.benchmarks``: all benchmarks, one after the other."""
+
+from tests.benchmarks import bench_sampling, bench_scheduler
+
+bench_scheduler.main()
+bench_sampling.main()
