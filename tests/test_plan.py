@@ -303,6 +303,20 @@ def test_a_k_diffusion_function_runs_as_it_is() -> None:
     )
 
 
+def test_noise_that_never_counts_is_not_drawn() -> None:
+    @torch.no_grad()
+    def sample_churned(model, x, sigmas, extra_args=None, callback=None, disable=None, s_churn=0.0, noise_sampler=None):
+        assert noise_sampler is not None  # also through the decorator
+        for sigma, after in zip(sigmas, sigmas[1:]):
+            x = x + s_churn * torch.randn_like(x)
+            x = x + (x - model(x, sigma * x.new_ones([len(x)]))) / sigma * (after - sigma)
+        return x
+
+    assert diffexp.compile(sample_churned, steps=4).draws == 0
+    churned = diffexp.compile(sample_churned, steps=4, s_churn=0.1)
+    assert churned.draws == 4 and len(churned.start_z) == 1
+
+
 def test_a_plan_may_be_returned_directly() -> None:
     def halving(levels: Levels, *, factor: float = 0.5) -> Plan:
         return Plan(tuple(Row(level, 1.0, (factor,), (0.0,)) for level in levels[:-1]))

@@ -4,6 +4,7 @@ Every kind of scheduler (a function, k-diffusion's convention, a diffusers-style
 method is traced once by ``compile``, or run directly where it is not linear.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -150,8 +151,6 @@ class KDiffusionMethod:
         return self.function(model, x / levels[0].alpha, sigmas, **self._arguments(noise))
 
     def _arguments(self, noise: Noise) -> dict[str, Any]:
-        accepted = self.function.__code__.co_varnames[
-            : self.function.__code__.co_argcount + self.function.__code__.co_kwonlyargcount
-        ]
+        accepted = inspect.signature(self.function).parameters
         fixed = {"extra_args": {}, "callback": None, "disable": True, "noise_sampler": lambda *_: noise()}
         return {name: value for name, value in fixed.items() if name in accepted} | dict(self.options)

@@ -1,5 +1,7 @@
 """From traced vectors to rows: each is rewritten over the shortest history that reproduces it."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from diffexp.plan.plan import Clamp, Plan, Row
@@ -24,7 +26,17 @@ def build_plan(recording: Recording, name: str, start_std: float) -> Plan:
         raise NotLinear("the model was never evaluated")
     first = samples[0]
     start_z = tuple(float(first[axis]) for axis in recording.start_z_axes)
-    return Plan(rows, start_std, float(first[0]), start_z, name)
+    plan = Plan(rows, start_std, float(first[0]), start_z, name)
+    return plan if _uses_noise(plan) else _without_draws(plan)
+
+
+def _uses_noise(plan: Plan) -> bool:
+    return any(plan.start_z) or any(any(row.z) for row in plan.rows)
+
+
+def _without_draws(plan: Plan) -> Plan:
+    """Samplers with their noise turned off (k-diffusion's at s_churn = 0) still draw it; nothing of it counts."""
+    return replace(plan, start_z=(), rows=tuple(replace(row, z=()) for row in plan.rows))
 
 
 def _row(past: list[TapeRow], samples: list[Vector], target: Vector, tolerance: float) -> Row:
