@@ -1,5 +1,6 @@
 """From a composed config to built objects."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -66,7 +67,15 @@ def _sampler(config: Mapping[str, Any], catalog: Catalog, model: Model) -> Sampl
     else:
         bound = catalog.build("scheduler", node)
         scheduler, options = bound.func, bound.keywords
+        if isinstance(scheduler, type):
+            options = _changed(scheduler, options)
     return build_sampler(scheduler, steps=grid.steps(config["steps"]), spec=model, grid=grid, options=options)
+
+
+def _changed(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options other than the class's defaults: a default must not override what the checkpoint's config says."""
+    defaults = {name: parameter.default for name, parameter in inspect.signature(cls).parameters.items()}
+    return {name: value for name, value in options.items() if name not in defaults or value != defaults[name]}
 
 
 def read_grid(node: Mapping[str, Any], catalog: Catalog) -> Grid:

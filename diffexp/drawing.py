@@ -64,6 +64,8 @@ def draw_samples(parts: Parts, config: Mapping[str, Any], output: RunFolder, don
     """Draw samples 0..num_samples-1 but those that are ``done`` (index to image); Ctrl-C keeps the finished batches."""
     model, size = parts.model, int(config["batch_size"])
     drawing = Drawing(model=model)
+    if model.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(model.device)  # runs of a sweep share a process
     todo = [index for index in range(int(config["num_samples"])) if index not in done]
     if done:
         _add_earlier(drawing, parts, done)
@@ -81,8 +83,8 @@ def draw_samples(parts: Parts, config: Mapping[str, Any], output: RunFolder, don
         drawing.interrupted = True
     finally:
         watch.close()
-    if drawing.batches and drawing.batches[0][1].ndim == 2:
-        output.save_points(torch.cat([samples for samples, _ in drawing.batches]))
+        if drawing.batches and drawing.batches[0][1].ndim == 2:
+            output.save_points(torch.cat([samples for samples, _ in drawing.batches]))
     drawing.nfe = watch.nfe
     drawing.model_seconds = watch.model_seconds
     drawing.steps = watch.steps
@@ -102,10 +104,11 @@ def _in_batches(
         began = time.perf_counter()
         try:
             samples, captions = _draw(parts, indices, seed, watch)
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if size == 1 or not _out_of_memory(error):
+        except RuntimeError as error:
+            if len(indices) == 1 or not _out_of_memory(error):
                 raise
-            size //= 2
+            size = len(indices) // 2
+            watch.expect(-(-(len(todo) - start) // size))
             log.warning("a batch of %d does not fit into memory, going on with %d", len(indices), size)
             continue
         drawing.seconds += time.perf_counter() - began
@@ -120,7 +123,7 @@ def _draw(parts: Parts, indices: Sequence[int], seed: int, watch: Watch) -> tupl
     dtype = torch.promote_types(model.dtype, torch.float32)
     condition = model.conditions(parts.request, indices)
     noise = SampleNoise(seed, indices, model.shape, model.device, dtype)
-    network = watch.network(parts.predict, condition, len(indices))
+    network = watch.network(parts.predict, condition)
     batch = Batch(indices, model, condition, parts.sampler, network, noise.draw)
     with torch.inference_mode():
         samples = parts.loop(batch)
@@ -138,4 +141,5 @@ def _add_earlier(drawing: Drawing, parts: Parts, done: Mapping[int, Tensor]) -> 
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    told = str(error).lower()  # only CUDA has a type of its own for it
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in told or "can't allocate memory" in told

@@ -15,7 +15,7 @@ from diffexp.measure import applicable, measure
 from diffexp.noise import sample_seed
 from diffexp.outputs import RunFolder, overview
 from diffexp.plan import Plan
-from diffexp.resume import earlier_samples
+from diffexp.resume import check_resume, earlier_samples
 from diffexp.tracking.base import RunInfo, SampleRow
 
 log = logging.getLogger(__name__)
@@ -35,8 +35,6 @@ class RunResult:
 
     folder: Path
     status: str
-    """``done`` or ``interrupted``."""
-    error: str | None = None
     metrics: dict[str, float] = field(default_factory=dict)
 
 
@@ -50,32 +48,34 @@ def run_experiment(
         KeyboardInterrupt: after what was finished has been written.
     """
     output, began = RunFolder(folder), time.perf_counter()
+    check_resume(config, folder)
     output.begin(config)
     tracker = None
     try:
-        done = earlier_samples(config, output)
         parts = assemble(config, catalog)
-        tracker = parts.tracker
         plan = parts.sampler if isinstance(parts.sampler, Plan) else None
-        if plan:
-            output.save_plan(plan)
-        tracker.start(_run_info(config, folder, sweep))
         output.update(
             device=str(parts.model.device),
             dtype=str(parts.model.dtype).removeprefix("torch."),
             model_id=parts.model.id,
             weights_sha256=parts.model.weights_sha256,
             plan_sha256=plan.sha256 if plan else None,
-            wandb_id=tracker.run_id,
         )
+        done = earlier_samples(output)
+        if plan:
+            output.save_plan(plan)
+        tracker = parts.tracker
+        tracker.start(_run_info(config, folder, sweep))
+        output.update(wandb_id=tracker.run_id)
         drawing = draw_samples(parts, config, output, done)
         metrics = _finish(parts, config, output, drawing)
         status = "interrupted" if drawing.interrupted else "done"
         output.update(status=status, nfe=drawing.nfe, seconds=time.perf_counter() - began)
         tracker.finish(metrics, status)
     except BaseException as error:
-        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        output.update(status=status, error=_one_line(error), seconds=time.perf_counter() - began)
+        interrupted = isinstance(error, KeyboardInterrupt)
+        status, told = ("interrupted", None) if interrupted else ("failed", _one_line(error))
+        output.update(status=status, error=told, seconds=time.perf_counter() - began)
         if tracker:
             tracker.finish({}, status)
         raise

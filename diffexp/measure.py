@@ -5,12 +5,14 @@ import resource
 import sys
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffexp.assembly import Parts
 from diffexp.drawing import Drawing
+from diffexp.levels import Level
 from diffexp.metrics.base import Metric, RunFacts
 from diffexp.models.base import Model
 from diffexp.plan import Plan, sample
@@ -22,7 +24,11 @@ def applicable(metrics: Mapping[str, Metric], model: Model) -> dict[str, Metric]
     """Those that make sense for the model; the others are named in the log, with the reason."""
     chosen = {}
     for name, metric in metrics.items():
-        reason = metric.applies(model)
+        try:
+            reason = metric.applies(model)
+        except Exception as error:
+            _left_out(name, error)
+            continue
         if reason:
             log.debug("metric %s is left out: %s", name, reason)
         else:
@@ -38,11 +44,21 @@ def measure(metrics: Mapping[str, Metric], parts: Parts, drawing: Drawing) -> di
         try:
             for samples, images in drawing.batches:
                 metric.update(samples, images)
-            values |= metric.compute(facts)
-        except Exception as error:  # a plugin's mistake must not cost the samples
-            log.error("metric %s failed and is left out: %s: %s", name, type(error).__name__, error)
-            log.debug("its traceback", exc_info=True)
+            values |= {key: _number(value) for key, value in metric.compute(facts).items()}
+        except Exception as error:
+            _left_out(name, error)
     return values
+
+
+def _left_out(name: str, error: Exception) -> None:
+    """A plugin's mistake must not cost the samples."""
+    log.error("metric %s failed and is left out: %s: %s", name, type(error).__name__, error)
+    log.debug("its traceback", exc_info=error)
+
+
+def _number(value: Any) -> float:
+    """Also of a tensor with one element, which many a metric returns."""
+    return value if isinstance(value, int) else float(value)
 
 
 def facts_of(parts: Parts, drawing: Drawing) -> RunFacts:
@@ -51,43 +67,47 @@ def facts_of(parts: Parts, drawing: Drawing) -> RunFacts:
         num_samples=drawing.drawn,
         seconds=drawing.seconds,
         model_seconds=drawing.model_seconds,
-        scheduler_us_per_step=scheduler_us_per_step(parts, drawing),
+        scheduler_us_per_step=scheduler_us_per_step(parts),
         peak_memory_mb=peak_memory_mb(parts.model.device),
         plan=parts.sampler if isinstance(parts.sampler, Plan) else None,
         model=parts.model,
     )
 
 
-def scheduler_us_per_step(parts: Parts, drawing: Drawing, passes: int = 3) -> float | None:
-    """Microseconds a step for one sample with a network and noise that cost nothing: the fastest of a few passes.
+def scheduler_us_per_step(parts: Parts, passes: int = 3) -> float | None:
+    """Microseconds an evaluation, for one sample, a network and noise that cost nothing: the fastest of a few passes.
 
     None where the sampler cannot run on a stand-in network.
     """
     model = parts.model
     like = torch.zeros(1, *model.shape, device=model.device, dtype=torch.promote_types(model.dtype, torch.float32))
 
-    def noise() -> Tensor:
-        return like
-
     try:
-        times = [_timed(parts, like, noise) for _ in range(passes)]
+        return min(_timed(parts, like) for _ in range(passes)) * 1e6
     except Exception as error:  # a direct method may insist on a real model
         log.debug("no scheduler time: %s", error)
         return None
-    return min(times) / max(1, drawing.nfe) * 1e6
 
 
-def _timed(parts: Parts, like: Tensor, noise) -> float:
+def _timed(parts: Parts, like: Tensor) -> float:
+    """Seconds an evaluation; counted, because an adaptive method may take other steps here than in the run."""
+    evaluations = 0
+
+    def network(u: Tensor, level: Level) -> Tensor:
+        nonlocal evaluations
+        evaluations += 1
+        return like
+
     with torch.inference_mode():
         began = time.perf_counter()
-        sample(parts.sampler, lambda u, level: like, like, noise)
+        sample(parts.sampler, network, like, lambda: like)
         if like.device.type == "cuda":
             torch.cuda.synchronize(like.device)
-        return time.perf_counter() - began
+        return (time.perf_counter() - began) / max(1, evaluations)
 
 
 def peak_memory_mb(device: torch.device) -> float | None:
-    """Most memory in use so far, in 10^6 bytes: the GPU's allocations, or the process on a CPU."""
+    """Most memory in use, in 10^6 bytes: the run's own on a GPU, on a CPU that of the process since its start."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     if device.type == "cpu":

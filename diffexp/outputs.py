@@ -30,15 +30,16 @@ class RunFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._record: dict[str, Any] = {}
+        self.record: dict[str, Any] = {}
+        """What ``run.json`` says."""
 
     def begin(self, config: Mapping[str, Any]) -> None:
-        """Write the first ``run.json``.
+        """Write the first ``run.json``; what an earlier run left in the folder is removed.
 
         Raises:
             InputError: the folder cannot be written.
         """
-        self._record = {
+        self.record = {
             "status": "running",
             "error": None,
             "command": self._command(),
@@ -58,17 +59,25 @@ class RunFolder:
         }
         try:
             (self.folder / "samples").mkdir(parents=True, exist_ok=True)
+            self._clear()
             self._write()
         except OSError as error:
             raise InputError(f"the output folder {self.folder} cannot be written: {error.strerror}") from error
 
+    def _clear(self) -> None:
+        """Remove what an earlier run in the same folder left, lest it is taken for this one's."""
+        for name in ("metrics.json", "plan.csv", "grid.png", "trajectory.png", "trajectory.gif", "samples/points.csv"):
+            (self.folder / name).unlink(missing_ok=True)
+        for path in self.finished_images().values():
+            path.unlink()
+
     def update(self, **facts: Any) -> None:
         """Change entries of ``run.json``."""
-        self._record |= facts
+        self.record |= facts
         self._write()
 
     def _write(self) -> None:
-        write_json(self.folder / "run.json", self._record)
+        write_json(self.folder / "run.json", self.record)
 
     def _command(self) -> str:
         overrides = self.folder / ".hydra" / "overrides.yaml"
@@ -86,7 +95,8 @@ class RunFolder:
 
     def finished_images(self) -> dict[int, Path]:
         """Samples that are on disk, by index."""
-        return {int(path.stem): path for path in sorted((self.folder / "samples").glob("[0-9]*.png"))}
+        paths = sorted((self.folder / "samples").glob("*.png"))
+        return {int(path.stem): path for path in paths if path.stem.isdecimal()}
 
     def save_points(self, points: Tensor) -> None:
         """``samples/points.csv``: a line per sample, a column per coordinate; ``points`` [N, d]."""

@@ -43,11 +43,13 @@ class Watch:
     nfe: int
     """Evaluations per sample, as far as they are known beforehand."""
     batches: int
+    """How many are left."""
     snapshot_every: int | None
     snapshots: list[Snapshot] = field(default_factory=list)
     steps: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     """Scalars of the first batch's steps, for the tracker; kept here so that tracking costs the loop nothing."""
     model_seconds: float = 0.0
+    """Inside model calls; on a GPU, which computes later, this is the time to launch them."""
     evaluations: int = 0
     """Of the whole run."""
     batch_nfe: int = 0
@@ -61,14 +63,23 @@ class Watch:
         self._first = True
         self._began = time.perf_counter()
 
-    def network(self, predict: Predict, condition: Condition, size: int) -> Network:
+    def expect(self, batches: int) -> None:
+        """So many batches are left: the end that the progress bar counts down to."""
+        self.batches = batches
+        self._bar.total = self._bar.n + self.nfe * batches
+        self._bar.refresh()
+
+    def network(self, predict: Predict, condition: Condition) -> Network:
         """The network of one batch, watched."""
         self.batch_nfe = 0
+        if self._first:  # it may be begun a second time, with fewer samples
+            self.snapshots.clear()
+            self.steps.clear()
         device = self.model.device
 
         def call(u: Tensor, level: Level) -> Tensor:
             began = time.perf_counter()
-            output = predict(u, torch.full((size,), level.timestep, device=device), condition).to(u.dtype)
+            output = predict(u, torch.full((len(u),), level.timestep, device=device), condition).to(u.dtype)
             self.model_seconds += time.perf_counter() - began
             self._seen(u, output, level)
             return output
@@ -91,9 +102,11 @@ class Watch:
 
     def finish_batch(self, x: Tensor) -> None:
         """The batch is done; its samples close the film of the first one."""
+        if self._first:
+            self.nfe = self.batch_nfe
+        self.expect(self.batches - 1)
         if self._first and self.snapshot_every != 0:
             shown = x[: SHOWN_POINTS if x.ndim == 2 else SHOWN_IMAGES]
-            self.nfe = self.batch_nfe
             self._snap(self.batch_nfe, CLEAN, shown, shown)
         self._first = False
 

@@ -11,9 +11,64 @@ os.environ["WANDB_MODE"] = "offline"
 os.environ["WANDB_SILENT"] = "true"
 os.environ.pop("DIFFEXP_PLUGINS", None)
 
+from collections.abc import Callable, Iterator
+from functools import cache
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
 import torch
 from hypothesis import settings
+
+from diffexp.config import hydra_session
+from diffexp.discovery import Catalog, discover
+from diffexp.experiment import RunResult, run_experiment
+from diffexp.launch import task_config
+from diffexp.preflight import Preflight
+from tests.checkpoints import save_unet, tiny_unet
+from tests.runs import PLUGINS
 
 torch.set_num_threads(1)
 settings.register_profile("diffexp", deadline=None, derandomize=True, max_examples=30)
 settings.load_profile("diffexp")
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalog]:
+    """The built-in options and the plugins of tests/runs.py."""
+    file = tmp_path_factory.mktemp("plugins") / "careless.py"
+    file.write_text(PLUGINS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIFFEXP_PLUGINS", str(file.parent))
+        yield discover()
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_unet(tmp_path_factory.mktemp("checkpoints") / "tiny", tiny_unet())
+
+
+@pytest.fixture(scope="module")
+def compose(catalog: Catalog) -> Callable[..., dict[str, Any]]:
+    """The config of a command line, without a tracker unless one is named."""
+
+    @cache
+    def compose(*overrides: str) -> dict[str, Any]:
+        with hydra_session(catalog) as hydra:
+            words = ["tracker=none", "metric=cost", *overrides]
+            return task_config(Preflight(hydra, catalog).check(words, multirun=False).config)
+
+    return compose
+
+
+@pytest.fixture
+def run(catalog: Catalog, compose: Callable[..., dict[str, Any]], tmp_path: Path) -> Callable[..., RunResult]:
+    """Run a command line in the next of the folders 0, 1, ... of ``tmp_path``."""
+    numbers = count()
+
+    def run(*overrides: str, **changes: Any) -> RunResult:
+        """``changes`` of top-level values spare composing the config anew."""
+        return run_experiment(compose(*overrides) | changes, tmp_path / str(next(numbers)), catalog)
+
+    return run

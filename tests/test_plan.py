@@ -317,6 +317,35 @@ def test_noise_that_never_counts_is_not_drawn() -> None:
     assert churned.draws == 4 and len(churned.start_z) == 1
 
 
+@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: (x,)])
+def test_anyones_class_is_bound_to_the_model(wrap: Callable[[Tensor], Any]) -> None:
+    """In the manner of diffusers, without its base classes: what it can take of the model's config it is given."""
+
+    class Ddim:
+        def __init__(self, trained_betas=None, num_train_timesteps=1000, gain=1.0):
+            self.alphas_cumprod = torch.cumprod(1 - torch.tensor(trained_betas, dtype=torch.float64), 0)
+            self.gain = gain
+
+        def set_timesteps(self, num_inference_steps):
+            self.stride = len(self.alphas_cumprod) // num_inference_steps
+            self.timesteps = torch.arange(num_inference_steps).flip(0) * self.stride
+
+        def step(self, model_output, timestep, sample):
+            now, before = self.alphas_cumprod[timestep], timestep - self.stride
+            after = self.alphas_cumprod[before] if before >= 0 else torch.tensor(1.0)
+            x0 = (sample - (1 - now) ** 0.5 * model_output) / now**0.5
+            return wrap(self.gain * after**0.5 * x0 + (1 - after) ** 0.5 * model_output)
+
+    spec = TrainingSpec(VPSchedule.from_betas(beta_end=0.03))
+    assert diffexp.compile(Ddim, steps=8, model=spec).difference(diffexp.compile("ddim", steps=8, model=spec)) < 1e-9
+    assert (
+        diffexp.compile(Ddim, steps=8, model=spec, gain=0.5).difference(diffexp.compile("ddim", steps=8, model=spec))
+        > 0.1
+    )
+    with pytest.raises(InputError, match="no option 'gian'; did you mean 'gain'"):
+        diffexp.compile(Ddim, steps=8, model=spec, gian=0.5)
+
+
 def test_a_plan_may_be_returned_directly() -> None:
     def halving(levels: Levels, *, factor: float = 0.5) -> Plan:
         return Plan(tuple(Row(level, 1.0, (factor,), (0.0,)) for level in levels[:-1]))

@@ -39,7 +39,7 @@ class ClassMethod:
     def __post_init__(self) -> None:
         prepared = self._prepared(torch.float32)
         self.name = type(self.scheduler).__name__
-        self.nfe: int | None = len(prepared.timesteps)
+        self.nfe = len(prepared.timesteps)
         self.start_std = float(getattr(prepared, "init_noise_sigma", 1.0))
 
     def __call__(self, evaluate: Evaluate, x: Tensor, noise: Noise) -> Tensor:
@@ -47,7 +47,7 @@ class ClassMethod:
         for t in scheduler.timesteps:
             u = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
             output = evaluate(x, u, self._level(float(t)))
-            x = scheduler.step(output, t, x, **self.step_options, return_dict=False)[0]
+            x = _sample_of(scheduler.step(output, t, x, **self.step_options))
         return x
 
     def _prepared(self, dtype: torch.dtype) -> Any:
@@ -64,6 +64,13 @@ class ClassMethod:
     def _level(self, timestep: float) -> Level:
         inside = min(max(timestep, 0.0), self.schedule.num_train_timesteps - 1)
         return replace(self.schedule.at(inside), timestep=timestep)
+
+
+def _sample_of(stepped: Any) -> Tensor:
+    """What ``step`` returned: diffusers' output object, a tuple, or the sample itself."""
+    if hasattr(stepped, "prev_sample"):
+        return stepped.prev_sample
+    return stepped[0] if isinstance(stepped, tuple) else stepped
 
 
 def _cast_tables(scheduler: Any, dtype: torch.dtype) -> None:
@@ -104,10 +111,13 @@ def build_class(
                 raise InputError(f"{cls.__name__} cannot take grid={grid_name}: it has no option {name}")
         chosen |= spelled
     if hasattr(cls, "from_config"):
+        if "beta_start" not in config_names:
+            config.pop("trained_betas", None)  # IPNDM takes these for its grid; it has a schedule of its own
         # Given as keywords, because from_config drops what the checkpoint's config marks as left at its default.
         scheduler = cls.from_config(config, **chosen)
     else:
-        scheduler = cls(**{k: v for k, v in (config | chosen).items() if k in config_names})
+        known = _as_config(spec) | config | chosen  # the betas in every form, whichever the class takes
+        scheduler = cls(**{k: v for k, v in known.items() if k in config_names})
     step_options = {k: v for k, v in options.items() if k not in config_names}
     try:
         return ClassMethod(scheduler, spec.schedule, steps, visit, step_options)

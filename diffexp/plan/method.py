@@ -66,8 +66,8 @@ class Method(Protocol):
         ...
 
     @property
-    def nfe(self) -> int | None:
-        """Evaluations where they are known beforehand (a class knows its timesteps)."""
+    def nfe(self) -> int:
+        """Evaluations as far as they are known beforehand: a class knows its timesteps, a function may make more."""
         ...
 
     def __call__(self, evaluate: Evaluate, x: Tensor, noise: Noise) -> Tensor: ...
@@ -112,7 +112,10 @@ class FunctionMethod:
     spec: Spec
     options: Mapping[str, Any]
     name: str
-    nfe: int | None = None
+
+    @property
+    def nfe(self) -> int:
+        return self.levels.steps
 
     @property
     def start_std(self) -> float:
@@ -131,7 +134,10 @@ class KDiffusionMethod:
     spec: Spec
     options: Mapping[str, Any]
     name: str
-    nfe: int | None = None
+
+    @property
+    def nfe(self) -> int:
+        return self.levels.steps
 
     @property
     def start_std(self) -> float:

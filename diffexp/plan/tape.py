@@ -59,7 +59,7 @@ def record(method: Method) -> Recording:
     Raises:
         NotLinear: something was done to a sample that no table can express.
     """
-    capacity = 8 * (method.nfe or 32) + 32
+    capacity = 4 * method.nfe + 32  # room for a start, and an output, a clamp and two draws a step
     while True:
         try:
             return _record(method, capacity)
