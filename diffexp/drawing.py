@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diffexp.assembly import Parts
 from diffexp.loops.base import Batch
+from diffexp.meters import Meters
 from diffexp.noise import SampleNoise
 from diffexp.outputs import RunFolder
 from diffexp.pictures import Snapshot
@@ -31,8 +32,8 @@ class Drawing:
     """Model evaluations per sample."""
     indices: list[int] = field(default_factory=list)
     captions: list[str] = field(default_factory=list)
-    batches: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-    """(samples, images) of every batch, on the CPU, in the order of ``indices``."""
+    pictures: list[Tensor] = field(default_factory=list)
+    """The first images, batch by batch, or all points: what an overview shows."""
     seconds: float = 0.0
     """Sampling alone, without writing files."""
     model_seconds: float = 0.0
@@ -43,15 +44,17 @@ class Drawing:
     interrupted: bool = False
     model: Any = None
 
-    def add(self, indices: Sequence[int], captions: Sequence[str], samples: Tensor, images: Tensor) -> None:
+    def add(self, indices: Sequence[int], captions: Sequence[str], images: Tensor) -> None:
+        if images.ndim == 2:
+            self.pictures.append(images)
+        elif len(self.indices) < SHOWN:
+            self.pictures.append(images[: SHOWN - len(self.indices)].clone())
         self.indices += indices
         self.captions += captions
-        self.batches.append((samples, images))
 
     def shown(self) -> Tensor:
         """The first samples as ``grid.png`` shows them: images, or all points."""
-        images = torch.cat([images for _, images in self.batches])
-        return images if images.ndim == 2 else images[:SHOWN]
+        return torch.cat(self.pictures)
 
     def truth(self) -> Tensor | None:
         """As many true draws where the model knows the truth and its samples are points."""
@@ -60,31 +63,37 @@ class Drawing:
         return self.model.sample_truth(len(self.indices), torch.Generator().manual_seed(0)).cpu()
 
 
-def draw_samples(parts: Parts, config: Mapping[str, Any], output: RunFolder, done: Mapping[int, Tensor]) -> Drawing:
-    """Draw samples 0..num_samples-1 but those that are ``done`` (index to image); Ctrl-C keeps the finished batches."""
+def draw_samples(
+    parts: Parts, config: Mapping[str, Any], output: RunFolder, done: Mapping[int, Tensor], meters: Meters
+) -> Drawing:
+    """Draw samples 0..num_samples-1 but those that are ``done`` (index to image); Ctrl-C keeps the finished batches.
+
+    A batch goes to its files and to the meters as soon as it is there; the run's memory does not grow with its length.
+    """
     model, size = parts.model, int(config["batch_size"])
     drawing = Drawing(model=model)
     if model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(model.device)  # runs of a sweep share a process
     todo = [index for index in range(int(config["num_samples"])) if index not in done]
     if done:
-        _add_earlier(drawing, parts, done)
+        _add_earlier(drawing, parts, done, meters)
     # A direct method's evaluations are only known once it has run; its steps are a first guess.
-    nfe = parts.sampler.nfe if isinstance(parts.sampler, Plan) else parts.sampler.method.nfe or int(config["steps"])
+    nfe = parts.sampler.nfe if isinstance(parts.sampler, Plan) else parts.sampler.method.nfe
     watch = Watch(model, nfe, -(-len(todo) // size), config["snapshot_every"])
     try:
         for indices, samples, captions in _in_batches(todo, size, parts, int(config["seed"]), watch, drawing):
-            images = model.decode(samples)
+            images = model.decode(samples).float().cpu()
             if images.ndim == 4:
                 output.save_images(indices, images)
-            drawing.add(indices, captions, samples.float().cpu(), images.float().cpu())
+            drawing.add(indices, captions, images)
+            meters.update(samples.float().cpu(), images)
     except KeyboardInterrupt:
         log.warning("interrupted after %d of %d samples", len(drawing.indices), config["num_samples"])
         drawing.interrupted = True
     finally:
         watch.close()
-        if drawing.batches and drawing.batches[0][1].ndim == 2:
-            output.save_points(torch.cat([samples for samples, _ in drawing.batches]))
+        if drawing.pictures and drawing.pictures[0].ndim == 2:
+            output.save_points(drawing.shown())
     drawing.nfe = watch.nfe
     drawing.model_seconds = watch.model_seconds
     drawing.steps = watch.steps
@@ -133,11 +142,12 @@ def _draw(parts: Parts, indices: Sequence[int], seed: int, watch: Watch) -> tupl
     return samples, model.describe(condition)
 
 
-def _add_earlier(drawing: Drawing, parts: Parts, done: Mapping[int, Tensor]) -> None:
+def _add_earlier(drawing: Drawing, parts: Parts, done: Mapping[int, Tensor], meters: Meters) -> None:
     indices = sorted(done)
     images = torch.stack([done[index] for index in indices])
     captions = parts.model.describe(parts.model.conditions(parts.request, indices))
-    drawing.add(indices, captions, images * 2 - 1, images)
+    drawing.add(indices, captions, images)
+    meters.update(images * 2 - 1, images)
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

@@ -11,7 +11,8 @@ from diffexp.assembly import Parts, assemble
 from diffexp.discovery import Catalog
 from diffexp.drawing import Drawing, draw_samples
 from diffexp.errors import InputError
-from diffexp.measure import applicable, measure
+from diffexp.measure import facts_of
+from diffexp.meters import Meters
 from diffexp.noise import sample_seed
 from diffexp.outputs import RunFolder, overview
 from diffexp.plan import Plan
@@ -50,6 +51,7 @@ def run_experiment(
     output, began = RunFolder(folder), time.perf_counter()
     check_resume(config, folder)
     output.begin(config)
+    log.info("%s", _announcement(config))
     tracker = None
     try:
         parts = assemble(config, catalog)
@@ -67,8 +69,11 @@ def run_experiment(
         tracker = parts.tracker
         tracker.start(_run_info(config, folder, sweep))
         output.update(wandb_id=tracker.run_id)
-        drawing = draw_samples(parts, config, output, done)
-        metrics = _finish(parts, config, output, drawing)
+        meters = Meters(parts.metrics, parts.model)
+        drawing = draw_samples(parts, config, output, done, meters)
+        metrics = meters.compute(facts_of(parts, drawing)) if drawing.indices else {}
+        output.save_metrics(metrics)
+        _show(parts, config, output, drawing)
         status = "interrupted" if drawing.interrupted else "done"
         output.update(status=status, nfe=drawing.nfe, seconds=time.perf_counter() - began)
         tracker.finish(metrics, status)
@@ -85,13 +90,11 @@ def run_experiment(
     return RunResult(folder, status, metrics=metrics)
 
 
-def _finish(parts: Parts, config: Mapping[str, Any], output: RunFolder, drawing: Drawing) -> dict[str, float]:
-    """Pictures, metrics and the tracker's share of both."""
+def _show(parts: Parts, config: Mapping[str, Any], output: RunFolder, drawing: Drawing) -> None:
+    """The run's pictures, as files and for the tracker."""
     tracker, model = parts.tracker, parts.model
-    metrics = measure(applicable(parts.metrics, model), parts, drawing) if drawing.batches else {}
-    output.save_metrics(metrics)
-    if not drawing.batches:
-        return metrics
+    if not drawing.indices:
+        return
     title = f"{model.id} · {_scheduler_name(config)} · {drawing.nfe} evaluations"
     output.save_grid(overview(drawing.shown(), drawing.captions, drawing.truth(), title))
     if drawing.snapshots:
@@ -105,7 +108,6 @@ def _finish(parts: Parts, config: Mapping[str, Any], output: RunFolder, drawing:
     tracker.log_samples(
         [SampleRow(i, c, sample_seed(seed, i), paths.get(i)) for i, c in zip(drawing.indices, drawing.captions)]
     )
-    return metrics
 
 
 def _run_info(config: Mapping[str, Any], folder: Path, sweep: SweepInfo | None) -> RunInfo:
@@ -124,6 +126,11 @@ def _run_info(config: Mapping[str, Any], folder: Path, sweep: SweepInfo | None) 
 def _scheduler_name(config: Mapping[str, Any]) -> str:
     node = config["scheduler"]
     return str(node.get("_target_") or node["name"]).rpartition(".")[2]
+
+
+def _announcement(config: Mapping[str, Any]) -> str:
+    what = f"{config['model']['name']} · {_scheduler_name(config)}"
+    return f"{what} · {config['steps']} steps · {config['num_samples']} samples"
 
 
 def _summary(folder: Path, metrics: Mapping[str, float]) -> str:

@@ -1,11 +1,9 @@
-"""What a run measures of itself, and which metrics apply to it."""
+"""What a run measures of itself: time and memory."""
 
 import logging
 import resource
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,52 +11,10 @@ from torch import Tensor
 from diffexp.assembly import Parts
 from diffexp.drawing import Drawing
 from diffexp.levels import Level
-from diffexp.metrics.base import Metric, RunFacts
-from diffexp.models.base import Model
+from diffexp.metrics.base import RunFacts
 from diffexp.plan import Plan, sample
 
 log = logging.getLogger(__name__)
-
-
-def applicable(metrics: Mapping[str, Metric], model: Model) -> dict[str, Metric]:
-    """Those that make sense for the model; the others are named in the log, with the reason."""
-    chosen = {}
-    for name, metric in metrics.items():
-        try:
-            reason = metric.applies(model)
-        except Exception as error:
-            _left_out(name, error)
-            continue
-        if reason:
-            log.debug("metric %s is left out: %s", name, reason)
-        else:
-            chosen[name] = metric
-    return chosen
-
-
-def measure(metrics: Mapping[str, Metric], parts: Parts, drawing: Drawing) -> dict[str, float]:
-    """All values, flat; a metric that fails is logged and missing, the others stay."""
-    facts = facts_of(parts, drawing)
-    values: dict[str, float] = {}
-    for name, metric in metrics.items():
-        try:
-            for samples, images in drawing.batches:
-                metric.update(samples, images)
-            values |= {key: _number(value) for key, value in metric.compute(facts).items()}
-        except Exception as error:
-            _left_out(name, error)
-    return values
-
-
-def _left_out(name: str, error: Exception) -> None:
-    """A plugin's mistake must not cost the samples."""
-    log.error("metric %s failed and is left out: %s: %s", name, type(error).__name__, error)
-    log.debug("its traceback", exc_info=error)
-
-
-def _number(value: Any) -> float:
-    """Also of a tensor with one element, which many a metric returns."""
-    return value if isinstance(value, int) else float(value)
 
 
 def facts_of(parts: Parts, drawing: Drawing) -> RunFacts:

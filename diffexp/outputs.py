@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import platform
 import shlex
 import subprocess
@@ -120,7 +121,9 @@ class RunFolder:
         write_text(self.folder / "plan.csv", plan.to_csv())
 
     def save_metrics(self, metrics: Mapping[str, float]) -> None:
-        write_json(self.folder / "metrics.json", metrics)
+        # NaN is no JSON: a metric without a value is null.
+        finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        write_json(self.folder / "metrics.json", finite)
 
 
 def overview(samples: Tensor, captions: Sequence[str], truth: Tensor | None, title: str) -> Image.Image:

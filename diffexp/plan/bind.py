@@ -11,7 +11,7 @@ from diffexp.errors import InputError
 from diffexp.levels import Levels, Schedule
 from diffexp.plan.compile import Sampler, compile_or_direct
 from diffexp.plan.diffusers_class import SPACING_OPTIONS, ClassMethod, build_class
-from diffexp.plan.method import FunctionMethod, KDiffusionMethod, Method, Spec
+from diffexp.plan.method import FunctionMethod, Method, Spec, from_k_diffusion
 from diffexp.plan.plan import Plan
 from diffexp.registry import registration
 
@@ -89,8 +89,8 @@ def bind(
     if found and found.traits.get("discrete"):
         levels = levels.on_training_timesteps()
     function: Callable[..., Any] = scheduler
-    if in_k_diffusion_convention(scheduler):
-        return KDiffusionMethod(function, levels, spec, options, name)
+    if in_k_diffusion_convention(function):
+        function = from_k_diffusion(function)
     return FunctionMethod(function, levels, spec, options, name)
 
 

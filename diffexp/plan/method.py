@@ -125,38 +125,24 @@ class FunctionMethod:
         return self.function(Denoiser(evaluate, self.spec), x, self.levels, noise, **self.options)
 
 
-@dataclass
-class KDiffusionMethod:
-    """A function ``(model, x, sigmas, extra_args, callback, disable, **options) -> x`` in the variable x / alpha."""
+def from_k_diffusion(sampler: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A sampler ``(model, x, sigmas, extra_args, callback, disable, **options) -> x`` in our convention.
 
-    function: Callable[..., Tensor]
-    levels: Levels
-    spec: Spec
-    options: Mapping[str, Any]
-    name: str
+    It works on x / alpha and sigma / alpha; its ``model(x, sigma)`` is the x0 estimate, as in ours.
+    """
+    accepted = inspect.signature(sampler).parameters
 
-    @property
-    def nfe(self) -> int:
-        return self.levels.steps
-
-    @property
-    def start_std(self) -> float:
-        return self.levels.start_std
-
-    def __call__(self, evaluate: Evaluate, x: Tensor, noise: Noise) -> Tensor:
-        denoise, levels = Denoiser(evaluate, self.spec), self.levels
-        visited = {level.ratio: level for level in levels}
+    def function(denoise: Denoiser, x: Tensor, levels: Levels, noise: Noise, **options: Any) -> Tensor:
         sigmas = torch.tensor([level.ratio for level in levels], dtype=x.dtype, device=x.device)
-        by_rounded = dict(zip(sigmas.tolist(), visited.values()))
+        visited = dict(zip(sigmas.tolist(), levels))
 
         def model(x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
             ratio = float(sigma.reshape(-1)[0])
-            level = by_rounded.get(ratio) or levels.schedule.at_ratio(ratio)
+            level = visited.get(ratio) or levels.schedule.at_ratio(ratio)
             return denoise(x * level.alpha, level)
 
-        return self.function(model, x / levels[0].alpha, sigmas, **self._arguments(noise))
-
-    def _arguments(self, noise: Noise) -> dict[str, Any]:
-        accepted = inspect.signature(self.function).parameters
         fixed = {"extra_args": {}, "callback": None, "disable": True, "noise_sampler": lambda *_: noise()}
-        return {name: value for name, value in fixed.items() if name in accepted} | dict(self.options)
+        given = {name: value for name, value in fixed.items() if name in accepted}
+        return sampler(model, x / levels[0].alpha, sigmas, **given, **options)
+
+    return function
