@@ -80,7 +80,7 @@ def fused_step(row: Row) -> Step | None:
     weight = next((c for past in row.d for c in past), 0.0)
     if not weight:
         return None if row.clamps else partial(_linear_step, a, b, draws)
-    (clamp,) = row.clamps
+    clamp = next(iter(row.clamps))
     # weight * clamp(d, low, high) = clamp(weight * d, weight * low, weight * high) saves one pass over memory.
     low, high = sorted((weight * clamp.low, weight * clamp.high))
     return partial(_clamped_step, weight * clamp.x, weight * clamp.m, low, high, a, b, draws)
