@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from diffexp.errors import InputError
 from diffexp.paths import conf_dir
 
-TASKS = ("features", "denoiser", "all")
+TASKS = ("features", "denoiser", "polish", "all")
 
 
 @hydra.main(config_path=str(conf_dir()), config_name="train", version_base="1.3")
@@ -38,10 +38,11 @@ def _train(config: DictConfig) -> None:
         from diffexp.train.features import FeatureTraining, train_features
 
         train_features(train, load_mnist("test", config.data.path), FeatureTraining(**options["features"]), folder)
-    if config.task in ("denoiser", "all"):
-        from diffexp.train.denoiser import DenoiserTraining, train_denoiser
+    from diffexp.train.denoiser import DenoiserTraining, train_denoiser
 
-        train_denoiser(train, DenoiserTraining(**options["denoiser"]), folder)
+    for task in ("denoiser", "polish"):
+        if config.task in (task, "all"):
+            train_denoiser(train, DenoiserTraining(**options[task]), folder, task)
 
 
 if __name__ == "__main__":

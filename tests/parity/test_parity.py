@@ -102,6 +102,13 @@ def _timesteps(scheduler: Any, steps: int) -> list[int]:
     return scheduler.timesteps.tolist()
 
 
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_the_noise_of_the_clipped_estimate(prediction: str) -> None:
+    theirs = DDIMScheduler(prediction_type=prediction, clip_sample=True)
+    options = {"eta": 0.3, "use_clipped_model_output": True}
+    assert difference("ddim", theirs, 9, "leading", options, **options) < EXACT
+
+
 def test_zero_terminal_snr() -> None:
     config: dict[str, Any] = {
         "rescale_betas_zero_snr": True,
