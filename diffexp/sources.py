@@ -22,7 +22,7 @@ from diffexp.scanning import relative
 
 VARIABLE = "DIFFEXP_PLUGINS"
 ENTRY_POINTS = "diffexp.plugins"
-BUILT_IN = ("schedulers", "loops", "guidance", "metrics", "models", "tracking")
+BUILT_IN = ("schedulers", "loops", "guiders", "metrics", "models", "tracking")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Every test runs offline and on one thread; what is set here is inherited by the processes that tests start."""
 
 import os
+import signal
 
 # Before torch is imported: idle OpenMP threads that spin make tiny networks a hundred times slower.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -30,6 +31,8 @@ from tests.checkpoints import save_unet, tiny_unet
 from tests.runs import PLUGINS
 
 torch.set_num_threads(1)
+# A suite started in the background ignores Ctrl-C, and so would the commands that it starts to interrupt them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("diffexp", deadline=None, derandomize=True, max_examples=30)
 settings.load_profile("diffexp")
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -125,3 +126,8 @@ def raise_at(call: int, error: BaseException) -> Callable[[int, int], None]:
             raise error
 
     return meet
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What was logged as a warning or worse."""
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]

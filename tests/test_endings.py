@@ -23,6 +23,7 @@ from tests.runs import (
     raise_at,
     record,
     same_but_for_rounding,
+    told,
 )
 
 # plugins that fail
@@ -34,7 +35,7 @@ def test_a_failing_metric_costs_only_itself(run, where, caplog):
     assert record(folder)["status"] == "done"
     assert metrics(folder)["nfe"] == 5
     assert not [name for name in metrics(folder) if name.startswith("careless")]
-    assert caplog.messages == ["metric careless failed and is left out: ZeroDivisionError: careless"]
+    assert told(caplog) == ["metric careless failed and is left out: ZeroDivisionError: careless"]
 
 
 def test_a_metric_may_return_tensors(run):
@@ -45,7 +46,7 @@ def test_a_metric_may_return_tensors(run):
 def test_a_failing_tracker_costs_only_itself(run, caplog):
     folder = run(*PICTURES, "tracker=lost").folder
     assert (record(folder)["status"], record(folder)["wandb_id"]) == ("done", None)
-    assert caplog.messages == ["tracker Lost failed in start, the run goes on without it: OSError: no space left"]
+    assert told(caplog) == ["tracker Lost failed in start, the run goes on without it: OSError: no space left"]
 
 
 # runs that end early
@@ -63,7 +64,7 @@ def test_an_interrupt_keeps_the_finished_batches(run, tmp_path, monkeypatch, cap
         "run.json", "metrics.json", "plan.csv", "grid.png", "trajectory.png", "trajectory.gif"
     }  # fmt: skip
     assert metrics(folder)["nfe"] == 5
-    assert caplog.messages[0] == "interrupted after 3 of 7 samples"
+    assert told(caplog)[0] == "interrupted after 3 of 7 samples"
 
 
 def test_an_interrupt_of_the_first_batch_leaves_a_record(run, tmp_path, monkeypatch):
@@ -122,7 +123,7 @@ def test_a_batch_too_large_for_memory_is_halved(run, monkeypatch, caplog, error)
 
     network(monkeypatch, full)
     folder = run(*PICTURES, "batch_size=5").folder
-    assert caplog.messages == ["a batch of 5 does not fit into memory, going on with 2"]
+    assert told(caplog) == ["a batch of 5 does not fit into memory, going on with 2"]
     expected, found = images(whole), images(folder)
     assert list(found) == list(expected)
     assert all(same_but_for_rounding(found[index], expected[index]) for index in found)

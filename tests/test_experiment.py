@@ -11,7 +11,19 @@ import diffexp
 from diffexp.experiment import run_experiment
 from diffexp.watch import snapshot_steps
 from tests.checkpoints import save_unet, tiny_unet
-from tests.runs import PICTURES, POINTS, RUN_KEYS, files, frames, images, metrics, points, record, same_but_for_rounding
+from tests.runs import (
+    PICTURES,
+    POINTS,
+    RUN_KEYS,
+    files,
+    frames,
+    images,
+    metrics,
+    points,
+    record,
+    same_but_for_rounding,
+    told,
+)
 
 # files
 
@@ -143,7 +155,7 @@ def test_a_scheduler_that_is_not_linear_runs_directly(run, every, caplog):
     assert metrics(folder)["scheduler_us_per_step"] > 0
     assert not (folder / "plan.csv").exists()
     assert len(images(folder)) == 7
-    assert [r.message.partition(":")[0] for r in caplog.records] == ["curved runs directly, uncompiled"]
+    assert [text.partition(":")[0] for text in told(caplog)] == ["curved runs directly, uncompiled"]
 
 
 def test_dynamic_thresholding_runs_directly(run, tmp_path):

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from diffexp.guidance.cfg import cfg
-from diffexp.guidance.none import no_guidance
+from diffexp.guiders.cfg import cfg
+from diffexp.guiders.none import no_guidance
 from diffexp.models.base import Condition
 from diffexp.registry import registration
 

@@ -5,7 +5,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from diffexp.guidance.base import Predict
+from diffexp.guiders.base import Predict
 from diffexp.models.base import Condition
 from diffexp.registry import guidance
 

@@ -1,6 +1,6 @@
 """No guidance: the conditional prediction as it is."""
 
-from diffexp.guidance.base import Predict
+from diffexp.guiders.base import Predict
 from diffexp.registry import guidance
 
 
