@@ -1,6 +1,6 @@
 """Sampling as a whole against its bare model calls, side by side in one process.
 
-    python tests/benchmarks/bench_sampling.py [steps] [batch]
+    python -m tests.benchmarks.bench_sampling [steps] [batch]
 
 One round times the bare calls (the network alone, the same number of times on the same batch) and then a whole draw as
 the command does it: loop, scheduler, per-sample noise, snapshots, progress. The ratio is the median over rounds.

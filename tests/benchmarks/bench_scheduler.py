@@ -1,6 +1,6 @@
 """Scheduler overhead: plans beside diffusers' own step, side by side in one process.
 
-    python tests/benchmarks/bench_scheduler.py
+    python -m tests.benchmarks.bench_scheduler
 
 A network and noise that cost nothing are given to both sides, at [1, 4, 64, 64] float32 on one thread. A ratio is the
 median over rounds in which both sides run in turn; noise is handed to diffusers ready-made too, so that neither side

@@ -141,7 +141,11 @@ def test_ctrl_c_keeps_what_was_finished(tmp_path: Path):
         assert running.poll() is None, running.communicate()
         time.sleep(0.05)
     os.killpg(running.pid, signal.SIGINT)  # as a terminal does: also to W&B's process
-    out, errors = running.communicate(timeout=LIMIT)
+    try:
+        out, errors = running.communicate(timeout=LIMIT)
+    finally:
+        if running.poll() is None:
+            os.killpg(running.pid, signal.SIGKILL)  # it would go on for an hour
     assert running.returncode == 130, errors
     assert "Traceback" not in out + errors
     (folder,) = tmp_path.glob("outputs/*/*")
