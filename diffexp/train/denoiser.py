@@ -112,7 +112,8 @@ def _network(recipe: DenoiserTraining) -> UNet2DModel:
         net = UNet2DModel(**recipe.network)
     else:
         net = UNet2DModel.from_pretrained(recipe.start_from, local_files_only=True, low_cpu_mem_usage=False)
-    torch.nn.Module.to(net, torch.float32, memory_format=torch.channels_last)
+    torch.nn.Module.to(net, torch.float32)
+    torch.nn.Module.to(net, memory_format=torch.channels_last)
     return net
 
 
