@@ -113,8 +113,7 @@ def _network(recipe: DenoiserTraining) -> UNet2DModel:
     else:
         net = UNet2DModel.from_pretrained(recipe.start_from, local_files_only=True, low_cpu_mem_usage=False)
     torch.nn.Module.to(net, torch.float32)
-    torch.nn.Module.to(net, memory_format=torch.channels_last)
-    return net
+    return net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
 def _export(net: UNet2DModel, recipe: DenoiserTraining, folder: Path) -> Path:
