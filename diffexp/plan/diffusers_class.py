@@ -110,19 +110,22 @@ def build_class(
             if name not in config_names:
                 raise InputError(f"{cls.__name__} cannot take grid={grid_name}: it has no option {name}")
         chosen |= spelled
-    if hasattr(cls, "from_config"):
-        if "beta_start" not in config_names:
-            config.pop("trained_betas", None)  # IPNDM takes these for its grid; it has a schedule of its own
-        # Given as keywords, because from_config drops what the checkpoint's config marks as left at its default.
-        scheduler = cls.from_config(config, **chosen)
-    else:
-        known = _as_config(spec) | config | chosen  # the betas in every form, whichever the class takes
-        scheduler = cls(**{k: v for k, v in known.items() if k in config_names})
+    if hasattr(cls, "from_config") and "beta_start" not in config_names:
+        config.pop("trained_betas", None)  # IPNDM takes these for its grid; it has a schedule of its own
     step_options = {k: v for k, v in options.items() if k not in config_names}
     try:
+        if hasattr(cls, "from_config"):
+            # Given as keywords, because from_config drops what the checkpoint's config marks as left at its default.
+            scheduler = cls.from_config(config, **chosen)
+        else:
+            known = _as_config(spec) | config | chosen  # the betas in every form, whichever the class takes
+            scheduler = cls(**{k: v for k, v in known.items() if k in config_names})
         return ClassMethod(scheduler, spec.schedule, steps, visit, step_options)
+    except InputError:
+        raise
+    # What scheduler classes raise for option values and step counts that they do not take.
     except (ValueError, TypeError, NotImplementedError, AssertionError, IndexError) as error:
-        raise InputError(f"{cls.__name__} refuses steps={steps}: {_one_line(error)}") from error
+        raise InputError(f"{cls.__name__} refuses its options or steps={steps}: {_one_line(error)}") from error
 
 
 def _visit(cls: type, levels: Levels) -> dict[str, list[float]]:
