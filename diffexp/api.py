@@ -5,10 +5,10 @@ from typing import Any
 
 from diffexp.discovery import discover
 from diffexp.errors import InputError
-from diffexp.levels import VPSchedule
 from diffexp.models.base import Runtime
 from diffexp.plan import Direct, Grid, NotLinear, Plan, Spec, TrainingSpec, build_sampler
 from diffexp.plan.bind import MakeLevels
+from diffexp.schedules import VPSchedule
 
 
 def compile(

@@ -4,6 +4,7 @@ With ``x = alpha * x0 + sigma * eps`` every prediction type is linear in x and t
 just two pairs of coefficients per level.
 """
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 
@@ -69,6 +70,55 @@ class Prediction(Enum):
                 return sigma / square, alpha / square
             case Prediction.FLOW:
                 return 1 / (alpha + sigma), alpha / (alpha + sigma)
+
+    def output(self, level: Level, x0: Tensor, eps: Tensor) -> Tensor:
+        """What a network of this type says where x0 and eps are the estimates."""
+        match self:
+            case Prediction.EPSILON:
+                return eps
+            case Prediction.SAMPLE:
+                return x0
+            case Prediction.V:
+                return level.alpha * eps - level.sigma * x0
+            case Prediction.FLOW:
+                return eps - x0
+
+
+@dataclass(frozen=True)
+class Preconditioned:
+    """The network inside the preconditioning of EDM (Karras et al. 2022, arXiv:2206.00364, eq. 7 and table 1).
+
+    x0 = c_skip * x + c_out * m. It holds at any scaling of x: the formulas read x / alpha at ratio sigma / alpha.
+    """
+
+    sigma_data: float = 0.5
+    """Standard deviation of the data."""
+    sign: float = 1.0
+    """-1 for networks whose c_out is negated (diffusers' ``prediction_type="v_prediction"`` in its EDM schedulers)."""
+
+    value = "edm"
+    """Its name in configs, as the ``value`` of a ``Prediction``."""
+
+    def clean(self, level: Level) -> tuple[float, float]:
+        """(p, q) with x0 = p * x + q * m."""
+        ratio, data = level.ratio, self.sigma_data
+        scale = math.hypot(ratio, data)
+        return (data / scale) ** 2 / level.alpha, self.sign * ratio * data / scale
+
+    def noise(self, level: Level) -> tuple[float, float]:
+        """(p, q) with eps = p * x + q * m: (x / alpha - x0) / ratio, multiplied out."""
+        ratio, data = level.ratio, self.sigma_data
+        scale = math.hypot(ratio, data)
+        return ratio / scale**2 / level.alpha, -self.sign * data / scale
+
+    def output(self, level: Level, x0: Tensor, eps: Tensor) -> Tensor:
+        """What the network says where x0 and eps are the estimates."""
+        ratio, data = level.ratio, self.sigma_data
+        return (ratio / data * x0 - data * eps) * (self.sign / math.hypot(ratio, data))
+
+
+Target = Prediction | Preconditioned
+"""What a model's ``prediction`` can be."""
 
 
 @dataclass(frozen=True)

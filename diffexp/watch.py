@@ -76,10 +76,12 @@ class Watch:
             self.snapshots.clear()
             self.steps.clear()
         device = self.model.device
+        exact = torch.promote_types(self.model.dtype, torch.float32)
 
         def call(u: Tensor, level: Level) -> Tensor:
             began = time.perf_counter()
-            output = predict(u, torch.full((len(u),), level.timestep, device=device), condition).to(u.dtype)
+            t = torch.full((len(u),), level.timestep, device=device, dtype=exact)
+            output = predict(u, t, condition).to(u.dtype)
             self.model_seconds += time.perf_counter() - began
             self._seen(u, output, level)
             return output

@@ -9,10 +9,10 @@ import torch
 from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, EulerDiscreteScheduler, UNet2DModel
 
 import diffexp
-from diffexp.levels import VPSchedule
 from diffexp.plan import Plan, TrainingSpec
 from diffexp.plan.adapter import PlanScheduler
 from diffexp.predictions import Clip
+from diffexp.schedules import VPSchedule
 
 SPEC = TrainingSpec(VPSchedule.from_betas(), clip=Clip())
 

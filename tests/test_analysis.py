@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 import diffexp
 from diffexp.errors import InputError
-from diffexp.levels import Level, VPSchedule
+from diffexp.levels import Level
 from diffexp.models.base import Request, Runtime
 from diffexp.models.gaussian import gaussian
 from diffexp.plan import TrainingSpec, execute
 from diffexp.plan.analysis import gaussian_output
 from diffexp.predictions import Clip, Prediction
+from diffexp.schedules import VPSchedule
 
 MEAN, VARIANCES = (
     torch.tensor([0.5, -1.0, 0.0], dtype=torch.float64),

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from diffexp import grids
 from diffexp.errors import InputError
-from diffexp.levels import CLEAN, VPSchedule
+from diffexp.levels import CLEAN
 from diffexp.plan import Grid, TrainingSpec
 from diffexp.plan.bind import MakeLevels
+from diffexp.schedules import VPSchedule
 
 # Typed loosely, because tests hand over options as dictionaries.
 DDIMScheduler: Any = diffusers.DDIMScheduler

@@ -6,9 +6,9 @@ import diffusers
 import pytest
 
 from diffexp.errors import InputError
-from diffexp.levels import VPSchedule
 from diffexp.models.training import Training, read_training
-from diffexp.predictions import Clip, DynamicThreshold, Prediction
+from diffexp.predictions import Clip, DynamicThreshold, Preconditioned, Prediction
+from diffexp.schedules import FlowSchedule, VESchedule, VPSchedule
 
 
 def saved(scheduler: Any, folder: Path) -> Training:
@@ -67,13 +67,26 @@ def test_unknown_keys_and_classes_are_no_obstacle() -> None:
     assert training.clip is None
 
 
+def test_flow_matching_and_edm_checkpoints() -> None:
+    training = read_training({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}, "x")
+    assert training.schedule == FlowSchedule(shift=3.0)
+    assert (training.prediction, training.spacing) == (Prediction.FLOW, "flow")
+    training = read_training(
+        {"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True, "flow_shift": 5.0}, "x"
+    )
+    assert training.schedule == FlowSchedule(shift=5.0)
+    training = read_training({"_class_name": "EDMEulerScheduler", "prediction_type": "v_prediction"}, "x")
+    assert training.schedule == VESchedule(sigma_data=0.5)
+    assert (training.prediction, training.spacing) == (Preconditioned(0.5, -1.0), "karras")
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
         ({"_class_name": "ScoreSdeVeScheduler", "sigma_max": 1348.0}, "ScoreSdeVeScheduler has no betas"),
-        ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "FlowMatchEulerDiscreteScheduler has no betas"),
-        ({"_class_name": "EDMEulerScheduler"}, "no betas"),
-        ({"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True}, "use_flow_sigmas=true"),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": True}, "size of the image"),
+        ({"_class_name": "EDMEulerScheduler", "prediction_type": "sample"}, "prediction_type=sample is not known"),
+        ({"_class_name": "EDMEulerScheduler", "sigma_schedule": "linear"}, "sigma_schedule=linear is not known"),
         ({"prediction_type": "noise"}, "prediction_type=noise is not known; .*epsilon"),
         ({"timestep_spacing": "even"}, "timestep_spacing=even is not known; .*leading"),
         ({"beta_schedule": "quadratic"}, "beta_schedule=quadratic is not known"),

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from diffexp.levels import Level, VPSchedule
+from diffexp.levels import Level
 from diffexp.pictures import Snapshot, _columns, film_gif, film_strip, image_grid, scatter, to_image
 from diffexp.plots import frame_around, ticks
+from diffexp.schedules import VPSchedule
 
 
 def snapshots(shape: tuple[int, ...], samples: int = 2, count: int = 5) -> list[Snapshot]:

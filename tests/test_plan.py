@@ -14,7 +14,7 @@ from torch import Tensor
 import diffexp
 from diffexp import grids
 from diffexp.errors import InputError
-from diffexp.levels import Level, Levels, VPSchedule
+from diffexp.levels import Level, Levels
 from diffexp.plan import (
     Clamp,
     Denoiser,
@@ -36,6 +36,7 @@ from diffexp.predictions import Clip, DynamicThreshold, Prediction
 from diffexp.schedulers.ddim import ddim
 from diffexp.schedulers.ddpm import ddpm
 from diffexp.schedulers.euler import euler
+from diffexp.schedules import VPSchedule
 
 SPEC = TrainingSpec(VPSchedule.from_betas())
 CLIPPED = TrainingSpec(SPEC.schedule, clip=Clip(0.5))

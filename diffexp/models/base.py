@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffexp.levels import Schedule
-from diffexp.predictions import Clip, DynamicThreshold, Prediction
+from diffexp.predictions import Clip, DynamicThreshold, Target
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Model(Protocol):
         ...
 
     @property
-    def prediction(self) -> Prediction: ...
+    def prediction(self) -> Target: ...
 
     @property
     def clip(self) -> Clip | DynamicThreshold | None:

@@ -8,34 +8,74 @@ wrong is the sampler's own.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from diffexp.errors import InputError
-from diffexp.levels import Level, VPSchedule
+from diffexp.levels import Level, Schedule
 from diffexp.models.base import Condition, Request, Runtime, pixels_to_images
 from diffexp.models.labels import unconditional
-from diffexp.predictions import Prediction
+from diffexp.predictions import Preconditioned, Prediction, Target
+from diffexp.schedules import FlowSchedule, VESchedule, VPSchedule
 
 _BETAS = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02, "num_train_timesteps": 1000}
-SCHEDULE = VPSchedule.from_betas(beta_schedule="linear", beta_start=1e-4, beta_end=0.02, num_train_timesteps=1000)
+
+ScheduleName = Literal["vp", "ve", "edm", "flow"]
+PredictionName = Literal["epsilon", "sample", "v_prediction", "flow_prediction"]
+
+
+@dataclass(frozen=True)
+class ExactTraining:
+    """How an exact model pretends to have been trained."""
+
+    schedule: Schedule
+    prediction: Target
+    spacing: str
+    scheduler_config: dict[str, Any]
+
+
+def exact_training(schedule: ScheduleName, prediction: PredictionName | None) -> ExactTraining:
+    """The training schedule of a name, with what its networks usually predict unless ``prediction`` says otherwise.
+
+    ``vp``: DDPM's linear betas, epsilon. ``ve``: sigma from 0.002 to 80, epsilon. ``edm``: the same inside EDM's
+    preconditioning. ``flow``: straight paths, the velocity.
+
+    Raises:
+        InputError: ``edm`` with another prediction than its own, or an unknown name.
+    """
+    if prediction is not None and prediction not in (known := [kind.value for kind in Prediction]):
+        raise InputError(f"model.prediction={prediction} is not known; it should be one of {', '.join(known)}")
+    epsilon = prediction or "epsilon"
+    match schedule:
+        case "vp":
+            spacing = {"timestep_spacing": "leading", "steps_offset": 0}
+            config = {**_BETAS, **spacing, "prediction_type": epsilon, "clip_sample": False}
+            return ExactTraining(VPSchedule.from_betas(**_BETAS), Prediction(epsilon), "leading", config)
+        case "ve":
+            return ExactTraining(VESchedule(), Prediction(epsilon), "karras", {})
+        case "edm":
+            if prediction is not None:
+                raise InputError("model.schedule=edm has a prediction of its own; leave model.prediction out")
+            config = {"sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5}
+            return ExactTraining(VESchedule(**config), Preconditioned(0.5), "karras", config)
+        case "flow":
+            config = {"shift": 1.0, "num_train_timesteps": 1000}
+            return ExactTraining(FlowSchedule(), Prediction(prediction or "flow_prediction"), "flow", config)
+    raise InputError(f"model.schedule={schedule} is not known; it should be one of vp, ve, edm, flow")
 
 
 @dataclass(frozen=True)
 class ExactModel(ABC):
-    """A distribution of known form as a model; VP schedule with linear betas, as in Ho et al. 2020."""
+    """A distribution of known form as a model."""
 
     shape: tuple[int, ...]
-    prediction: Prediction
+    training: ExactTraining
     device: torch.device
     dtype: torch.dtype
 
-    schedule = SCHEDULE
     clip = None
-    spacing = "leading"
     steps_offset = 0
     weights_sha256 = None
     guidance_scale = 1.0
@@ -56,9 +96,20 @@ class ExactModel(ABC):
         """
 
     @property
+    def schedule(self) -> Schedule:
+        return self.training.schedule
+
+    @property
+    def prediction(self) -> Target:
+        return self.training.prediction
+
+    @property
+    def spacing(self) -> str:
+        return self.training.spacing
+
+    @property
     def scheduler_config(self) -> dict[str, Any]:
-        spacing = {"timestep_spacing": self.spacing, "steps_offset": self.steps_offset}
-        return _BETAS | spacing | {"prediction_type": self.prediction.value, "clip_sample": False}
+        return self.training.scheduler_config
 
     def posterior_mean(self, x: Tensor, level: Level) -> Tensor:
         """E[x0 | x_t = x] for ``x`` [B, *shape], computed and returned in this model's dtype."""
@@ -72,36 +123,27 @@ class ExactModel(ABC):
     def predict(self, u: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """Computed in this model's dtype; comes back in that of ``u``. Every sample may have its own timestep."""
         flat = u.to(self.device, self.dtype).flatten(1)
-        alpha, sigma = self._levels(t)
-        clean, noise = self.clean_and_noise(flat, alpha, sigma)
-        match self.prediction:
-            case Prediction.EPSILON:
-                out = noise
-            case Prediction.SAMPLE:
-                out = clean
-            case Prediction.V:
-                out = alpha * noise - sigma * clean
-            case Prediction.FLOW:
-                out = noise - clean
+        out = torch.empty_like(flat)
+        for timestep in set(t.tolist()):  # usually one
+            rows = t == timestep
+            out[rows] = self._output(flat[rows], self._seen(timestep))
         return out.reshape(u.shape).to(u.dtype)
+
+    def _output(self, u: Tensor, level: Level) -> Tensor:
+        alpha, sigma = (torch.full_like(u[:, :1], value) for value in (level.alpha, level.sigma))
+        return self.prediction.output(level, *self.clean_and_noise(u, alpha, sigma))
+
+    def _seen(self, timestep: float) -> Level:
+        """The level of what the network is given at a timestep."""
+        low, high = self.schedule.timestep_range
+        level = self.schedule.at(min(max(timestep, low), high))
+        return level.scaled(self.schedule.input_scale(level))
 
     def decode(self, x: Tensor) -> Tensor:
         return pixels_to_images(x) if len(self.shape) == 3 else x
 
     def describe(self, condition: Condition) -> list[str]:
         return condition.captions
-
-    @cached_property
-    def _ratios(self) -> Tensor:
-        return torch.tensor(self.schedule.ratios, device=self.device, dtype=torch.float64)
-
-    def _levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """``schedule.at`` for a tensor of timesteps: alpha and sigma, each [B, 1]."""
-        t = t.to(self.device, torch.float64)
-        low = t.floor().long().clamp(0, len(self._ratios) - 2)
-        ratio = torch.lerp(self._ratios[low], self._ratios[low + 1], t - low).unsqueeze(1)
-        alpha = torch.rsqrt(1 + ratio**2)
-        return alpha.to(self.dtype), (ratio * alpha).to(self.dtype)
 
 
 def read_shape(shape: Sequence[int]) -> tuple[int, ...]:
@@ -112,14 +154,6 @@ def read_shape(shape: Sequence[int]) -> tuple[int, ...]:
     if len(size) == 3 and size[0] not in (1, 3):
         raise InputError(f"model.shape={list(shape)}: an image has 1 or 3 channels, not {size[0]}")
     return size
-
-
-def read_prediction(name: str) -> Prediction:
-    """Raises InputError for a prediction type that does not exist."""
-    known = [kind.value for kind in Prediction]
-    if name not in known:
-        raise InputError(f"model.prediction={name} is not known; it should be one of {', '.join(known)}")
-    return Prediction(name)
 
 
 def exact_dtype(runtime: Runtime) -> torch.dtype:

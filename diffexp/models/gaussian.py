@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffexp.errors import InputError
 from diffexp.models.base import Runtime
-from diffexp.models.exact import ExactModel, exact_dtype, read_prediction, read_shape
+from diffexp.models.exact import ExactModel, exact_dtype, exact_training, read_shape
 from diffexp.registry import model
 
 PIXEL_STD = 0.5  # of the default images: most pixels then lie in [-1, 1]
@@ -74,7 +74,8 @@ def gaussian(
     mean: Sequence[float] | None = None,
     variances: Sequence[float] | None = None,
     angle: float = 30.0,
-    prediction: Literal["epsilon", "sample", "v_prediction", "flow_prediction"] = "epsilon",
+    schedule: Literal["vp", "ve", "edm", "flow"] = "vp",
+    prediction: Literal["epsilon", "sample", "v_prediction", "flow_prediction"] | None = None,
 ) -> GaussianModel:
     """The optimal denoiser of Gaussian data.
 
@@ -87,7 +88,8 @@ def gaussian(
         mean: one number per element; 0 by default.
         variances: eigenvalues of the covariance, one per element, along the turned axes or the cosine basis.
         angle: degrees, counter-clockwise; two dimensions only.
-        prediction: what the "network" returns.
+        schedule: how it was "trained": variance preserving, variance exploding, that preconditioned, or flow matching.
+        prediction: what the "network" returns; null: what networks of this schedule usually do.
 
     Raises:
         InputError: a list of the wrong length, a negative variance, an impossible shape.
@@ -104,7 +106,7 @@ def gaussian(
     count = math.prod(size)
     return GaussianModel(
         shape=size,
-        prediction=read_prediction(prediction),
+        training=exact_training(schedule, prediction),
         device=runtime.device,
         dtype=dtype,
         mean=place(_one_per_element("mean", [0.0] * count if mean is None else mean, count)),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffexp.errors import InputError
 from diffexp.models.base import Runtime
-from diffexp.models.exact import ExactModel, exact_dtype, read_prediction, read_shape
+from diffexp.models.exact import ExactModel, exact_dtype, exact_training, read_shape
 from diffexp.registry import model
 
 
@@ -49,7 +49,8 @@ def mixture(
     radius: float = 1.0,
     std: float = 0.05,
     seed: int = 0,
-    prediction: Literal["epsilon", "sample", "v_prediction", "flow_prediction"] = "epsilon",
+    schedule: Literal["vp", "ve", "edm", "flow"] = "vp",
+    prediction: Literal["epsilon", "sample", "v_prediction", "flow_prediction"] | None = None,
 ) -> MixtureModel:
     """The optimal denoiser of a mixture of Gaussians: what a network that fits its training set perfectly would do.
 
@@ -59,7 +60,8 @@ def mixture(
         radius: of the ring; in other dimensions the means are uniform in [-radius, radius] in every coordinate.
         std: standard deviation of every mode in every direction, greater than 0.
         seed: draws the means where they do not stand on a ring.
-        prediction: what the "network" returns.
+        schedule: how it was "trained": variance preserving, variance exploding, that preconditioned, or flow matching.
+        prediction: what the "network" returns; null: what networks of this schedule usually do.
 
     Raises:
         InputError: no modes, a std of 0 or less, an impossible shape.
@@ -72,7 +74,7 @@ def mixture(
     means = _ring(modes) if size == (2,) else _uniform(modes, math.prod(size), seed)
     return MixtureModel(
         shape=size,
-        prediction=read_prediction(prediction),
+        training=exact_training(schedule, prediction),
         device=runtime.device,
         dtype=dtype,
         means=(radius * means).to(runtime.device, dtype),

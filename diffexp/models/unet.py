@@ -19,7 +19,7 @@ from diffexp.models.base import Condition, Request, Runtime, fast_dtype, pixels_
 from diffexp.models.labels import ClassLabels, unconditional
 from diffexp.models.layout import PICKLED, Layout
 from diffexp.models.training import Training
-from diffexp.predictions import Clip, DynamicThreshold, Prediction
+from diffexp.predictions import Clip, DynamicThreshold, Target
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class UNetModel:
         return self.training.schedule
 
     @property
-    def prediction(self) -> Prediction:
+    def prediction(self) -> Target:
         return self.training.prediction
 
     @property

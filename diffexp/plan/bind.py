@@ -116,7 +116,14 @@ def returns_plan(scheduler: Any) -> bool:
 
 
 def _own_spacing(spec: Spec) -> MakeLevels:
-    known: dict[str, MakeLevels] = {"linspace": grids.linspace, "leading": grids.leading, "trailing": grids.trailing}
+    known: dict[str, MakeLevels] = {
+        "linspace": grids.linspace,
+        "leading": grids.leading,
+        "trailing": grids.trailing,
+        "karras": grids.karras,
+        "exponential": grids.exponential,
+        "flow": grids.flow,
+    }
     if spec.spacing not in known:
         raise InputError(
             f"the model's scheduler config asks for timestep_spacing={spec.spacing}; choose one of {', '.join(known)}"

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from diffexp.errors import InputError
-from diffexp.levels import Level, Levels, Schedule, VPSchedule
+from diffexp.levels import Level, Levels, Schedule
 from diffexp.plan.method import Evaluate, Noise, Spec
+from diffexp.schedules import VPSchedule
 
 SPACING_OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "auto": {},

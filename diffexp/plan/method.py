@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from diffexp.levels import Level, Levels, Schedule
-from diffexp.predictions import Clip, DynamicThreshold, Prediction
+from diffexp.predictions import Clip, DynamicThreshold, Prediction, Target
 
 Noise = Callable[[], Tensor]
 """Fresh standard normal noise in the shape of the sample."""
@@ -30,7 +30,7 @@ class TrainingSpec:
     """What a scheduler has to know of a model: how it was trained."""
 
     schedule: Schedule
-    prediction: Prediction = Prediction.EPSILON
+    prediction: Target = Prediction.EPSILON
     clip: Clip | DynamicThreshold | None = None
     scheduler_config: Mapping[str, Any] = field(default_factory=dict)
     """The checkpoint's own scheduler config, for schedulers that are diffusers classes."""
@@ -44,7 +44,7 @@ class Spec(Protocol):
     @property
     def schedule(self) -> Schedule: ...
     @property
-    def prediction(self) -> Prediction: ...
+    def prediction(self) -> Target: ...
     @property
     def clip(self) -> Clip | DynamicThreshold | None: ...
     @property
@@ -78,17 +78,22 @@ class Denoiser:
 
     def __init__(self, evaluate: Evaluate, spec: Spec) -> None:
         self._evaluate = evaluate
+        self._input_scale = spec.schedule.input_scale
         self._prediction = spec.prediction
         self._clip = spec.clip
 
     def __call__(self, x: Tensor, level: Level) -> Tensor:
         """The x0 estimate at ``level``, in the shape of x."""
-        return self._clean(x, self._evaluate(x, x, level), level)
+        return self._clean(x, self._ask(x, level), level)
 
     def predict(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
         """(x0, eps) of one evaluation: x0 is clipped as the model asks for, eps is what the network said."""
-        output = self._evaluate(x, x, level)
+        output = self._ask(x, level)
         return self._clean(x, output, level), combine(self._prediction.noise(level), x, output)
+
+    def _ask(self, x: Tensor, level: Level) -> Tensor:
+        scale = self._input_scale(level)
+        return self._evaluate(x, x if scale == 1 else x * scale, level.scaled(scale))
 
     def _clean(self, x: Tensor, output: Tensor, level: Level) -> Tensor:
         x0 = combine(self._prediction.clean(level), x, output)

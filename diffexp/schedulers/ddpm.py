@@ -35,7 +35,7 @@ def ddpm(
         beta_t = here.sigma**2 - alpha_t * there.sigma**2  # 1 - alpha_t, without its cancellation near the data
         # The posterior q(x_{t-1} | x_t, x0), eq. 7
         x = there.alpha * beta_t / here.sigma**2 * x0 + math.sqrt(alpha_t) * there.sigma**2 / here.sigma**2 * x
-        if here.timestep > 0:
+        if there.sigma > 0 or here.timestep > 0:
             # diffusers keeps the logarithm of the variance finite, also where the last step's is 0
             beta_tilde = max(there.sigma**2 / here.sigma**2 * beta_t, 1e-20)
             x = x + math.sqrt(beta_tilde if variance == "fixed_small" else beta_t) * noise()

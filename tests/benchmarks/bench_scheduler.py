@@ -19,9 +19,9 @@ import torch
 from diffusers.schedulers import scheduling_ddim, scheduling_ddpm
 
 import diffexp
-from diffexp.levels import VPSchedule
 from diffexp.plan import Plan, TrainingSpec, execute
 from diffexp.predictions import Clip
+from diffexp.schedules import VPSchedule
 
 STEPS, ROUNDS = 50, 15
 SHAPE = (1, 4, 64, 64)
