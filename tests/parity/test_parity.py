@@ -9,44 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import diffexp
-from diffexp.models.training import read_training
-from diffexp.plan import TrainingSpec
+from tests.parity.common import BETAS, EXACT, PREDICTIONS, SINGLE, SPACINGS, difference, spec_of
 
 # Typed loosely, because tests hand over options as dictionaries.
 DDIMScheduler: Any = diffusers.DDIMScheduler
 DDPMScheduler: Any = diffusers.DDPMScheduler
 EulerDiscreteScheduler: Any = diffusers.EulerDiscreteScheduler
-
-EXACT = 1e-12
-SINGLE = 2e-6
-"""diffusers' Euler keeps its sigmas in float32."""
-
-PREDICTIONS = ("epsilon", "v_prediction", "sample")
-SPACINGS = ("leading", "linspace", "trailing")
-BETAS: dict[str, dict[str, Any]] = {
-    "linear": {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02},
-    "scaled_linear": {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
-    "cosine": {"beta_schedule": "squaredcos_cap_v2"},
-    "trained": {"trained_betas": [0.001 * (1 + k % 7) for k in range(1000)]},
-    "few": {"beta_schedule": "linear", "beta_start": 0.001, "beta_end": 0.2, "num_train_timesteps": 100},
-}
-
-
-def spec_of(scheduler: Any) -> TrainingSpec:
-    """How a model was trained, read from a scheduler's config as from a checkpoint's."""
-    config = {"_class_name": type(scheduler).__name__, **scheduler.config}
-    training = read_training(config, "test")
-    return TrainingSpec(
-        training.schedule, training.prediction, training.clip, config, training.spacing, training.steps_offset
-    )
-
-
-def difference(
-    name: str, theirs: Any, steps: int, spacing: str, theirs_options: dict[str, Any] | None = None, **options: Any
-) -> float:
-    ours = diffexp.compile(name, steps=steps, model=spec_of(theirs), grid=spacing, **options)
-    return ours.difference(diffexp.compile(theirs, steps=steps, model=spec_of(theirs), **(theirs_options or {})))
-
 
 COMBINATIONS = list(itertools.product(BETAS, PREDICTIONS, SPACINGS))
 

@@ -1,0 +1,90 @@
+"""What the parity tests share: a scheduler's training, and the distance between two tables."""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from diffexp.discovery import Catalog, discover
+from diffexp.models.training import read_training
+from diffexp.plan import Clamp, Grid, Plan, TrainingSpec, build_sampler
+
+EXACT = 1e-12
+SINGLE = 2e-6
+"""Where diffusers keeps its sigmas in float32."""
+
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+SPACINGS = ("leading", "linspace", "trailing")
+BETAS: dict[str, dict[str, Any]] = {
+    "linear": {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02},
+    "scaled_linear": {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
+    "cosine": {"beta_schedule": "squaredcos_cap_v2"},
+    "trained": {"trained_betas": [0.001 * (1 + k % 7) for k in range(1000)]},
+    "few": {"beta_schedule": "linear", "beta_start": 0.001, "beta_end": 0.2, "num_train_timesteps": 100},
+}
+
+
+def spec_of(scheduler: Any) -> TrainingSpec:
+    """How a model was trained, read from a scheduler's config as from a checkpoint's."""
+    config = {"_class_name": type(scheduler).__name__, **scheduler.config}
+    training = read_training(config, "test")
+    return TrainingSpec(
+        training.schedule, training.prediction, training.clip, config, training.spacing, training.steps_offset
+    )
+
+
+@cache
+def catalog() -> Catalog:
+    """The options that there are; found once, where ``diffexp.compile`` looks anew every time."""
+    return discover()
+
+
+def compiled(scheduler: Any, steps: int, spec: TrainingSpec, grid: str = "auto", **options: Any) -> Plan:
+    """The table of a function, or of a class or object of diffusers; ``auto`` is the model's own grid."""
+    make = None if grid == "auto" else catalog().build("grid", {"name": grid})
+    sampler = build_sampler(scheduler, steps=steps, spec=spec, grid=Grid(grid, make), options=options)
+    assert isinstance(sampler, Plan), sampler
+    return sampler
+
+
+def difference(
+    name: str, theirs: Any, steps: int, spacing: str, theirs_options: dict[str, Any] | None = None, **options: Any
+) -> float:
+    """The native scheduler ``name`` against the object of diffusers, on the grid that both call ``spacing``."""
+    spec, scheduler = spec_of(theirs), catalog().build("scheduler", {"name": name}).func
+    ours = compiled(scheduler, steps, spec, spacing, **options)
+    return unrolled_difference(ours, compiled(theirs, steps, spec, **(theirs_options or {})))
+
+
+def unrolled_difference(one: Plan, other: Plan) -> float:
+    """As ``Plan.difference``, for methods with a memory.
+
+    Past samples depend on each other linearly, so that one method has many tables over them. Unrolled to the start,
+    the outputs, the clamps and the draws, of which no one can be made of others, it has only one.
+    """
+    if one.nfe != other.nfe:
+        return float("inf")
+    mine, theirs = _unrolled(one), _unrolled(other)
+    return float(np.max(np.abs(mine - theirs) / np.maximum(1.0, np.maximum(np.abs(mine), np.abs(theirs)))))
+
+
+_START = 3
+"""Axes before the first row: the start sample and up to two draws."""
+_ROW = 4
+"""Axes of a row: its output, a clamp and up to two draws."""
+
+
+def _unrolled(plan: Plan) -> np.ndarray:
+    """What every evaluation sees and clamps, and the output: a line each, over all axes."""
+    axes = np.eye(_START + _ROW * plan.nfe)
+    x = plan.start_scale * plan.start_std * axes[0] + np.array(plan.start_z) @ axes[1 : 1 + len(plan.start_z)]
+    lines, xs, ms, ds = [], [], [], []
+    for k, row in enumerate(plan.rows):
+        m, d, *zs = axes[_START + _ROW * k : _START + _ROW * (k + 1)]
+        (clamp,) = row.clamps or (Clamp(0.0, 0.0, 0.0, 0.0),)
+        lines.append([row.level.timestep, clamp.low, clamp.high, *(row.scale * x), *(clamp.x * x + clamp.m * m)])
+        xs, ms, ds = [x, *xs], [m, *ms], [d, *ds]
+        weights = (*row.x, *row.m, *row.z, *(c for past in row.d for c in past))
+        vectors = (*xs[: len(row.x)], *ms[: len(row.m)], *zs[: len(row.z)], *(d for d, past in zip(ds, row.d) if past))
+        x = np.array(weights) @ np.array(vectors)
+    return np.array([*lines, [0.0, 0.0, 0.0, *x, *np.zeros_like(x)]])
