@@ -21,8 +21,9 @@ def gradient_estimation(denoise, x, levels, noise, *, gamma: float = 2.0):
     previous = None
     for here, there in levels.pairs():
         x0, eps = denoise.predict(x, here)
-        smooth = eps if previous is None else gamma * eps + (1 - gamma) * previous
-        # x / alpha moves along the estimate as sigma / alpha goes down
-        x = there.alpha * (x0 + here.ratio * eps + (there.ratio - here.ratio) * smooth)
+        x = there.alpha * x0 + there.sigma * eps  # DDIM
+        if previous is not None:
+            # the further the step goes in sigma / alpha, the more the change of the noise counts
+            x = x + (gamma - 1) * (there.sigma - there.alpha * here.ratio) * (eps - previous)
         previous = eps
     return x

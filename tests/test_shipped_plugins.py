@@ -1,32 +1,56 @@
-"""The plugins in ``plugins/``, through the same door as a user's."""
+"""The plugins in ``plugins/``: together they show every kind, and what they say can be typed works."""
 
-from typing import Any
+import ast
+import re
+import shlex
+from pathlib import Path
 
 import pytest
-import torch
 
-import diffexp
-from diffexp.plan.analysis import gaussian_output
+from diffexp.config import hydra_session
+from diffexp.discovery import Catalog, discover
+from diffexp.preflight import Preflight
+from diffexp.registry import KINDS
 
-
-def error(scheduler: str, steps: int, **options: Any) -> float:
-    """Exact 2-Wasserstein error on Gaussian data with a wide spectrum."""
-    variances = torch.logspace(0, -4, 40, dtype=torch.float64)
-    plan = diffexp.compile(scheduler, steps=steps, grid="karras", **options)
-    _, out = gaussian_output(plan, torch.zeros(40), variances)
-    return (out.sqrt() - variances.sqrt()).norm().item()
+FOLDER = Path(__file__).parents[1] / "plugins"
+FILES = sorted(path for path in FOLDER.rglob("*.py") if not path.name.startswith("test_"))
+TITLES = {path.relative_to(FOLDER).as_posix(): ast.get_docstring(ast.parse(path.read_text())) or "" for path in FILES}
+TYPED = [(name, words) for name, title in TITLES.items() for words in re.findall("python -m diffexp (.*)", title)]
 
 
-def test_gradient_estimation_at_gamma_1_is_ddim() -> None:
-    plan = diffexp.compile("gradient_estimation", steps=8, gamma=1.0)
-    assert plan.difference(diffexp.compile("ddim", steps=8)) < 1e-14
+@pytest.fixture(scope="module")
+def catalog() -> Catalog:
+    return discover()
 
 
-def test_gradient_estimation_reads_one_step_back() -> None:
-    plan = diffexp.compile("gradient_estimation", steps=8)
-    assert (plan.nfe, plan.depth, plan.draws) == (8, 1, 0)
+@pytest.fixture(scope="module")
+def preflight(catalog: Catalog) -> Preflight:
+    with hydra_session(catalog) as hydra:
+        return Preflight(hydra, catalog)
 
 
-@pytest.mark.parametrize("steps", [5, 10, 20])
-def test_gradient_estimation_beats_ddim(steps: int) -> None:
-    assert error("gradient_estimation", steps) < 0.7 * error("ddim", steps)
+def test_every_kind_is_shown(catalog: Catalog) -> None:
+    shown = {entry.kind for entry in catalog.entries.values() if entry.file.is_relative_to(FOLDER)}
+    assert shown == set(KINDS)
+
+
+def test_every_plugin_says_what_it_does_and_what_its_options_mean(catalog: Catalog) -> None:
+    entries = [entry for entry in catalog.entries.values() if entry.file.is_relative_to(FOLDER)]
+    assert len(entries) >= 8
+    for entry in entries:
+        assert entry.doc
+        for option in entry.options:
+            assert re.search(rf"\b{option.name}\b.*: ", entry.doc), f"{entry.name}: {option.name}"
+
+
+def test_every_plugin_has_a_command_and_a_test() -> None:
+    tested = {path.name for path in FOLDER.rglob("test_*.py")}
+    for place in {path.relative_to(FOLDER).parts[0] for path in FILES}:
+        assert f"test_{Path(place).stem}.py" in tested
+        assert any(name.startswith(place) for name, _ in TYPED), place
+
+
+@pytest.mark.parametrize(("name", "words"), TYPED)
+def test_its_commands_can_be_typed(name: str, words: str, preflight: Preflight) -> None:
+    given = shlex.split(words)
+    preflight.check([word for word in given if word != "-m"], multirun="-m" in given)

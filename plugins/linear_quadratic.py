@@ -1,0 +1,39 @@
+"""The grid of Movie Gen and Mochi: half of the steps on the first breath of the path, the rest ever longer.
+
+ComfyUI calls it ``linear_quadratic``; in diffusers it is a private function of one pipeline.
+
+    python -m diffexp grid=linear_quadratic model=mixture model.schedule=flow scheduler=euler steps=20 num_samples=2000
+"""
+
+from diffexp import grid
+from diffexp.errors import InputError
+from diffexp.grids import at_sigmas, check_steps, sigma_range
+from diffexp.levels import Levels, Schedule
+
+
+@grid
+def linear_quadratic(
+    schedule: Schedule, steps: int, *, threshold: float = 0.025, sigma_max: float | None = None
+) -> Levels:
+    """Linear for ``threshold`` of the path, then quadratic (Movie Gen: Polyak et al. 2024, arXiv:2410.13720).
+
+    The first half of the steps imitates the start of a run with many more of them; the second half goes on from there
+    with the same slope. For flow models; the others take it as parts of their highest sigma, as in ComfyUI.
+
+    Args:
+        threshold: how much of the path the linear half covers, in (0, 0.5].
+        sigma_max: where it begins; null: at the highest sigma of the training.
+
+    Raises:
+        InputError: a threshold out of range.
+    """
+    check_steps(schedule, steps)
+    if not 0 < threshold <= 0.5:
+        raise InputError(f"grid.threshold={threshold:g} must lie in (0, 0.5]")
+    _, highest = sigma_range(schedule, None, sigma_max)
+    half = steps // 2
+    slope = threshold / half if half else 0.0
+    # The parabola leaves the line with its slope, and the path is done after the last step.
+    bend = (1 - slope * steps) / (steps - half) ** 2
+    done = (slope * k + bend * max(k - half, 0) ** 2 for k in range(steps))
+    return at_sigmas(schedule, (highest * (1 - part) for part in done))
