@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from diffexp.errors import InputError
 from diffexp.paths import conf_dir
 
-TASKS = ("features", "denoiser", "polish", "all")
+TASKS = ("features", "denoiser", "polish", "spectrum", "all")
 
 
 @hydra.main(config_path=str(conf_dir()), config_name="train", version_base="1.3")
@@ -38,6 +38,10 @@ def _train(config: DictConfig) -> None:
         from diffexp.train.features import FeatureTraining, train_features
 
         train_features(train, load_mnist("test", config.data.path), FeatureTraining(**options["features"]), folder)
+    if config.task in ("spectrum", "all"):
+        from diffexp.train.spectrum import compute_spectrum
+
+        compute_spectrum(train, folder)
     from diffexp.train.denoiser import DenoiserTraining, train_denoiser
 
     for task in ("denoiser", "polish"):

@@ -1,0 +1,33 @@
+"""Certificates: is a scheduler implemented correctly?
+
+    python -m diffexp.certify scheduler=mine
+
+Exact models answer it in seconds. ``certify`` is the same from Python, ``diffexp.testing`` from pytest.
+"""
+
+# Looked up on first use, so that the command answers a typing mistake before torch is imported.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from diffexp.certify.checks import CHECKS as CHECKS
+    from diffexp.certify.checks import certify as certify
+    from diffexp.certify.checks import run_check as run_check
+    from diffexp.certify.find import subject_of as subject_of
+    from diffexp.certify.outcome import Certificate as Certificate
+    from diffexp.certify.outcome import Outcome as Outcome
+    from diffexp.certify.outcome import Verdict as Verdict
+
+_HOMES = {
+    **dict.fromkeys(("CHECKS", "certify", "run_check"), "checks"),
+    **dict.fromkeys(("Certificate", "Outcome", "Verdict"), "outcome"),
+    "subject_of": "find",
+}
+
+__all__ = ["CHECKS", "Certificate", "Outcome", "Verdict", "certify", "run_check", "subject_of"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'diffexp.certify' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(f"diffexp.certify.{_HOMES[name]}"), name)

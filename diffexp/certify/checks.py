@@ -1,0 +1,90 @@
+"""All checks in order, and the certificate that they make."""
+
+import time
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from diffexp.certify.cost import cost
+from diffexp.certify.ends import ends
+from diffexp.certify.exact import exact_error
+from diffexp.certify.manners import batch, deterministic, few_steps, inputs, middle_start, reuse, timesteps, told
+from diffexp.certify.order import order, strong_order
+from diffexp.certify.outcome import Certificate, Outcome, failed, skipped
+from diffexp.certify.parity import parity, same_table
+from diffexp.certify.points import point
+from diffexp.certify.precision import precision
+from diffexp.certify.subject import Subject, quiet
+from diffexp.errors import InputError
+
+Check = Callable[[Subject], Outcome]
+
+CHECKS: Mapping[str, Check] = {
+    "deterministic": deterministic,
+    "batch": batch,
+    "inputs": inputs,
+    "reuse": reuse,
+    "few_steps": few_steps,
+    "timesteps": timesteps,
+    "told": told,
+    "middle_start": middle_start,
+    "ends": ends,
+    "point": point,
+    "order": order,
+    "strong_order": strong_order,
+    "exact_error": exact_error,
+    "precision": precision,
+    "cost": cost,
+    "parity": parity,
+    "same_table": same_table,
+}
+"""Every check by its name, in the order in which they run."""
+
+SAMPLING = frozenset(CHECKS) - {"deterministic", "batch", "inputs", "reuse", "cost"}
+"""Checks that make sense for what goes from noise to data alone."""
+
+
+def certify(scheduler: Any, *, name: str | None = None, **options: Any) -> Certificate:
+    """Run all checks on one scheduler.
+
+    Args:
+        scheduler: the name of an option, a function, a diffusers-style class or object, or a plan.
+        name: for the page; by default the scheduler's own.
+        **options: the scheduler's.
+
+    Raises:
+        InputError: there is no such scheduler or option, or it takes no kind of model.
+    """
+    from diffexp.certify.find import subject_of
+
+    subject = subject_of(scheduler, name, options)
+    assert subject.home
+    began = time.perf_counter()
+    outcomes = {check: run_check(check, subject) for check in CHECKS}
+    return Certificate(subject.name, dict(subject.options), outcomes, time.perf_counter() - began, versions())
+
+
+def run_check(check: str, subject: Subject) -> Outcome:
+    """One check; what the scheduler raises in it is a failure of its own."""
+    if subject.inverts and check in SAMPLING:
+        return skipped("goes from data to noise")
+    try:
+        with quiet():
+            return CHECKS[check](subject)
+    except InputError as error:
+        return failed(f"refuses: {error}")
+    except Exception as error:  # a scheduler under test may raise anything
+        return failed(f"raises {type(error).__name__}: {' '.join(str(error).split())}")
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Of what the result may depend on."""
+    found = {}
+    for package in ("diffexp", "diffusers", "torch"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found

@@ -1,0 +1,102 @@
+"""What a check says: one of four verdicts, one sentence, and the numbers behind it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+
+class Verdict(Enum):
+    PASSED = "passed"
+    WARNED = "warning"
+    """True, and worth knowing; the certificate stands."""
+    FAILED = "failed"
+    SKIPPED = "not applicable"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of one check."""
+
+    verdict: Verdict
+    sentence: str
+    """What was found, or why the check does not apply."""
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    """Plain numbers and lists, for ``certificate.json`` and the charts."""
+
+    @property
+    def failed(self) -> bool:
+        return self.verdict is Verdict.FAILED
+
+
+def passed(sentence: str, **numbers: Any) -> Outcome:
+    return Outcome(Verdict.PASSED, sentence, numbers)
+
+
+def warned(sentence: str, **numbers: Any) -> Outcome:
+    return Outcome(Verdict.WARNED, sentence, numbers)
+
+
+def failed(sentence: str, **numbers: Any) -> Outcome:
+    return Outcome(Verdict.FAILED, sentence, numbers)
+
+
+def skipped(reason: str, **numbers: Any) -> Outcome:
+    return Outcome(Verdict.SKIPPED, f"not applicable: {reason}", numbers)
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """All checks of one scheduler."""
+
+    name: str
+    options: Mapping[str, Any]
+    outcomes: Mapping[str, Outcome]
+    """By the name of the check, in the order in which they ran."""
+    seconds: float
+    versions: Mapping[str, str]
+
+    @property
+    def failures(self) -> dict[str, Outcome]:
+        return {name: outcome for name, outcome in self.outcomes.items() if outcome.failed}
+
+    @property
+    def warnings(self) -> dict[str, Outcome]:
+        return {name: outcome for name, outcome in self.outcomes.items() if outcome.verdict is Verdict.WARNED}
+
+    @property
+    def passed(self) -> bool:
+        return not self.failures
+
+    def number(self, check: str, key: str) -> Any:
+        """A number of one check; None where the check found none."""
+        return self.outcomes[check].numbers.get(key) if check in self.outcomes else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; what is not finite becomes a string, so that any JSON reader takes it."""
+        checks = {
+            name: {"verdict": outcome.verdict.value, "sentence": outcome.sentence, **outcome.numbers}
+            for name, outcome in self.outcomes.items()
+        }
+        return plain(
+            {
+                "scheduler": self.name,
+                "options": self.options,
+                "passed": self.passed,
+                "checks": checks,
+                "seconds": round(self.seconds, 2),
+                "versions": self.versions,
+            }
+        )
+
+
+def plain(value: Any) -> Any:
+    """The same without infinities and NaNs, which JSON has no numbers for."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

@@ -1,0 +1,119 @@
+"""The same method elsewhere: the twin in diffusers, and other schedulers with the same table."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import diffusers
+
+from diffexp.certify.data import MIXTURE
+from diffexp.certify.find import catalog
+from diffexp.certify.order import moments
+from diffexp.certify.outcome import Outcome, failed, passed, skipped
+from diffexp.certify.points import end_of
+from diffexp.certify.probe import walk
+from diffexp.certify.subject import VP, Bound, Case, Subject, quiet
+from diffexp.certify.twins import OWN, Twin, natives_of, twins_of
+from diffexp.errors import InputError
+from diffexp.levels import Levels
+from diffexp.models.exact import exact_training
+from diffexp.plan import Plan, TrainingSpec
+from diffexp.plan.analysis import POINT, unrolled_difference
+
+COUNTS = (10, 25)
+SAME = 1e-9
+SAME_STEPS = 10
+
+
+def parity(subject: Subject) -> Outcome:
+    """The table against that of the twin in diffusers, on the grid that both call by the same name."""
+    twins = natives_of(subject.class_name) if subject.is_class else twins_of(subject.name)
+    if not twins:
+        return skipped("no native twin is known" if subject.is_class else "diffusers has no class of this method")
+    if subject.options and not any(_chosen(subject, twin) for twin in twins):
+        return skipped("no twin is known at these options")
+    twin = next((twin for twin in twins if _chosen(subject, twin)), twins[0])
+    native, cls = f"scheduler={twin.native}", f"diffusers.{twin.cls}"
+    other = cls if not subject.is_class else native
+    found: dict[int, float] = {}
+    for steps in COUNTS:
+        try:
+            found[steps] = _apart(twin, steps)
+        except InputError as error:
+            return skipped(f"{other} cannot be compared: {error}")
+    worst = max(found.values())
+    numbers: dict[str, Any] = {"twin": other, "difference": worst, "tolerance": twin.tolerance}
+    if twin.difference:
+        return passed(f"differs from {other} on purpose, by {worst:.1e}: {twin.difference}", **numbers)
+    if worst > twin.tolerance:
+        return failed(f"its table differs from that of {other} by {worst:.1e}", **numbers)
+    return passed(f"the table of {other}, to {max(worst, 1e-16):.0e}", **numbers)
+
+
+def _chosen(subject: Subject, twin: Twin) -> bool:
+    return dict(subject.options) == dict(twin.theirs if subject.is_class else twin.options)
+
+
+def _apart(twin: Twin, steps: int) -> float:
+    made = exact_training("vp", twin.prediction)  # type: ignore[arg-type]
+    spec = TrainingSpec(made.schedule, made.prediction, None, made.scheduler_config, made.spacing)
+    case = Case("vp", spec, "leading" if twin.grid == OWN else twin.grid)
+    theirs = Subject(twin.cls, getattr(diffusers, twin.cls), twin.theirs).bind(steps, case)
+    native = Subject(twin.native, _named(twin.native), twin.options)
+    ours = native.at(_own_levels(theirs), case) if twin.grid == OWN else native.bind(steps, case)
+    if not isinstance(ours.sampler, Plan) or not isinstance(theirs.sampler, Plan):
+        raise InputError("one of the two is no table")
+    return unrolled_difference(ours.sampler, theirs.sampler)
+
+
+def _own_levels(bound: Bound) -> Levels:
+    """What a class with one evaluation a step visits, and where it ends."""
+    points = [level for level, _ in walk(bound.widened, MIXTURE).seen]
+    end = end_of(bound, moments(bound.widened, POINT))
+    return Levels((*points, end), bound.case.spec.schedule, bound.start_std)
+
+
+def _named(name: str) -> Any:
+    return catalog().get("scheduler", name).load()
+
+
+def same_table(subject: Subject) -> Outcome:
+    """Which other schedulers, at their default options, are the same method."""
+    if subject.home is not VP:
+        return skipped("is for another kind of model than the others")
+    grid = "leading" if subject.is_class else "exponential"
+    own = subject.bind(SAME_STEPS, VP, subject.grid(VP, grid)).sampler
+    if not isinstance(own, Plan):
+        return skipped(f"no table: {own.reason}")
+    apart = {}
+    for name, plan in tables(grid).items():
+        if name != subject.name:
+            apart[name] = unrolled_difference(replace(own, start_std=1.0), plan)
+    tolerance = 1e-4 if subject.is_class else SAME
+    same = sorted(name for name, distance in apart.items() if distance <= tolerance)
+    nearest = min(apart, key=lambda name: apart[name], default=None)
+    numbers: dict[str, Any] = {"same": same}
+    if same:
+        return passed(f"the same table as {', '.join(same)}", **numbers)
+    if nearest is None or math.isinf(apart[nearest]):
+        return passed("no other scheduler has this table", **numbers)
+    numbers |= {"nearest": nearest, "distance": apart[nearest]}
+    return passed(f"no other scheduler has this table; the nearest is {nearest}, {apart[nearest]:.1e} away", **numbers)
+
+
+@cache
+def tables(grid: str) -> Mapping[str, Plan]:
+    """The tables of all native schedulers and plugins at their defaults."""
+    found = {}
+    for name, entry in catalog().of_kind("scheduler").items():
+        try:
+            with quiet():
+                subject = Subject(name, entry.load())
+                sampler = subject.bind(SAME_STEPS, VP, subject.grid(VP, grid)).sampler
+        except Exception:  # a broken plugin is its own certificate's affair
+            continue
+        if isinstance(sampler, Plan):
+            found[name] = replace(sampler, start_std=1.0)  # how noise is scaled at first is the grid's affair
+    return found

@@ -1,0 +1,151 @@
+"""Steps that are exact: where the data is a single point, every common method follows the truth to rounding."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+from diffexp.certify.order import Fit, moments
+from diffexp.certify.outcome import Outcome, failed, passed, skipped, warned
+from diffexp.certify.probe import LEFT_OVER, point_error
+from diffexp.certify.subject import CASES, FLOW, Bound, Subject
+from diffexp.levels import Level
+from diffexp.plan import Plan
+from diffexp.plan.analysis import POINT, Defect, Response, point_defects
+
+STEPS = 20
+EXACT = 1e-9
+MOVES = 1e-6
+"""A defect that changes by less from one evaluation to the next has not been made worse there."""
+COUNTS = (20, 40, 80)
+
+
+def point(subject: Subject) -> Outcome:
+    """Every update against the exact one, on data that is a single point; names the step that is wrong."""
+    home = subject.bind(STEPS, subject.home)
+    if not isinstance(home.sampler, Plan):
+        return _by_running(subject, home, home.sampler.reason)
+    if any(row.clamps for row in home.sampler.rows):
+        return skipped("clips its x0 estimate")
+    outcome = _in_case(subject, home)
+    if outcome.failed or subject.is_class:
+        return outcome
+    worst, notes = outcome.numbers["largest"], []
+    for case in CASES.values():
+        if case is subject.home or (case is FLOW and subject.in_k_diffusion_convention):
+            continue
+        try:
+            other = _in_case(subject, subject.bind(STEPS, case))
+        except Exception as error:  # whatever a plugin does on a kind of model that it was not written for
+            notes.append(f"{case.name} ({type(error).__name__}: {error})")
+            continue
+        if other.failed and math.isfinite(other.numbers["largest"]):
+            return failed(f"on {case.name} levels: {other.sentence}", largest=other.numbers["largest"])
+        if other.failed:
+            notes.append(f"{case.name} (not finite)")
+        else:
+            worst = max(worst, other.numbers["largest"])
+    if notes:
+        return warned(f"{outcome.sentence}; but not for models with {', '.join(notes)} levels", largest=worst)
+    return outcome
+
+
+def _in_case(subject: Subject, bound: Bound) -> Outcome:
+    response = moments(bound.widened, POINT)
+    defects = point_defects(response, end_of(bound, response))
+    largest = max(defect.size for defect in defects)
+    tolerance = _tolerance(subject, response)
+    if largest <= tolerance:
+        return passed(f"every step is exact where the data is a point (to {max(largest, 1e-16):.0e})", largest=largest)
+    wrong = _worsening(defects)
+    if math.isfinite(largest) and len(wrong) > max(2, len(defects) // 4):
+        sizes = [_largest(subject.bind(n, bound.case)) for n in COUNTS]
+        if all(map(math.isfinite, sizes)) and Fit.of(COUNTS, sizes).order > 0.8:
+            return passed(
+                f"not exact where the data is a point ({largest:.0e} at {STEPS} steps), but converges", largest=largest
+            )
+    if largest < 1e-5 and math.isfinite(largest):
+        return passed(f"exact where the data is a point, up to float32 rounding ({largest:.0e})", largest=largest)
+    return failed(_explained(defects, wrong, response), largest=largest, step=wrong[0], steps=wrong)
+
+
+def _tolerance(subject: Subject, response: Response) -> float:
+    """For a class what float32 tables allow, where the noise is small against the signal."""
+    return 1e-5 + 5e-7 / min(level.sigma for level, _ in response.seen) if subject.is_class else EXACT
+
+
+def end_of(bound: Bound, response: Response) -> Level:
+    """Where the output belongs: a class may stop at a low level instead of the clean end, which its output shows."""
+    made = response.output.moments
+    mean, std = made.mean.item(), math.sqrt(made.variances.item())
+    on_path = abs(mean - 1) < 1e-5 or abs(math.hypot(mean, std) - 1) < 1e-5 or abs(mean + std - 1) < 1e-5
+    stops = bound.levels is None and 1e-5 < std <= LEFT_OVER and on_path
+    return Level(0.0, mean, std) if stops else bound.end
+
+
+def _largest(bound: Bound) -> float:
+    response = moments(bound.widened, POINT)
+    return max(defect.size for defect in point_defects(response, end_of(bound, response)))
+
+
+def _worsening(defects: Sequence[Defect]) -> list[int]:
+    """Indices of the evaluations (the last stands for the output) that are worse than the update before them found."""
+    wrong = [] if defects[0].size <= MOVES else [0]
+    for k, (before, after) in enumerate(pairwise(defects), start=1):
+        if not after.level.sigma:
+            change = after.size  # the step to the clean end forgets what was wrong before
+        else:
+            change = max(abs(after.signal - before.signal), abs(after.spread - before.spread))
+        if not change <= MOVES:
+            wrong.append(k)
+            if not math.isfinite(after.size):
+                break
+    return wrong or [max(range(len(defects)), key=lambda k: defects[k].size)]
+
+
+def _explained(defects: Sequence[Defect], wrong: Sequence[int], response: Response) -> str:
+    k = wrong[0]
+    defect, before = defects[k], defects[k - 1] if k else None
+    if k == 0:
+        seen = 1 + defect.spread
+        return (
+            f"the first evaluation is told sigma {defect.level.ratio:.4g}, but its sample has {seen:.3g} times as much "
+            "noise: another level than the one it is at"
+        )
+    assert before is not None
+    last = k == len(defects) - 1
+    target = "the clean end" if not defect.level.sigma else f"sigma {defect.level.ratio:.3g}"
+    place = "the last step" if last else f"update {k} of {len(defects) - 1}"
+    place = f"{place}, from sigma {before.level.ratio:.3g} to {target},"
+    if len(wrong) > 3:
+        place = f"{len(wrong)} of {len(defects) - 1} updates are wrong, the first of them {place}"
+    if not math.isfinite(defect.size):
+        return f"{place} is not finite"
+    if abs(defect.signal) <= MOVES and response.drawn and response.drawn[-1]:
+        if _reused(response, k):
+            return f"{place} uses a noise again that was used before; it should be a fresh draw"
+        factor = 1 + defect.spread if defect.level.sigma else math.inf
+        told = f"{factor:.3g} times the standard deviation" if math.isfinite(factor) else "noise"
+        return f"{place} leaves {told} that it should have: the noise it adds has a wrong variance"
+    return f"{place} is off by {defect.size:.1e} where the data is a point: a wrong coefficient"
+
+
+def _reused(response: Response, k: int) -> bool:
+    """Whether an old draw counts for more at evaluation ``k`` than the update can have left of it."""
+    samples = [sample for _, sample in response.seen] + [response.output]
+    drawn = [*response.drawn, response.drawn[-1] if len(response.drawn) == k else response.drawn[-1]]
+    old = slice(0, 1 + drawn[k - 1])
+    before, after = samples[k - 1].columns[0, old], samples[k].columns[0, old]
+    norm = before.square().sum()
+    if not norm:
+        return False
+    rest = after - (after @ before) / norm * before
+    return bool(rest.abs().max() > MOVES * max(1.0, after.abs().max().item()))
+
+
+def _by_running(subject: Subject, bound: Bound, reason: str) -> Outcome:
+    """For code that is no table: the same on random points, as far as single samples can tell."""
+    error = point_error(bound)
+    if error > (1e-4 if subject.is_class else 1e-6):
+        off = f"off by {error:.1e}" if math.isfinite(error) else "not finite"
+        return failed(f"runs directly ({reason}); where the data is a point its output is {off}", largest=error)
+    return passed(f"runs directly ({reason}); its output is exact where the data is a point", largest=error)

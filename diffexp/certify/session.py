@@ -1,0 +1,103 @@
+"""Certifying what a command line asks for: one after another, or everything on all cores."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+
+import torch
+
+from diffexp.certify.checks import certify
+from diffexp.certify.command import Job, Request
+from diffexp.certify.outcome import Certificate
+from diffexp.certify.page import COLUMNS, MARKS, cells, error_at, write_certificate, write_index
+from diffexp.errors import InputError
+
+AT = 20
+"""Evaluations at which the table is sorted by exact error."""
+
+
+def run_request(request: Request) -> bool:
+    """Certify, write the files, tell the result; whether everything passed.
+
+    Raises:
+        InputError: a scheduler that takes none of the models.
+    """
+    torch.set_num_threads(1)
+    certificates, refused = [], []
+    for job, made in _made(request):
+        if isinstance(made, InputError):
+            if not request.everything:
+                raise made
+            refused.append(f"left out: {job.label}: {made}")
+            continue
+        certificates.append(made)
+        folder = write_certificate(made, request.out)
+        if sys.stderr.isatty():
+            verdict = "passed" if made.passed else f"FAILED: {', '.join(made.failures)}"
+            print(f"{len(certificates)}/{len(request.jobs)} {made.name} ({made.seconds:.1f} s) {verdict}", file=sys.stderr)
+        if len(request.jobs) == 1:
+            print("\n".join(told(made)))
+            print(f"certificate: {folder}")
+    if len(request.jobs) > 1:
+        certificates = in_order(certificates)
+        print("\n".join([*table(certificates, shutil.get_terminal_size((160, 24)).columns), *refused]))
+        print(f"certificates: {write_index(certificates, request.out)}")
+    return all(one.passed for one in certificates)
+
+
+def told(certificate: Certificate) -> list[str]:
+    """One line for every check, and the verdict."""
+    width = max(map(len, certificate.outcomes))
+    lines = [f"{MARKS[one.verdict]} {name:{width}}  {one.sentence}" for name, one in certificate.outcomes.items()]
+    failures = certificate.failures
+    verdict = "passed" if not failures else f"FAILED: {', '.join(failures)}"
+    return [*lines, f"{certificate.name}: {verdict} ({certificate.seconds:.1f} s)"]
+
+
+def in_order(certificates: Sequence[Certificate]) -> list[Certificate]:
+    """By exact error at 20 evaluations; those that have none come last."""
+
+    def key(one: Certificate) -> tuple[bool, float, str]:
+        error = error_at(one, AT)
+        return error is None, error or 0.0, one.name
+
+    return sorted(certificates, key=key)
+
+
+def table(certificates: Sequence[Certificate], width: int) -> list[str]:
+    """The lines of a text table no wider than ``width``."""
+    rows = [list(COLUMNS), *(cells(one) for one in certificates)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS) - 1)]
+    lines = []
+    for row in rows:
+        line = "  ".join([*(cell.ljust(size) for cell, size in zip(row, widths)), row[-1]]).rstrip()
+        lines.append(line if len(line) <= width else line[: width - 1] + "…")
+    return lines
+
+
+def _made(request: Request) -> Iterator[tuple[Job, Certificate | InputError]]:
+    """The certificate of every job as it is done, or why there is none."""
+    workers = min(len(request.jobs), os.cpu_count() or 1)
+    if workers == 1 or len(request.jobs) < 4:
+        for job in request.jobs:
+            yield job, _certified(job)
+        return
+    # Fresh processes: torch does not survive a fork of a process that has used it.
+    with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        try:
+            pending = {pool.submit(_certified, job): job for job in request.jobs}
+            for done in as_completed(pending):
+                yield pending[done], done.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _certified(job: Job) -> Certificate | InputError:
+    try:
+        return certify(job.name, name=job.label, **job.options)
+    except InputError as error:
+        return error

@@ -1,0 +1,248 @@
+"""What is certified: a scheduler with its options, bound to exact models on the grids that a check asks for."""
+
+import inspect
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from typing import Any
+
+from diffexp import grids
+from diffexp.certify.shipped import Shipped, Widened
+from diffexp.certify.twins import order_of_class
+from diffexp.errors import InputError
+from diffexp.levels import CLEAN, Level, Levels
+from diffexp.models.exact import exact_training
+from diffexp.plan import Grid, Method, Plan, Sampler, TrainingSpec, bind, execute
+from diffexp.plan.analysis import Run
+from diffexp.plan.bind import in_k_diffusion_convention, returns_plan
+from diffexp.plan.compile import compile_or_direct, run_directly
+from diffexp.plan.diffusers_class import ClassMethod
+from diffexp.plan.method import FunctionMethod, Spec
+from diffexp.predictions import Prediction
+from diffexp.registry import registration
+from diffexp.schedules import VPSchedule
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kind of model, and the grid on which it is usually sampled."""
+
+    name: str
+    spec: Spec
+    grid: str
+
+
+def _case(name: str, grid: str) -> Case:
+    made = exact_training(name, None)  # type: ignore[arg-type]
+    return Case(name, TrainingSpec(made.schedule, made.prediction, None, made.scheduler_config, made.spacing), grid)
+
+
+VP, VE, EDM, FLOW = _case("vp", "exponential"), _case("ve", "karras"), _case("edm", "karras"), _case("flow", "flow")
+VELOCITY = Case("vp, v prediction", replace(VP.spec, prediction=Prediction.V), "exponential")
+ZERO_SNR = Case(
+    "zero terminal SNR",
+    TrainingSpec(VPSchedule.from_betas(rescale_betas_zero_snr=True), Prediction.V, spacing="trailing"),
+    "trailing",
+)
+CASES = {case.name: case for case in (VP, VE, EDM, FLOW)}
+CONSISTENCY_CLASSES = ("LCMScheduler", "TCDScheduler", "CMStochasticIterativeScheduler", "FlowMatchLCMScheduler")
+GIVEN = "given"
+"""The name of a grid that is made of levels at hand."""
+MAKE = {
+    "exponential": grids.exponential,
+    "karras": grids.karras,
+    "flow": grids.flow,
+    "trailing": grids.trailing,
+    "linspace": grids.linspace,
+    "leading": grids.leading,
+}
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A scheduler bound to a kind of model and a number of steps."""
+
+    run: Run
+    """(network, start, noise) to the output, by the scheduler's own code."""
+    case: Case
+    start_std: float
+    levels: Levels | None
+    """What it was told to visit; None for a class that made its own grid."""
+    method: Method | None
+    """None for a function that returns its plan by itself."""
+    code: Method | None
+    """The same, a class with the tables it ships."""
+    plan: Plan | None = None
+
+    @cached_property
+    def widened(self) -> "Bound":
+        """The same in float64 throughout: another run only for classes, which keep float32 tables."""
+        if not isinstance(self.method, ClassMethod):
+            return self
+        return replace(self, run=partial(run_directly, Widened(self.method, self.case.spec.schedule)))
+
+    @property
+    def end(self) -> Level:
+        """Where the output belongs; of a class, where it says nothing about it, the clean end."""
+        return CLEAN if self.levels is None else self.levels[-1]
+
+    def part(self, begin: int, end: int) -> "Bound | None":
+        """Bound to the steps from ``begin`` to ``end`` only; None for a plan, which is for all of its steps."""
+        if self.method is None:
+            return None
+        return _bound(self.method.part(begin, end), self.case)
+
+    @cached_property
+    def sampler(self) -> Sampler:
+        """The table, or the method where it is none."""
+        if self.method is None:
+            assert self.plan is not None
+            return self.plan
+        with quiet():
+            return compile_or_direct(self.method)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A scheduler with its options.
+
+    Args:
+        name: for the page and for messages.
+        scheduler: a function in one of the conventions, a diffusers-style class, or a plan.
+        options: its keyword arguments.
+    """
+
+    name: str
+    scheduler: Any
+    options: Mapping[str, Any] = field(default_factory=dict)
+    _known: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @property
+    def traits(self) -> Mapping[str, Any]:
+        found = registration(self.scheduler)
+        return found.traits if found else {}
+
+    @property
+    def is_class(self) -> bool:
+        """Or an object of one."""
+        return isinstance(self.scheduler, type) or hasattr(self.scheduler, "set_timesteps")
+
+    @property
+    def in_k_diffusion_convention(self) -> bool:
+        return inspect.isfunction(self.scheduler) and in_k_diffusion_convention(self.scheduler)
+
+    @property
+    def consistency(self) -> bool:
+        """Whether it asks a consistency model for the end of the path at once: no solver of an ODE or SDE."""
+        return bool(self.traits.get("consistency")) or self.class_name in CONSISTENCY_CLASSES
+
+    @property
+    def class_name(self) -> str:
+        """Of a class or an object of one; empty for functions."""
+        if not self.is_class:
+            return ""
+        return self.scheduler.__name__ if isinstance(self.scheduler, type) else type(self.scheduler).__name__
+
+    @cached_property
+    def inverts(self) -> bool:
+        """Whether it goes from data to noise: an inversion, no sampler."""
+        return self.is_class and "inverse" in self.class_name.lower()
+
+    @property
+    def declared_order(self) -> float | None:
+        """The order that it claims to have, with the options given; None where it claims none."""
+        if self.is_class:
+            return order_of_class(self.scheduler, self.options)
+        claim = self.traits.get("order")
+        if isinstance(claim, str):
+            parameters = inspect.signature(self.scheduler).parameters
+            claim = self.options.get(claim, parameters[claim].default if claim in parameters else None)
+        return float(claim) if isinstance(claim, int | float) else None
+
+    @cached_property
+    def home(self) -> Case:
+        """The first kind of model that it takes: variance preserving for everything but a few classes.
+
+        Raises:
+            InputError: it takes none, with the reason given for the first.
+        """
+        if self.class_name == "IPNDMScheduler":  # takes the output for v, whatever its config says
+            return VELOCITY
+        refusal: InputError | None = None
+        for case in (VP, FLOW, EDM):
+            try:
+                self.bind(4, case)
+                return case
+            except InputError as error:
+                refusal = refusal or error
+        assert refusal is not None
+        raise refusal
+
+    def grid(self, case: Case, name: str | None = None) -> Grid:
+        """A grid by name; for a class in its own words, and where it has none for it, the grid it makes by itself."""
+        name = name or case.grid
+        if not self.is_class or self._takes(case, name):
+            return Grid(name, MAKE[name])
+        return Grid()
+
+    def bind(self, steps: int, case: Case = VP, grid: Grid | None = None) -> Bound:
+        """Bind to a kind of model; the grid defaults to the case's.
+
+        Raises:
+            InputError: the scheduler refuses.
+        """
+        grid = grid or self.grid(case)
+        key = (steps, case.name, grid.name)
+        if grid.explicit or grid.name == GIVEN:
+            return _bind(self, steps, case, grid)
+        if key not in self._known:
+            self._known[key] = _bind(self, steps, case, grid)
+        return self._known[key]
+
+    def at(self, levels: Levels, case: Case = VP) -> Bound:
+        """Bind a function to exactly these levels (the tail of a grid, say)."""
+        return self.bind(levels.steps, case, Grid(GIVEN, lambda schedule, steps: levels))
+
+    def _takes(self, case: Case, name: str) -> bool:
+        key = ("takes", case.name, name)
+        if key not in self._known:
+            try:
+                with quiet():
+                    bind(self.scheduler, steps=4, spec=case.spec, grid=Grid(name, MAKE[name]), options=self.options)
+                self._known[key] = True
+            except InputError:
+                self._known[key] = False
+        return self._known[key]
+
+
+def _bind(subject: Subject, steps: int, case: Case, grid: Grid) -> Bound:
+    scheduler, spec = subject.scheduler, case.spec
+    if isinstance(scheduler, Plan) or returns_plan(scheduler):
+        levels = grid.levels(spec, grid.steps(steps))
+        plan = scheduler if isinstance(scheduler, Plan) else scheduler(levels, **subject.options)
+        return Bound(partial(execute, plan), case, plan.start_std, levels, None, None, plan)
+    with quiet():
+        method = bind(scheduler, steps=grid.steps(steps), spec=spec, grid=grid, options=subject.options)
+    return _bound(method, case)
+
+
+def _bound(method: Method, case: Case) -> Bound:
+    levels = method.levels if isinstance(method, FunctionMethod) else None
+    code = Shipped(method, case.spec.schedule) if isinstance(method, ClassMethod) else method
+    return Bound(partial(run_directly, code), case, method.start_std, levels, method, code)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the log lines that are meant for runs: a certificate says the same in its own words."""
+    loggers = [logging.getLogger(name) for name in ("diffexp", "diffusers")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before):
+            logger.setLevel(level)

@@ -1,0 +1,342 @@
+"""Schedulers with one planted fault each, and the check that has to find it with the words that have to be said."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffexp import scheduler
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A faulty scheduler."""
+
+    scheduler: Callable[..., Any]
+    check: str
+    """The check that fails."""
+    told: str
+    """A pattern in its sentence: the right reason."""
+
+
+FAULTS: list[Fault] = []
+
+
+def fault(check: str, told: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        FAULTS.append(Fault(function, check, told))
+        return function
+
+    return add
+
+
+def euler_step(x: Tensor, x0: Tensor, here: Any, there: Any) -> Tensor:
+    return there.alpha * x0 + there.sigma * (x - here.alpha * x0) / here.sigma
+
+
+def ancestral(here: Any, there: Any) -> tuple[float, float]:
+    """(sigma / alpha to go down to, standard deviation of the noise to add)."""
+    up = there.ratio * math.sqrt(max(1 - (there.ratio / here.ratio) ** 2, 0))
+    return math.sqrt(max(there.ratio**2 - up**2, 0)), up
+
+
+def ancestral_step(x: Tensor, x0: Tensor, here: Any, there: Any, z: Tensor, factor: float = 1.0) -> Tensor:
+    down, up = ancestral(here, there)
+    return there.alpha * (x0 + down / here.sigma * (x - here.alpha * x0) + factor * up * z)
+
+
+# Wrong coefficients
+
+
+@fault("point", r"update 10 of 20, from sigma .* a wrong coefficient")
+def wrong_in_the_middle(denoise, x, levels, noise):
+    for k, (here, there) in enumerate(levels.pairs()):
+        x = euler_step(x, denoise(x, here), here, there)
+        if k == levels.steps // 2 - 1:
+            x = 1.01 * x
+    return x
+
+
+@fault("point", r"update 1 of 20, from sigma .* a wrong coefficient")
+def wrong_in_the_first_step(denoise, x, levels, noise):
+    for k, (here, there) in enumerate(levels.pairs()):
+        x0 = denoise(x, here)
+        x = euler_step(x, 0.9 * x0 if k == 0 else x0, here, there)
+    return x
+
+
+@fault("point", r"the last step, from sigma .* to the clean end, is off by 1.0e-02 .* a wrong coefficient")
+def wrong_in_the_last_step(denoise, x, levels, noise):
+    for here, there in levels.pairs():
+        x0 = denoise(x, here)
+        x = 0.99 * x0 if there.sigma == 0 else euler_step(x, x0, here, there)
+    return x
+
+
+@fault("point", r"20 of 20 updates are wrong, the first of them update 1")
+def wrong_in_every_step(denoise, x, levels, noise):
+    for here, there in levels.pairs():
+        x0 = denoise(x, here)
+        x = there.alpha * x0 + 1.02 * there.sigma * (x - here.alpha * x0) / here.sigma + (there.sigma == 0) * 0.02 * x0
+    return x
+
+
+@fault("order", r"order 1\.\d+ .*although it looks back or evaluates more than once a step: a wrong coefficient")
+def uneven_heun(denoise, x, levels, noise):
+    """Heun's method with weights 0.4 and 0.6, declaring no order."""
+    for here, there in levels.pairs():
+        x0 = denoise(x, here)
+        slope = (x - here.alpha * x0) / here.sigma
+        predicted = there.alpha * x0 + there.sigma * slope
+        if there.sigma:
+            after = (predicted - there.alpha * denoise(predicted, there)) / there.sigma
+            slope = 0.4 * slope + 0.6 * after
+            predicted = there.alpha * (x / here.alpha + (there.ratio - here.ratio) * slope)
+        x = predicted
+    return x
+
+
+@fault("order", r"converges more slowly than it should: order 1\.\d+ .*\(declared 2\).*a wrong coefficient")
+@scheduler(order=2)
+def overshooting_2m(denoise, x, levels, noise):
+    """DPM-Solver++(2M) with 1 / r for 1 / (2 r)."""
+    last = before = None
+    for here, there in levels.pairs():
+        x0 = denoise(x, here)
+        estimate = x0
+        if last is not None and there.sigma:
+            r = (here.log_snr - before.log_snr) / (there.log_snr - here.log_snr)
+            estimate = (1 + 1 / r) * x0 - 1 / r * last
+        shrink = there.sigma / here.sigma
+        x = shrink * x + (there.alpha - here.alpha * shrink) * estimate
+        last, before = x0, here
+    return x
+
+
+@fault("order", r"order -?0\.\d+|does not converge to the truth")
+def straight_in_time(denoise, x, levels, noise):
+    """Adds the velocity of the wrong variable: consistent on no data but a point at 0."""
+    for here, there in levels.pairs():
+        x0, eps = denoise.predict(x, here)
+        x = x + (there.alpha - here.alpha) * x0 + (there.sigma - here.sigma) * 0.9 * eps
+    return x
+
+
+# Noise
+
+
+@fault("point", r"the noise it adds has a wrong variance")
+def too_much_noise(denoise, x, levels, noise):
+    for here, there in levels.pairs():
+        x = ancestral_step(x, denoise(x, here), here, there, noise(), 1.05)
+    return x
+
+
+@fault("point", r"update 7 of 20, .*the noise it adds has a wrong variance")
+def one_step_with_too_little_noise(denoise, x, levels, noise):
+    for k, (here, there) in enumerate(levels.pairs()):
+        x = ancestral_step(x, denoise(x, here), here, there, noise(), 0.8 if k == 6 and levels.steps > 7 else 1.0)
+    return x
+
+
+@fault("point", r"uses a noise again that was used before")
+def same_noise_twice(denoise, x, levels, noise):
+    z = None
+    for k, (here, there) in enumerate(levels.pairs()):
+        z = noise() if z is None or k % 2 == 0 else z
+        x = ancestral_step(x, denoise(x, here), here, there, z)
+    return x
+
+
+@fault("batch", r"the noise is shared over the batch")
+def first_noise_for_all(denoise, x, levels, noise):
+    for here, there in levels.pairs():
+        x = ancestral_step(x, denoise(x, here), here, there, noise()[:1].expand_as(x))
+    return x
+
+
+@fault("batch", r"the noise is shared over the batch")
+def randn_of_one(denoise, x, levels, noise):
+    for here, there in levels.pairs():
+        z = torch.randn(1, *x.shape[1:], dtype=x.dtype).expand_as(x)
+        x = ancestral_step(x, denoise(x, here), here, there, z)
+    return x
+
+
+@fault("deterministic", r"draws from torch's global generator")
+def own_generator(denoise, x, levels, noise):
+    for here, there in levels.pairs():
+        x = ancestral_step(x, denoise(x, here), here, there, torch.empty_like(x).normal_())
+    return x
+
+
+@fault("deterministic", r"draws from numpy's global generator")
+def numpy_generator(denoise, x, levels, noise):
+    for here, there in levels.pairs():
+        z = torch.from_numpy(np.random.standard_normal(tuple(x.shape))).to(x.dtype)  # noqa: NPY002
+        x = ancestral_step(x, denoise(x, here), here, there, z)
+    return x
+
+
+# Ends
+
+
+@fault("ends", r"the last step, to sigma = 0, gives nan")
+def nan_at_the_end(denoise, x, levels, noise):
+    for here, there in levels.pairs():
+        x0 = denoise(x, here)
+        h = there.log_snr - here.log_snr
+        x = there.sigma / here.sigma * x + there.alpha * x0 * (1 - math.exp(-h)) * (h / h)
+    return x
+
+
+@fault("ends", r"the last step, to sigma = 0, gives (inf|nan)")
+def inf_at_the_end(denoise, x, levels, noise):
+    for here, there in levels.pairs():
+        x0 = denoise(x, here)
+        x = euler_step(x, x0, here, there) * (1 / torch.tensor(there.sigma) if there.sigma == 0 else 1)
+    return x
+
+
+@fault("ends", r"the update after evaluation 1 gives nan")
+def nan_at_the_start(denoise, x, levels, noise):
+    previous = None
+    for here, there in levels.pairs():
+        x0 = denoise(x, here)
+        x = euler_step(x, x0, here, there) * (math.nan if previous is None and levels.steps > 1 else 1.0)
+        previous = x0
+    return x
+
+
+# Levels
+
+
+@fault("point", r"the first evaluation is told sigma .*: another level than the one it is at")
+def off_by_one(denoise, x, levels, noise):
+    for k, (here, there) in enumerate(levels.pairs()):
+        told = there if there.sigma else here
+        x0 = denoise(x, told if k < levels.steps - 1 else here)
+        x = euler_step(x, x0, here, there)
+    return x
+
+
+@fault("timesteps", r"ignores the levels it is given|is off by")
+def own_grid(denoise, x, levels, noise):
+    high, low = levels[0].ratio, levels[-2].ratio
+    own = [levels.schedule.at_ratio(high * (low / high) ** (k / max(levels.steps - 1, 1))) for k in range(levels.steps)]
+    own.append(levels[-1])
+    for here, there in zip(own, own[1:]):
+        x = euler_step(x, denoise(x, here), here, there)
+    return x
+
+
+@fault("few_steps", r"with 1 step it raises ZeroDivisionError")
+def needs_two_steps(denoise, x, levels, noise):
+    for k, (here, there) in enumerate(levels.pairs()):
+        x = euler_step(x, denoise(x, here), here, there) * (1 + 0 * k / (levels.steps - 1))
+    return x
+
+
+@fault("middle_start", r"started in the middle of its grid, its output is off by")
+def starts_at_the_top(denoise, x, levels, noise):
+    top = levels.schedule.at(levels.schedule.timestep_range[1])
+    for k, (here, there) in enumerate(levels.pairs()):
+        x0 = denoise(x, here)
+        x = euler_step(x, x0, here, there)
+        if k == 0 and here.ratio < 0.9 * top.ratio:
+            x = x * 0.5
+    return x if levels.steps > 1 else x0
+
+
+# Manners
+
+
+@fault("inputs", r"edits its start sample in place")
+def edits_its_start(denoise, x, levels, noise):
+    for here, there in levels.pairs():
+        x0 = denoise(x, here)
+        x.sub_(here.alpha * x0).mul_(there.sigma / here.sigma).add_(there.alpha * x0)
+    return x
+
+
+@fault("inputs", r"edits what the network returned in place")
+def edits_the_output(denoise, x, levels, noise):
+    for here, there in levels.pairs():
+        x0, eps = denoise.predict(x, here)
+        x = there.alpha * x0 + eps.mul_(there.sigma)
+    return x
+
+
+_remembered: list[Tensor] = []
+
+
+@fault("reuse", r"keeps state between runs")
+def remembers_the_last_run(denoise, x, levels, noise):
+    for here, there in levels.pairs():
+        x0 = denoise(x, here)
+        if _remembered and _remembered[-1].shape == x0.shape:
+            x0 = x0 + 0.01 * (x0 - _remembered[-1])
+        _remembered[:] = [x0]
+        x = euler_step(x, x0, here, there)
+    return x
+
+
+@fault("batch", r"a sample changes by .* with the others of its batch")
+def normalizes_over_the_batch(denoise, x, levels, noise):
+    for here, there in levels.pairs():
+        x0 = denoise(x, here)
+        x = euler_step(x, x0 - 0.1 * x0.mean(dim=0, keepdim=True), here, there)
+    return x
+
+
+# Precision
+
+
+@fault("precision", r"its coefficients are float32 \(torch\.tensor gives float32\)")
+def float32_coefficients(denoise, x, levels, noise):
+    sigmas = torch.tensor([level.sigma for level in levels])
+    for k, (here, there) in enumerate(levels.pairs()):
+        x0 = denoise(x, here)
+        x = there.alpha * x0 + sigmas[k + 1] / sigmas[k] * (x - here.alpha * x0)
+    return x
+
+
+@fault("precision", r"its coefficients are float32")
+def numpy_float32(denoise, x, levels, noise):
+    sigmas = np.array([level.sigma for level in levels], dtype=np.float32)
+    for k, (here, there) in enumerate(levels.pairs()):
+        x0 = denoise(x, here)
+        x = there.alpha * x0 + float(sigmas[k + 1] / sigmas[k]) * (x - here.alpha * x0)
+    return x
+
+
+# The conventions of others
+
+
+@fault("point", r"updates are wrong|a wrong coefficient")
+def sample_wrong_heun(model, x, sigmas, extra_args=None, callback=None, disable=None):
+    """k-diffusion's convention, with 0.45 for 0.5."""
+    for here, there in zip(sigmas, sigmas[1:]):
+        d = (x - model(x, here)) / here
+        after = x + d * (there - here)
+        if there > 0:
+            d = 0.45 * (d + (after - model(after, there)) / there)
+            after = x + d * (there - here)
+        x = after
+    return x
+
+
+@fault("batch", r"the noise is shared over the batch")
+def sample_shared(model, x, sigmas, extra_args=None, callback=None, disable=None, noise_sampler=None):
+    """k-diffusion's Euler a, with one draw for the whole batch."""
+    for here, there in zip(sigmas, sigmas[1:]):
+        up = (there**2 * (here**2 - there**2) / here**2).sqrt()
+        down = (there**2 - up**2).sqrt()
+        x = x + (x - model(x, here)) / here * (down - here)
+        if there > 0:
+            x = x + torch.randn(x.shape[1:], dtype=x.dtype) * up
+    return x
