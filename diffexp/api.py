@@ -1,14 +1,20 @@
 """The Python interface: ``diffexp.compile``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from diffexp.discovery import discover
 from diffexp.errors import InputError
+from diffexp.levels import Schedule
 from diffexp.models.base import Runtime
+from diffexp.models.training import Training, read_training
 from diffexp.plan import Direct, Grid, NotLinear, Plan, Spec, TrainingSpec, build_sampler
 from diffexp.plan.bind import MakeLevels
-from diffexp.schedules import VPSchedule
+from diffexp.plan.class_config import FLOW_ONLY, Accepted
+from diffexp.plan.diffusers_class import REFUSALS
+from diffexp.predictions import Prediction
+from diffexp.schedules import FlowSchedule, VPSchedule
 
 
 def compile(
@@ -24,9 +30,10 @@ def compile(
     """A scheduler as a table of numbers.
 
     Args:
-        scheduler: the name of an option ("ddim"), a function, a diffusers-style class or instance.
+        scheduler: the name of an option ("ddim", "diffusers/unipc"), a function, a diffusers-style class or instance.
         steps: number of solver steps.
-        model: a model, the name of one, or a ``TrainingSpec``; by default DDPM's training (linear betas, epsilon).
+        model: a model, the name of one, or a ``TrainingSpec``; by default DDPM's training (linear betas, epsilon), and
+            for a diffusers-style class or instance the one that its own config describes.
         grid: the name of an option, a grid function, or a ``Grid``; ``auto`` is the model's own spacing.
         timesteps, sigmas: visit exactly these instead (they decide the number of steps).
         **options: the scheduler's own.
@@ -41,10 +48,10 @@ def compile(
         10
     """
     catalog = discover()
-    spec = _spec(model)
     if isinstance(scheduler, str):
         bound = catalog.build("scheduler", {"name": scheduler, **options})
         scheduler, options = bound.func, dict(bound.keywords)
+    spec = own_training(scheduler, options) if model is None else _spec(model)
     if isinstance(grid, str):
         make = None if grid == "auto" else catalog.build("grid", {"name": grid})
         grid = Grid(grid, make, timesteps, sigmas)
@@ -56,9 +63,40 @@ def compile(
     return sampler
 
 
-def _spec(model: Spec | str | None) -> Spec:
-    if model is None:
-        return TrainingSpec(VPSchedule.from_betas())
+def own_training(scheduler: Any, options: Mapping[str, Any]) -> TrainingSpec:
+    """The training that the config of a diffusers-style class or instance describes; DDPM's where there is none."""
+    ddpm = TrainingSpec(VPSchedule.from_betas())
+    if isinstance(scheduler, type):
+        accepted = Accepted.by(scheduler).config
+        try:
+            scheduler = scheduler(**{name: value for name, value in options.items() if name in accepted})
+        except REFUSALS:
+            return ddpm  # building it for this training will say what is wrong
+    if not hasattr(scheduler, "config"):
+        return ddpm
+    name = type(scheduler).__name__
+    config = {key: value for key, value in scheduler.config.items() if key != "_use_default_values"}
+    if name in FLOW_ONLY:
+        schedule = FlowSchedule(config.get("shift", 1.0), config["num_train_timesteps"])
+        return TrainingSpec(schedule, Prediction.FLOW, None, config, "flow")
+    try:
+        found = read_training({**config, "_class_name": name, "use_dynamic_shifting": False}, name)
+    except InputError:
+        return replace(ddpm, scheduler_config=config)
+    return TrainingSpec(
+        _with_own_table(found, scheduler), found.prediction, found.clip, config, found.spacing, found.steps_offset
+    )
+
+
+def _with_own_table(training: Training, scheduler: Any) -> Schedule:
+    """Some classes change the table that their betas give (CogVideoX shifts it)."""
+    table = getattr(scheduler, "alphas_cumprod", None)
+    if table is None or not isinstance(training.schedule, VPSchedule):
+        return training.schedule
+    return replace(training.schedule, alphas_cumprod=tuple(table.double().tolist()))
+
+
+def _spec(model: Spec | str) -> Spec:
     if isinstance(model, str):
         return discover().build("model", {"name": model})(Runtime())
     if not hasattr(model, "schedule"):

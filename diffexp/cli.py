@@ -15,7 +15,7 @@ from diffexp.errors import InputError
 from diffexp.keys import Keys
 
 if TYPE_CHECKING:
-    from diffexp.launch import Failure
+    from diffexp.sweep.failures import Failure
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 
@@ -77,10 +77,14 @@ def _run(catalog: Catalog, options: argparse.Namespace) -> int:
     from diffexp.config import hydra_session
     from diffexp.launch import launch
     from diffexp.preflight import Preflight
+    from diffexp.sweep.record import resumed_sweep
 
+    resumed = resumed_sweep(options.overrides)
+    if resumed:
+        options.overrides, options.config_dir = resumed.record.overrides, resumed.record.config_dir
     with hydra_session(catalog, _config_dir(options)) as hydra:
-        checked = Preflight(hydra, catalog).check(options.overrides, options.multirun)
-        ran = None if options.cfg else launch(hydra, checked, options.overrides, catalog)
+        checked = Preflight(hydra, catalog).check(options.overrides, options.multirun or resumed is not None)
+        ran = None if options.cfg else launch(hydra, checked, options.overrides, catalog, resumed)
     return _hydra_itself(catalog, options) if ran is None else _report(*ran, multirun=checked.multirun)
 
 
@@ -88,7 +92,9 @@ def _report(folder: Path, failures: list["Failure"], *, multirun: bool) -> int:
     """Say how it ended; the exit code."""
     if not failures:
         if multirun:
-            print(f"results: {folder / 'results.csv'}")
+            for name in ("results.csv", "report.html"):
+                if (folder / name).is_file():
+                    print(f"{name.partition('.')[0]}: {folder / name}")
         return 0
     code = BAD_INPUT if all(failure.input_error for failure in failures) else FAILED
     if not multirun:

@@ -2,9 +2,10 @@
 
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,14 @@ from omegaconf import (
     StringNode,
 )
 
-from diffexp.discovery import TARGET, Catalog, Entry
+from diffexp.composing import QuickLoader
+from diffexp.diffusers_options import class_names
+from diffexp.discovery import TARGET, Catalog
+from diffexp.entries import Entry
 from diffexp.options import MISSING, Option
 from diffexp.paths import conf_dir
 from diffexp.registry import KINDS
+from diffexp.sweep.launcher import register as register_launcher
 
 CONFIG_NAME = "config"
 
@@ -59,6 +64,7 @@ class Schema:
     dtype: str = "auto"
     compile: bool = False
     resume: str | None = None
+    objective: str | None = None
     name: str | None = None
     tags: list[str] = field(default_factory=list)
     notes: str | None = None
@@ -71,6 +77,7 @@ def hydra_session(catalog: Catalog, config_dir: Path | None = None) -> Iterator[
     with initialize_config_dir(str(conf_dir()), job_name="diffexp", version_base="1.3"):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
+        hydra.config_loader = QuickLoader(hydra.config_loader.get_search_path())
         yield hydra
 
 
@@ -82,11 +89,14 @@ def set_up(catalog: Catalog, config_dir: Path | None = None) -> None:
         store.repo.pop(kind, None)  # of an earlier discovery in this process
     for entry in catalog.entries.values():
         _store(entry.kind, entry.name, _node(entry), str(entry.file))
+    for name in class_names():
+        _store("scheduler", name, _Later(partial(_node_of, catalog, "scheduler", name)), "diffusers")
     target = {"name": StringNode("diffusers"), TARGET: StringNode(MISSING)}
     _store("scheduler", "diffusers", DictConfig(target, flags={"struct": False}), "diffexp")
     PluginConfigs.folders = catalog.conf_dirs[1:]
     PluginConfigs.first = config_dir
     Plugins.instance().register(PluginConfigs)
+    register_launcher()
 
 
 class PluginConfigs(SearchPathPlugin):
@@ -119,6 +129,20 @@ OmegaConf.register_new_resolver("diffexp.cell", cell_name, replace=True)
 OmegaConf.register_new_resolver("diffexp.unique", lambda: secrets.token_hex(3), use_cache=True, replace=True)
 
 
+class _Later:
+    """A node that is made when Hydra first wants it: Hydra copies what it loads from its store."""
+
+    def __init__(self, make: Callable[[], DictConfig]) -> None:
+        self._make = make
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> DictConfig:
+        return self._make()
+
+
+def _node_of(catalog: Catalog, kind: str, name: str) -> DictConfig:
+    return _node(catalog.get(kind, name))
+
+
 def _node(entry: Entry) -> DictConfig:
     content: dict[str, Node] = {"name": StringNode(entry.name)}
     if entry.kind == "grid":
@@ -139,10 +163,12 @@ def _leaf(option: Option) -> Node:
     return AnyNode(value)
 
 
-def _store(group: str, name: str, node: DictConfig, provider: str) -> None:
+def _store(group: str, name: str, node: DictConfig | _Later, provider: str) -> None:
+    """Put a node where Hydra finds ``group=name``; a name with a slash lies in a group below."""
     # Not ConfigStore.store, which copies every node: with many plugins that takes longer than finding them.
-    package = f"{group}.{name}" if group == "metric" else None
-    options = ConfigStore.instance().repo.setdefault(group, {})
-    options[f"{name}.yaml"] = ConfigNode(
-        name=f"{name}.yaml", node=node, group=group, package=package, provider=provider
-    )
+    package = f"{group}.{name}" if group == "metric" else group
+    *folders, file = f"{group}/{name}.yaml".split("/")
+    options = ConfigStore.instance().repo
+    for folder in folders:
+        options = options.setdefault(folder, {})
+    options[file] = ConfigNode(name=file, node=node, group="/".join(folders), package=package, provider=provider)

@@ -3,14 +3,16 @@
 import functools
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from diffexp.diffusers_options import class_entry, class_names
+from diffexp.entries import Entry, hint
 from diffexp.errors import InputError
-from diffexp.options import MISSING, Option
+from diffexp.options import MISSING
 from diffexp.paths import conf_dir
 from diffexp.registry import KINDS
 from diffexp.scanning import Found, relative, scan, scan_module
@@ -29,49 +31,11 @@ TARGET = "_target_"
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One registered object."""
-
-    kind: str
-    name: str
-    file: Path
-    line: int
-    qualname: str
-    options: tuple[Option, ...]
-    doc: str
-    traits: Mapping[str, Any]
-    style: str
-    """How it is called: see ``diffexp.signatures.Form.style``."""
-    open: bool
-    """Whether it takes options beyond ``options``."""
-    source: Source
-
-    @property
-    def built_in(self) -> bool:
-        return self.source.module.startswith("diffexp.")
-
-    @property
-    def where(self) -> str:
-        """File and line, for messages."""
-        return f"{relative(self.file)}:{self.line}"
-
-    def load(self) -> Any:
-        """Import the file and return the object.
-
-        Raises:
-            InputError: a plugin that cannot be imported.
-        """
-        thing: Any = self.source.load()
-        for part in self.qualname.split("."):
-            thing = getattr(thing, part)
-        return thing
-
-
-@dataclass(frozen=True)
 class Catalog:
     """All entries, and the folders with YAML configs (the package's own first)."""
 
     entries: Mapping[tuple[str, str], Entry]
+    """What registers itself; the classes of diffusers come on top, read when asked for (see ``find``)."""
     conf_dirs: tuple[Path, ...]
     plugin_paths: tuple[Path, ...]
     """Absolute paths of the plugin files and folders, for worker processes."""
@@ -81,14 +45,22 @@ class Catalog:
     def of_kind(self, kind: str) -> dict[str, Entry]:
         return {name: entry for (own, name), entry in self.entries.items() if own == kind}
 
+    def names(self, kind: str) -> list[str]:
+        """Every option of a kind, the classes of diffusers included."""
+        return [*self.of_kind(kind), *(class_names() if kind == "scheduler" else ())]
+
+    def find(self, kind: str, name: str) -> Entry | None:
+        """The entry of that name, if there is one."""
+        return self.entries.get((kind, name)) or (class_entry(name) if kind == "scheduler" else None)
+
     def get(self, kind: str, name: str) -> Entry:
         """
         Raises:
             InputError: there is none of that name; with the nearest spelling.
         """
-        entry = self.entries.get((kind, name))
+        entry = self.find(kind, name)
         if entry is None:
-            raise InputError(f"{kind}={name} is not known{hint(name, self.of_kind(kind))}")
+            raise InputError(f"{kind}={name} is not known{hint(name, self.names(kind))}")
         return entry
 
     def build(self, kind: str, node: Mapping[str, Any]) -> Any:
@@ -111,8 +83,7 @@ class Catalog:
         entry = self.get(kind, name)
         options = {option.name: option for option in entry.options}
         for key, value in given.items():
-            if key not in options and not entry.open:
-                raise InputError(f"unknown option '{kind}.{key}'{hint(key, options)}")
+            entry.check_option(key)
             if value == MISSING:
                 raise InputError(f"{kind}={name} needs {kind}.{key}=...")
         thing = entry.load()
@@ -134,7 +105,7 @@ def discover() -> Catalog:
     entries: list[Entry] = []
     silent: list[Path] = []
     for source in [*built_in_sources(), *installed, *plugins]:
-        found = list(_entries(source))
+        found = _entries(source)
         entries += found
         if source.by_path and not found:
             silent.append(source.file)
@@ -142,6 +113,7 @@ def discover() -> Catalog:
     folders = [path / "conf" for path in paths if (path / "conf").is_dir()]
     folders += [folder for source in installed if (folder := conf_folder(source))]
     dirs = (conf_dir(), *dict.fromkeys(folders))
+    entries = [_beside_its_namesake(entry, entries) for entry in entries]
     _check_collisions(entries, dirs)
     return Catalog({(e.kind, e.name): e for e in entries}, dirs, tuple(paths), tuple(silent))
 
@@ -151,19 +123,6 @@ def yaml_options(folder: Path) -> Iterator[tuple[str, str, Path]]:
     for file in sorted(folder.glob("*/*.yaml")):
         if file.parent.name != "hydra":
             yield file.parent.name, file.stem, file
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The nearest spelling, to be put behind a complaint; empty where none is near."""
-    lowered = {name.lower(): name for name in known}
-    near = [lowered[match] for match in get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)]
-    return f"; did you mean '{near[0]}'?" if near else ""
-
-
-def hint(word: str, known: Iterable[str]) -> str:
-    """The nearest spelling and all there are, to be put behind a complaint."""
-    names = sorted(known)
-    return f"{nearest(word, names)} (available: {', '.join(names) or 'none'})"
 
 
 def locate(path: str, what: str) -> Any:
@@ -200,7 +159,17 @@ def check_keywords(kind: str, thing: Any, given: Mapping[str, Any]) -> None:
             raise InputError(f"unknown option '{kind}.{key}'{hint(key, names)}")
 
 
-def _entries(source: Source) -> Iterator[Entry]:
+def _entries(source: Source) -> tuple[Entry, ...]:
+    try:
+        state = source.file.stat()
+    except OSError as error:
+        raise InputError(f"{relative(source.file)}: the plugin cannot be read: {error}") from error
+    return _read(source, state.st_mtime_ns, state.st_size)
+
+
+@functools.lru_cache(maxsize=1024)
+def _read(source: Source, *state: int) -> tuple[Entry, ...]:
+    """The entries of a file, kept for as long as it stays as it is."""
     shown = relative(source.file)
     try:
         text = source.file.read_text(encoding="utf-8")
@@ -210,8 +179,7 @@ def _entries(source: Source) -> Iterator[Entry]:
         found = scan(text, shown)
     except NeedsImport:
         found = scan_module(source.load(), shown)
-    for one in found:
-        yield _entry(source, one)
+    return tuple(_entry(source, one) for one in found)
 
 
 def _entry(source: Source, found: Found) -> Entry:
@@ -231,7 +199,19 @@ def _entry(source: Source, found: Found) -> Entry:
         style=found.form.style,
         open=found.form.open,
         source=source,
+        plain=found.plain,
     )
+
+
+def _beside_its_namesake(entry: Entry, entries: list[Entry]) -> Entry:
+    """A k-diffusion sampler ``sample_heun`` goes by its full name where another scheduler is called ``heun``.
+
+    Nobody chose its name for diffexp, so that is no collision; see ``plain``.
+    """
+    others = (one for one in entries if one.kind == entry.kind and not one.plain)
+    if entry.plain and any(one.name.lower() == entry.name.lower() for one in others):
+        return replace(entry, name=entry.qualname)
+    return entry
 
 
 def _check_collisions(entries: list[Entry], conf_dirs: tuple[Path, ...]) -> None:
@@ -261,4 +241,4 @@ def _as_plain(value: Any) -> Any:
     return value
 
 
-__all__ = ["KINDS", "Catalog", "Entry", "discover", "hint", "nearest", "yaml_options"]
+__all__ = ["KINDS", "Catalog", "Entry", "discover", "hint", "yaml_options"]

@@ -1,11 +1,14 @@
 """The text of ``--help``: every key, every option of every group, every option's keys."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
 
-from diffexp.discovery import Catalog, Entry, yaml_options
+from diffexp.diffusers_options import PREFIX
+from diffexp.discovery import Catalog, yaml_options
+from diffexp.entries import Entry
 from diffexp.keys import config_file
 from diffexp.options import MISSING, Option
 from diffexp.registry import KINDS
@@ -17,7 +20,7 @@ diffexp: experiments with diffusion schedulers and pipelines
   python -m diffexp model=mnist scheduler=ddim steps=50
   python -m diffexp -m scheduler=ddpm,ddim,euler steps=10,25,50     every combination
   python -m diffexp experiment=compare_schedulers
-  python -m diffexp scheduler=diffusers scheduler._target_=diffusers.UniPCMultistepScheduler"""
+  python -m diffexp scheduler=diffusers/unipc scheduler.solver_order=3 grid=karras"""
 
 FOOTER = """\
 Flags: -m runs a sweep, --cfg job shows the composed config, --config-dir adds a folder of configs, --info and
@@ -48,7 +51,7 @@ def _defaults(file: Path) -> dict[str, object]:
 
 
 def _group(catalog: Catalog, kind: str) -> list[str]:
-    lines = {name: _entry(entry) for name, entry in catalog.of_kind(kind).items()}
+    lines = {name: _entry(catalog.get(kind, name)) for name in catalog.names(kind)}
     for folder in catalog.conf_dirs:
         for group, name, file in yaml_options(folder):
             if group == kind and name not in lines:
@@ -57,6 +60,10 @@ def _group(catalog: Catalog, kind: str) -> list[str]:
     if kind == "scheduler":
         lines["diffusers"] = [f"  {'diffusers':18} any scheduler class of diffusers", *_options_of_diffusers()]
     shown = [line for name in sorted(lines) for line in lines[name]]
+    if kind == "scheduler":
+        shown.append(
+            "  values shown for diffusers/... are the class's own; what the model's scheduler config says goes first"
+        )
     if kind == "grid":
         shown.append("  with every grid: grid.timesteps=[999,500,0] or grid.sigmas=[80.0,5.0,0.1]")
     return shown
@@ -68,16 +75,25 @@ def _options_of_diffusers() -> list[str]:
 
 def _entry(entry: Entry) -> list[str]:
     summary = entry.doc.strip().splitlines()[0] if entry.doc.strip() else ""
-    own = "" if entry.built_in else f"  [{relative(entry.file)}]"
-    prefix = f"metric.{entry.name}" if entry.kind == "metric" else entry.kind
-    keys = [f"      {prefix}.{_option(option)}" for option in entry.options]
+    keys = [f"      {entry.path}.{_option(option)}" for option in entry.options]
     if entry.open:
-        keys.append(f"      {prefix}.<any keyword it takes>")
-    return [f"  {entry.name:18} {summary}{own}".rstrip(), *keys]
+        keys.append(f"      {entry.path}.<any keyword it takes>")
+    return [f"  {entry.name:18} {summary}{_origin(entry)}".rstrip(), *keys]
+
+
+def _origin(entry: Entry) -> str:
+    """Where it comes from, unless that goes without saying."""
+    if entry.built_in or entry.name.startswith(PREFIX):
+        return ""
+    namesake = entry.name.removeprefix("sample_") if entry.plain and entry.name == entry.qualname else ""
+    return f"  [{relative(entry.file)}{namesake and f'; {namesake} is another scheduler'}]"
 
 
 def _option(option: Option) -> str:
-    return f"{option.name}: {option.type} = {_shown(option.default)}"
+    if option.stands_for is MISSING:
+        return f"{option.name}: {option.type} = {_shown(option.default)}"
+    kind = replace(option.type, optional=option.stands_for is None)
+    return f"{option.name}: {kind} = {_shown(option.stands_for)}"
 
 
 def _first_comment(file: Path) -> str:

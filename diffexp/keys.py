@@ -3,11 +3,12 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from diffexp.discovery import TARGET, Catalog, Entry, hint, nearest, yaml_options
+from diffexp.diffusers_options import other_name
+from diffexp.discovery import TARGET, Catalog, yaml_options
+from diffexp.entries import hint, nearest
 from diffexp.errors import InputError
 from diffexp.options import OptionType
 from diffexp.paths import conf_dir
@@ -28,6 +29,7 @@ VALUES = {
     "dtype": OptionType("str"),
     "compile": OptionType("bool"),
     "resume": OptionType("str", optional=True),
+    "objective": OptionType("str", optional=True),
     "name": OptionType("str", optional=True),
     "tags": OptionType("list", item=OptionType("str")),
     "notes": OptionType("str", optional=True),
@@ -42,19 +44,6 @@ SEVERAL = ("metric", "experiment")
 def config_file() -> Path:
     """The main config."""
     return conf_dir() / "config.yaml"
-
-
-def check_option(entry: Entry, option: str) -> None:
-    """
-    Raises:
-        InputError: the entry has no such option.
-    """
-    known = [own.name for own in entry.options]
-    if option not in known:
-        path = f"metric.{entry.name}" if entry.kind == "metric" else entry.kind
-        near = get_close_matches(option, known, n=1)
-        more = f"; did you mean '{path}.{near[0]}'?" if near else f" (available: {', '.join(known) or 'none'})"
-        raise InputError(f"unknown option '{path}.{option}' of {entry.kind}={entry.name}{more}")
 
 
 def check_word(key: str, word: str) -> None:
@@ -112,7 +101,7 @@ class Keys:
     @classmethod
     def of(cls, catalog: Catalog) -> "Keys":
         """Those of a catalog alone, without folders that only Hydra would add."""
-        groups: dict[str, list[str]] = {kind: list(catalog.of_kind(kind)) for kind in KINDS}
+        groups: dict[str, list[str]] = {kind: catalog.names(kind) for kind in KINDS}
         groups["scheduler"].append("diffusers")
         for folder in catalog.conf_dirs:
             for group, option, _ in yaml_options(folder):
@@ -129,7 +118,7 @@ class Keys:
         pairs = [(match[1], match[2]) for match in matches if match]
         for key, value in pairs:
             self.check_key(key)
-            if re.fullmatch(r"[\w.-]*", value):
+            if re.fullmatch(r"[\w./-]*" if key in self.groups else r"[\w.-]*", value):
                 self.check_choices(key, [value])
                 check_word(key, value)
         if any("." in key for key, _ in pairs) and not any(key == "experiment" for key, _ in pairs):
@@ -140,10 +129,10 @@ class Keys:
 
     def _check_option(self, key: str, value: str, choices: Mapping[str, str]) -> None:
         kind, _, option = key.partition(".")
-        entry = self.catalog.entries.get((kind, choices.get(kind, "")))
+        entry = self.catalog.find(kind, choices.get(kind, ""))
         taken = (*RESERVED.get(kind, ("name",)), TARGET)
-        if option and entry and not entry.open and option.split(".")[0] not in taken:
-            check_option(entry, option.split(".")[0])
+        if option and entry and option.split(".")[0] not in taken:
+            entry.check_option(option.split(".")[0])
             types = {own.name: own.type for own in entry.options}
             if option in types and re.fullmatch(r"[\w.+-]+", value):
                 _complain(key, value, types[option].problem_in_word(value))
@@ -168,7 +157,9 @@ class Keys:
         """
         for choice in choices:
             if key in self.groups and choice not in self.groups[key] and (key, choice) != ("experiment", "null"):
-                raise InputError(f"{key}={choice} is not known{hint(choice, self.groups[key])}{self._silent()}")
+                known = choice.lower() in self.groups[key]
+                meant = choice if known or key != "scheduler" else other_name(choice) or choice
+                raise InputError(f"{key}={choice} is not known{hint(meant, self.groups[key])}{self._silent()}")
 
     def suggest(self, key: str) -> str:
         """What may have been meant by an unknown key: a key of similar spelling, or the option of that name."""

@@ -80,6 +80,8 @@ class Option:
     name: str
     type: OptionType
     default: Any = MISSING
+    stands_for: Any = MISSING
+    """Where the default is null: what the object itself then takes, unless the model's own config says otherwise."""
 
 
 def read_type(annotation: ast.expr | None, default: Any) -> OptionType:

@@ -18,9 +18,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from diffexp.config import CONFIG_NAME
-from diffexp.discovery import TARGET, Catalog, hint
+from diffexp.diffusers_options import class_names
+from diffexp.discovery import TARGET, Catalog
+from diffexp.entries import hint
 from diffexp.errors import InputError
-from diffexp.keys import SEVERAL, TOP_LEVEL, VALUES, Keys, check_option, check_value, shown
+from diffexp.keys import SEVERAL, TOP_LEVEL, VALUES, Keys, check_value, shown
 from diffexp.options import MISSING, OptionType
 from diffexp.registry import KINDS
 from diffexp.signatures import RESERVED
@@ -51,7 +53,9 @@ class Preflight:
         self.parser = OverridesParser.create(config_loader=self.loader)
         self.catalog = catalog
         groups = [group for group in self.loader.list_groups("") if group != "hydra"]
-        self.keys = Keys(catalog, {group: self.loader.get_group_options(group) for group in groups})
+        options = {group: self.loader.get_group_options(group) for group in groups}
+        options["scheduler"] = sorted([*options["scheduler"], *class_names()])  # Hydra lists no groups below a group
+        self.keys = Keys(catalog, options)
 
     def check(self, overrides: list[str], multirun: bool) -> Checked:
         """Compose the run; of a sweep, every value of every swept key once.
@@ -151,10 +155,19 @@ class Preflight:
         if dotted:
             config = self.loader.load_configuration(CONFIG_NAME, without, run_mode=mode)
             for text in dotted:
-                problem = _unknown_path(config, text.split("=")[0].lstrip("+~"))
+                path = text.split("=")[0].lstrip("+~")
+                self._check_refused(config, path)
+                problem = _unknown_path(config, path)
                 if problem:
                     return problem
         return " ".join(f"{error} {cause if error.__cause__ else ''}".split())
+
+    def _check_refused(self, config: DictConfig, path: str) -> None:
+        kind, _, option = path.partition(".")
+        node = config.get(kind)
+        entry = self.catalog.find(kind, str(node.get("name"))) if isinstance(node, DictConfig) else None
+        if entry and option in entry.refused:
+            entry.check_option(option)
 
     def _check_values(self, config: DictConfig) -> None:
         HydraConfig.instance().set_config(config)
@@ -180,7 +193,7 @@ class Preflight:
         for key, value in node.items():
             if value == MISSING:
                 raise InputError(f"{kind}={node['name']} needs {path}.{key}=...")
-        entry = self.catalog.entries.get((kind, node["name"]))
+        entry = self.catalog.find(kind, str(node["name"]))
         options = {option.name: option for option in entry.options} if entry else {}
         for key, value in node.items():
             problem = None
@@ -188,8 +201,8 @@ class Preflight:
                 problem = NUMBERS.problem(value)
             elif key in options and value != options[key].default:
                 problem = options[key].type.problem(value)
-            elif entry and key not in (*RESERVED.get(kind, ("name",)), *options) and not entry.open:
-                check_option(entry, str(key))
+            elif entry and key not in (*RESERVED.get(kind, ("name",)), TARGET):
+                entry.check_option(str(key))
             if problem:
                 raise InputError(f"{path}.{key}={shown(value)} {problem}")
         if entry is None:

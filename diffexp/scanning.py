@@ -39,6 +39,8 @@ class Found:
     qualname: str
     line: int
     doc: str
+    plain: bool = False
+    """Whether it is a k-diffusion sampler that no decorator registers."""
 
 
 def scan(text: str, shown: str) -> list[Found]:
@@ -119,7 +121,8 @@ class _Scan:
         if tuple(argument.arg for argument in definition.args.args[:3]) == K_DIFFUSION:
             entry = Registration("scheduler", definition.name.removeprefix("sample_"))
             form = form_of_function("scheduler", readable(from_ast(definition.args, self.constants)))
-            yield Found(entry, form, definition.name, definition.lineno, ast.get_docstring(definition) or "")
+            doc = ast.get_docstring(definition) or ""
+            yield Found(entry, form, definition.name, definition.lineno, doc, plain=True)
 
     def _use(self, node: ast.expr) -> tuple[str, list[ast.keyword]] | None:
         """The kind and keywords of a decorator, where it is one of diffexp's."""

@@ -22,7 +22,7 @@ from diffexp.scanning import relative
 
 VARIABLE = "DIFFEXP_PLUGINS"
 ENTRY_POINTS = "diffexp.plugins"
-BUILT_IN = ("schedulers", "loops", "guiders", "metrics", "models", "tracking")
+BUILT_IN = ("schedulers", "grids", "loops", "guiders", "metrics", "models", "tracking")
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Source:
 
 def built_in_sources() -> Iterator[Source]:
     package = Path(__file__).resolve().parent
-    files = [package / "grids.py"]
+    files: list[Path] = []
     for folder in BUILT_IN:
         if (package / folder).is_dir():
             files += sorted((package / folder).glob("*.py"))

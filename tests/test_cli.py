@@ -24,6 +24,7 @@ from diffexp.keys import TOP_LEVEL
 class SweepInfo:
     folder: Path
     job: int
+    resumed: bool = False
 
 
 @dataclass
@@ -39,7 +40,7 @@ def runs(tmp_path, monkeypatch):
     monkeypatch.delenv("DIFFEXP_PLUGINS", raising=False)
     seen = []
 
-    def run_experiment(config, folder, catalog, sweep=None):
+    def run_experiment(config, folder, catalog, sweep=None, host=None):
         seen.append((config, folder, sweep))
         stated = {"status": "done", "error": None, "config": config}
         if config["notes"] == "impossible" or config["steps"] == 13:

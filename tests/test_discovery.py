@@ -6,8 +6,10 @@ import textwrap
 
 import pytest
 
-from diffexp.discovery import discover, hint, nearest
+from diffexp.discovery import discover
+from diffexp.entries import hint, nearest
 from diffexp.errors import InputError
+from diffexp.help import help_text
 from diffexp.options import MISSING
 from diffexp.scanning import scan
 
@@ -146,6 +148,30 @@ def test_a_k_diffusion_file_runs_unchanged(plugins):
     assert entry.style == "k_diffusion"
     assert ("scheduler", "by_range") not in catalog.entries
     assert catalog.build("scheduler", {"name": "held_back", "eta": 0.5}).keywords == {"eta": 0.5}
+
+
+def test_a_whole_file_of_k_diffusion_samplers(plugins):
+    """Nobody chose ``ddim`` as its name for diffexp, so the sampler steps aside; whoever decorates does choose."""
+    plugins(theirs="\n".join(K_DIFFUSION.format(name) for name in ("one", "mine", "ddim")), own=SCHEDULER)
+    catalog = discover()
+    found = catalog.of_kind("scheduler")
+    assert {"one", "sample_mine", "sample_ddim"} <= set(found)
+    assert found["ddim"].built_in and found["mine"].where == "plugins/own.py:5"
+    assert found["sample_ddim"].load().__name__ == "sample_ddim" and found["sample_ddim"].style == "k_diffusion"
+    assert "[plugins/theirs.py; mine is another scheduler]" in help_text(catalog)
+
+
+@pytest.mark.parametrize(("name", "called"), [("same", "same"), ("ddim", "sample_ddim")])
+def test_two_undecorated_samplers_of_the_same_name(plugins, name, called):
+    plugins(a=K_DIFFUSION.format(name), b=K_DIFFUSION.format(name))
+    assert message() == f"two schedulers are called '{called}': plugins/a.py:5 and plugins/b.py:5"
+
+
+def test_a_file_is_read_again_when_it_changes(plugins):
+    plugins(a=SCHEDULER)
+    assert options(discover().get("scheduler", "mine"))["eta"] == ("float", 0.5)
+    plugins(a=SCHEDULER.replace("0.5", "0.25"))
+    assert options(discover().get("scheduler", "mine"))["eta"] == ("float", 0.25)
 
 
 def test_a_decorated_k_diffusion_function(plugins):
@@ -355,7 +381,9 @@ def test_build(plugins):
     assert catalog.build("grid", {"name": "mygrid", "rho": 2.0, "timesteps": None, "sigmas": None})(0, 0) == 2.0
     bound = catalog.build("scheduler", {"name": "x", "_target_": "fractions.Fraction", "numerator": 3})
     assert bound() == 3
-    with pytest.raises(InputError, match=r"unknown option 'scheduler.etaa'; did you mean 'eta'"):
+    with pytest.raises(
+        InputError, match=r"unknown option 'scheduler.etaa' of scheduler=mine; did you mean 'scheduler.eta'"
+    ):
         catalog.build("scheduler", {"name": "mine", "etaa": 1})
     with pytest.raises(InputError, match="scheduler=mie is not known; did you mean 'mine'"):
         catalog.build("scheduler", {"name": "mie"})

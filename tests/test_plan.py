@@ -36,7 +36,7 @@ from diffexp.predictions import Clip, DynamicThreshold, Prediction
 from diffexp.schedulers.ddim import ddim
 from diffexp.schedulers.ddpm import ddpm
 from diffexp.schedulers.euler import euler
-from diffexp.schedules import VPSchedule
+from diffexp.schedules import FlowSchedule, VPSchedule
 
 SPEC = TrainingSpec(VPSchedule.from_betas())
 CLIPPED = TrainingSpec(SPEC.schedule, clip=Clip(0.5))
@@ -302,6 +302,18 @@ def test_a_k_diffusion_function_runs_as_it_is() -> None:
         )
         < 1e-2
     )
+
+
+def test_a_k_diffusion_function_runs_on_flow_models() -> None:
+    def sample_steps(model, x, sigmas, extra_args=None, callback=None, disable=None):
+        for sigma, after in zip(sigmas, sigmas[1:]):
+            x = x + (x - model(x, sigma * x.new_ones([len(x)]))) / sigma * (after - sigma)
+        return x
+
+    flow = TrainingSpec(FlowSchedule(shift=3.0), Prediction.FLOW, spacing="flow")
+    assert diffexp.compile(sample_steps, steps=7, model=flow).difference(
+        diffexp.compile("euler", steps=7, model=flow)
+    ) == pytest.approx(0, abs=1e-13)
 
 
 def test_noise_that_never_counts_is_not_drawn() -> None:

@@ -77,7 +77,7 @@ def test_a_mistake(preflight, word, expected):
         ("steps=3,x", "steps=x is not an integer"),
         ("steps=3,0", "steps=0 must be at least 1"),
         ("steps=range(-1,3)", "steps=-1 must be at least 1"),
-        ("scheduler=ddim,dpm", "scheduler=dpm is not known; did you mean 'ddpm'?"),
+        ("scheduler=ddim,ddpn", "scheduler=ddpn is not known; did you mean 'ddpm'?"),
         ("scheduler=ddim,ddpm scheduler.eta=0,1", "unknown option 'scheduler.eta' of scheduler=ddpm"),
         ("scheduler=glob(diff*)", "scheduler=diffusers needs scheduler._target_=..."),
         ("experiment=compare_schedulers hydra.sweeper.params.steps='5,0'", "steps=0 must be at least 1"),

@@ -1,6 +1,6 @@
 """Schedulers as tables of numbers: compile, execute, compare."""
 
-from diffexp.plan.bind import Grid, bind, build_sampler
+from diffexp.plan.bind import Grid, Part, Recipe, bind, build_sampler
 from diffexp.plan.compile import Direct, Sampler, compile_method, sample
 from diffexp.plan.execute import execute
 from diffexp.plan.method import Denoiser, Method, Spec, TrainingSpec
@@ -14,7 +14,9 @@ __all__ = [
     "Grid",
     "Method",
     "NotLinear",
+    "Part",
     "Plan",
+    "Recipe",
     "Row",
     "Sampler",
     "Spec",

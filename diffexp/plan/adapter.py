@@ -1,6 +1,7 @@
 """A plan as a diffusers scheduler, for every pipeline that takes one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,56 +10,91 @@ from diffusers.schedulers.scheduling_utils import SchedulerOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
+from diffexp.errors import InputError
+from diffexp.levels import Level
+from diffexp.plan.bind import Grid, Recipe
 from diffexp.plan.execute import History, advance, clamped
 from diffexp.plan.plan import Plan, Row
+
+Generators = torch.Generator | list[torch.Generator] | None
+Observe = Callable[[Tensor, Tensor, Level], None]
+"""``(what the network saw, its output, where)``, once a step."""
 
 
 class PlanScheduler(SchedulerMixin, ConfigMixin):
     """Runs a compiled plan inside a diffusers pipeline.
 
     Args:
-        compile: the plan for a number of steps; called again whenever the pipeline asks for another number.
+        compile: the plan for a number of steps; called again whenever the pipeline asks for another number. It is also
+            called with ``begin=k`` (the plan for the steps from k on, as they are when nothing came before them) where
+            a multistep method begins in the middle, and with ``timesteps=`` or ``sigmas=`` where the pipeline has
+            levels of its own; see ``compile_recipe``.
         num_train_timesteps: of the model, for pipelines that read it from the config.
         prediction_type: likewise.
+        config: likewise, everything else: the config of the pipeline's own scheduler.
+        stock: the pipeline's own scheduler, asked which sigmas a pipeline means by its ``sigmas`` and ``mu``.
+        generators: what noise is drawn from where the pipeline's call hands none to ``step`` (flow pipelines).
+        observe: watches every step.
 
     Noise is drawn by diffusers' own ``randn_tensor`` in the order in which the original scheduler draws it, so a
     generator gives the same picture.
     """
 
-    order = 1
     config_name = "scheduler_config.json"
 
     def __init__(
-        self, compile: Callable[[int], Plan], num_train_timesteps: int = 1000, prediction_type: str = "epsilon"
+        self,
+        compile: Callable[..., Plan],
+        num_train_timesteps: int = 1000,
+        prediction_type: str = "epsilon",
+        *,
+        config: Mapping[str, Any] | None = None,
+        stock: Any = None,
+        generators: Generators = None,
+        observe: Observe | None = None,
     ) -> None:
-        self.register_to_config(
-            num_train_timesteps=num_train_timesteps, prediction_type=prediction_type, steps_offset=1, clip_sample=False
-        )
+        own = {"num_train_timesteps": num_train_timesteps, "prediction_type": prediction_type}
+        # A plan reads no variance that a network predicts.
+        rest = {key: value for key, value in (config or {}).items() if key != "variance_type" and key[0] != "_"}
+        self.register_to_config(**{"steps_offset": 1, "clip_sample": False} | own | rest)
         self._compile = compile
+        self._stock = stock
+        self._generators = generators
+        self._observe = observe
+        self.num_inference_steps: int | None = None
         self.timesteps = torch.arange(num_train_timesteps - 1, -1, -1)
         self._reset(None)
 
     def _reset(self, plan: Plan | None) -> None:
-        self._plan = plan
+        self._whole = self._running = plan
+        self._visit: dict[str, Any] = {}
+        self._skipped = 0
         self._history = History.empty()
         self._begin_index: int | None = None
         self._step_index: int | None = None
 
     @property
     def plan(self) -> Plan:
-        """The plan in use.
+        """The plan for all steps.
 
         Raises:
             ValueError: ``set_timesteps`` has not been called.
         """
-        if self._plan is None:
+        if self._whole is None:
             raise ValueError("call set_timesteps(num_inference_steps) first")
-        return self._plan
+        return self._whole
+
+    @property
+    def order(self) -> int:
+        """Evaluations a step; ``timesteps`` has so many entries for each."""
+        if self._whole is None or not self.num_inference_steps:
+            return 1
+        return max(1, round(self._whole.nfe / self.num_inference_steps))
 
     @property
     def init_noise_sigma(self) -> float:
         """Standard deviation of the start sample."""
-        return 1.0 if self._plan is None else self._plan.start_std * self._plan.start_scale
+        return 1.0 if self._whole is None else self._whole.start_std * self._whole.start_scale
 
     @property
     def step_index(self) -> int | None:
@@ -69,26 +105,58 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         return self._begin_index
 
     def set_begin_index(self, begin_index: int = 0) -> None:
-        """Start at this row (image-to-image)."""
+        """Start at this entry of ``timesteps`` (image-to-image)."""
         self._begin_index = begin_index
 
     def __len__(self) -> int:
         return int(self.config["num_train_timesteps"])
 
-    def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None = None,
+        device: str | torch.device | None = None,
+        *,
+        timesteps: Sequence[float] | None = None,
+        sigmas: Sequence[float] | None = None,
+        mu: float | None = None,
+    ) -> None:
         """Compile for a number of steps; ``timesteps`` then has one entry per model evaluation.
+
+        Args:
+            num_inference_steps: steps; ``timesteps`` or ``sigmas`` can decide it instead.
+            device: where ``timesteps`` are wanted.
+            timesteps: visit exactly these.
+            sigmas, mu: the levels of a flow pipeline and how far it wants them shifted, as its own scheduler takes
+                them. A grid that was chosen for the plan is kept.
 
         Raises:
             ValueError: the plan perturbs its start sample, which a pipeline gives no place for.
         """
-        plan = self._compile(num_inference_steps)
+        visit: dict[str, Any] = {}
+        given = timesteps if timesteps is not None else sigmas if sigmas is not None else ()
+        steps = num_inference_steps or len(given)
+        if timesteps is not None:
+            visit["timesteps"] = [float(t) for t in timesteps]
+        elif sigmas is not None or mu is not None:
+            visit["sigmas"] = self._meant(steps, sigmas, mu)
+        # Unscaled, because some pipelines (Kandinsky's) never call scale_model_input.
+        plan = self._compile(steps, **visit).unscaled()
         if plan.start_z:
             raise ValueError(f"{plan.name} adds noise before its first evaluation; a pipeline cannot run it")
         self._reset(plan)
-        self.num_inference_steps = num_inference_steps
+        self._visit = visit
+        self.num_inference_steps = steps
         values = [row.level.timestep for row in plan.rows]
         whole = all(value == int(value) for value in values)
         self.timesteps = torch.tensor(values, dtype=torch.int64 if whole else torch.float32, device=device)
+
+    def _meant(self, steps: int, sigmas: Sequence[float] | None, mu: float | None) -> list[float]:
+        """The sigmas that the pipeline's own scheduler would visit."""
+        if self._stock is None:
+            return [] if sigmas is None else [float(sigma) for sigma in sigmas]
+        given = {"sigmas": None if sigmas is None else list(sigmas), "mu": mu}
+        self._stock.set_timesteps(steps, **{key: value for key, value in given.items() if value is not None})
+        return self._stock.sigmas.tolist()[: len(self._stock.timesteps)]
 
     def scale_model_input(self, sample: Tensor, timestep: float | Tensor | None = None) -> Tensor:
         """What the network sees at this timestep, [batch, *shape]."""
@@ -102,21 +170,24 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         model_output: Tensor,
         timestep: float | Tensor,
         sample: Tensor,
-        generator: torch.Generator | list[torch.Generator] | None = None,
+        generator: Generators = None,
         return_dict: bool = True,
         **_: Any,
     ) -> SchedulerOutput | tuple[Tensor]:
         """x_{k+1} from x_k and the network's output, in the dtype of ``sample``; nothing is edited in place."""
         row = self._row(timestep)
-        assert self._step_index is not None
+        assert self._step_index is not None and self._running is not None
         # The state between evaluations stays in float32 where the network runs in half precision.
         exact = torch.promote_types(sample.dtype, torch.float32)
         x, m = sample.to(exact), model_output.to(exact)
-        self._history.push(x, m, clamped(row, x, m), self.plan.depth)
+        if self._observe:
+            self._observe(x if row.scale == 1.0 else x * row.scale, m, row.level)
+        self._history.push(x, m, clamped(row, x, m), self._running.depth)
 
         def noise() -> Tensor:
             shape, device = model_output.shape, model_output.device
-            return randn_tensor(shape, generator=generator, device=device, dtype=model_output.dtype).to(exact)
+            source = self._generators if generator is None else generator
+            return randn_tensor(shape, generator=source, device=device, dtype=exact)
 
         previous = advance(row, self._history, noise).to(sample.dtype)
         self._step_index += 1
@@ -130,20 +201,69 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         sigma = _column([row.level.sigma / row.scale for row in rows], original_samples, tail)
         return alpha * original_samples + sigma * noise
 
+    def scale_noise(self, sample: Tensor, timestep: Tensor, noise: Tensor) -> Tensor:
+        """``add_noise`` under the name and in the order of flow-matching schedulers."""
+        return self.add_noise(sample, noise, timestep)
+
     def _row(self, timestep: float | Tensor) -> Row:
         """The row at hand: the next one in order, or wherever the timestep jumped to."""
-        rows, value = self.plan.rows, float(timestep)
-        index = self._step_index
-        if index is None or index >= len(rows) or abs(rows[index].level.timestep - value) > 1e-3:
+        timesteps, value, index = self.plan.rows, float(timestep), self._step_index
+        if index is None or index >= len(timesteps) or abs(timesteps[index].level.timestep - value) > 1e-3:
             index = self._begin_index if self._begin_index is not None and index is None else self._index(timestep)
-            self._history = History.empty()
+            self._begin_at(index)
         self._step_index = index
-        return rows[index]
+        assert self._running is not None
+        return self._running.rows[index - self._skipped]
+
+    def _begin_at(self, index: int) -> None:
+        """Nothing came before this entry of ``timesteps``: rows that look back are compiled anew."""
+        self._history, self._running, self._skipped = History.empty(), self.plan, 0
+        if index == 0 or self.plan.depth == 0:
+            return
+        step, within = divmod(index, self.order)
+        self._running = self._compile(self.num_inference_steps, begin=step, **self._visit).unscaled()
+        self._skipped = index
+        if within or len(self._running.rows) != len(self.plan.rows) - index:
+            raise ValueError(f"{self.plan.name} cannot begin at entry {index} of its timesteps, within a step")
 
     def _index(self, timestep: float | Tensor) -> int:
         value = float(timestep)
         distances = [abs(row.level.timestep - value) for row in self.plan.rows]
         return distances.index(min(distances))
+
+
+def compile_recipe(
+    recipe: Recipe,
+    steps: int,
+    *,
+    begin: int = 0,
+    timesteps: Sequence[float] | None = None,
+    sigmas: Sequence[float] | None = None,
+) -> Plan:
+    """The plan of a recipe at what a pipeline asks for; with the recipe bound, the ``compile`` of a PlanScheduler.
+
+    Levels of the pipeline's own count where the recipe leaves its grid to the model.
+
+    Raises:
+        InputError: the scheduler is no table, so that there is no plan.
+    """
+    grid = recipe.grid
+    if timesteps is not None:
+        grid = Grid(timesteps=timesteps)
+    elif sigmas and grid.name == "auto" and not grid.explicit and not _visits(recipe, steps, sigmas):
+        grid = Grid(sigmas=sigmas)
+    found = replace(recipe, steps=steps, grid=grid)
+    sampler = found.part(begin).sampler if begin else found.sampler()
+    if not isinstance(sampler, Plan):
+        raise InputError(f"{sampler.method.name} runs directly ({sampler.reason}), and a pipeline needs a plan")
+    return sampler
+
+
+def _visits(recipe: Recipe, steps: int, sigmas: Sequence[float]) -> bool:
+    """Whether the recipe's own levels are these, up to the float32 that they come in."""
+    levels = recipe.grid.levels(recipe.spec, steps)
+    own = [levels.schedule.sigma_of(level) for level in levels[:-1]]
+    return len(own) == len(sigmas) and all(abs(a - b) <= 1e-5 * max(1.0, abs(a)) for a, b in zip(own, sigmas))
 
 
 def _column(values: Sequence[float], like: Tensor, tail: Sequence[int]) -> Tensor:

@@ -3,14 +3,15 @@
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from diffexp import grids
 from diffexp.errors import InputError
-from diffexp.levels import Levels, Schedule
+from diffexp.levels import Level, Levels, Schedule
+from diffexp.plan.class_config import Accepted, spelling
 from diffexp.plan.compile import Sampler, compile_or_direct
-from diffexp.plan.diffusers_class import SPACING_OPTIONS, ClassMethod, build_class
+from diffexp.plan.diffusers_class import ClassMethod, build_class, refusals, visiting
 from diffexp.plan.method import FunctionMethod, Method, Spec, from_k_diffusion
 from diffexp.plan.plan import Plan
 from diffexp.registry import registration
@@ -32,6 +33,17 @@ class Grid:
     @property
     def explicit(self) -> bool:
         return self.timesteps is not None or self.sigmas is not None
+
+    def is_left_open(self, spec: Spec) -> bool:
+        """Whether neither the user nor the model says which levels, so that the scheduler may."""
+        return self.name == "auto" and not self.explicit and getattr(spec, "own_levels", None) is None
+
+    @property
+    def at_defaults(self) -> bool:
+        """Whether no option of the grid function has been changed."""
+        given = getattr(self.make, "keywords", {})
+        parameters = inspect.signature(_function(self.make)).parameters if given else {}
+        return all(value == parameters[name].default for name, value in given.items())
 
     def steps(self, asked: int) -> int:
         """The number of steps; an explicit list decides it."""
@@ -59,6 +71,58 @@ class Grid:
         return make(spec.schedule, steps)
 
 
+@dataclass(frozen=True)
+class Part:
+    """A sampler for some consecutive steps."""
+
+    sampler: Sampler
+    start: Level
+    """Where it starts: at ``x = alpha * x0 + sigma * eps``."""
+    end: Level
+    """Where its output is; the clean end for the last steps."""
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """What a sampler is made of, so that one for other or fewer steps can be made of the same."""
+
+    scheduler: Any
+    steps: int
+    spec: Spec
+    grid: Grid = field(default_factory=Grid)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    _parts: dict[tuple[int, int], Part] = field(default_factory=dict, init=False, repr=False)
+
+    def sampler(self) -> Sampler:
+        """For all steps; see ``build_sampler``."""
+        return build_sampler(self.scheduler, **self._arguments())
+
+    def part(self, begin: int, end: int | None = None) -> Part:
+        """For the steps ``begin`` up to but without ``end``, on the same levels, as if there were no others.
+
+        A multistep method begins it without a history, with its lower orders, as at the start of a whole run.
+
+        Raises:
+            InputError: the scheduler is a finished plan, whose rows may refer to what came before.
+        """
+        span = begin, self.steps if end is None else end
+        if span not in self._parts:
+            self._parts[span] = self._make_part(*span)
+        return self._parts[span]
+
+    def _make_part(self, begin: int, end: int) -> Part:
+        if isinstance(self.scheduler, Plan):
+            raise InputError(f"{self.scheduler.name} is a finished plan, which cannot begin in the middle")
+        if returns_plan(self.scheduler):
+            levels = self.grid.levels(self.spec, self.steps).part(begin, end)
+            return Part(self.scheduler(levels, **self.options), levels[0], levels[-1])
+        method = bind(self.scheduler, **self._arguments()).part(begin, end)
+        return Part(compile_or_direct(method), *method.ends)
+
+    def _arguments(self) -> dict[str, Any]:
+        return {"steps": self.steps, "spec": self.spec, "grid": self.grid, "options": self.options}
+
+
 def bind(
     scheduler: Any, *, steps: int, spec: Spec, grid: Grid | None = None, options: Mapping[str, Any] | None = None
 ) -> Method:
@@ -77,14 +141,21 @@ def bind(
     grid, options = grid or Grid(), dict(options or {})
     if not callable(scheduler) and hasattr(scheduler, "set_timesteps"):
         grids.check_steps(spec.schedule, steps)
-        return ClassMethod(scheduler, spec.schedule, steps, step_options=options)
+        own_grid = grid.name == "auto" and not grid.explicit
+        with refusals(type(scheduler).__name__, steps):
+            visit = {} if own_grid else visiting(scheduler, grid.levels(spec, steps), grid.name)
+            return ClassMethod(scheduler, spec.schedule, steps, visit, step_options=options)
     if isinstance(scheduler, type):
-        own_words = not grid.explicit and grid.name in SPACING_OPTIONS
-        levels = None if own_words else grid.levels(spec, steps)
         grids.check_steps(spec.schedule, steps)
+        has_words = spelling(Accepted.by(scheduler), spec.schedule, grid.name) is not None
+        has_levels = grid.name == "auto" and not grid.is_left_open(spec)
+        own_words = has_words and not grid.explicit and grid.at_defaults and not has_levels
+        levels = None if own_words else grid.levels(spec, steps)
         return build_class(scheduler, spec, steps, options, grid.name, levels)
-    levels = grid.levels(spec, steps)
     found = registration(scheduler)
+    if found and "grid" in found.traits and grid.is_left_open(spec):
+        grid = Grid(found.traits["grid"], getattr(grids, found.traits["grid"]))
+    levels = grid.levels(spec, steps)
     name = found.name if found else scheduler.__name__
     if found and found.traits.get("discrete"):
         levels = levels.on_training_timesteps()
@@ -116,6 +187,9 @@ def returns_plan(scheduler: Any) -> bool:
 
 
 def _own_spacing(spec: Spec) -> MakeLevels:
+    own: MakeLevels | None = getattr(spec, "own_levels", None)
+    if own is not None:
+        return own
     known: dict[str, MakeLevels] = {
         "linspace": grids.linspace,
         "leading": grids.leading,
@@ -131,5 +205,5 @@ def _own_spacing(spec: Spec) -> MakeLevels:
     return known[spec.spacing]
 
 
-def _function(make: MakeLevels) -> Any:
+def _function(make: MakeLevels | None) -> Any:
     return make.func if isinstance(make, functools.partial) else make

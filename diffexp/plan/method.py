@@ -6,7 +6,7 @@ method is traced once by ``compile``, or run directly where it is not linear.
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from diffexp.levels import Level, Levels, Schedule
 from diffexp.predictions import Clip, DynamicThreshold, Prediction, Target
+from diffexp.steps import SigmaSpace
 
 Noise = Callable[[], Tensor]
 """Fresh standard normal noise in the shape of the sample."""
@@ -68,6 +69,15 @@ class Method(Protocol):
     @property
     def nfe(self) -> int:
         """Evaluations as far as they are known beforehand: a class knows its timesteps, a function may make more."""
+        ...
+
+    @property
+    def ends(self) -> tuple[Level, Level]:
+        """The levels of the start sample and of the output, in the method's own scaling of x."""
+        ...
+
+    def part(self, begin: int, end: int) -> "Method":
+        """The method for the steps from ``begin`` up to but without ``end``."""
         ...
 
     def __call__(self, evaluate: Evaluate, x: Tensor, noise: Noise) -> Tensor: ...
@@ -126,6 +136,13 @@ class FunctionMethod:
     def start_std(self) -> float:
         return self.levels.start_std
 
+    @property
+    def ends(self) -> tuple[Level, Level]:
+        return self.levels[0], self.levels[-1]
+
+    def part(self, begin: int, end: int) -> "FunctionMethod":
+        return replace(self, levels=self.levels.part(begin, end))
+
     def __call__(self, evaluate: Evaluate, x: Tensor, noise: Noise) -> Tensor:
         return self.function(Denoiser(evaluate, self.spec), x, self.levels, noise, **self.options)
 
@@ -133,21 +150,23 @@ class FunctionMethod:
 def from_k_diffusion(sampler: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """A sampler ``(model, x, sigmas, extra_args, callback, disable, **options) -> x`` in our convention.
 
-    It works on x / alpha and sigma / alpha; its ``model(x, sigma)`` is the x0 estimate, as in ours.
+    It works on x / alpha and sigma / alpha, or on the straight path where a schedule ends without signal (see
+    ``SigmaSpace``); its ``model(x, sigma)`` is the x0 estimate, as in ours.
     """
     accepted = inspect.signature(sampler).parameters
 
     def function(denoise: Denoiser, x: Tensor, levels: Levels, noise: Noise, **options: Any) -> Tensor:
-        sigmas = torch.tensor([level.ratio for level in levels], dtype=x.dtype, device=x.device)
+        space = SigmaSpace.of(levels.schedule)
+        sigmas = torch.tensor([space.sigma(level) for level in levels], dtype=x.dtype, device=x.device)
         visited = dict(zip(sigmas.tolist(), levels))
 
         def model(x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
-            ratio = float(sigma.reshape(-1)[0])
-            level = visited.get(ratio) or levels.schedule.at_ratio(ratio)
-            return denoise(x * level.alpha, level)
+            value = float(sigma.reshape(-1)[0])
+            level = visited.get(value) or space.level(value)
+            return denoise(x * space.scale(level), level)
 
         fixed = {"extra_args": {}, "callback": None, "disable": True, "noise_sampler": lambda *_: noise()}
         given = {name: value for name, value in fixed.items() if name in accepted}
-        return sampler(model, x / levels[0].alpha, sigmas, **given, **options)
+        return sampler(model, x / space.scale(levels[0]), sigmas, **given, **options) * space.scale(levels[-1])
 
     return function
