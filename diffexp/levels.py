@@ -133,6 +133,11 @@ class Levels(Sequence[Level]):
                 target = here.timestep - self.stride
                 yield here, self.schedule.at(target) if target >= 0 else self.schedule.final
 
+    def part(self, begin: int, end: int) -> "Levels":
+        """The levels of the steps ``begin`` up to but without ``end``, as a grid of their own."""
+        points = self.points[begin : end + 1]
+        return replace(self, points=points, start_std=self.start_std if begin == 0 else points[0].sigma)
+
     def on_training_timesteps(self) -> "Levels":
         """The same grid for a discrete chain: uniform grids are rounded to training timesteps, the start is N(0, I).
 

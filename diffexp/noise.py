@@ -32,14 +32,14 @@ class SampleNoise:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self._generators = [torch.Generator().manual_seed(sample_seed(seed, index)) for index in indices]
+        self.generators = [torch.Generator().manual_seed(sample_seed(seed, index)) for index in indices]
         self._shape = (len(indices), *shape)
         self._device, self._dtype = torch.device(device), dtype
 
     def draw(self) -> Tensor:
         """The next draw of every sample, [len(indices), *shape]."""
         noise = torch.empty(self._shape)
-        for row, generator in zip(noise, self._generators):
+        for row, generator in zip(noise, self.generators):
             row.normal_(generator=generator)
         if self._device.type == "cuda":
             return noise.pin_memory().to(self._device, self._dtype, non_blocking=True)

@@ -76,6 +76,8 @@ class VPSchedule:
             alpha_bar = self.alphas_cumprod[low]
             return Level(float(timestep), math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar))
         weight = timestep - low
+        if math.isinf(self.ratios[low + 1]):  # zero terminal SNR: linear in alpha / sigma there
+            return self._from_ratio(float(timestep), self.ratios[low] / (1 - weight))
         return self._from_ratio(float(timestep), (1 - weight) * self.ratios[low] + weight * self.ratios[low + 1])
 
     def at_ratio(self, ratio: float) -> Level:
@@ -89,7 +91,7 @@ class VPSchedule:
             return self._from_ratio(0.0, ratio)
         low = min(bisect_right(table, ratio) - 1, len(table) - 2)
         if math.isinf(table[low + 1]):
-            return self._from_ratio(float(low), ratio)
+            return self._from_ratio(low + 1 - table[low] / ratio, ratio)
         weight = math.log(ratio / table[low]) / math.log(table[low + 1] / table[low])
         return self._from_ratio(low + weight, ratio)
 

@@ -3,10 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from diffexp.models.base import Condition, Model
-from diffexp.plan import Sampler
+from diffexp.levels import Level
+from diffexp.models.base import Condition, Model, Request
+from diffexp.plan import Recipe, Sampler
 from diffexp.plan.execute import Network
 
 
@@ -25,5 +27,18 @@ class Batch:
     sampler: Sampler
     network: Network
     """The guided, conditioned model: ``(u, level) -> raw output``. Whatever goes through it is watched."""
+    network_at_once: Callable[[Tensor, Sequence[Level]], Tensor]
+    """The same at many levels in one call: ``(u [levels, batch, *shape], levels) -> raw output`` in that shape."""
     noise: Callable[[], Tensor]
     """The next standard normal draw of every sample, [len(indices), *shape]; the first is the start noise."""
+    generators: Sequence[torch.Generator]
+    """The streams that ``noise`` draws from, one a sample, on the CPU."""
+    recipe: Recipe
+    """What ``sampler`` was made of, for loops that need one for a part of its steps."""
+    request: Request
+    """What to draw, in the user's words."""
+    guidance: str
+    """Name of the guidance that ``network`` is under, and ``guidance_scale`` its strength."""
+    guidance_scale: float
+    seen: Callable[[Tensor, Tensor, Level], None]
+    """Watches an evaluation ``(u, raw output, level)`` that does not go through ``network``."""

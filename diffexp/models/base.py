@@ -1,7 +1,7 @@
 """What the rest of diffexp knows of a model."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from diffexp.errors import InputError
 from diffexp.levels import Schedule
 from diffexp.predictions import Clip, DynamicThreshold, Target
 
@@ -46,6 +47,12 @@ class Condition:
     """The same for the other side of classifier-free guidance; None where a model has no such side."""
     captions: list[str]
     """One per sample."""
+    draw: Callable[[Sequence[torch.Generator]], "Condition"] | None = None
+    """Where the condition is itself drawn (Kandinsky's prior): how, from the streams of the samples."""
+
+    def drawn(self, generators: Sequence[torch.Generator]) -> "Condition":
+        """The condition with everything in it; ``generators``, one a sample, are advanced where it is random."""
+        return self if self.draw is None else self.draw(generators)
 
 
 class Model(Protocol):
@@ -129,6 +136,28 @@ class Model(Protocol):
 def pixels_to_images(x: Tensor) -> Tensor:
     """Pixels in [-1, 1] -> float32 images in [0, 1] on the CPU."""
     return (x.float() / 2 + 0.5).clamp(0, 1).cpu()
+
+
+def picture_shape(model: Model) -> tuple[int, int, int]:
+    """(channels, height, width) of what ``decode`` returns.
+
+    Raises:
+        InputError: the model's samples are no pictures.
+    """
+    shape = getattr(model, "picture_shape", model.shape)
+    if len(shape) != 3:
+        raise InputError(f"model={model.id} draws points, not pictures")
+    return shape
+
+
+def encode_images(model: Model, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    """Images [B, *picture_shape] in [0, 1] as samples [B, *shape] of the model: the way back from ``decode``.
+
+    Pixels are only rescaled to [-1, 1]; a latent model has an ``encode`` of its own, which may draw from the streams.
+    """
+    if hasattr(model, "encode"):
+        return model.encode(images, generators)  # pyright: ignore[reportAttributeAccessIssue]
+    return images.to(model.device) * 2 - 1
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:

@@ -4,10 +4,13 @@ huggingface_hub alone waits 23 s without a network and then names the wrong culp
 short probe second, and what is missing is said in our own words.
 """
 
+import re
 import socket
 import threading
 import urllib.request
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
@@ -20,13 +23,55 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id
 
 from diffexp.errors import InputError
-from diffexp.models.layout import check_format, check_pipeline, find_layout, list_files
 
 PROBE_SECONDS = 1.5
-_LANDMARKS = ("model_index.json", "config.json", "unet/config.json")
+
+Fetch = Callable[[Sequence[str]], Path]
+"""Brings these files of a repository; the folder they are in."""
 
 
-def find_on_hub(id: str, revision: str | None, allow_pickle: bool) -> Path:
+class Need(Protocol):
+    """What is wanted of a repository."""
+
+    @property
+    def landmarks(self) -> Sequence[str]:
+        """Files, one of which every copy has."""
+        ...
+
+    def complete(self, folder: Path) -> bool:
+        """Whether a folder has everything.
+
+        Raises:
+            InputError: it is something else.
+        """
+        ...
+
+    def choose(self, names: Sequence[str], fetch: Fetch) -> list[str]:
+        """Which of a repository's files are needed; small ones may be fetched to find out.
+
+        Raises:
+            InputError: it is something else, or nothing that can be used.
+        """
+        ...
+
+
+def locate(id: str, revision: str | None, need: Need, key: str = "model.id") -> Path:
+    """The folder of a checkpoint: the one given, that in the cache, or a download; ``key`` is for messages.
+
+    Raises:
+        InputError: no such folder, ``id`` is no hub id, or the checkpoint cannot be had or used.
+    """
+    folder = Path(id).expanduser()
+    if id and folder.is_dir():
+        if revision is not None:
+            raise InputError(f"model.revision={revision}: {id} is a folder and has no revisions; leave it out")
+        return folder
+    if re.match(r"[./~]", id) or id.count("/") > 1:
+        raise InputError(f"{key}={id}: no such folder")
+    return find_on_hub(id, revision, need, key)
+
+
+def find_on_hub(id: str, revision: str | None, need: Need, key: str = "model.id") -> Path:
     """The folder of a checkpoint, after downloading the files it needs if the cache lacks them.
 
     Raises:
@@ -35,35 +80,27 @@ def find_on_hub(id: str, revision: str | None, allow_pickle: bool) -> Path:
     try:
         validate_repo_id(id)
     except HFValidationError:
-        raise InputError(f"model.id={id} is neither a folder nor a hub id such as google/ddpm-church-256") from None
-    cached = _cached(id, revision)
-    if cached is not None and _is_complete(cached, id):
+        raise InputError(f"{key}={id} is neither a folder nor a hub id such as google/ddpm-church-256") from None
+    cached = _cached(id, revision, need.landmarks)
+    if cached is not None and need.complete(cached):
         return cached
     obstacle = _obstacle()
     if obstacle is None:
-        return _download(id, revision, allow_pickle)
+        return _download(id, revision, need, f"{key}={id}")
     state = "is neither a folder nor in the cache" if cached is None else "is only partly in the cache"
     command = f"hf download {id}" + (f" --revision {revision}" if revision else "")
     raise InputError(
-        f"model.id={id} {state} {constants.HF_HUB_CACHE}, and {obstacle}; "
+        f"{key}={id} {state} {constants.HF_HUB_CACHE}, and {obstacle}; "
         f"run '{command}' where there is a network and copy that cache here, or give a folder"
     )
 
 
-def _cached(id: str, revision: str | None) -> Path | None:
-    for landmark in _LANDMARKS:
+def _cached(id: str, revision: str | None, landmarks: Sequence[str]) -> Path | None:
+    for landmark in landmarks:
         path = try_to_load_from_cache(id, landmark, cache_dir=constants.HF_HUB_CACHE, revision=revision)
         if isinstance(path, str):
             return Path(path.removesuffix(landmark))
     return None
-
-
-def _is_complete(folder: Path, id: str) -> bool:
-    check_pipeline(folder, f"model.id={id}")
-    try:
-        return find_layout(list_files(folder), id).scheduler is not None
-    except InputError:
-        return False
 
 
 def _obstacle() -> str | None:
@@ -91,20 +128,14 @@ def _obstacle() -> str | None:
     return None if reached.is_set() else f"{host} cannot be reached"
 
 
-def _download(id: str, revision: str | None, allow_pickle: bool) -> Path:
-    source = f"model.id={id}"
-
-    def fetch(names: list[str]) -> Path:
-        return Path(snapshot_download(id, revision=revision, allow_patterns=names, cache_dir=constants.HF_HUB_CACHE))
+def _download(id: str, revision: str | None, need: Need, source: str) -> Path:
+    def fetch(names: Sequence[str]) -> Path:
+        patterns = list(names)
+        return Path(snapshot_download(id, revision=revision, allow_patterns=patterns, cache_dir=constants.HF_HUB_CACHE))
 
     try:
         siblings = HfApi().model_info(id, revision=revision, timeout=20).siblings or []
-        names = [sibling.rfilename for sibling in siblings]
-        if "model_index.json" in names:
-            check_pipeline(fetch(["model_index.json"]), source)
-        layout = find_layout(names, source)
-        check_format(layout, source, allow_pickle)
-        return fetch([name for name in (*layout.files, "model_index.json") if name in names])
+        return fetch(need.choose([sibling.rfilename for sibling in siblings], fetch))
     except InputError:
         raise
     except GatedRepoError:

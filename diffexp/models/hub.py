@@ -1,11 +1,12 @@
 """Unconditional diffusers checkpoints, from a folder, the local cache or the Hugging Face hub."""
 
-import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from diffexp.errors import InputError
 from diffexp.models.base import Model, Runtime
-from diffexp.models.download import find_on_hub
+from diffexp.models.download import Fetch, locate
 from diffexp.models.labels import ClassLabels
 from diffexp.models.layout import check_format, check_network, check_pipeline, find_layout, list_files, read_json
 from diffexp.registry import model
@@ -28,7 +29,7 @@ def hub(runtime: Runtime, *, id: str, revision: str | None = None, allow_pickle:
         InputError: no such checkpoint, no network to get it, or not one that can be used.
     """
     source = f"model.id={id}"
-    folder = _locate(id, revision, allow_pickle)
+    folder = locate(id, revision, Checkpoint(source, allow_pickle))
     check_pipeline(folder, source)
     layout = find_layout(list_files(folder), source)
     check_format(layout, source, allow_pickle)
@@ -44,12 +45,24 @@ def hub(runtime: Runtime, *, id: str, revision: str | None = None, allow_pickle:
     return load_unet(runtime, folder, layout, training, id=id, labels=lambda n: ClassLabels(id, n) if n else None)
 
 
-def _locate(id: str, revision: str | None, allow_pickle: bool) -> Path:
-    folder = Path(id).expanduser()
-    if id and folder.is_dir():
-        if revision is not None:
-            raise InputError(f"model.revision={revision}: {id} is a folder and has no revisions; leave it out")
-        return folder
-    if re.match(r"[./~]", id) or id.count("/") > 1:
-        raise InputError(f"model.id={id}: no such folder")
-    return find_on_hub(id, revision, allow_pickle)
+@dataclass(frozen=True)
+class Checkpoint:
+    """An unconditional pixel-space checkpoint, as something to look for."""
+
+    source: str
+    allow_pickle: bool
+    landmarks = ("model_index.json", "config.json", "unet/config.json")
+
+    def complete(self, folder: Path) -> bool:
+        check_pipeline(folder, self.source)
+        try:
+            return find_layout(list_files(folder), self.source).scheduler is not None
+        except InputError:
+            return False
+
+    def choose(self, names: Sequence[str], fetch: Fetch) -> list[str]:
+        if "model_index.json" in names:
+            check_pipeline(fetch(["model_index.json"]), self.source)
+        layout = find_layout(names, self.source)
+        check_format(layout, self.source, self.allow_pickle)
+        return [name for name in (*layout.files, "model_index.json") if name in names]

@@ -14,12 +14,11 @@ from torch import Tensor
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from diffexp.errors import InputError
-from diffexp.levels import Schedule
 from diffexp.models.base import Condition, Request, Runtime, fast_dtype, pixels_to_images, sha256_of_file
 from diffexp.models.labels import ClassLabels, unconditional
 from diffexp.models.layout import PICKLED, Layout
+from diffexp.models.trained import Trained
 from diffexp.models.training import Training
-from diffexp.predictions import Clip, DynamicThreshold, Target
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +27,7 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
-class UNetModel:
+class UNetModel(Trained):
     """A pixel-space UNet with its training. Pixels lie in [-1, 1]."""
 
     id: str
@@ -50,30 +49,6 @@ class UNetModel:
         size = self.net.config["sample_size"]
         height, width = (size, size) if isinstance(size, int) else size
         return (self.net.config["in_channels"], height, width)
-
-    @property
-    def schedule(self) -> Schedule:
-        return self.training.schedule
-
-    @property
-    def prediction(self) -> Target:
-        return self.training.prediction
-
-    @property
-    def clip(self) -> Clip | DynamicThreshold | None:
-        return self.training.clip
-
-    @property
-    def scheduler_config(self) -> dict[str, Any]:
-        return self.training.config
-
-    @property
-    def spacing(self) -> str:
-        return self.training.spacing
-
-    @property
-    def steps_offset(self) -> int:
-        return self.training.steps_offset
 
     @property
     def weights_sha256(self) -> str:

@@ -1,0 +1,165 @@
+"""Black box: a diffusers pipeline's own call, with a plan of ours as its scheduler."""
+
+import copy
+import functools
+import inspect
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from diffexp.errors import InputError
+from diffexp.levels import Level
+from diffexp.loops.base import Batch
+from diffexp.loops.images import read_masks, read_pictures
+from diffexp.plan import Plan
+from diffexp.plan.diffusers_class import ClassMethod
+from diffexp.registry import loop
+
+if TYPE_CHECKING:
+    from diffexp.models.text_to_image import TextToImage
+
+Observe = Callable[[Tensor, Tensor, Level], None]
+
+
+@loop(alone=True)
+def pipeline(
+    batch: Batch,
+    *,
+    image: str | None = None,
+    mask: str | None = None,
+    strength: float | None = None,
+    control_image: str | None = None,
+    control_scale: float = 1.0,
+    ip_adapter_image: str | None = None,
+) -> Tensor:
+    """Let the pipeline do everything: encode the prompt, loop, guide, decode. Any text-to-image family, any scheduler.
+
+    The scheduler is compiled to a plan and handed to the pipeline; a diffusers class that is no table is handed over
+    itself. Sample i is drawn from the same stream as in ``loop=denoise``. With ``image`` it is the family's
+    image-to-image pipeline, with ``mask`` too its inpainting pipeline.
+
+    Args:
+        image: start from this picture: a file, or a folder whose pictures the samples take turns with.
+        mask: likewise; white is what is to be drawn anew.
+        strength: how much of ``image`` is to be changed, in (0, 1]; null: the pipeline's own default.
+        control_image: what the ControlNet of ``model.controlnet`` is shown.
+        control_scale: how much it counts.
+        ip_adapter_image: what the IP-Adapter of ``model.ip_adapter`` is shown.
+
+    Raises:
+        InputError: the model is no pipeline, the family has none for the task, or the scheduler cannot run in one.
+    """
+    if not hasattr(batch.model, "task"):
+        raise InputError(f"model={batch.model.id} is no pipeline of diffusers; leave loop=pipeline out")
+    model: TextToImage = batch.model  # pyright: ignore[reportAssignmentType]
+    if mask is not None and image is None:
+        raise InputError("loop.mask needs loop.image, the picture that it belongs to")
+    pipe = model.pipe if image is None else model.task("image-to-image" if mask is None else "inpainting")
+    parameters = inspect.signature(pipe.__call__).parameters
+    asked: dict[str, Any] = {"strength": strength}
+    if image is not None:
+        asked["image"] = read_pictures("loop.image", image, model.picture_shape, batch.indices)
+    if mask is not None:
+        asked["mask_image"] = read_masks(mask, model.picture_shape, batch.indices)
+    if control_image is not None:
+        shown = read_pictures("loop.control_image", control_image, model.picture_shape, batch.indices)
+        asked["control_image" if "control_image" in parameters else "image"] = shown
+        asked["controlnet_conditioning_scale"] = control_scale
+    if ip_adapter_image is not None:
+        asked["ip_adapter_image"] = read_pictures("loop.ip_adapter_image", ip_adapter_image, model.picture_shape, [0])[
+            0
+        ]
+    for name in (name for name, value in asked.items() if value is not None and name not in parameters):
+        raise InputError(f"{type(pipe).__name__} takes no {name}; leave the loop's option out")
+    return _call(batch, model, pipe, {name: value for name, value in asked.items() if value is not None})
+
+
+def _call(batch: Batch, model: "TextToImage", pipe: Any, asked: dict[str, Any]) -> Tensor:
+    parameters = inspect.signature(pipe.__call__).parameters
+    offered = {
+        **model.arguments(batch.request, batch.indices, batch.condition),
+        "num_inference_steps": batch.recipe.steps,
+        "guidance_scale": _guidance_scale(batch),
+        "height": model.height,
+        "width": model.width,
+        "generator": list(batch.generators),
+        "output_type": model.output_type,
+    }
+    given = {name: value for name, value in offered.items() if name in parameters} | asked
+    stock = pipe.scheduler
+    try:
+        pipe.scheduler = _scheduler(batch, stock, _observer(batch, model, pipe))
+        with _SingleNoise() if model.dtype.itemsize < 4 else nullcontext():
+            return model.pictures(pipe(**given)).to(model.device)
+    except ValueError as error:  # how pipelines and schedulers refuse what they are given
+        raise InputError(f"{type(pipe).__name__}: {' '.join(str(error).split())}") from error
+    finally:
+        pipe.scheduler = stock
+
+
+def _guidance_scale(batch: Batch) -> float:
+    if batch.guidance not in ("cfg", "none"):
+        raise InputError(f"loop=pipeline has the pipeline's own guidance; guidance={batch.guidance} needs loop=denoise")
+    return batch.guidance_scale if batch.guidance == "cfg" else 1.0
+
+
+def _scheduler(batch: Batch, stock: Any, observe: Observe) -> Any:
+    from diffexp.plan.adapter import PlanScheduler, compile_recipe
+
+    recipe, sampler = batch.recipe, batch.sampler
+    if isinstance(sampler, Plan):
+
+        def plan(steps: int, **visit: Any) -> Plan:
+            return sampler if steps == recipe.steps and not visit else compile_recipe(recipe, steps, **visit)
+
+        return PlanScheduler(
+            plan,
+            config=dict(stock.config),
+            stock=copy.deepcopy(stock),
+            generators=list(batch.generators),
+            observe=observe,
+        )
+    method = sampler.method
+    if isinstance(method, ClassMethod) and not (method.visit or method.set_options):
+        return _observed(copy.deepcopy(method.scheduler), method, observe)
+    raise InputError(f"{method.name} is no table ({sampler.reason}): a pipeline cannot run it, loop=denoise can")
+
+
+def _observed(scheduler: Any, method: ClassMethod, observe: Observe) -> Any:
+    """The class itself, watched at every step."""
+    step = scheduler.step
+
+    @functools.wraps(step)  # pipelines look at its signature
+    def watched(model_output: Tensor, timestep: Any, sample: Tensor, *rest: Any, **options: Any) -> Any:
+        seen = scheduler.scale_model_input(sample, timestep) if hasattr(scheduler, "scale_model_input") else sample
+        observe(seen, model_output, method.level(float(timestep)))
+        return step(model_output, timestep, sample, *rest, **options, **method.step_options)
+
+    scheduler.step = watched
+    return scheduler
+
+
+def _observer(batch: Batch, model: "TextToImage", pipe: Any) -> Observe:
+    """Hands the latents of every step on as pictures of channels, where the pipeline keeps them packed as tokens."""
+
+    def spread(x: Tensor) -> Tensor:
+        if x.ndim == 3 and hasattr(pipe, "_unpack_latents"):
+            x = pipe._unpack_latents(x, model.height, model.width, pipe.vae_scale_factor)
+        return x.squeeze(2) if x.ndim == 5 else x
+
+    return lambda u, output, level: batch.seen(spread(u), spread(output), level)
+
+
+class _SingleNoise(TorchFunctionMode):
+    """Noise is drawn in float32 and then rounded, so that a seed means the same picture in every precision."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        dtype = kwargs.get("dtype")
+        if func is torch.randn and dtype in (torch.float16, torch.bfloat16):
+            return func(*args, **kwargs | {"dtype": torch.float32}).to(dtype)
+        return func(*args, **kwargs)

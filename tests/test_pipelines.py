@@ -1,0 +1,54 @@
+"""Text-to-image models draw the same from inside, from outside, and as diffusers itself does."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from diffexp.discovery import Catalog
+from tests.pipeline_runs import COMMON, Draw, Tiny, by_diffusers, drawn, psnr, studio
+
+TRAILING = {"timestep_spacing": "trailing"}
+TWINS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ddim": ("DDIMScheduler", {}),
+    "ddpm": ("DDPMScheduler", {}),
+    "euler": ("EulerDiscreteScheduler", {}),
+    "euler_ancestral": ("EulerAncestralDiscreteScheduler", {}),
+    "heun": ("HeunDiscreteScheduler", {}),
+    # Their classes count linspace and leading grids in a way of their own.
+    "dpmpp_2m": ("DPMSolverMultistepScheduler", TRAILING),
+    "unipc": ("UniPCMultistepScheduler", TRAILING),
+    "diffusers/unipc": ("UniPCMultistepScheduler", {}),
+}
+"""Which class draws what, and with which options where its defaults mean something else."""
+UNSCALED = ("ddim", "ddpm")
+"""What Kandinsky's own pipeline can run: it never calls ``scale_model_input``."""
+
+
+@pytest.fixture(scope="module")
+def draw(
+    catalog: Catalog, compose: Callable[..., dict[str, Any]], tiny: Tiny, tmp_path_factory: pytest.TempPathFactory
+) -> Draw:
+    return studio(catalog, compose(*COMMON), tiny, tmp_path_factory.mktemp("runs"))
+
+
+@pytest.mark.parametrize("family", ["sd15", "sd2", "sdxl", "kandinsky22"])
+@pytest.mark.parametrize("scheduler", TWINS)
+def test_inside_outside_and_diffusers_draw_the_same(draw: Draw, tiny: Tiny, family: str, scheduler: str) -> None:
+    name, options = TWINS[scheduler]
+    chosen = {"scheduler": scheduler, "grid": "trailing" if options else "auto"}
+    inside, outside = drawn(draw(family, **chosen)), drawn(draw(family, loop="pipeline", **chosen))
+    assert inside.std() > 0.1  # there is something to see
+    assert psnr(inside, outside) > 60
+    if family != "kandinsky22" or scheduler in UNSCALED:
+        assert psnr(inside, by_diffusers(tiny(family), name, **options)) > 50
+
+
+@pytest.mark.parametrize("family", ["sd3", "flux"])
+def test_flow_models_as_a_whole(draw: Draw, tiny: Tiny, family: str) -> None:
+    theirs = by_diffusers(tiny(family), "FlowMatchEulerDiscreteScheduler")
+    for scheduler in ("euler", "diffusers/flow_match_euler"):
+        assert psnr(drawn(draw(family, scheduler=scheduler, loop="pipeline")), theirs) > 50
+    for scheduler in ("dpmpp_2m", "heun", "unipc"):
+        ours = drawn(draw(family, scheduler=scheduler, loop="pipeline"))
+        assert ours.std() > 0.1 and 10 < psnr(ours, theirs) < 50
