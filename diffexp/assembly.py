@@ -1,21 +1,30 @@
 """From a composed config to built objects."""
 
-import inspect
+import itertools
+import logging
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from diffexp.contracts import held_to_its_word
 from diffexp.discovery import Catalog
+from diffexp.entries import Entry
 from diffexp.errors import InputError
+from diffexp.host import Host
+from diffexp.levels import Schedule
 from diffexp.loops.base import Batch
 from diffexp.metrics.base import Metric
 from diffexp.models.base import Model, Request, Runtime
-from diffexp.plan import Grid, Sampler, build_sampler
+from diffexp.plan import Grid, Plan, Recipe, Sampler
 from diffexp.plan.diffusers_class import find_class
+from diffexp.prompts import read_texts
 from diffexp.tracking.base import Guarded
 from diffexp.watch import Predict
+
+log = logging.getLogger(__name__)
 
 DIFFUSERS = "diffusers"
 """The scheduler option that takes any diffusers class as ``_target_``."""
@@ -33,55 +42,102 @@ class Parts:
     metrics: Mapping[str, Metric]
     tracker: Guarded
     request: Request
+    recipe: Recipe
+    """What ``sampler`` is made of."""
+    guidance: str
+    """Name of the guidance."""
+    guidance_scale: float
+    host: Host = field(default_factory=Host)
 
 
-def assemble(config: Mapping[str, Any], catalog: Catalog) -> Parts:
-    """Build what the config names.
+def assemble(config: Mapping[str, Any], catalog: Catalog, host: Host | None = None) -> Parts:
+    """Build what the config names; ``host`` says where the run takes place.
 
     Raises:
         InputError: anything that is unknown, of the wrong kind, or that does not go together.
     """
+    host = host or Host()
     runtime = Runtime(read_device(config["device"]), read_dtype(config["dtype"]), bool(config["compile"]))
-    model = catalog.build("model", config["model"])(runtime)
-    scale = config["guidance_scale"]
-    guidance = catalog.build("guidance", config["guidance"])
-    request = Request(config["prompt"], config["negative_prompt"], config["label"])
+    model = host.model(lambda: _build(catalog, "model", config["model"])(runtime))
+    scale = model.guidance_scale if config["guidance_scale"] is None else float(config["guidance_scale"])
+    guidance = _build(catalog, "guidance", config["guidance"])
+    request = Request(
+        read_texts("prompt", config["prompt"]),
+        read_texts("negative_prompt", config["negative_prompt"]),
+        config["label"],
+    )
     model.conditions(request, range(1))  # an impossible prompt or label is refused before anything is computed
+    recipe = _recipe(config, catalog, model)
     return Parts(
         model=model,
-        sampler=_sampler(config, catalog, model),
-        predict=guidance(model.predict, model.guidance_scale if scale is None else float(scale)),
-        loop=catalog.build("loop", config["loop"]),
-        metrics={name: catalog.build("metric", node) for name, node in (config["metric"] or {}).items() if node},
-        tracker=Guarded(catalog.build("tracker", config["tracker"])),
+        sampler=_sampler(recipe),
+        predict=guidance(model.predict, scale),
+        loop=_build(catalog, "loop", config["loop"]),
+        metrics={name: _build(catalog, "metric", node) for name, node in (config["metric"] or {}).items() if node},
+        tracker=Guarded(_build(catalog, "tracker", config["tracker"])),
         request=request,
+        recipe=recipe,
+        guidance=str(config["guidance"]["name"]),
+        guidance_scale=scale,
+        host=host,
     )
 
 
-def _sampler(config: Mapping[str, Any], catalog: Catalog, model: Model) -> Sampler:
+def _build(catalog: Catalog, kind: str, node: Mapping[str, Any]) -> Any:
+    """As ``Catalog.build``; a plugin is held to what its kind promises."""
+    return held_to_its_word(catalog.find(kind, str(node.get("name"))), catalog.build(kind, node))
+
+
+def _recipe(config: Mapping[str, Any], catalog: Catalog, model: Model) -> Recipe:
     grid = read_grid(config["grid"], catalog)
     node = config["scheduler"]
     if node["name"] == DIFFUSERS:
         scheduler: Any = find_class(node["_target_"])
         options = {key: value for key, value in node.items() if key not in ("name", "_target_")}
     else:
-        bound = catalog.build("scheduler", node)
+        bound = _build(catalog, "scheduler", node)
         scheduler, options = bound.func, bound.keywords
-        if isinstance(scheduler, type):
-            options = _changed(scheduler, options)
-    return build_sampler(scheduler, steps=grid.steps(config["steps"]), spec=model, grid=grid, options=options)
+        entry = catalog.find("scheduler", node["name"])
+        if entry and isinstance(scheduler, type):
+            options = _changed(entry, options)
+    return Recipe(scheduler, grid.steps(config["steps"]), model, grid, options)
 
 
-def _changed(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options other than the class's defaults: a default must not override what the checkpoint's config says."""
-    defaults = {name: parameter.default for name, parameter in inspect.signature(cls).parameters.items()}
+def _sampler(recipe: Recipe) -> Sampler:
+    sampler = recipe.sampler()
+    if isinstance(sampler, Plan):
+        _refuse_what_is_no_number(sampler)
+        if isinstance(recipe.scheduler, type) and not recipe.grid.explicit:
+            _warn_of_foreign_timesteps(sampler, recipe.spec.schedule)
+    return sampler
+
+
+def _changed(entry: Entry, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options other than the defaults: a class's default must not override what the checkpoint's config says."""
+    defaults = {option.name: option.default for option in entry.options}
     return {name: value for name, value in options.items() if name not in defaults or value != defaults[name]}
+
+
+def _refuse_what_is_no_number(plan: Plan) -> None:
+    for step, row in enumerate(plan.rows):
+        if not all(map(math.isfinite, (*row.x, *row.m, *row.z, *itertools.chain(*row.d)))):
+            raise InputError(f"{plan.name} gives NaN at step {step} with these options, steps and grid; change one")
+
+
+def _warn_of_foreign_timesteps(plan: Plan, schedule: Schedule) -> None:
+    """Some classes of diffusers count time for one network only (IPNDM from 0 to 1, CM in 250 log sigma)."""
+    told = [row.level.timestep for row in plan.rows]
+    low, high = schedule.timestep_range
+    slack = 1e-3 * (high - low)
+    if not low - slack <= min(told) <= max(told) <= high + slack or (high > 1 and len(told) > 1 and max(told) <= 1):
+        shown = f"{min(told):g}..{max(told):g}"
+        log.warning("%s tells the network timesteps %s; it was trained on %g..%g", plan.name, shown, low, high)
 
 
 def read_grid(node: Mapping[str, Any], catalog: Catalog) -> Grid:
     """The grid of a config node; ``timesteps`` or ``sigmas`` in it win over its name."""
     name = node["name"]
-    make = None if name == "auto" else catalog.build("grid", node)
+    make = None if name == "auto" else _build(catalog, "grid", node)
     return Grid(name, make, node.get("timesteps"), node.get("sigmas"))
 
 

@@ -1,7 +1,6 @@
 """Drawing all samples of a run, batch by batch, each batch on disk before the next begins."""
 
 import logging
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,12 +10,14 @@ from torch import Tensor
 
 from diffexp.assembly import Parts
 from diffexp.loops.base import Batch
+from diffexp.memory import out_of_memory
 from diffexp.meters import Meters
 from diffexp.noise import SampleNoise
-from diffexp.outputs import RunFolder
+from diffexp.outputs import RunFolder, read_image
 from diffexp.pictures import Snapshot
 from diffexp.plan import Plan
-from diffexp.watch import Watch
+from diffexp.previews import as_pictures
+from diffexp.watch import SHOWN_IMAGES, Watch
 
 log = logging.getLogger(__name__)
 
@@ -63,44 +64,74 @@ class Drawing:
         return self.model.sample_truth(len(self.indices), torch.Generator().manual_seed(0)).cpu()
 
 
-def draw_samples(
-    parts: Parts, config: Mapping[str, Any], output: RunFolder, done: Mapping[int, Tensor], meters: Meters
-) -> Drawing:
-    """Draw samples 0..num_samples-1 but those that are ``done`` (index to image); Ctrl-C keeps the finished batches.
+def draw_samples(parts: Parts, config: Mapping[str, Any], output: RunFolder, meters: Meters) -> Drawing:
+    """Draw samples 0..num_samples-1 but those that the folder has already; Ctrl-C keeps the finished batches.
 
     A batch goes to its files and to the meters as soon as it is there; the run's memory does not grow with its length.
     """
     model, size = parts.model, int(config["batch_size"])
-    drawing = Drawing(model=model)
-    if model.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(model.device)  # runs of a sweep share a process
-    todo = [index for index in range(int(config["num_samples"])) if index not in done]
-    if done:
-        _add_earlier(drawing, parts, done, meters)
+    drawing = drawn_before(parts, config, output, meters)
+    todo = sorted(set(range(int(config["num_samples"]))).difference(drawing.indices))
     # A direct method's evaluations are only known once it has run; its steps are a first guess.
     nfe = parts.sampler.nfe if isinstance(parts.sampler, Plan) else parts.sampler.method.nfe
-    watch = Watch(model, nfe, -(-len(todo) // size), config["snapshot_every"])
+    watch = Watch(model, nfe, -(-len(todo) // size), config["snapshot_every"], parts.host)
+    watch.model_seconds = drawing.model_seconds
+    first: Tensor | None = None
     try:
         for indices, samples, captions in _in_batches(todo, size, parts, int(config["seed"]), watch, drawing):
-            images = model.decode(samples).float().cpu()
-            if images.ndim == 4:
-                output.save_images(indices, images)
+            with parts.host.busy():
+                images = model.decode(samples).float().cpu()
+            first = images[:SHOWN_IMAGES] if first is None else first
+            output.save_samples(indices, images)
+            output.update(
+                nfe=watch.nfe,
+                drawn=drawing.drawn,
+                sampling_seconds=drawing.seconds,
+                model_seconds=watch.model_seconds,
+            )
             drawing.add(indices, captions, images)
-            meters.update(samples.float().cpu(), images)
+            with parts.host.busy():
+                meters.update(indices, samples.float().cpu(), images)
+            parts.host.finished(len(indices))
     except KeyboardInterrupt:
         log.warning("interrupted after %d of %d samples", len(drawing.indices), config["num_samples"])
         drawing.interrupted = True
     finally:
         watch.close()
-        if drawing.pictures and drawing.pictures[0].ndim == 2:
-            output.save_points(drawing.shown())
-    drawing.nfe = watch.nfe
+        output.join_points()
+    drawing.nfe = watch.nfe if todo else drawing.nfe or watch.nfe
     drawing.model_seconds = watch.model_seconds
     drawing.steps = watch.steps
-    drawing.snapshots = [
-        Snapshot(s.step, watch.nfe, s.level, s.x.float().cpu(), s.x0.float().cpu()) for s in watch.snapshots
-    ]
+    snapshots = [Snapshot(s.step, watch.nfe, s.level, s.x.float().cpu(), s.x0.float().cpu()) for s in watch.snapshots]
+    drawing.snapshots = as_pictures(snapshots, first)
     return drawing
+
+
+def drawn_before(parts: Parts, config: Mapping[str, Any], output: RunFolder, meters: Meters) -> Drawing:
+    """What is in the folder already, taken in batch by batch."""
+    record, size = output.record, int(config["batch_size"])
+    drawing = Drawing(
+        nfe=record.get("nfe") or 0,
+        drawn=record.get("drawn", 0),
+        seconds=record.get("sampling_seconds", 0.0),
+        model_seconds=record.get("model_seconds", 0.0),
+        model=parts.model,
+    )
+    paths = output.finished_images()
+    for start in range(0, len(paths), size):
+        indices = list(paths)[start : start + size]
+        images = torch.stack([read_image(paths[index]) for index in indices])
+        drawing.add(indices, _captions(parts, indices), images)
+        meters.update(indices, images * 2 - 1, images)
+    indices, points = output.finished_points()
+    if indices:
+        drawing.add(indices, _captions(parts, indices), points)
+        meters.update(indices, points, points)
+    return drawing
+
+
+def _captions(parts: Parts, indices: Sequence[int]) -> list[str]:
+    return parts.model.describe(parts.model.conditions(parts.request, indices))
 
 
 def _in_batches(
@@ -110,17 +141,17 @@ def _in_batches(
     start = 0
     while start < len(todo):
         indices = todo[start : start + size]
-        began = time.perf_counter()
+        began = parts.host.clock()
         try:
             samples, captions = _draw(parts, indices, seed, watch)
         except RuntimeError as error:
-            if len(indices) == 1 or not _out_of_memory(error):
+            if len(indices) == 1 or not out_of_memory(error):
                 raise
             size = len(indices) // 2
             watch.expect(-(-(len(todo) - start) // size))
             log.warning("a batch of %d does not fit into memory, going on with %d", len(indices), size)
             continue
-        drawing.seconds += time.perf_counter() - began
+        drawing.seconds += parts.host.clock() - began
         drawing.drawn += len(indices)
         start += len(indices)
         yield indices, samples, captions
@@ -130,26 +161,28 @@ def _draw(parts: Parts, indices: Sequence[int], seed: int, watch: Watch) -> tupl
     model = parts.model
     # The state between evaluations stays in at least float32, whatever the network computes in.
     dtype = torch.promote_types(model.dtype, torch.float32)
-    condition = model.conditions(parts.request, indices)
     noise = SampleNoise(seed, indices, model.shape, model.device, dtype)
+    with parts.host.busy():
+        condition = model.conditions(parts.request, indices).drawn(noise.generators)
     network = watch.network(parts.predict, condition)
-    batch = Batch(indices, model, condition, parts.sampler, network, noise.draw)
+    at_once = watch.network_at_once(parts.predict, condition)
+    batch = Batch(
+        indices=indices,
+        model=model,
+        condition=condition,
+        sampler=parts.sampler,
+        network=network,
+        network_at_once=at_once,
+        noise=noise.draw,
+        generators=noise.generators,
+        recipe=parts.recipe,
+        request=parts.request,
+        guidance=parts.guidance,
+        guidance_scale=parts.guidance_scale,
+        seen=watch.seen,
+    )
     with torch.inference_mode():
         samples = parts.loop(batch)
         watch.finish_batch(samples)
-        if model.device.type == "cuda":
-            torch.cuda.synchronize(model.device)  # once a batch, so that its time is its own
+        parts.host.settle(model.device)  # once a batch, so that its time is its own
     return samples, model.describe(condition)
-
-
-def _add_earlier(drawing: Drawing, parts: Parts, done: Mapping[int, Tensor], meters: Meters) -> None:
-    indices = sorted(done)
-    images = torch.stack([done[index] for index in indices])
-    captions = parts.model.describe(parts.model.conditions(parts.request, indices))
-    drawing.add(indices, captions, images)
-    meters.update(images * 2 - 1, images)
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    told = str(error).lower()  # only CUDA has a type of its own for it
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in told or "can't allocate memory" in told

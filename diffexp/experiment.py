@@ -1,7 +1,6 @@
 """One run, from a composed config to files, metrics and a tracked record."""
 
 import logging
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,14 +8,16 @@ from typing import Any
 
 from diffexp.assembly import Parts, assemble
 from diffexp.discovery import Catalog
-from diffexp.drawing import Drawing, draw_samples
+from diffexp.drawing import Drawing, draw_samples, drawn_before
 from diffexp.errors import InputError
+from diffexp.host import Host
 from diffexp.measure import facts_of
 from diffexp.meters import Meters
 from diffexp.noise import sample_seed
 from diffexp.outputs import RunFolder, overview
 from diffexp.plan import Plan
-from diffexp.resume import check_resume, earlier_samples
+from diffexp.reference import Reference
+from diffexp.resume import check_resume, check_same_samples, named_run, read_earlier
 from diffexp.tracking.base import RunInfo, SampleRow
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,8 @@ class SweepInfo:
 
     folder: Path
     job: int
+    resumed: bool = False
+    """Whether what an earlier attempt at the sweep left is to be finished."""
 
 
 @dataclass(frozen=True)
@@ -40,47 +43,66 @@ class RunResult:
 
 
 def run_experiment(
-    config: Mapping[str, Any], folder: Path, catalog: Catalog, sweep: SweepInfo | None = None
+    config: Mapping[str, Any],
+    folder: Path,
+    catalog: Catalog,
+    sweep: SweepInfo | None = None,
+    host: Host | None = None,
 ) -> RunResult:
     """Run one experiment; everything it computed is on disk however it ends.
+
+    Args:
+        host: where it takes place; by default it has the process to itself.
 
     Raises:
         InputError: the config asks for something impossible.
         KeyboardInterrupt: after what was finished has been written.
     """
-    output, began = RunFolder(folder), time.perf_counter()
+    host = host or Host()
+    output, began = RunFolder(folder), host.clock()
     check_resume(config, folder)
-    output.begin(config)
+    earlier = read_earlier(folder) if sweep and sweep.resumed else None
+    if earlier:
+        check_same_samples(earlier, {"config": config})
+        output.go_on(earlier.record, config)
+    else:
+        output.begin(config)
     log.info("%s", _announcement(config))
     tracker = None
     try:
-        parts = assemble(config, catalog)
+        with host.busy():
+            parts = assemble(config, catalog, host)
         plan = parts.sampler if isinstance(parts.sampler, Plan) else None
-        output.update(
-            device=str(parts.model.device),
-            dtype=str(parts.model.dtype).removeprefix("torch."),
-            model_id=parts.model.id,
-            weights_sha256=parts.model.weights_sha256,
-            plan_sha256=plan.sha256 if plan else None,
-        )
-        done = earlier_samples(output)
+        facts = {
+            "device": str(parts.model.device),
+            "dtype": str(parts.model.dtype).removeprefix("torch."),
+            "model_id": parts.model.id,
+            "weights_sha256": parts.model.weights_sha256,
+            "plan_sha256": plan.sha256 if plan else None,
+        }
+        named = named_run(config)
+        for known in (earlier, named):
+            if known:
+                check_same_samples(known, output.record | facts)
+        output.update(**facts)
+        if named:
+            taken = output.copy_samples(RunFolder(named.folder))
+            log.info("%d of %d samples taken over from %s", taken, config["num_samples"], named.folder)
         if plan:
             output.save_plan(plan)
         tracker = parts.tracker
         tracker.start(_run_info(config, folder, sweep))
         output.update(wandb_id=tracker.run_id)
-        meters = Meters(parts.metrics, parts.model)
-        drawing = draw_samples(parts, config, output, done, meters)
-        metrics = meters.compute(facts_of(parts, drawing)) if drawing.indices else {}
-        output.save_metrics(metrics)
-        _show(parts, config, output, drawing)
+        twin = host.twin(output.record)
+        drawing, metrics = _copy(twin, parts, config, output) if twin else _draw(parts, config, output)
+        _track(parts, config, output, drawing)
         status = "interrupted" if drawing.interrupted else "done"
-        output.update(status=status, nfe=drawing.nfe, seconds=time.perf_counter() - began)
+        output.update(status=status, nfe=drawing.nfe, seconds=host.clock() - began)
         tracker.finish(metrics, status)
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt)
         status, told = ("interrupted", None) if interrupted else ("failed", _one_line(error))
-        output.update(status=status, error=told, seconds=time.perf_counter() - began)
+        output.update(status=status, error=told, seconds=host.clock() - began)
         if tracker:
             tracker.finish({}, status)
         raise
@@ -90,15 +112,40 @@ def run_experiment(
     return RunResult(folder, status, metrics=metrics)
 
 
-def _show(parts: Parts, config: Mapping[str, Any], output: RunFolder, drawing: Drawing) -> None:
-    """The run's pictures, as files and for the tracker."""
-    tracker, model = parts.tracker, parts.model
+def _draw(parts: Parts, config: Mapping[str, Any], output: RunFolder) -> tuple[Drawing, dict[str, float]]:
+    """Draw all samples and measure them: the run's files, and its metrics."""
+    meters = Meters(parts.metrics, parts.model, Reference(parts, config))
+    with parts.host.drawing(parts.model.device):
+        drawing = draw_samples(parts, config, output, meters)
+    with parts.host.busy():
+        metrics = meters.compute(facts_of(parts, drawing)) if drawing.indices else {}
+        output.save_metrics(metrics)
+        meters.write(output.folder)
+        _save_pictures(parts, config, output, drawing)
+    return drawing, metrics
+
+
+def _copy(twin: Path, parts: Parts, config: Mapping[str, Any], output: RunFolder) -> tuple[Drawing, dict[str, float]]:
+    """The same from the folder of a run that did just that."""
+    log.info("the same samples as those of %s, taken over from there", twin.name)
+    metrics = output.copy_results(RunFolder(twin))
+    return drawn_before(parts, config, output, Meters({}, parts.model)), metrics
+
+
+def _save_pictures(parts: Parts, config: Mapping[str, Any], output: RunFolder, drawing: Drawing) -> None:
     if not drawing.indices:
         return
-    title = f"{model.id} · {_scheduler_name(config)} · {drawing.nfe} evaluations"
+    title = f"{parts.model.id} · {_scheduler_name(config)} · {drawing.nfe} evaluations"
     output.save_grid(overview(drawing.shown(), drawing.captions, drawing.truth(), title))
     if drawing.snapshots:
         output.save_trajectory(drawing.snapshots, title, drawing.captions)
+
+
+def _track(parts: Parts, config: Mapping[str, Any], output: RunFolder, drawing: Drawing) -> None:
+    """What was drawn, for the tracker."""
+    tracker = parts.tracker
+    if not drawing.indices:
+        return
     for step, values in drawing.steps:
         tracker.log_step(step, values)
     pictures = {"grid": "grid.png", "trajectory": "trajectory.png", "animation": "trajectory.gif"}
@@ -134,8 +181,13 @@ def _announcement(config: Mapping[str, Any]) -> str:
 
 
 def _summary(folder: Path, metrics: Mapping[str, float]) -> str:
-    shown = "  ".join(f"{name}={value:.4g}" for name, value in metrics.items())
-    return f"{folder}\n{shown}"
+    shown = []
+    for name, value in metrics.items():
+        low, high = metrics.get(f"{name}/low"), metrics.get(f"{name}/high")
+        interval = "" if low is None or high is None else f" ({low:.3g}..{high:.3g})"
+        if not name.endswith(("/low", "/high")):
+            shown.append(f"{name}={value:.4g}{interval}")
+    return f"{folder}\n{'  '.join(shown)}"
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,48 +1,39 @@
 """Runs a checked command: one run, or the cells of a sweep, in this process or wherever Hydra's launcher puts them."""
 
-import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.hydra import Hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import env_override
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from diffexp.config import CONFIG_NAME, hydra_session
-from diffexp.discovery import Catalog, discover
+from diffexp.config import CONFIG_NAME, PluginConfigs, hydra_session
+from diffexp.discovery import TARGET, Catalog, discover
 from diffexp.errors import InputError
-from diffexp.files import write_json
-from diffexp.preflight import Checked, Preflight
+from diffexp.preflight import BASIC_SWEEPER, Checked, Preflight
+from diffexp.report import report_sweep
+from diffexp.resume import is_done
 from diffexp.sources import VARIABLE
+from diffexp.sweep.failures import FAILED_HERE, Failure, forget_failure, read_failures, record_failure
+from diffexp.sweep.jobs import Job, compose_job, save_hydra_files, task_config
+from diffexp.sweep.logs import FULL
+from diffexp.sweep.objective import objective_value
+from diffexp.sweep.record import Resumed, SweepRecord, held, read_sweep
 from diffexp.sweep.results import write_results
 
 if TYPE_CHECKING:
-    from diffexp.experiment import RunResult
-
-FAILURE = ".hydra/failure.json"
-TRACEBACKS = logging.getLogger("errors")
-"""Not below "diffexp", whose messages go to the terminal: a traceback belongs in diffexp.log."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """How a cell failed, in a form that crosses processes as a file."""
-
-    folder: str
-    message: str
-    input_error: bool
-
-
-FAILED_HERE: list[Failure] = []
-"""Those of this process; where a cell's folder cannot even take a file, this is what is left."""
+    from diffexp.experiment import RunResult, SweepInfo
+    from diffexp.host import Host
+    from diffexp.sweep.runner import Runner
 
 
 def run(overrides: list[str]) -> "RunResult":
@@ -61,70 +52,124 @@ def run(overrides: list[str]) -> "RunResult":
         HydraConfig.instance().set_config(checked.config)
         folder = Path(checked.config.hydra.run.dir).absolute()
         claim(folder)
-        _save_hydra_files(checked.config, folder)
+        save_hydra_files(checked.config, folder)
         from diffexp.experiment import run_experiment
 
         with _log_file(folder / "diffexp.log"):
             return run_experiment(task_config(checked.config), folder, catalog)
 
 
-def launch(hydra: Hydra, checked: Checked, overrides: list[str], catalog: Catalog) -> tuple[Path, list[Failure]]:
+def launch(
+    hydra: Hydra, checked: Checked, overrides: list[str], catalog: Catalog, resumed: Resumed | None = None
+) -> tuple[Path, list[Failure]]:
     """Let Hydra run a checked command line; of a sweep, the table of its results is written too.
+
+    Args:
+        resumed: the sweep to go on with; the other arguments are its own.
 
     Returns:
         The run's or the sweep's folder, and what failed.
 
     Raises:
-        InputError: the output folder cannot be written.
+        InputError: the output folder cannot be written, or belongs to a sweep of other cells.
         KeyboardInterrupt: with the folder, after the table of results has been written.
     """
     FAILED_HERE.clear()
     _catalog.cache_clear()
     # Workers find the same plugins, wherever they are started.
     with env_override({VARIABLE: os.pathsep.join(map(str, catalog.plugin_paths))}):
-        return _launch(hydra, checked, overrides)
+        HydraConfig.instance().set_config(checked.config)
+        if checked.multirun:
+            return _launch_sweep(hydra, checked, overrides, resumed)
+        return _launch_run(hydra, checked, overrides)
 
 
-def _launch(hydra: Hydra, checked: Checked, overrides: list[str]) -> tuple[Path, list[Failure]]:
-    HydraConfig.instance().set_config(checked.config)
-    if not checked.multirun:
-        folder = Path(checked.config.hydra.run.dir).absolute()
-        claim(folder)
-        try:
-            hydra.run(CONFIG_NAME, job, [*overrides, _override("hydra.run.dir", folder)])
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(str(folder)) from None
-        return folder, list(FAILED_HERE)
-    folder = Path(checked.config.hydra.sweep.dir).absolute()
-    if not any(text.startswith("hydra.sweep.dir=") for text in overrides):
-        folder = _unused(folder)
+def _launch_run(hydra: Hydra, checked: Checked, overrides: list[str]) -> tuple[Path, list[Failure]]:
+    folder = Path(checked.config.hydra.run.dir).absolute()
     claim(folder)
     try:
-        hydra.multirun(CONFIG_NAME, job, [*overrides, "hydra.mode=MULTIRUN", _override("hydra.sweep.dir", folder)])
+        hydra.run(CONFIG_NAME, job, [*overrides, _override("hydra.run.dir", folder)])
     except KeyboardInterrupt:
         raise KeyboardInterrupt(str(folder)) from None
-    finally:
-        write_results(folder)
-    return folder, _read_failures(folder)
+    return folder, list(FAILED_HERE)
 
 
-def job(config: DictConfig) -> None:
-    """What Hydra calls for each run; also in worker processes, so it finds everything anew."""
+def _launch_sweep(
+    hydra: Hydra, checked: Checked, overrides: list[str], resumed: Resumed | None
+) -> tuple[Path, list[Failure]]:
+    folder = resumed.folder if resumed else _sweep_folder(checked, overrides)
+    claim(folder)
+    words = [*overrides, "hydra.mode=MULTIRUN", _override("hydra.sweep.dir", folder)]
+    cells = cell_overrides(hydra, checked, overrides)
+    with held(folder):
+        if resumed:
+            master = hydra.compose_config(CONFIG_NAME, words, RunMode.MULTIRUN)
+            resumed.check_cells(cells, lambda number, cell: compose_job(hydra.config_loader, master, number, cell))
+        config_dir = str(PluginConfigs.first) if PluginConfigs.first else None
+        record = resumed.record if resumed else SweepRecord(overrides, cells, config_dir)
+        record.write(folder)
+        try:
+            hydra.multirun(CONFIG_NAME, job, words)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(str(folder)) from None
+        finally:
+            write_results(folder)
+            report_sweep(folder, _catalog())
+    return folder, read_failures(folder)
+
+
+def cell_overrides(hydra: Hydra, checked: Checked, overrides: Sequence[str]) -> list[list[str]] | None:
+    """The overrides of each cell, as Hydra's own sweeper makes them; None where another one decides as it goes."""
+    sweeper = checked.config.hydra.sweeper
+    if sweeper.get(TARGET) != BASIC_SWEEPER:
+        return None
+    words = [*(f"{key}={value}" for key, value in (sweeper.params or {}).items()), *overrides]
+    parsed = OverridesParser.create(config_loader=hydra.config_loader).parse_overrides(words)
+    return BasicSweeper.split_arguments([one for one in parsed if not one.is_hydra_override()], None)[0]
+
+
+def job(config: DictConfig) -> float | None:
+    """What Hydra calls for each run; also in worker processes, so it finds everything anew.
+
+    Returns:
+        The value of the config's ``objective``, for a sweeper that searches.
+    """
     settings = HydraConfig.get()
-    folder = Path(settings.runtime.output_dir)
-    (folder / FAILURE).unlink(missing_ok=True)
-    from diffexp.experiment import SweepInfo, run_experiment
-
+    folder, task = Path(settings.runtime.output_dir), task_config(config)
     sweep = None
     if settings.mode == RunMode.MULTIRUN:
-        sweep = SweepInfo(Path(settings.sweep.dir).absolute(), int(settings.job.num))
-    try:
-        run_experiment(task_config(config), folder, _catalog(), sweep)
-    except Exception as error:  # the other cells of a sweep go on
-        TRACEBACKS.error("the run failed", exc_info=error)
-        known = isinstance(error, InputError)
-        text = " ".join(str(error).split()) if known else f"{type(error).__name__}: {' '.join(str(error).split())}"
-        _record(Failure(str(folder), text, known))
+        sweep = sweep_info(Path(settings.sweep.dir).absolute(), int(settings.job.num))
+    if not (sweep and sweep.resumed and is_done(folder)):
+        forget_failure(folder)
+        try:
+            from diffexp.experiment import run_experiment
+
+            run_experiment(task, folder, _catalog(), sweep)
+        except Exception as error:  # the other cells of a sweep go on
+            record_failure(folder, error)
+    return objective_value(task, folder)
+
+
+def make_runner(sweep: Path, batch: int | None) -> "Runner":
+    """Runs cells of a sweep together in this process; ``batch`` samples in one call of a model, None: to be found."""
+    from diffexp.experiment import run_experiment
+    from diffexp.sweep.runner import Runner
+
+    catalog = _catalog()
+
+    def run(job: Job, host: "Host") -> None:
+        save_hydra_files(job.composed, job.folder)
+        run_experiment(job.config, job.folder, catalog, sweep_info(sweep, job.number), host)
+
+    return Runner(run, catalog, batch, sweep_info(sweep, 0).resumed)
+
+
+def sweep_info(sweep: Path, number: int) -> "SweepInfo":
+    """What a cell knows of its sweep."""
+    from diffexp.experiment import SweepInfo
+
+    record = read_sweep(sweep)
+    return SweepInfo(sweep, number, resumed=record is not None and record.attempts > 1)
 
 
 def claim(folder: Path) -> None:
@@ -148,29 +193,12 @@ def _catalog() -> Catalog:
     return discover()
 
 
-def _record(failure: Failure) -> None:
-    FAILED_HERE.append(failure)
-    try:
-        write_json(Path(failure.folder) / FAILURE, asdict(failure))
-        run_file = Path(failure.folder) / "run.json"
-        if not run_file.exists():  # it failed before the experiment began
-            write_json(run_file, {"status": "failed", "error": failure.message})
-    except OSError as error:
-        TRACEBACKS.error("the failure could not be recorded", exc_info=error)
-
-
-def _read_failures(sweep: Path) -> list[Failure]:
-    found = {failure.folder: failure for failure in FAILED_HERE}
-    for file in sweep.glob(f"*/{FAILURE}"):
-        failure = Failure(**json.loads(file.read_text(encoding="utf-8")))
-        found[failure.folder] = failure
-    return [found[folder] for folder in sorted(found)]
-
-
-def _unused(folder: Path) -> Path:
-    """Two sweeps may start in the same second; the later one takes another name."""
-    number, candidate = 1, folder
-    while candidate.exists():
+def _sweep_folder(checked: Checked, overrides: Sequence[str]) -> Path:
+    """Two sweeps may start in the same second; the later one takes another name, unless it was given one."""
+    given = any(text.startswith("hydra.sweep.dir=") for text in overrides)
+    folder = candidate = Path(checked.config.hydra.sweep.dir).absolute()
+    number = 1
+    while candidate.exists() and not given:
         number += 1
         candidate = folder.with_name(f"{folder.name}-{number}")
     return candidate
@@ -181,25 +209,10 @@ def _override(key: str, folder: Path) -> str:
     return f"{key}='{text}'"
 
 
-def task_config(config: DictConfig) -> dict[str, Any]:
-    content = {key: value for key, value in config.items_ex(resolve=False) if key != "hydra"}
-    resolved = OmegaConf.to_container(OmegaConf.create(content), resolve=True)
-    assert isinstance(resolved, dict)
-    return {str(key): value for key, value in resolved.items()}
-
-
-def _save_hydra_files(config: DictConfig, folder: Path) -> None:
-    """The ``.hydra`` folder that Hydra writes for a run on the command line."""
-    (folder / ".hydra").mkdir(exist_ok=True)
-    OmegaConf.save(OmegaConf.create(task_config(config)), folder / ".hydra" / "config.yaml")
-    OmegaConf.save(OmegaConf.create({"hydra": config.hydra}), folder / ".hydra" / "hydra.yaml")
-    OmegaConf.save(config.hydra.overrides.task, folder / ".hydra" / "overrides.yaml")
-
-
 @contextmanager
 def _log_file(file: Path) -> Iterator[None]:
     handler = logging.FileHandler(file)
-    handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"))
+    handler.setFormatter(logging.Formatter(FULL))
     logger = logging.getLogger("diffexp")
     level = logger.level
     logger.addHandler(handler)

@@ -27,6 +27,7 @@ def facts_of(parts: Parts, drawing: Drawing) -> RunFacts:
         peak_memory_mb=peak_memory_mb(parts.model.device),
         plan=parts.sampler if isinstance(parts.sampler, Plan) else None,
         model=parts.model,
+        captions=tuple(drawing.captions),
     )
 
 

@@ -5,10 +5,12 @@ import io
 import math
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,18 @@ from PIL import Image
 from torch import Tensor
 
 from diffexp.errors import InputError
-from diffexp.files import replace_whole, write_json, write_text
+from diffexp.files import read_json, replace_whole, write_json, write_text
+from diffexp.metrics.evidence import PER_SAMPLE, RESAMPLES
 from diffexp.pictures import Snapshot, film_gif, film_strip, image_grid, scatter, to_image
 from diffexp.plan import Plan
 
+RESULTS = ("metrics.json", PER_SAMPLE, RESAMPLES, "plan.csv", "grid.png", "trajectory.png", "trajectory.gif")
+"""What a run writes at its end; of an earlier run in the same folder it must not be taken for this one's."""
+SAMPLES = ("samples/*.png", "samples/points*.csv")
+OF_THE_SAMPLES = ("nfe", "weights_sha256", "plan_sha256", "drawn", "sampling_seconds", "model_seconds")
+"""What ``run.json`` says of the samples that are there."""
+HALVES = (".*-????????.*", "samples/.*-????????.*")
+"""Files whose writing was cut short."""
 PACKAGES = ("diffexp", "torch", "diffusers", "hydra-core", "omegaconf", "wandb", "torchmetrics", "pillow")
 
 
@@ -40,6 +50,17 @@ class RunFolder:
         Raises:
             InputError: the folder cannot be written.
         """
+        self._start(config, (*RESULTS, *SAMPLES, *HALVES), {})
+
+    def go_on(self, earlier: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+        """The same where the run with the record ``earlier`` ended, in this very folder; its samples stay.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        self._start(config, (*RESULTS, *HALVES), {key: earlier[key] for key in OF_THE_SAMPLES if key in earlier})
+
+    def _start(self, config: Mapping[str, Any], remove: Sequence[str], kept: Mapping[str, Any]) -> None:
         self.record = {
             "status": "running",
             "error": None,
@@ -57,20 +78,18 @@ class RunFolder:
             "weights_sha256": None,
             "plan_sha256": None,
             "wandb_id": None,
+            "drawn": 0,
+            "sampling_seconds": 0.0,
+            "model_seconds": 0.0,
+            **kept,
         }
         try:
             (self.folder / "samples").mkdir(parents=True, exist_ok=True)
-            self._clear()
+            for path in (path for pattern in remove for path in self.folder.glob(pattern)):
+                path.unlink()
             self._write()
         except OSError as error:
             raise InputError(f"the output folder {self.folder} cannot be written: {error.strerror}") from error
-
-    def _clear(self) -> None:
-        """Remove what an earlier run in the same folder left, lest it is taken for this one's."""
-        for name in ("metrics.json", "plan.csv", "grid.png", "trajectory.png", "trajectory.gif", "samples/points.csv"):
-            (self.folder / name).unlink(missing_ok=True)
-        for path in self.finished_images().values():
-            path.unlink()
 
     def update(self, **facts: Any) -> None:
         """Change entries of ``run.json``."""
@@ -88,6 +107,13 @@ class RunFolder:
     def sample_path(self, index: int) -> Path:
         return self.folder / "samples" / f"{index:06d}.png"
 
+    def save_samples(self, indices: Sequence[int], samples: Tensor) -> None:
+        """A batch of finished samples: images [B, C, H, W] in [0, 1], or points [B, d]."""
+        if samples.ndim == 2:
+            self.save_points(indices, samples)
+        else:
+            self.save_images(indices, samples)
+
     def save_images(self, indices: Sequence[int], images: Tensor) -> None:
         """One lossless PNG per sample, named by its index; ``images`` [B, C, H, W] in [0, 1]."""
         for index, image in zip(indices, images):
@@ -95,17 +121,54 @@ class RunFolder:
                 to_image(image).save(temporary, "PNG", compress_level=1)
 
     def finished_images(self) -> dict[int, Path]:
-        """Samples that are on disk, by index."""
+        """Samples that are on disk as images, by index."""
         paths = sorted((self.folder / "samples").glob("*.png"))
         return {int(path.stem): path for path in paths if path.stem.isdecimal()}
 
-    def save_points(self, points: Tensor) -> None:
-        """``samples/points.csv``: a line per sample, a column per coordinate; ``points`` [N, d]."""
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(["index", *(f"x{i}" for i in range(points.shape[1]))])
-        writer.writerows([index, *row] for index, row in enumerate(points.tolist()))
-        write_text(self.folder / "samples" / "points.csv", out.getvalue())
+    def save_points(self, indices: Sequence[int], points: Tensor) -> None:
+        """A batch of ``points`` [B, d], in a file of its own until ``join_points``."""
+        write_text(self.folder / "samples" / f"points-{indices[0]:06d}.csv", points_csv(indices, points))
+
+    def join_points(self) -> None:
+        """``samples/points.csv`` from all batches: a line per sample, a column per coordinate."""
+        indices, points = self.finished_points()
+        if indices:
+            write_text(self.folder / "samples" / "points.csv", points_csv(indices, points))
+        for path in self.folder.glob("samples/points-*.csv"):
+            path.unlink()
+
+    def finished_points(self) -> tuple[list[int], Tensor]:
+        """Samples that are on disk as points: their indices, in order, and the points [N, d]."""
+        found: dict[int, list[float]] = {}
+        for path in self.folder.glob("samples/points*.csv"):
+            with path.open(encoding="utf-8") as file:
+                found |= {int(row[0]): [float(value) for value in row[1:]] for row in list(csv.reader(file))[1:]}
+        indices = sorted(found)
+        return indices, torch.tensor([found[index] for index in indices])
+
+    def copy_samples(self, source: "RunFolder") -> int:
+        """Take over the samples in another folder, as far as this run wants them; their number."""
+        wanted = int(self.record["config"]["num_samples"])
+        images = {index: path for index, path in source.finished_images().items() if index < wanted}
+        for index, path in images.items():
+            _copy(path, self.sample_path(index))
+        indices, points = source.finished_points()
+        kept = [row for row, index in enumerate(indices) if index < wanted]
+        if kept:
+            self.save_points([indices[row] for row in kept], points[kept])
+            self.join_points()
+        return len(images) + len(kept)
+
+    def copy_results(self, source: "RunFolder") -> dict[str, float]:
+        """Take over all that a finished run of the same samples has left; its metrics."""
+        self.copy_samples(source)
+        for path in (source.folder / name for name in RESULTS):
+            if path.exists():
+                _copy(path, self.folder / path.name)
+        theirs = read_json(source.folder / "run.json")
+        self.update(same_as=source.folder.name, **{key: theirs.get(key) for key in OF_THE_SAMPLES})
+        metrics = read_json(self.folder / "metrics.json")
+        return {name: value for name, value in metrics.items() if value is not None}
 
     def save_grid(self, picture: Image.Image) -> None:
         with replace_whole(self.folder / "grid.png") as temporary:
@@ -126,6 +189,20 @@ class RunFolder:
         write_json(self.folder / "metrics.json", finite)
 
 
+def _copy(source: Path, target: Path) -> None:
+    with replace_whole(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def points_csv(indices: Sequence[int], points: Tensor) -> str:
+    """A line per sample with its index and coordinates; read back, they are the same float32 numbers."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["index", *(f"x{i}" for i in range(points.shape[1]))])
+    writer.writerows([index, *row] for index, row in zip(indices, points.tolist()))
+    return out.getvalue()
+
+
 def overview(samples: Tensor, captions: Sequence[str], truth: Tensor | None, title: str) -> Image.Image:
     """What ``grid.png`` shows: pictures [N, C, H, W] in [0, 1] side by side, or points [N, d] as a scatter plot."""
     if samples.ndim == 2:
@@ -133,6 +210,7 @@ def overview(samples: Tensor, captions: Sequence[str], truth: Tensor | None, tit
     return image_grid(samples, captions=captions if any(captions) else None)
 
 
+@cache
 def installed_versions() -> dict[str, str]:
     """Versions of what a result can depend on."""
     found = {"python": platform.python_version()}
@@ -144,8 +222,12 @@ def installed_versions() -> dict[str, str]:
     return found
 
 
+@cache
 def git_commit() -> str | None:
-    """The commit checked out in the working folder, with ``-dirty`` where tracked files differ; None outside of git."""
+    """The commit checked out in the working folder, with ``-dirty`` where tracked files differ; None outside of git.
+
+    Asked once: the code that runs is the one that was read at the start.
+    """
     try:
         told = subprocess.run(
             ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],

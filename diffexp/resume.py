@@ -1,21 +1,39 @@
-"""Going on with a run that did not finish: ``resume=<run folder>``."""
+"""Going on with a run that did not finish: ``resume=<run folder>``, or a cell of ``resume=<sweep folder>``."""
 
 import json
-import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from diffexp.errors import InputError
-from diffexp.outputs import RunFolder, read_image
+from diffexp.files import read_json
 from diffexp.sweep.results import differing_keys, flat
 
-log = logging.getLogger(__name__)
-
-FREE = ("resume", "num_samples", "batch_size", "name", "tags", "notes", "tracker", "metric", "snapshot_every")
+FREE = (
+    "resume",
+    "objective",
+    "num_samples",
+    "batch_size",
+    "name",
+    "tags",
+    "notes",
+    "tracker",
+    "metric",
+    "snapshot_every",
+)
 """Keys that may differ: sample i is the same whatever they say."""
+DIGESTS = ("weights_sha256", "plan_sha256")
+"""Of the code and files that a config only names."""
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """A run whose samples another one takes over."""
+
+    folder: Path
+    record: Mapping[str, Any]
+    """Its ``run.json``."""
 
 
 def check_resume(config: Mapping[str, Any], folder: Path) -> None:
@@ -27,36 +45,52 @@ def check_resume(config: Mapping[str, Any], folder: Path) -> None:
         raise InputError(f"resume={config['resume']} is this run's own folder; let it go on in a new one")
 
 
-def earlier_samples(output: RunFolder) -> dict[int, Tensor]:
-    """Images [C, H, W] in [0, 1] that the run in ``config.resume`` left, by index, copied into this run's folder.
+def named_run(config: Mapping[str, Any]) -> Earlier | None:
+    """The run that ``config.resume`` names, if it does.
 
     Raises:
-        InputError: no such run, or one that drew other samples; the message names the difference.
+        InputError: there is none.
     """
-    config = output.record["config"]
     if not config["resume"]:
-        return {}
-    folder = Path(config["resume"])
-    record = folder / "run.json"
-    if not record.is_file():
-        raise InputError(f"resume={folder}: no run.json there; give the folder of an earlier run")
+        return None
+    found = read_earlier(Path(config["resume"]))
+    if found is None:
+        raise InputError(f"resume={config['resume']}: no run.json there; give the folder of an earlier run or sweep")
+    return found
+
+
+def read_earlier(folder: Path) -> Earlier | None:
+    """The run in a folder; None where none has begun."""
+    record = read_json(folder / "run.json")
+    return Earlier(folder, record) if "config" in record else None
+
+
+def is_done(folder: Path) -> bool:
+    """Whether the run in a folder has nothing left to do."""
+    earlier = read_earlier(folder)
+    return earlier is not None and earlier.record.get("status") == "done"
+
+
+def check_same_samples(earlier: Earlier, record: Mapping[str, Any]) -> None:
+    """What decides how sample i looks must not have changed: the config, and code and files that it only names.
+
+    Args:
+        record: the new run's ``run.json``; without ``plan_sha256`` and ``weights_sha256``, only configs are compared.
+
+    Raises:
+        InputError: the first difference.
+    """
     # Compared as JSON has them: tuples are lists there.
-    now = _decisive(json.loads(json.dumps(output.record, default=str)))
-    earlier = _decisive(json.loads(record.read_text(encoding="utf-8")))
-    for key in differing_keys([now, earlier]):
+    now, before = _decisive(json.loads(json.dumps(record, default=str))), _decisive(earlier.record)
+    for key in differing_keys([now, before]):
+        if key in DIGESTS and (key not in record or not earlier.record.get(key)):
+            continue  # it ended before it knew
         raise InputError(
-            f"resume={folder}: {key} was {earlier.get(key)} and is now {now.get(key)}, which gives other samples"
+            f"resume={earlier.folder}: {key} was {before.get(key)} and is now {now.get(key)}, which gives other samples"
         )
-    images: dict[int, Tensor] = {}
-    for index, path in RunFolder(folder).finished_images().items():
-        if index < int(config["num_samples"]):
-            images[index] = read_image(path)
-            output.save_images([index], images[index].unsqueeze(0))
-    log.info("%d of %d samples taken over from %s", len(images), config["num_samples"], folder)
-    return images
 
 
 def _decisive(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a ``run.json`` decides how sample i looks: the config, and the code and files that it only names."""
+    """What of a ``run.json`` decides how sample i looks."""
     config = {key: value for key, value in (record.get("config") or {}).items() if key not in FREE}
-    return flat(config) | {key: record.get(key) for key in ("weights_sha256", "plan_sha256")}
+    return flat(config) | {key: record.get(key) for key in DIGESTS}

@@ -3,15 +3,15 @@
 Every scheduler and every loop, compiled or not, comes by the network once per evaluation; that is where it is watched.
 """
 
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from diffexp.host import Host
 from diffexp.levels import CLEAN, Level
 from diffexp.models.base import Condition, Model
 from diffexp.pictures import Snapshot
@@ -19,6 +19,8 @@ from diffexp.plan.execute import Network
 from diffexp.plan.method import combine
 
 Predict = Callable[[Tensor, Tensor, Condition], Tensor]
+ParallelNetwork = Callable[[Tensor, Sequence[Level]], Tensor]
+"""``(u [levels, batch, *shape], levels) -> raw output`` in the same shape, in one call of the network."""
 
 SHOWN_IMAGES, SHOWN_POINTS = 8, 2000
 """How many samples of the first batch the snapshots hold."""
@@ -45,6 +47,7 @@ class Watch:
     batches: int
     """How many are left."""
     snapshot_every: int | None
+    host: Host = field(default_factory=Host)
     snapshots: list[Snapshot] = field(default_factory=list)
     steps: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     """Scalars of the first batch's steps, for the tracker; kept here so that tracking costs the loop nothing."""
@@ -57,9 +60,7 @@ class Watch:
 
     def __post_init__(self) -> None:
         self._keep = snapshot_steps(self.nfe, self.snapshot_every)
-        self._bar = tqdm(
-            total=self.nfe * self.batches, desc="sampling", unit="step", disable=not sys.stderr.isatty(), leave=False
-        )
+        self._bar = self.host.bar(self.nfe * self.batches)
         self._first = True
         self._began = time.perf_counter()
 
@@ -75,20 +76,27 @@ class Watch:
         if self._first:  # it may be begun a second time, with fewer samples
             self.snapshots.clear()
             self.steps.clear()
-        device = self.model.device
-        exact = torch.promote_types(self.model.dtype, torch.float32)
+        return lambda u, level: self._ask(predict, condition, u.unsqueeze(0), (level,)).squeeze(0)
 
-        def call(u: Tensor, level: Level) -> Tensor:
-            began = time.perf_counter()
-            t = torch.full((len(u),), level.timestep, device=device, dtype=exact)
-            output = predict(u, t, condition).to(u.dtype)
-            self.model_seconds += time.perf_counter() - began
-            self._seen(u, output, level)
-            return output
+    def network_at_once(self, predict: Predict, condition: Condition) -> ParallelNetwork:
+        """The network of one batch at many levels in one call, watched; each level counts as an evaluation."""
+        repeated = lru_cache(maxsize=1)(lambda times: _repeat(condition, times))
+        return lambda u, levels: self._ask(predict, repeated(len(levels)), u, levels)
 
-        return call
+    def _ask(self, predict: Predict, condition: Condition, u: Tensor, levels: Sequence[Level]) -> Tensor:
+        """``u`` [levels, batch, *shape]; the condition has a row for each of the levels * batch."""
+        began = self.host.clock()
+        device, exact = self.model.device, torch.promote_types(self.model.dtype, torch.float32)
+        # Filled on the device: copying from the host would wait for it.
+        t = torch.cat([torch.full((u.shape[1],), level.timestep, device=device, dtype=exact) for level in levels])
+        output = predict(u.flatten(0, 1), t, condition).to(u.dtype).reshape(u.shape)
+        self.model_seconds += self.host.clock() - began
+        for level, seen, said in zip(levels, u, output):
+            self.seen(seen, said, level)
+        return output
 
-    def _seen(self, u: Tensor, output: Tensor, level: Level) -> None:
+    def seen(self, u: Tensor, output: Tensor, level: Level) -> None:
+        """An evaluation has taken place: ``u`` and ``output`` [batch, *shape] at ``level``."""
         step = self.batch_nfe
         self.batch_nfe += 1
         self.evaluations += 1
@@ -122,3 +130,13 @@ class Watch:
     def _snap(self, step: int, level: Level, x: Tensor, x0: Tensor) -> None:
         # A copy: what the solver holds it may go on to change. It stays on its device until the run is over.
         self.snapshots.append(Snapshot(step, self.nfe, level, x.clone(), x0.clone()))
+
+
+def _repeat(condition: Condition, times: int) -> Condition:
+    """The condition of the batch, ``times`` over."""
+
+    def over(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {key: torch.cat([value] * times) for key, value in tensors.items()}
+
+    negative = None if condition.negative is None else over(condition.negative)
+    return Condition(over(condition.positive), negative, condition.captions * times)

@@ -21,12 +21,17 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import settings
+from omegaconf import OmegaConf
 
 from diffexp.config import hydra_session
 from diffexp.discovery import Catalog, discover
-from diffexp.experiment import RunResult, run_experiment
+from diffexp.experiment import RunResult, SweepInfo, run_experiment
+from diffexp.host import Host
 from diffexp.launch import task_config
 from diffexp.preflight import Preflight
+from diffexp.sweep.failures import FAILED_HERE
+from diffexp.sweep.jobs import Job
+from diffexp.sweep.runner import Runner
 from tests.checkpoints import save_unet, tiny_unet
 from tests.runs import PLUGINS
 
@@ -52,6 +57,20 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_unet(tmp_path_factory.mktemp("checkpoints") / "tiny", tiny_unet())
 
 
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The tiny text-to-image checkpoint of a family (tests/pipeline_checkpoints.py), made when it is first wanted."""
+    home = tmp_path_factory.mktemp("pipelines")
+
+    @cache
+    def tiny(family: str) -> Path:
+        from tests.pipeline_checkpoints import SAVE  # takes seconds to import
+
+        return SAVE[family](home / family)
+
+    return tiny
+
+
 @pytest.fixture(scope="module")
 def compose(catalog: Catalog) -> Callable[..., dict[str, Any]]:
     """The config of a command line, without a tracker unless one is named."""
@@ -73,5 +92,22 @@ def run(catalog: Catalog, compose: Callable[..., dict[str, Any]], tmp_path: Path
     def run(*overrides: str, **changes: Any) -> RunResult:
         """``changes`` of top-level values spare composing the config anew."""
         return run_experiment(compose(*overrides) | changes, tmp_path / str(next(numbers)), catalog)
+
+    return run
+
+
+@pytest.fixture
+def together(catalog: Catalog, compose: Callable[..., dict[str, Any]], tmp_path: Path) -> Callable[..., list[Path]]:
+    """Run command lines as the cells of a sweep in ``tmp_path/sweep``; their folders."""
+    FAILED_HERE.clear()
+    sweep = tmp_path / "sweep"
+
+    def run(*cells: tuple[str, ...], batch: int | None = None, resumed: bool = False) -> list[Path]:
+        def run_one(job: Job, host: Host) -> None:
+            run_experiment(job.config, job.folder, catalog, SweepInfo(sweep, job.number, resumed), host)
+
+        jobs = [Job(i, compose(*words), sweep / str(i), OmegaConf.create()) for i, words in enumerate(cells)]
+        Runner(run_one, catalog, batch, resumed).run(jobs)
+        return [job.folder for job in jobs]
 
     return run

@@ -7,6 +7,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diffexp.sweep.record import SweepRecord
 from diffexp.sweep.results import differing_keys, flat, read_cells, write_results
 
 
@@ -33,6 +34,19 @@ def test_a_row_per_cell_in_the_order_of_their_numbers(tmp_path):
         ["2", "steps=5 name=a b", "5", "failed", "no, really", "", "", "2_a"],
         ["10", "steps=9", "9", "done", "", "9", "1.5", "10_b"],
         ["11", "steps=1", "", "missing", "", "", "", "11_c"],
+    ]
+
+
+def test_cells_that_never_began_are_missing(tmp_path):
+    cell(tmp_path, "1_b", ["steps=9"], {"status": "done", "config": {"steps": 9}}, {"nfe": 9})
+    (tmp_path / "2_c" / ".hydra").mkdir(parents=True)  # ended before a file was written
+    SweepRecord(["steps=5,9,7,8"], [["steps=5"], ["steps=9"], ["steps=7"], ["steps=8"]]).write(tmp_path)
+    rows = list(csv.reader((write_results(tmp_path) or tmp_path).open()))
+    assert rows[1:] == [
+        ["0", "steps=5", "missing", "", "", ""],
+        ["1", "steps=9", "done", "", "9", "1_b"],
+        ["2", "", "missing", "", "", "2_c"],
+        ["3", "steps=8", "missing", "", "", ""],
     ]
 
 

@@ -2,14 +2,31 @@
 
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
 from diffexp.errors import InputError
 from diffexp.experiment import run_experiment
+from diffexp.files import write_json
+from diffexp.sweep.failures import FAILED_HERE
+from diffexp.sweep.jobs import Job
+from diffexp.sweep.record import Resumed, SweepRecord, held, read_sweep, resumed_sweep
 from tests.checkpoints import save_unet, tiny_unet
-from tests.runs import PICTURES, images, metrics, network, raise_at, record, same_but_for_rounding
+from tests.runs import (
+    PICTURES,
+    POINTS,
+    files,
+    images,
+    metrics,
+    network,
+    points,
+    raise_at,
+    record,
+    same_but_for_rounding,
+)
 
 
 @pytest.fixture
@@ -81,3 +98,150 @@ def test_resume_of_a_finished_run_draws_nothing(run, monkeypatch):
     assert len(images(folder)) == 7
     assert record(folder)["status"] == "done"
     assert (folder / "grid.png").read_bytes() == (whole / "grid.png").read_bytes()
+
+
+def test_resume_takes_points_over_exactly(run, tmp_path, monkeypatch):
+    whole = points(run(*POINTS).folder)
+    with monkeypatch.context() as patch:
+        network(patch, raise_at(8, KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            run(*POINTS)
+    sizes: list[int] = []
+    network(monkeypatch, lambda number, size: sizes.append(size))
+    folder = run(*POINTS, resume=str(tmp_path / "1")).folder
+    assert sum(sizes) == 4 * 5
+    assert (points(folder) - whole).abs().max() < 1e-6
+    assert torch.equal(points(folder)[:3], points(tmp_path / "1"))
+
+
+# cells of a sweep, finished where they are
+
+
+CELLS = [(*PICTURES, "steps=5"), (*PICTURES, "steps=5", "seed=1"), (*PICTURES, "steps=9", "scheduler=ddpm")]
+
+
+def stamps(folder: Path) -> dict[str, tuple[int, int]]:
+    """What tells whether a file was written again."""
+    files = {path.name: path.stat() for path in (folder / "samples").iterdir()}
+    return {name: (file.st_ino, file.st_mtime_ns) for name, file in files.items()}
+
+
+@pytest.fixture
+def halted(together, tmp_path, monkeypatch) -> Path:
+    """A sweep of three cells with 3, 3 and 0 of their 7 samples, and nobody had time to say so."""
+    with monkeypatch.context() as patch:
+        network(patch, raise_at(8, KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            together(*CELLS, batch=9)
+    for number in range(3):
+        folder = tmp_path / "sweep" / str(number)
+        write_json(folder / "run.json", record(folder) | {"status": "running"})
+        for name in ("metrics.json", "grid.png", "trajectory.png"):
+            (folder / name).unlink(missing_ok=True)
+        (folder / "samples" / ".000003-abcdefgh.png").touch()  # was being written
+    return tmp_path / "sweep"
+
+
+def test_a_sweep_goes_on_where_it_ended(run, together, halted, monkeypatch):
+    before = [stamps(halted / str(number)) for number in range(3)]
+    sizes: list[int] = []
+    network(monkeypatch, lambda number, size: sizes.append(size))
+    folders = together(*CELLS, resumed=True, batch=9)
+    assert sum(sizes) == 4 * 5 + 4 * 5 + 7 * 9, "no sample is drawn twice"
+    for folder, words, old in zip(folders, CELLS, before):
+        assert (record(folder)["status"], record(folder)["drawn"]) == ("done", 7)
+        assert record(folder)["sampling_seconds"] > 0
+        now = stamps(folder)
+        assert {name: now[name] for name in old if not name.startswith(".")} == {
+            name: stamp for name, stamp in old.items() if not name.startswith(".")
+        }
+        alone = run(*words).folder
+        assert files(folder) == files(alone) | {"diffexp.log"}
+        assert all(same_but_for_rounding(image, images(alone)[index]) for index, image in images(folder).items())
+
+
+def test_cells_that_are_done_are_left_alone(together, monkeypatch):
+    folders = together(*CELLS)
+    before = [(stamps(folder), (folder / "run.json").stat().st_mtime_ns) for folder in folders]
+    network(monkeypatch, raise_at(1, AssertionError("nothing is left to draw")))
+    together(*CELLS, resumed=True)
+    assert [(stamps(folder), (folder / "run.json").stat().st_mtime_ns) for folder in folders] == before
+
+
+def test_a_cell_with_other_samples_is_refused_and_kept(together, halted):
+    changed = [(*CELLS[0], "model.std=0.5"), *CELLS[1:]]
+    folders = together(*changed, resumed=True)
+    assert [failure.message for failure in FAILED_HERE] == [
+        f"resume={folders[0]}: model.std was 0.05 and is now 0.5, which gives other samples"
+    ]
+    assert [record(folder)["status"] for folder in folders] == ["running", "done", "done"]
+    assert len(images(folders[0])) == 3
+    together(*CELLS, resumed=True)
+    assert record(folders[0])["status"] == "done"
+
+
+def test_a_cell_whose_code_has_changed_is_refused_and_kept(together, halted, catalog, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("diffexp.plan.plan.Plan.sha256", "changed")
+        folders = together(*CELLS, resumed=True)
+    assert all("plan_sha256 was" in failure.message for failure in FAILED_HERE)
+    assert len(FAILED_HERE) == 3
+    assert len(images(folders[0])) == 3
+    together(*CELLS, resumed=True)
+    assert [record(folder)["status"] for folder in folders] == ["done"] * 3
+
+
+def test_the_twin_of_a_cell_that_is_done_is_not_drawn(together, monkeypatch):
+    (done,) = together(CELLS[0])
+    network(monkeypatch, raise_at(1, AssertionError("it was drawn already")))
+    _, twin = together(CELLS[0], (*CELLS[0], "name=again"), resumed=True)
+    assert record(twin)["same_as"] == done.name
+    assert images(twin).keys() == images(done).keys()
+
+
+# what a sweep knows of itself
+
+
+def test_a_record_survives(tmp_path):
+    kept = SweepRecord(["steps=1,2", "name=a b"], [["steps=1"], ["steps=2"]])
+    kept.write(tmp_path)
+    assert read_sweep(tmp_path) == kept
+    resumed = resumed_sweep([f"resume='{tmp_path}'"])
+    assert resumed is not None
+    assert resumed.folder == tmp_path
+    assert (resumed.record.overrides, resumed.record.attempts) == (kept.overrides, 2)
+    assert resumed_sweep([f"resume={tmp_path}/other"]) is None
+    assert resumed_sweep(["steps=3"]) is None
+
+
+def test_a_sweep_is_finished_as_it_was_started_or_elsewhere(tmp_path):
+    SweepRecord(["steps=1,2", "hydra/launcher=joblib"], [["steps=1"], ["steps=2"]]).write(tmp_path)
+    with pytest.raises(InputError, match="leave seed=1 out"):
+        resumed_sweep([f"resume={tmp_path}", "seed=1"])
+    resumed = resumed_sweep([f"resume={tmp_path}", "hydra/launcher=batched", "hydra.launcher.batch=8"])
+    assert resumed is not None
+    assert resumed.record.overrides == ["steps=1,2", "hydra/launcher=batched", "hydra.launcher.batch=8"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "now", "message"),
+    [
+        ([["steps=1"], ["steps=2"]], [["steps=1"], ["steps=3"]], "cell 1 was steps=2 and is now steps=3"),
+        ([["steps=1"]], [["steps=1"], ["steps=2"]], "it had 1 cells and has now 2"),
+        (None, None, "its sweeper chose the cells as it went"),
+    ],
+)
+def test_a_sweep_of_other_cells_is_refused(tmp_path, cells, now, message):
+    with pytest.raises(InputError, match=message):
+        Resumed(tmp_path, SweepRecord([], cells)).check_cells(now, raise_unused)
+
+
+def raise_unused(number: int, words: Sequence[str]) -> Job:
+    raise AssertionError("the cells differ already")
+
+
+def test_a_sweep_has_one_process_at_a_time(tmp_path):
+    with held(tmp_path), pytest.raises(InputError, match="still running"), held(tmp_path):
+        pass
+    with held(tmp_path):
+        pass

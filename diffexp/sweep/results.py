@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from diffexp.files import write_text
+from diffexp.files import read_json, write_text
 
 NAME = "results.csv"
 
@@ -26,12 +26,19 @@ class Cell:
     config: Mapping[str, Any]
     """Flat: ``{"scheduler.name": "ddim", ...}``."""
     metrics: Mapping[str, float]
+    record: Mapping[str, Any]
+    """``run.json``; empty where there is none."""
 
 
 def read_cells(sweep: Path) -> list[Cell]:
-    """The cells below a sweep folder, in the order of their numbers; a cell that never started is ``missing``."""
-    folders = [path.parent for path in sweep.glob("*/.hydra")]
-    return [_read_cell(folder) for folder in sorted(folders, key=_number)]
+    """The cells of a sweep in the order of their numbers; one that never began is ``missing``, its folder too."""
+    found = {_number(path.parent): read_cell(path.parent) for path in sweep.glob("*/.hydra")}
+    begun = {number for number, _ in found}
+    for number, overrides in enumerate(read_json(sweep / "sweep.json").get("cells") or []):
+        if number not in begun:
+            folder = sweep / str(number)
+            found[_number(folder)] = Cell(folder, tuple(overrides), "missing", None, {}, {}, {})
+    return [found[key] for key in sorted(found)]
 
 
 def write_results(sweep: Path) -> Path | None:
@@ -59,7 +66,7 @@ def write_results(sweep: Path) -> Path | None:
                 cell.status,
                 cell.error or "",
                 *(_shown(cell.metrics.get(name)) for name in metrics),
-                cell.folder.name,
+                cell.folder.name if cell.folder.is_dir() else "",
             ]
         )
     write_text(sweep / NAME, text.getvalue())
@@ -83,26 +90,29 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _read_cell(folder: Path) -> Cell:
-    run = _read(folder / "run.json")
-    metrics = _read(folder / "metrics.json")
-    overrides = yaml.safe_load((folder / ".hydra" / "overrides.yaml").read_text(encoding="utf-8")) or []
+def read_cell(folder: Path) -> Cell:
+    """A run, or a cell of a multirun, from its folder; what cannot be read there is as if it were not there."""
+    run = read_json(folder / "run.json")
+    metrics = read_json(folder / "metrics.json")
+    overrides = _read_yaml(folder / ".hydra" / "overrides.yaml")
+    # A cell that failed before it began has no config in its record, but Hydra has written the one that it was given.
+    config = run.get("config") or _read_yaml(folder / ".hydra" / "config.yaml")
     return Cell(
         folder=folder,
-        overrides=tuple(map(str, overrides)),
+        overrides=tuple(map(str, overrides or ())),
         status=run.get("status", "missing"),
         error=run.get("error"),
-        config=flat(run.get("config") or {}),
+        config=flat(config) if isinstance(config, Mapping) else {},
         metrics=metrics,
+        record=run,
     )
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read_yaml(file: Path) -> Any:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        return yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
 
 
 def _number(folder: Path) -> tuple[int, str]:

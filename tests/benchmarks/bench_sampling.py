@@ -51,7 +51,7 @@ def main(steps: int = 50, batch: int = 64) -> None:
                 for _ in range(steps):
                     parts.predict(x, t, condition)
                 bare = time.perf_counter() - began
-                ratios.append(draw_samples(parts, config, output, {}, Meters({}, model)).seconds / bare)
+                ratios.append(draw_samples(parts, config, output, Meters({}, model)).seconds / bare)
                 millis.append(bare / steps / batch * 1e3)
         print(
             f"{scheduler:<6} {steps} steps, batch {batch}: whole / bare = {statistics.median(ratios):.4f} "

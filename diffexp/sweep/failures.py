@@ -1,0 +1,55 @@
+"""How cells fail: each for itself, told at the end of the sweep, and told across processes by a file."""
+
+import json
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from diffexp.errors import InputError
+from diffexp.files import write_json
+
+FILE = ".hydra/failure.json"
+TRACEBACKS = logging.getLogger("errors")
+"""Not below "diffexp", whose messages go to the terminal: a traceback belongs in diffexp.log."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How a run failed, in a form that crosses processes as a file."""
+
+    folder: str
+    message: str
+    input_error: bool
+
+
+FAILED_HERE: list[Failure] = []
+"""Those of this process; where a run's folder cannot even take a file, this is what is left."""
+
+
+def record_failure(folder: Path, error: BaseException) -> None:
+    """Log the error of a run with its traceback, and note it for the end."""
+    TRACEBACKS.error("the run failed", exc_info=error)
+    text = " ".join(str(error).split())
+    known = isinstance(error, InputError)
+    failure = Failure(str(folder), text if known else f"{type(error).__name__}: {text}".rstrip(": "), known)
+    FAILED_HERE.append(failure)
+    try:
+        write_json(folder / FILE, asdict(failure))
+        if not (folder / "run.json").exists():  # it failed before the experiment began
+            write_json(folder / "run.json", {"status": "failed", "error": failure.message})
+    except OSError as problem:
+        TRACEBACKS.error("the failure could not be recorded", exc_info=problem)
+
+
+def forget_failure(folder: Path) -> None:
+    """Of an earlier attempt."""
+    (folder / FILE).unlink(missing_ok=True)
+
+
+def read_failures(sweep: Path) -> list[Failure]:
+    """All failures of a sweep's cells."""
+    found = {failure.folder: failure for failure in FAILED_HERE}
+    for file in sweep.glob(f"*/{FILE}"):
+        failure = Failure(**json.loads(file.read_text(encoding="utf-8")))
+        found[failure.folder] = failure
+    return [found[folder] for folder in sorted(found)]

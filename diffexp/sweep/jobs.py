@@ -1,0 +1,78 @@
+"""A cell of a sweep before it runs: its number, its config and its folder, as Hydra makes them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf._utils import get_omega_conf_dumper
+
+from diffexp.files import write_text
+
+
+@dataclass(frozen=True)
+class Job:
+    """One cell."""
+
+    number: int
+    config: dict[str, Any]
+    """What ``run_experiment`` takes."""
+    folder: Path
+    composed: DictConfig
+    """The same with Hydra's own settings, for its files and callbacks."""
+
+    @property
+    def overrides(self) -> list[str]:
+        return list(self.composed.hydra.overrides.task)
+
+    @property
+    def alone(self) -> bool:
+        """Whether it changes what belongs to the whole process: the working folder, environment variables."""
+        return bool(self.composed.hydra.job.chdir or self.composed.hydra.job.env_set)
+
+
+def compose_job(loader: ConfigLoader, master: DictConfig, number: int, overrides: Sequence[str]) -> Job:
+    """The cell with these overrides, as ``hydra.core.utils.run_job`` would set it up.
+
+    Raises:
+        hydra.errors.HydraException: the overrides do not fit.
+    """
+    composed = loader.load_sweep_config(master, list(overrides))
+    with open_dict(composed):
+        composed.hydra.job.id = str(number)
+        composed.hydra.job.num = number
+    HydraConfig.instance().set_config(composed)  # what ${hydra:...} stands for
+    folder = Path(composed.hydra.sweep.dir, composed.hydra.sweep.subdir).absolute()
+    with read_write(composed.hydra.runtime), open_dict(composed.hydra.runtime):
+        composed.hydra.runtime.output_dir = str(folder)
+    return Job(number, task_config(composed), folder, composed)
+
+
+def task_config(config: DictConfig) -> dict[str, Any]:
+    """A composed config as plain containers, without Hydra's own settings."""
+    content = {key: value for key, value in config.items_ex(resolve=False) if key != "hydra"}
+    resolved = OmegaConf.to_container(OmegaConf.create(content), resolve=True)
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}
+
+
+def save_hydra_files(config: DictConfig, folder: Path) -> None:
+    """The ``.hydra`` folder that Hydra writes for a run on the command line."""
+    own = OmegaConf.to_container(config, enum_to_str=True)
+    assert isinstance(own, dict)
+    hydra = own.pop("hydra")
+    files = {"config": own, "hydra": {"hydra": hydra}, "overrides": hydra["overrides"]["task"]}
+    for name, content in files.items():
+        text = yaml.dump(content, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False)
+        write_text(folder / ".hydra" / f"{name}.yaml", text)
+
+
+class _Dumper(getattr(yaml, "CDumper", yaml.Dumper)):
+    """Writes what ``OmegaConf.to_yaml`` writes, ten times as fast where PyYAML has its C library."""
+
+
+_Dumper.add_representer(str, get_omega_conf_dumper().str_representer)
