@@ -2,6 +2,7 @@
 
 import logging
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,11 +16,14 @@ from diffexp.errors import InputError
 from diffexp.levels import Level
 from diffexp.metrics.base import RunFacts
 from diffexp.metrics.cost import Cost
+from diffexp.metrics.density_coverage import DensityCoverage
 from diffexp.metrics.features import load_features
 from diffexp.metrics.fid import FID
-from diffexp.metrics.frechet import moments, squared_frechet_distance
+from diffexp.metrics.frechet import moments, squared_frechet_distance, weighted_squared_distances
 from diffexp.metrics.images import as_saved
 from diffexp.metrics.kid import KID
+from diffexp.metrics.precision_recall import PrecisionRecall
+from diffexp.metrics.resampling import Estimate
 from diffexp.metrics.wasserstein import Wasserstein, sliced_wasserstein
 from diffexp.models.base import Request, Runtime
 from diffexp.models.gaussian import gaussian
@@ -104,35 +108,93 @@ def test_frechet_distance_takes_singular_covariances():
     assert squared_frechet_distance(zero, torch.zeros(2, 2), zero, one) == pytest.approx(2.0)
 
 
-# fid and kid
+def test_weighted_distances_are_those_of_the_samples_repeated():
+    features = torch.randn(30, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    weights = torch.randint(0, 4, (30, 3), generator=torch.Generator().manual_seed(1)).double()
+    mean, covariance = moments(torch.randn(50, 4, generator=torch.Generator().manual_seed(2)))
+    found = weighted_squared_distances(features, weights, mean, covariance)
+    for column, counts in enumerate(weights.T):
+        repeated = features.repeat_interleave(counts.long(), dim=0)
+        expected = squared_frechet_distance(*moments(repeated), mean, covariance)
+        assert found[column].item() == pytest.approx(expected, rel=1e-9)
 
 
-def test_fid_is_the_frechet_distance_of_the_features():
+# distances of features
+
+
+def seen(metric: Any, images: Tensor, batch_size: int = 64) -> dict[str, Any]:
+    for batch in images.split(batch_size):
+        metric.update(batch, batch)
+    return metric.compute(facts(MNIST))
+
+
+def number(value: Any) -> float:
+    return value.value if isinstance(value, Estimate) else value.mean().item()
+
+
+def test_fid_is_that_of_torchmetrics():
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
     known, images = load_features("mnist_cnn"), draws(200)
-    fid = FID()
-    for batch in images.split(64):
-        fid.update(batch, batch)
-    reference = known.reference
-    mean = reference.total / reference.num_samples
-    covariance = (reference.outer - reference.num_samples * mean.outer(mean)) / (reference.num_samples - 1)
-    expected = squared_frechet_distance(*moments(known.network(as_saved(images))), mean, covariance)
-    assert fid.compute(facts(MNIST)) == {"fid/mnist_cnn": pytest.approx(expected, rel=1e-3)}
+    theirs = FrechetInceptionDistance(known.network, reset_real_features=False)
+    theirs.real_features_sum.copy_(known.reference.total)
+    theirs.real_features_cov_sum.copy_(known.reference.outer)
+    theirs.real_features_num_samples.fill_(known.reference.num_samples)
+    theirs.update(as_saved(images), real=False)
+    assert number(seen(FID(), images)["fid/mnist_cnn"]) == pytest.approx(theirs.compute().item(), rel=1e-3)
 
 
-def test_kid_depends_on_the_images_alone():
-    def value(batch_size: int) -> dict[str, float]:
-        kid = KID(subsets=5)
-        for batch in draws(60).split(batch_size):
-            kid.update(batch, batch)
-        return kid.compute(facts(MNIST))
+def test_kid_is_that_of_torchmetrics_where_both_sets_are_of_one_size():
+    from torchmetrics.image.kid import poly_mmd
 
-    torch.manual_seed(1)
-    first = value(60)
+    kid, images = KID(), draws(60)
+    known = kid.features
+    few = replace(known.reference, samples=known.reference.samples[:60].contiguous())
+    kid.features = replace(known, reference=few)
+    theirs = poly_mmd(few.samples.double(), known.of(images).double())
+    assert number(seen(kid, images)["kid/mnist_cnn"]) == pytest.approx(theirs.item(), rel=1e-5)
+
+
+def test_density_and_coverage_by_their_definition():
+    known, images, k = load_features("mnist_cnn"), draws(40), 2
+    real, fake = known.reference.samples.double(), known.of(images).double()
+    distances = torch.cdist(real, real)
+    reach = distances.sort(dim=1).values[:, k]
+    within = torch.cdist(real, fake) < reach[:, None]
+    found = seen(DensityCoverage(k=k), images)
+    assert number(found["density/mnist_cnn"]) == pytest.approx(within.sum().item() / (k * len(fake)), abs=1e-3)
+    assert number(found["coverage/mnist_cnn"]) == pytest.approx(within.any(dim=1).double().mean().item(), abs=1e-3)
+
+
+def test_noise_is_neither_precise_nor_does_it_recall_anything():
+    found = seen(PrecisionRecall(), draws(40))
+    assert number(found["precision/mnist_cnn"]) == 0
+    assert number(found["recall/mnist_cnn"]) < 0.2
+
+
+def real_digits(count: int) -> Tensor:
+    """Features that are real images': what a perfect sampler's would be."""
+    return load_features("mnist_cnn").reference.samples[:count]
+
+
+@pytest.mark.parametrize("kind", [PrecisionRecall, DensityCoverage])
+def test_real_images_are_as_good_as_it_gets(kind: Any):
+    metric = kind()
+    metric.seen.append(real_digits(2000))
+    found = metric.compute(facts(MNIST))
+    for name, value in found.items():
+        # They are among the real images that they are compared with: density is 1 + 1/k.
+        assert number(value) == pytest.approx(1.2 if name.startswith("density") else 1.0, abs=0.12), name
+
+
+@pytest.mark.parametrize("kind", [FID, KID, PrecisionRecall, DensityCoverage])
+def test_distances_depend_on_the_images_alone(kind: Any):
     state = torch.get_rng_state()
-    assert value(7) == pytest.approx(first, rel=1e-4)
+    first, second = seen(kind(), draws(60), 60), seen(kind(), draws(60), 7)
     assert torch.equal(torch.get_rng_state(), state), "the global generator is the caller's"
-    assert set(first) == {"kid/mnist_cnn", "kid_std/mnist_cnn"}
-    assert first["kid/mnist_cnn"] > 1, "noise is far from digits"
+    assert {name: number(value) for name, value in first.items()} == pytest.approx(
+        {name: number(value) for name, value in second.items()}, rel=1e-4
+    )
 
 
 def test_metrics_see_what_a_png_holds():
@@ -149,7 +211,7 @@ def test_few_samples_are_warned_about_and_one_is_skipped(kind: Any, caplog: pyte
     assert "needs at least 2 samples, this run has 1" in caplog.text
     caplog.clear()
     metric.update(draws(5), draws(5))
-    assert all(math.isfinite(value) for value in metric.compute(facts(MNIST)).values())
+    assert all(math.isfinite(number(value)) for value in metric.compute(facts(MNIST)).values())
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert "num_samples=1000" in caplog.text
 
@@ -162,9 +224,10 @@ def test_mnist_features_are_for_mnist(kind: Any):
         kind(features="inception_v3")
 
 
-def test_impossible_subsets_are_input_errors():
-    with pytest.raises(InputError, match="subset_size at least 2"):
-        KID(subset_size=1)
+@pytest.mark.parametrize("kind", [PrecisionRecall, DensityCoverage])
+def test_impossible_neighbours_are_input_errors(kind: Any):
+    with pytest.raises(InputError, match="k=0 must be at least 1"):
+        kind(k=0)
 
 
 # the exact models
@@ -177,8 +240,8 @@ def test_gaussian_samples_of_the_truth_are_close_and_others_are_not():
     for batch in truth.split(7_000):
         good.update(batch, batch)
         bad.update(batch + 0.5, batch)
-    assert good.compute(facts(model))["wasserstein2/samples"] < 0.05
-    assert bad.compute(facts(model))["wasserstein2/samples"] == pytest.approx(0.5 * math.sqrt(2), abs=0.05)
+    assert number(good.compute(facts(model))["wasserstein2/samples"]) < 0.05
+    assert number(bad.compute(facts(model))["wasserstein2/samples"]) == pytest.approx(0.5 * math.sqrt(2), abs=0.05)
 
 
 def test_the_exact_distance_shrinks_with_the_steps_and_is_that_of_many_samples():
@@ -198,7 +261,8 @@ def test_the_exact_distance_shrinks_with_the_steps_and_is_that_of_many_samples()
 
     metric = Wasserstein()
     metric.update(sample(plans[5], network, noise(), noise), torch.empty(0))
-    assert metric.compute(facts(model, plan=plans[5]))["wasserstein2/samples"] == pytest.approx(exact[5], rel=0.1)
+    found = metric.compute(facts(model, plan=plans[5]))
+    assert number(found["wasserstein2/samples"]) == pytest.approx(exact[5], rel=0.1)
 
 
 def test_a_plan_that_clips_has_no_exact_distance(caplog: pytest.LogCaptureFixture):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
+
+from diffexp.metrics.resampling import Estimate
 
 if TYPE_CHECKING:
     from diffexp.models.base import Model
@@ -30,13 +33,39 @@ class RunFacts:
     plan: Plan | None
     """None where the scheduler is not linear and ran directly."""
     model: Model
+    captions: Sequence[str] = ()
+    """What was asked for, one a sample, in the order in which the batches came."""
+    indices: Sequence[int] = ()
+    """Which samples of the run they are, in the same order; filled in by ``Meters``."""
+
+    def indices_of(self, count: int) -> Sequence[int]:
+        """The indices of ``count`` samples; where they are not known, 0, 1, 2 and so on."""
+        return self.indices if len(self.indices) == count else range(count)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A batch of finished samples."""
+
+    samples: Tensor
+    """(B, *model.shape), float32 on the CPU."""
+    images: Tensor
+    """The same decoded, (B, C, H, W) in [0, 1] on the CPU; for point models the samples themselves."""
+
+
+Value = float | Tensor | Estimate
+"""A number; one value a sample, (N,) in the order of the batches, whose mean is reported; or a number with resamples.
+
+The last two get 95 % intervals, ``<name>/low`` and ``<name>/high`` in ``metrics.json``, and paired comparisons.
+"""
 
 
 class Metric(Protocol):
     """One measurement (or a few) of a run.
 
     A metric plugin is a class or factory marked ``@diffexp.metric`` whose keyword-only parameters are its options;
-    what it returns has these three methods. One object serves one run.
+    what it returns has these three methods. One object serves one run. Smaller values count as better, except for those
+    that ``@metric(higher_is_better=("precision", "recall"))`` names, by the part of their name before a slash.
     """
 
     def applies(self, model: Model) -> str | None:
@@ -52,6 +81,22 @@ class Metric(Protocol):
         """
         ...
 
-    def compute(self, run: RunFacts) -> dict[str, float]:
+    def compute(self, run: RunFacts) -> Mapping[str, Value]:
         """The values under the names they have in ``metrics.json``; empty where there is nothing to say."""
+        ...
+
+
+class SampleMetric(Protocol):
+    """A measurement of each sample against the accurate solution from the same start noise.
+
+    Also marked ``@diffexp.metric``; a pure function of a batch, so ``Meters`` does the rest. Left out of runs without
+    such a solution: those whose sampler draws noise on its way.
+    """
+
+    def applies(self, model: Model) -> str | None:
+        """As ``Metric.applies``."""
+        ...
+
+    def compare(self, ours: Finished, reference: Finished) -> Mapping[str, Tensor]:
+        """One value a sample, (B,), under each name; sample by sample the two are of one start noise."""
         ...

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from diffexp.models.base import Model
 
 
-@metric
+@metric(higher_is_better=("images_per_second",))
 class Cost:
     """Model evaluations (``nfe``), time and memory; lower is better except for ``images_per_second``."""
 

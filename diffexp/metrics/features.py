@@ -1,7 +1,7 @@
 """Feature networks behind ``fid`` and ``kid``, each with the statistics of its training images."""
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 
 import torch
@@ -9,6 +9,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from diffexp.errors import InputError
+from diffexp.metrics.images import as_saved
 
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -61,7 +62,13 @@ class ReferenceStatistics:
     """Sum of the outer products of the features, (F, F), not centred."""
     num_samples: int
     samples: Tensor
-    """Features of a random subset, (M, F) float32, for KID."""
+    """Features of a random subset, (M, F) float32: for KID, precision and the like."""
+
+    @cached_property
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean (F,) and unbiased covariance (F, F), float64."""
+        mean = self.total / self.num_samples
+        return mean, (self.outer - self.num_samples * mean.outer(mean)) / (self.num_samples - 1)
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,13 @@ class FeatureSet:
     reference: ReferenceStatistics
     metadata: dict[str, str]
     """How good the network is: ``test_accuracy``, ``floor_test``, ``floor_train``."""
+
+    def of(self, images: Tensor) -> Tensor:
+        """Features (N, F) float32 of images (N, 1, 32, 32) in [0, 1], as their PNGs hold them.
+
+        The last batch is remembered, because several metrics ask for the same one.
+        """
+        return _of_batch(self.network, images)
 
 
 def load_features(name: str) -> FeatureSet:
@@ -109,6 +123,11 @@ def read_features(path: Path) -> FeatureSet:
         samples=tensors["reference.samples"].float(),
     )
     return FeatureSet(path.stem, network.eval().requires_grad_(False), reference, metadata)
+
+
+@lru_cache(maxsize=1)
+def _of_batch(network: MnistFeatures, images: Tensor) -> Tensor:  # tensors are hashed by identity
+    return extract_features(network, as_saved(images))
 
 
 @torch.no_grad()

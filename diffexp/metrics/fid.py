@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+import math
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from diffexp.metrics.base import RunFacts
 from diffexp.metrics.features import load_features
-from diffexp.metrics.images import as_saved, enough_samples, not_mnist
+from diffexp.metrics.frechet import weighted_squared_distances
+from diffexp.metrics.images import enough_samples, not_mnist
+from diffexp.metrics.resampling import Estimate, estimate
 from diffexp.registry import metric
 
 if TYPE_CHECKING:
-    from torchmetrics.image.fid import FrechetInceptionDistance
-
     from diffexp.models.base import Model
 
 
@@ -23,7 +24,7 @@ class FID:
     """``fid/<features>``: 0 for the distribution of the real images, larger is worse; biased upwards by few samples.
 
     The real images are the 60,000 training images, present as their feature moments. Values compare only with
-    values of the same features and the same number of samples.
+    values of the same features and the same number of samples; the interval is for that number too.
 
     Raises:
         InputError: unknown ``features``.
@@ -32,26 +33,22 @@ class FID:
     def __init__(self, *, features: str = "mnist_cnn") -> None:
         self.features = load_features(features)
         self.name = f"fid/{features}"
-
-    @cached_property
-    def distance(self) -> FrechetInceptionDistance:
-        """torchmetrics' own metric with the real images already in it; made when the first batch comes."""
-        from torchmetrics.image.fid import FrechetInceptionDistance  # seconds to import
-
-        reference = self.features.reference
-        distance = FrechetInceptionDistance(self.features.network, reset_real_features=False)
-        distance.real_features_sum.copy_(reference.total)
-        distance.real_features_cov_sum.copy_(reference.outer)
-        distance.real_features_num_samples.fill_(reference.num_samples)
-        return distance
+        self.seen: list[Tensor] = []
 
     def applies(self, model: Model) -> str | None:
         return not_mnist(model)
 
     def update(self, samples: Tensor, images: Tensor) -> None:
-        self.distance.update(as_saved(images), real=False)
+        self.seen.append(self.features.of(images))
 
-    def compute(self, run: RunFacts) -> dict[str, float]:
-        if not enough_samples(self.name, int(self.distance.fake_features_num_samples)):
+    def compute(self, run: RunFacts) -> dict[str, Estimate]:
+        count = sum(map(len, self.seen))
+        if not enough_samples(self.name, count):
             return {}
-        return {self.name: self.distance.compute().item()}
+        seen, (mean, covariance) = torch.cat(self.seen), self.features.reference.moments
+        distances = estimate(
+            lambda weights: weighted_squared_distances(seen, weights, mean, covariance),
+            run.indices_of(count),
+            bounds=(0.0, math.inf),
+        )
+        return {self.name: distances}

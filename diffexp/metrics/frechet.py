@@ -28,6 +28,45 @@ def moments(features: Tensor) -> tuple[Tensor, Tensor]:
     return features.mean(dim=0), torch.cov(features.T).reshape(features.shape[1], features.shape[1])
 
 
+def weighted_moments(features: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Means (B, d) and unbiased covariances (B, d, d), in float64, where sample i counts ``weights[i, b]`` times.
+
+    Args:
+        features: (N, d), about centred: the covariance is a difference of second moments.
+        weights: (N, B), counts that sum to at least 2.
+    """
+    features = features.double()
+    total = weights.sum(dim=0)
+    means = weights.T @ features / total[:, None]
+    size = features.shape[1]
+    rows, columns = torch.triu_indices(size, size)
+    second = sum(
+        (part.T @ (some[:, rows] * some[:, columns]) for some, part in zip(features.split(4096), weights.split(4096))),
+        start=torch.zeros(weights.shape[1], len(rows), dtype=torch.float64),
+    )
+    upper = (second - total[:, None] * means[:, rows] * means[:, columns]) / (total[:, None] - 1)
+    covariances = torch.empty(len(total), size, size, dtype=torch.float64)
+    covariances[:, rows, columns] = upper
+    covariances[:, columns, rows] = upper
+    return means, covariances
+
+
+def weighted_squared_distances(features: Tensor, weights: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
+    """``squared_frechet_distance`` between each weighting of the features and one Gaussian, (B,) float64.
+
+    Args:
+        features: (N, d).
+        weights: (N, B), see ``weighted_moments``.
+        mean, covariance: (d,) and (d, d) of the Gaussian.
+    """
+    mean, covariance = mean.double(), covariance.double()
+    means, covariances = weighted_moments(features.double() - mean, weights)
+    root = _square_root(covariance)
+    fidelity = torch.linalg.eigvalsh(root @ covariances @ root).clamp(min=0).sqrt().sum(dim=1)
+    spread = covariances.diagonal(dim1=1, dim2=2).sum(dim=1) + covariance.trace() - 2 * fidelity
+    return (means.square().sum(dim=1) + spread).clamp(min=0)
+
+
 def _square_root(covariance: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(covariance)
     return (vectors * values.clamp(min=0).sqrt()) @ vectors.T

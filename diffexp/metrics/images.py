@@ -23,15 +23,20 @@ def not_mnist(model: Model) -> str | None:
     return f"the features mnist_cnn only know MNIST digits, not what {model.id} draws"
 
 
+def no_images(model: Model) -> str | None:
+    """Why there is nothing to look at; None for models of images."""
+    return None if len(model.shape) == 3 else f"the samples of {model.id} are points"
+
+
 def as_saved(images: Tensor) -> Tensor:
     """Images in [0, 1] rounded to the 256 values of a PNG: what is measured is what was written."""
     return images.clamp(0, 1).mul(255).round().div(255)
 
 
-def enough_samples(name: str, count: int) -> bool:
+def enough_samples(name: str, count: int, fewest: int = 2) -> bool:
     """Whether ``name`` can be computed at all from ``count`` samples; says so in the log where it is doubtful."""
-    if count < 2:
-        log.warning("%s is skipped: it needs at least 2 samples, this run has %d", name, count)
+    if count < fewest:
+        log.warning("%s is skipped: it needs at least %d samples, this run has %d", name, fewest, count)
         return False
     if count < FEW_SAMPLES:
         log.warning("%s of %d samples is not comparable: use num_samples=%d or more", name, count, FEW_SAMPLES)

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from diffexp.errors import InputError
 from diffexp.metrics.base import RunFacts
-from diffexp.metrics.frechet import moments, squared_frechet_distance
+from diffexp.metrics.frechet import weighted_squared_distances
 from diffexp.metrics.images import enough_samples
+from diffexp.metrics.resampling import Estimate, estimate
 from diffexp.registry import metric
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Wasserstein:
     def update(self, samples: Tensor, images: Tensor) -> None:
         self.batches.append(samples.flatten(start_dim=1).double())
 
-    def compute(self, run: RunFacts) -> dict[str, float]:
+    def compute(self, run: RunFacts) -> dict[str, float | Estimate]:
         samples = torch.cat(self.batches) if self.batches else torch.empty(0, math.prod(run.model.shape))
         return _gaussian(samples, run) if run.model.id == "gaussian" else _mixture(samples, run)
 
@@ -64,12 +65,16 @@ def sliced_wasserstein(points: Tensor, others: Tensor, projections: int = PROJEC
     return gaps.square().mean().sqrt().item()
 
 
-def _gaussian(samples: Tensor, run: RunFacts) -> dict[str, float]:
+def _gaussian(samples: Tensor, run: RunFacts) -> dict[str, float | Estimate]:
     truth: Any = run.model  # the exact models know more about themselves than the Model protocol
-    values = {}
+    values: dict[str, float | Estimate] = {}
     if enough_samples("wasserstein2/samples", len(samples)):
         mean, covariance = truth.mean.double().cpu(), truth.covariance.double().cpu()
-        values["wasserstein2/samples"] = math.sqrt(squared_frechet_distance(*moments(samples), mean, covariance))
+        values["wasserstein2/samples"] = estimate(
+            lambda weights: weighted_squared_distances(samples, weights, mean, covariance).sqrt(),
+            run.indices_of(len(samples)),
+            bounds=(0.0, math.inf),
+        )
     if run.plan is not None:
         try:
             values["wasserstein2/exact"] = _exact(run.plan, truth)
@@ -89,7 +94,7 @@ def _exact(plan: Plan, truth: Any) -> float:
     return math.hypot((mean_out - mean).norm().item(), spread.norm().item())
 
 
-def _mixture(samples: Tensor, run: RunFacts) -> dict[str, float]:
+def _mixture(samples: Tensor, run: RunFacts) -> dict[str, float | Estimate]:
     if not enough_samples("sliced_wasserstein2/samples", len(samples)):
         return {}
     truth: Any = run.model

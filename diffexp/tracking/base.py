@@ -40,11 +40,40 @@ class SampleRow:
     """The image file as written; None for points, which have none."""
 
 
+@dataclass(frozen=True)
+class Curves:
+    """Lines of a chart: a quality over a cost."""
+
+    title: str
+    x_name: str
+    names: list[str]
+    xs: list[list[float]]
+    """For each name the costs, increasing."""
+    ys: list[list[float]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a finished sweep says about its cells."""
+
+    info: RunInfo
+    """Of the comparison as a run of its own, in the folder and the group of the sweep."""
+    columns: list[str]
+    rows: list[list[Any]]
+    """A row a cell, a value a column; a ``Path`` is an image file."""
+    curves: list[Curves]
+    report: Path
+    """The page, ``report.html``."""
+    files: list[Path]
+    """The page and the tables."""
+
+
 class Tracker(Protocol):
     """Follows one run. The calls come in this order: ``start``, any of the ``log_*``, ``finish``.
 
     A tracker plugin is a class or factory marked ``@diffexp.tracker`` whose keyword-only parameters are its options.
-    Whatever it raises is logged once, and the run goes on without it.
+    Whatever it raises is logged once, and the run goes on without it. A tracker may also have a method
+    ``compare(comparison: Comparison)``: at the end of a sweep an object is made for nothing but that call.
     """
 
     @property
@@ -98,6 +127,10 @@ class Guarded:
 
     def finish(self, summary: dict[str, float], status: str) -> None:
         self._try("finish", lambda tracker: tracker.finish(summary, status))
+
+    def compare(self, comparison: Comparison) -> None:
+        """Of a sweep; does nothing for trackers that have no such method."""
+        self._try("compare", lambda tracker: getattr(tracker, "compare", lambda _: None)(comparison))
 
     def _remember_id(self, tracker: Tracker) -> None:
         self._run_id = tracker.run_id

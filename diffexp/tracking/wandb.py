@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from diffexp.errors import InputError
 from diffexp.registry import tracker
-from diffexp.tracking.base import RunInfo, SampleRow
+from diffexp.tracking.base import Comparison, RunInfo, SampleRow
 
 if TYPE_CHECKING:
     import wandb
@@ -107,6 +107,32 @@ class WandbTracker:
     def finish(self, summary: dict[str, float], status: str) -> None:
         self.run.summary.update({**summary, "status": status})
         self.run.finish(exit_code=EXIT_CODES.get(status, 1))
+
+    def compare(self, comparison: Comparison) -> None:
+        """A run of its own in the sweep's group: results with pictures, charts, the report and its tables."""
+        import wandb
+
+        self.start(comparison.info)
+        table = wandb.Table(columns=comparison.columns)
+        for row in comparison.rows:
+            table.add_data(*(_image(value) if isinstance(value, Path) else value for value in row))
+        pictures = [(row, value) for row in comparison.rows for value in row if isinstance(value, Path)]
+        charts = {
+            f"charts/{curves.title}": wandb.plot.line_series(
+                curves.xs, curves.ys, keys=curves.names, title=curves.title, xname=curves.x_name
+            )
+            for curves in comparison.curves
+        }
+        # Besides the artifact, so that the page is seen without a click, and is in the folder of an offline run.
+        page = wandb.Html(comparison.report.read_text(encoding="utf-8"), inject=False)
+        self.run.log({"results": table, "report": page, **charts})
+        if pictures:
+            self.run.log({"pictures": [_image(path, str(row[0])) for row, path in pictures[:MAX_IMAGES]]})
+        artifact = wandb.Artifact(f"comparison-{self.run.id}", type="comparison")
+        for file in comparison.files:
+            artifact.add_file(str(file))
+        self.run.log_artifact(artifact)
+        self.finish({"cells": len(comparison.rows)}, "done")
 
     def _init(self, info: RunInfo, mode: str) -> wandb.Run:
         # Imported here, so that a broken installation of it is one more thing that cannot end a run.

@@ -1,0 +1,159 @@
+"""Accurate solutions from the start noise of a run: what a deterministic sampler would give with endless steps.
+
+Samplers without noise solve the probability-flow ODE of the model (Song et al. 2021, arXiv:2011.13456, eq. 13), whose
+solution belongs to the start noise. It is computed with so many steps of a high order that its own error does not
+matter, and kept on disk, because all runs of a comparison are held against the same.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from diffexp.assembly import Parts
+from diffexp.errors import InputError
+from diffexp.files import replace_whole
+from diffexp.grids import cosine, exponential
+from diffexp.levels import Level
+from diffexp.models.base import Model
+from diffexp.noise import SampleNoise
+from diffexp.plan import Grid, Plan, Sampler, build_sampler, sample
+from diffexp.schedulers.heun import heun
+from diffexp.schedulers.unipc import unipc
+
+log = logging.getLogger(__name__)
+
+STEPS = 128
+"""Of UniPC with three estimates, equally long in log sigma: on the embedded model 0.001 from what 600 steps give."""
+LOOPS = ("denoise", "paradigms")
+"""Loops that take the start noise to the sample and draw no other noise."""
+
+
+class Reference:
+    """The accurate solutions that belong to the samples of a run; called with indices, it computes what is not known.
+
+    Args:
+        parts: the run.
+        config: its config.
+        folder: where solutions are kept, a file each, in a folder for everything that they depend on.
+    """
+
+    def __init__(self, parts: Parts, config: Mapping[str, Any], folder: Path | None = None) -> None:
+        self._parts = parts
+        self._config = config
+        self._folder = folder or cache_folder()
+
+    @cached_property
+    def missing(self) -> str | None:
+        """Why there is no solution to compare with; None if there is."""
+        if self._config["loop"]["name"] not in LOOPS:
+            return f"loop={self._config['loop']['name']} does not only solve an equation from the start noise"
+        if draws_noise(self._parts.sampler, self._parts.model):
+            return "the sampler draws noise on its way, so that the start noise does not decide the sample"
+        return None
+
+    def __call__(self, indices: Sequence[int]) -> Tensor:
+        """Solutions [len(indices), *model.shape], float32 on the CPU."""
+        files = {index: self._own_folder / f"{index:06d}.safetensors" for index in indices}
+        known = {index: found for index, file in files.items() if (found := _read(file)) is not None}
+        unknown = [index for index in indices if index not in known]
+        if unknown:
+            log.info("computing %d accurate solutions, kept in %s", len(unknown), self._own_folder)
+            for index, solution in zip(unknown, self._solve(unknown)):
+                known[index] = solution
+                _keep(files[index], solution)
+        return torch.stack([known[index] for index in indices])
+
+    @cached_property
+    def _own_folder(self) -> Path:
+        return self._folder / content_key(self._parts, self._config, self._plan)
+
+    @cached_property
+    def _plan(self) -> Plan:
+        return accurate_plan(self._parts.model)
+
+    def _solve(self, indices: Sequence[int]) -> Tensor:
+        model = self._parts.model
+        dtype = torch.promote_types(model.dtype, torch.float32)
+        noise = SampleNoise(int(self._config["seed"]), indices, model.shape, model.device, dtype)
+        condition = model.conditions(self._parts.request, indices).drawn(noise.generators)
+
+        def network(u: Tensor, level: Level) -> Tensor:
+            t = torch.full((len(u),), level.timestep, device=model.device, dtype=dtype)
+            return self._parts.predict(u, t, condition).to(u.dtype)
+
+        with torch.inference_mode():
+            return sample(self._plan, network, noise.draw() * self._plan.start_std, noise.draw).float().cpu()
+
+
+def accurate_plan(model: Model) -> Plan:
+    """The sampler of the solutions: clips as the model asks for, and goes down from its highest noise."""
+    try:
+        plan = build_sampler(
+            unipc, steps=STEPS, spec=model, grid=Grid("exponential", exponential), options={"order": 3}
+        )
+    except InputError:  # a schedule that ends in pure noise has no highest sigma
+        plan = build_sampler(heun, steps=2 * STEPS, spec=model, grid=Grid("cosine", cosine))
+    assert isinstance(plan, Plan)  # both are linear
+    return plan
+
+
+def draws_noise(sampler: Sampler, model: Model) -> bool:
+    """Whether a sampler draws noise after its start; one that is no plan is tried on a network that says 0."""
+    if isinstance(sampler, Plan):
+        return not sampler.deterministic
+    like, draws = torch.zeros(1, *model.shape, dtype=torch.float64), 0
+
+    def noise() -> Tensor:
+        nonlocal draws
+        draws += 1
+        return torch.zeros_like(like)
+
+    try:
+        sample(sampler, lambda u, level: torch.zeros_like(u), like, noise)
+    except Exception as error:
+        log.debug("the sampler cannot be tried: %s", error)
+        return True
+    return draws > 0
+
+
+def content_key(parts: Parts, config: Mapping[str, Any], plan: Plan) -> str:
+    """The name of everything that solutions depend on but the index: model, condition, guidance, seed and solver."""
+    content = {
+        "model": config["model"],
+        "weights": parts.model.weights_sha256,
+        "dtype": str(parts.model.dtype),
+        "guidance": [config["guidance"], parts.guidance_scale],
+        **{key: config[key] for key in ("prompt", "negative_prompt", "label", "seed")},
+        "plan": plan.sha256,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def cache_folder() -> Path:
+    """``$XDG_CACHE_HOME/diffexp/solutions``; XDG_CACHE_HOME is ``~/.cache`` where it is not set."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffexp" / "solutions"
+
+
+def _read(file: Path) -> Tensor | None:
+    try:
+        return load_file(file)["x"]
+    except (OSError, SafetensorError, KeyError):
+        return None
+
+
+def _keep(file: Path, solution: Tensor) -> None:
+    try:
+        with replace_whole(file) as temporary:
+            temporary.write_bytes(save({"x": solution.contiguous()}))
+    except OSError as error:
+        log.debug("the solution could not be kept: %s", error)

@@ -1,0 +1,81 @@
+"""One page that compares runs: pictures side by side, quality over cost with intervals, which differences are real."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from diffexp.discovery import Catalog
+    from diffexp.report.page import Report
+
+log = logging.getLogger(__name__)
+
+NAME = "report.html"
+FINAL = ("done", "failed")
+"""How cells end that nobody will go on with."""
+
+
+def write_report(folders: Sequence[Path], out: Path | None = None) -> Path:
+    """Write the page, and ``comparison.csv`` beside it.
+
+    Args:
+        folders: of sweeps or runs, or folders that hold such.
+        out: the file; by default ``report.html`` in the folder if there is one folder, else in the working folder.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: a folder holds no runs.
+        OSError: the file cannot be written.
+    """
+    return _write(folders, out)[0]
+
+
+def report_sweep(sweep: Path, catalog: Catalog) -> Path | None:
+    """The report of a sweep that has just ended, in its folder and with the tracker of its cells.
+
+    Whatever goes wrong is logged and costs the report alone; the tracker gets it once no cell is left to be finished.
+
+    Returns:
+        The page; None where there is none.
+    """
+    try:
+        page, report = _write([sweep], None)
+        if all(cell.status in FINAL for cell in report.cells):
+            _track(sweep, page, report, catalog)
+    except Exception as error:
+        log.warning("no report: %s: %s", type(error).__name__, error)
+        log.debug("its traceback", exc_info=error)
+        return None
+    return page
+
+
+def _write(folders: Sequence[Path], out: Path | None) -> tuple[Path, Report]:
+    from diffexp.files import write_text
+    from diffexp.report.comparison import NAME as COMPARISON
+    from diffexp.report.comparison import write_comparison
+    from diffexp.report.page import Report
+    from diffexp.report.reading import collect
+
+    out = out or (folders[0] if len(folders) == 1 else Path.cwd()) / NAME
+    report = Report(collect(folders), out.absolute())
+    write_text(out, report.html())
+    if any(found for _, found in report.comparisons):
+        write_comparison(out.absolute().with_name(COMPARISON), report.cells, report.layout, report.comparisons)
+    return out, report
+
+
+def _track(sweep: Path, page: Path, report: Report, catalog: Catalog) -> None:
+    from diffexp.report.comparison import NAME as COMPARISON
+    from diffexp.report.tracked import comparison_of
+    from diffexp.sweep.results import NAME as RESULTS
+    from diffexp.tracking.base import Guarded
+
+    node = next((cell.record["config"]["tracker"] for cell in report.cells if cell.record.get("config")), None)
+    if node is not None:
+        tracker = Guarded(catalog.build("tracker", node))
+        tracker.compare(comparison_of(report, sweep, page, [sweep / RESULTS, sweep / COMPARISON]))

@@ -1,0 +1,136 @@
+"""What was swept: from the configs of cells to axes, and the place of every cell on them."""
+
+import json
+from collections.abc import Hashable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from diffexp.sweep.results import Cell, differing_keys
+
+GROUPS = ("model", "scheduler", "grid", "loop", "guidance")
+"""Options that a word chooses; the config has that word as ``<group>.name``."""
+ASIDE = ("name", "notes", "tags", "resume", "snapshot_every", "tracker", "metric")
+"""Keys that change no sample."""
+ABSENT = "–"
+"""Where a cell has no such key: an option of another scheduler, say."""
+BARE = (*GROUPS, "run", "sweep")
+"""Axes whose values speak for themselves."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One thing that was varied."""
+
+    name: str
+    """As on the command line: ``scheduler``, ``steps``, ``scheduler.eta``."""
+    values: tuple[str, ...]
+    """As shown, in order."""
+
+    def say(self, value: int) -> str:
+        """A value in a sentence."""
+        text = self.values[value]
+        if self.name in BARE:
+            return text
+        return f"{text} steps" if self.name == "steps" else f"{self.name.rpartition('.')[2]} {text}"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Cells in a space of axes; no two of them in the same place."""
+
+    axes: tuple[Axis, ...]
+    places: tuple[tuple[int, ...], ...]
+    """For each cell the number of its value on each axis."""
+
+    def label(self, cell: int) -> str:
+        """A cell in words: ``ddim · 10 steps``."""
+        return " · ".join(axis.say(value) for axis, value in zip(self.axes, self.places[cell]))
+
+    def index(self, name: str) -> int | None:
+        """The number of an axis."""
+        return next((i for i, axis in enumerate(self.axes) if axis.name == name), None)
+
+    def differing(self, first: int, second: int) -> list[int]:
+        """The axes on which two cells differ."""
+        return [i for i, (a, b) in enumerate(zip(self.places[first], self.places[second])) if a != b]
+
+
+def lay_out(cells: Sequence[Cell]) -> Layout:
+    """The axes are the config keys of which more than one value was tried.
+
+    An option of a group (``scheduler.order``) is one only if it was varied within one choice of that group. Of two keys
+    that always change together the first is kept. Cells in the same place are told apart by the folder that they are
+    in, as the axis ``sweep``, or by their own, as ``run``.
+    """
+    configs = [cell.config for cell in cells]
+    known = [config for config in configs if config]
+    names: list[str] = []
+    columns: list[list[str]] = []
+    for key in sorted(differing_keys(known) if known else [], key=_rank):
+        group, _, option = key.partition(".")
+        choice = group in GROUPS and option in ("name", "_target_")
+        name = group if choice else key
+        if group in ASIDE or name in names or (group in GROUPS and not choice and not _varied_within(key, known)):
+            continue
+        column = [option_of(config, group) if choice else _shown(config, key) for config in configs]
+        if len(set(column)) > 1 and not any(_same_partition(column, other) for other in columns):
+            names.append(name)
+            columns.append(column)
+    for name, column in (
+        ("sweep", [cell.folder.parent.name for cell in cells]),
+        ("run", [cell.folder.name for cell in cells]),
+        ("run", [str(cell.folder) for cell in cells]),
+    ):
+        if len(set(zip(*columns)) if columns else {()}) == len(cells):
+            break
+        if len(set(column)) > 1:
+            names, columns = [*names, name], [*columns, column]
+    axes = tuple(Axis(name, _ordered(column)) for name, column in zip(names, columns))
+    places = tuple(tuple(axis.values.index(c[row]) for axis, c in zip(axes, columns)) for row in range(len(cells)))
+    return Layout(axes, places)
+
+
+def as_text(value: Any) -> str:
+    """A config value as people write it."""
+    if isinstance(value, float):
+        return f"{value:.12g}"
+    return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+
+
+def option_of(config: Mapping[str, Any], group: str) -> str:
+    """What was chosen in a group: the name of the option, or of the class that was given instead of one."""
+    target = config.get(f"{group}._target_")
+    return str(target).rpartition(".")[2] if target else str(config.get(f"{group}.name", ABSENT))
+
+
+def _shown(config: Mapping[str, Any], key: str) -> str:
+    return as_text(config[key]) if key in config else ABSENT
+
+
+def _rank(key: str) -> int:
+    """Groups come first, in their order, then steps, then the rest as in the configs."""
+    order = (*GROUPS, "steps")
+    group = key.partition(".")[0]
+    return order.index(group) if group in order else len(order)
+
+
+def _varied_within(key: str, configs: Sequence[Mapping[str, Any]]) -> bool:
+    group, seen = key.partition(".")[0], dict[str, set[str]]()
+    for config in configs:
+        if key in config:
+            seen.setdefault(option_of(config, group), set()).add(as_text(config[key]))
+    return any(len(values) > 1 for values in seen.values())
+
+
+def _same_partition(first: Sequence[Hashable], second: Sequence[Hashable]) -> bool:
+    pairs = set(zip(first, second))
+    return len(pairs) == len(set(first)) == len(set(second))
+
+
+def _ordered(column: Sequence[str]) -> tuple[str, ...]:
+    """Numbers by size, words as they come; what is absent at the end."""
+    values = [text for text in dict.fromkeys(column) if text != ABSENT]
+    with suppress(ValueError):
+        values.sort(key=float)
+    return tuple([*values, ABSENT] if ABSENT in column else values)

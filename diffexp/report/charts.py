@@ -1,0 +1,200 @@
+"""Charts as SVG: points with intervals over a cost. Colours come from the page's style sheet, for light and dark."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from markupsafe import Markup, escape
+
+from diffexp.plots import ticks
+
+COLOURS, MARKERS = 8, ("circle", "square", "triangle", "diamond", "down", "cross")
+"""How many colours the style sheet has, as classes ``c0`` and so on, and the shapes that tell more series apart."""
+MOST_COSTS, NEAR = 12, 40
+"""Up to so many different whole costs are themselves the ticks, if so many pixels lie between them."""
+LOG_FROM = 8.0
+"""An axis is logarithmic if its largest value is so many times its smallest."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One cell in a chart."""
+
+    cell: int
+    x: float
+    y: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points that belong together; they are joined in the order of x."""
+
+    name: str
+    style: int
+    """Chooses colour and marker; series of one style look the same."""
+    points: Sequence[Point]
+
+    @property
+    def colour(self) -> str:
+        return f"c{self.style % COLOURS}"
+
+    @property
+    def marker(self) -> str:
+        return MARKERS[(self.style // COLOURS) % len(MARKERS)]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Maps values to pixels."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool
+
+    def __call__(self, value: float) -> float:
+        low, high, value = (self._place(v) for v in (self.low, self.high, value))
+        return self.start + (self.end - self.start) * (value - low) / (high - low)
+
+    def _place(self, value: float) -> float:
+        return math.log(max(value, 1e-300)) if self.log else value
+
+    def ticks(self) -> list[float]:
+        return log_ticks(self.low, self.high) if self.log else ticks(self.low, self.high, 6)
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Quality over cost."""
+
+    title: str
+    x_label: str
+    y_label: str
+    series: Sequence[Series]
+    front: Sequence[Point] = field(default_factory=tuple)
+    """The Pareto front, by x."""
+    width: int = 720
+    height: int = 430
+
+    def svg(self) -> Markup:
+        """The chart; each point carries the number of its cell as ``data-cell``."""
+        points = [point for series in self.series for point in series.points]
+        left, right, top, bottom = 74, 14, 12, 56
+        x = _scale([p.x for p in points], left, self.width - right)
+        ends = [v for p in points for v in (p.y, p.low, p.high) if v is not None]
+        y = _scale(ends, self.height - bottom, top, log=_wants_log([p.y for p in points]) and min(ends) > 0)
+        parts = [self._grid(x, y), self._front(x, y)]
+        parts += [_drawn(series, x, y) for series in self.series]
+        return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
+            self.width, self.height, self.title, Markup("").join(parts)
+        )
+
+    def _grid(self, x: Scale, y: Scale) -> Markup:
+        parts = []
+        for value in self._costs(x) or x.ticks():
+            at = f"{x(value):.1f}"
+            parts.append(Markup('<path class="line" d="M{} {:.1f}V{:.1f}"/>').format(at, y.start, y.end))
+            parts.append(
+                Markup('<text x="{}" y="{:.1f}" text-anchor="middle" dy="1.3em">{}</text>').format(
+                    at, y.start, _say(value)
+                )
+            )
+        for value in y.ticks():
+            at = f"{y(value):.1f}"
+            parts.append(Markup('<path class="line" d="M{:.1f} {}H{:.1f}"/>').format(x.start, at, x.end))
+            parts.append(
+                Markup('<text x="{:.1f}" y="{}" text-anchor="end" dx="-6" dy=".35em">{}</text>').format(
+                    x.start, at, _say(value)
+                )
+            )
+        middle_x, middle_y = (x.start + x.end) / 2, (y.start + y.end) / 2
+        parts.append(
+            Markup('<text class="label" x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
+                middle_x, self.height - 8, self.x_label
+            )
+        )
+        parts.append(
+            Markup(
+                '<text class="label y" transform="translate(15 {:.1f}) rotate(-90)" text-anchor="middle">{}</text>'
+            ).format(middle_y, self.y_label)
+        )
+        return Markup('<g class="axes" aria-hidden="true">{}</g>').format(Markup("").join(parts))
+
+    def _costs(self, x: Scale) -> list[float]:
+        """The costs themselves, where they are whole numbers and few; those too near to the one before are left out."""
+        costs = sorted({point.x for series in self.series for point in series.points})
+        if len(costs) > MOST_COSTS or not all(float(cost).is_integer() for cost in costs):
+            return []
+        shown = costs[:1]
+        for cost in costs[1:]:
+            if x(cost) - x(shown[-1]) >= NEAR:
+                shown.append(cost)
+        return shown
+
+    def _front(self, x: Scale, y: Scale) -> Markup:
+        if len(self.front) < 2:
+            return Markup("")
+        places = [(x(p.x), y(p.y)) for p in self.front]
+        path = f"M{places[0][0]:.1f} {places[0][1]:.1f}" + "".join(f"H{a:.1f}V{b:.1f}" for a, b in places[1:])
+        return Markup('<path class="front" d="{}"/>').format(path)
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times powers of ten between two positive numbers; over many decades the powers alone."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    factors = (1, 2, 5) if high / low < 2000 else (1,)
+    found = [f * 10.0**n for n in decades for f in factors if low <= f * 10.0**n <= high]
+    return found if len(found) > 1 else [low, high]
+
+
+def _drawn(series: Series, x: Scale, y: Scale) -> Markup:
+    points = sorted(series.points, key=lambda p: p.x)
+    places = [(x(p.x), y(p.y)) for p in points]
+    line = "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in places)
+    bars = "".join(
+        f"M{a:.1f} {y(max(p.low, y.low)):.1f}V{y(p.high):.1f}"
+        for p, (a, _) in zip(points, places)
+        if p.low is not None and p.high is not None
+    )
+    marks = Markup("").join(
+        Markup('<use href="#m-{}" x="{:.1f}" y="{:.1f}" data-cell="{}"/>').format(series.marker, a, b, p.cell)
+        for p, (a, b) in zip(points, places)
+    )
+    return Markup(
+        '<g class="series {}" data-style="{}"><path class="join" d="{}"/><path class="bars" d="{}"/>{}</g>'
+    ).format(series.colour, series.style, line, bars, marks)
+
+
+def marker_symbols() -> Markup:
+    """The shapes that charts refer to; once a page, in an SVG of no size."""
+    shapes = {
+        "circle": '<circle r="5"/>',
+        "square": '<rect x="-4.5" y="-4.5" width="9" height="9"/>',
+        "triangle": '<path d="M0-6L5.6 4.2H-5.6Z"/>',
+        "diamond": '<path d="M0-6.4L5.4 0L0 6.4L-5.4 0Z"/>',
+        "down": '<path d="M0 6L5.6-4.2H-5.6Z"/>',
+        "cross": '<path d="M-5-2V2H-2V5H2V2H5V-2H2V-5H-2V-2Z"/>',
+    }
+    parts = "".join(f'<g id="m-{name}">{shape}</g>' for name, shape in shapes.items())
+    return Markup(f'<svg width="0" height="0" aria-hidden="true" class="symbols"><defs>{parts}</defs></svg>')
+
+
+def _wants_log(values: Sequence[float]) -> bool:
+    return min(values) > 0 and max(values) / min(values) >= LOG_FROM
+
+
+def _scale(values: Sequence[float], start: float, end: float, log: bool | None = None) -> Scale:
+    log = _wants_log(values) if log is None else log
+    low, high = min(values), max(values)
+    if log:
+        margin = (high / low) ** 0.05 if high > low else 2.0
+        return Scale(low / margin, high * margin, start, end, True)
+    margin = 0.06 * (high - low) or abs(high) * 0.1 or 1.0
+    return Scale(0.0 if 0 <= low - margin < 0.25 * high else low - margin, high + margin, start, end, False)
+
+
+def _say(value: float) -> str:
+    return escape(f"{value:.6g}".replace("e-0", "e-").replace("e+0", "e"))

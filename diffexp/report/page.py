@@ -1,0 +1,232 @@
+"""From cells to one HTML page."""
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.resources import files
+from itertools import product
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from diffexp.report.axes import ABSENT, Layout, as_text, lay_out, option_of
+from diffexp.report.charts import Chart, Series, marker_symbols
+from diffexp.report.comparison import Difference, choose_pairs, compare, read_all_resamples
+from diffexp.report.quality import Answer, Line, answers, chart_of, lines_of, points_of
+from diffexp.report.thumbnails import Thumbnails, make_thumbnails
+from diffexp.report.values import COSTS, Quality, Value, metric_names, qualities, value_of
+from diffexp.sweep.results import Cell, differing_keys
+
+SCRIPTS = ("base", "charts", "pictures", "viewer", "pairs", "results", "start")
+MOST_LISTED = 6
+"""Cells that are named as no worse than the best; of more, the number."""
+
+
+class Report:
+    """Everything that a page shows, computed once.
+
+    Args:
+        cells: at least one.
+        out: where the page will be, absolute: links are relative to its folder.
+    """
+
+    def __init__(self, cells: Sequence[Cell], out: Path) -> None:
+        self.cells = cells
+        self.out = out
+        self.layout: Layout = lay_out(cells)
+        self.qualities = qualities(cells)
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """The cells in words."""
+        if self.layout.axes:
+            return [self.layout.label(i) for i in range(len(self.cells))]
+        return [f"{option_of(cell.config, 'scheduler')} · {cell.config.get('steps', '?')} steps" for cell in self.cells]
+
+    @cached_property
+    def links(self) -> list[str]:
+        """Relative URLs of the run folders."""
+        folders = (os.path.relpath(cell.folder, self.out.parent) for cell in self.cells)
+        return [quote(Path(folder).as_posix()) for folder in folders]
+
+    @cached_property
+    def pairs(self) -> tuple[list[tuple[int, int]], str]:
+        """Which cells are compared, and that in words."""
+        return choose_pairs(self.layout)
+
+    @cached_property
+    def comparisons(self) -> list[tuple[Quality, list[Difference]]]:
+        """For every quality, the pairs that can be compared."""
+        resamples = read_all_resamples(self.cells)
+        return [(quality, compare(self.cells, resamples, quality, self.pairs[0])) for quality in self.qualities]
+
+    @cached_property
+    def thumbnails(self) -> Thumbnails:
+        return make_thumbnails(self.cells)
+
+    def html(self) -> str:
+        environment = Environment(
+            loader=PackageLoader("diffexp.report"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
+        environment.filters |= {"number": number, "interval": interval_text}
+        assets = files("diffexp.report") / "templates"
+        return environment.get_template("report.html.j2").render(
+            report=self,
+            style=Markup((assets / "report.css").read_text(encoding="utf-8")),
+            scripts=[Markup((assets / f"{name}.js").read_text(encoding="utf-8")) for name in SCRIPTS],
+            symbols=marker_symbols(),
+            data=self.data(),
+            made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            costs=COSTS,
+        )
+
+    # the head
+
+    @property
+    def title(self) -> str:
+        parents = dict.fromkeys(cell.folder.resolve().parent for cell in self.cells)
+        if len(self.cells) == 1:
+            return self.cells[0].folder.resolve().name
+        names = [f"{parent.parent.name}/{parent.name}" for parent in parents]
+        return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+    @property
+    def statuses(self) -> list[tuple[str, int]]:
+        return Counter(cell.status for cell in self.cells).most_common()
+
+    @property
+    def facts(self) -> list[tuple[str, str]]:
+        """What the cells were made with; where they differ, the values."""
+        records = [cell.record for cell in self.cells if cell.record]
+        seconds = sum(record.get("seconds") or 0 for record in records)
+        known = {
+            "model": [record.get("model_id") for record in records],
+            "samples a cell": [cell.config.get("num_samples") for cell in self.cells],
+            "seed": [cell.config.get("seed") for cell in self.cells],
+            "device": [record.get("device") for record in records],
+            "dtype": [record.get("dtype") for record in records],
+            "commit": [(record.get("git_commit") or "")[:10] for record in records],
+            "started": [min((record.get("started") or "" for record in records), default="")[:16].replace("T", " ")],
+        }
+        facts = [(name, _some(values)) for name, values in known.items()]
+        facts.append(("time of all cells", f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds:.1f} s"))
+        return [(name, text) for name, text in facts if text]
+
+    # quality over cost
+
+    @cached_property
+    def lines(self) -> list[Line]:
+        return lines_of(self.layout)
+
+    @cached_property
+    def legend(self) -> list[Series]:
+        """A look for each style that a chart has, under its name, without points."""
+        judged = {i for quality in self.qualities for i, cell in enumerate(self.cells) if value_of(cell, quality.name)}
+        styles = {line.style: line.shared for line in self.lines if judged.intersection(line.cells)}
+        return [Series(name, style, ()) for style, name in styles.items()]
+
+    @cached_property
+    def charts(self) -> list[tuple[Quality, str, Chart]]:
+        """For every quality and cost its chart, where cells have both."""
+        both = product(self.qualities, COSTS)
+        return [(q, cost, chart) for q, cost in both if (chart := chart_of(self.cells, self.lines, q, cost))]
+
+    def answers(self, quality: Quality) -> list[Answer]:
+        found = next(differences for other, differences in self.comparisons if other == quality)
+        return answers(points_of(self.cells, quality, "nfe"), quality, found)
+
+    def tie_text(self, answer: Answer) -> str:
+        if not answer.compared:
+            return "not compared"
+        if len(answer.ties) > MOST_LISTED:
+            return f"{len(answer.ties)} others"
+        return "; ".join(self.labels[i] for i in answer.ties) or "none"
+
+    # tables
+
+    @cached_property
+    def metrics(self) -> list[str]:
+        """In the order of the columns: costs, quality, the rest."""
+        first = [*COSTS, *(quality.name for quality in self.qualities)]
+        return sorted(metric_names(self.cells), key=lambda name: first.index(name) if name in first else len(first))
+
+    def value(self, cell: int, name: str) -> Value | None:
+        return value_of(self.cells[cell], name)
+
+    @cached_property
+    def differences(self) -> list[tuple[str, list[tuple[str, int]]]]:
+        """Every config key in which cells differ: its values and how many cells have each."""
+        configs = [cell.config for cell in self.cells if cell.config]
+        found = []
+        for key in differing_keys(configs):
+            counts = Counter(as_text(config[key]) if key in config else ABSENT for config in configs)
+            found.append((key, counts.most_common()))
+        return found
+
+    # for the scripts
+
+    def data(self) -> Mapping[str, Any]:
+        thumbnails = self.thumbnails
+        pictures = thumbnails.pictures
+        return {
+            "axes": [{"name": axis.name, "values": axis.values} for axis in self.layout.axes],
+            "cells": [
+                {
+                    "label": self.labels[i],
+                    "place": self.layout.places[i],
+                    "status": cell.status,
+                    "error": cell.error,
+                    "link": self.links[i],
+                    "pictures": pictures[i] if pictures else [],
+                    "metrics": {name: value_text(found) for name in self.metrics if (found := value_of(cell, name))},
+                }
+                for i, cell in enumerate(self.cells)
+            ],
+            "samples": thumbnails.samples,
+            "files": thumbnails.files,
+            "side": thumbnails.side,
+            "shrunk": any(uri and uri.startswith("data:image/jpeg") for found in pictures for uri in found),
+            "qualities": [{"name": quality.name, "higher": quality.higher} for quality in self.qualities],
+            "fronts": {f"{q.name}|{cost}": [point.cell for point in chart.front] for q, cost, chart in self.charts},
+            "pairs": {
+                quality.name: [
+                    [d.first, d.second, *(float(f"{n:.4g}") for n in (d.difference, d.low, d.high, d.p, d.p_holm))]
+                    for d in found
+                ]
+                for quality, found in self.comparisons
+            },
+        }
+
+
+def value_text(value: Value) -> str:
+    """With its interval: ``2.65 (2.41 to 2.9)``."""
+    interval = interval_text(value)
+    return number(value.value) + (f" ({interval})" if interval else "")
+
+
+def interval_text(value: Value) -> str:
+    """``2.41 to 2.9``; empty where there is none."""
+    return "" if value.low is None or value.high is None else f"{value.low:.3g} to {value.high:.3g}"
+
+
+def number(value: float) -> str:
+    """Three to four significant digits; whole numbers as they are."""
+    if float(value).is_integer() and abs(value) < 1e6:
+        return f"{int(value)}"
+    return f"{value:.4g}" if abs(value) >= 1 else f"{value:.3g}"
+
+
+def _some(values: Sequence[Any]) -> str:
+    """The different values, at most three of them by name."""
+    told = list(dict.fromkeys(as_text(value) for value in values if value not in (None, "")))
+    return ", ".join(told[:3]) + (f" and {len(told) - 3} more" if len(told) > 3 else "")

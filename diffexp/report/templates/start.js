@@ -1,0 +1,7 @@
+if ($("#metric")) setUpCharts();
+firstAxes();
+pictureControls();
+followers.push(showGrid, pairControls, showPairs);
+setUpViewer();
+setUpResults();
+choose({});

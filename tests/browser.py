@@ -1,0 +1,124 @@
+"""A headless Chromium for tests, spoken to over a pipe in the DevTools protocol; no package is needed for it."""
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+EXECUTABLE = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+SECONDS = 60
+FLAGS = (
+    "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run --hide-scrollbars "
+    "--remote-debugging-pipe --disable-background-networking --disable-extensions --force-color-profile=srgb"
+).split()
+
+
+class Browser:
+    """One page in a browser of its own.
+
+    Errors of the page and requests that leave the machine are kept in ``problems``.
+    """
+
+    def __init__(self) -> None:
+        assert EXECUTABLE
+        self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        to_browser, self._write = os.pipe()
+        self._read, from_browser = os.pipe()
+        # The protocol's file descriptors are 3 and 4.
+        script = f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}'
+        command = ["bash", "-c", script, EXECUTABLE, *FLAGS, f"--user-data-dir={self._profile.name}", "about:blank"]
+        self._process = subprocess.Popen(command, pass_fds=(to_browser, from_browser), stderr=subprocess.DEVNULL)
+        os.close(to_browser)
+        os.close(from_browser)
+        self._buffer = b""
+        self._number = 0
+        self._session: str | None = None
+        self._loaded = False
+        self.problems: list[str] = []
+        targets = self.send("Target.getTargets")["targetInfos"]
+        page = next(target for target in targets if target["type"] == "page")
+        attached = self.send("Target.attachToTarget", targetId=page["targetId"], flatten=True)
+        self._session = attached["sessionId"]
+        for domain in ("Page", "Runtime", "Network", "Log"):
+            self.send(f"{domain}.enable")
+
+    def close(self) -> None:
+        os.close(self._write)
+        self._process.terminate()
+        self._process.wait(SECONDS)
+        os.close(self._read)
+        self._profile.cleanup()
+
+    def send(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """A command and its answer; what the page reports meanwhile is taken in."""
+        self._number += 1
+        message: dict[str, Any] = {"id": self._number, "method": method, "params": parameters}
+        if self._session:
+            message["sessionId"] = self._session
+        os.write(self._write, json.dumps(message).encode() + b"\0")
+        while True:
+            answer = self._receive()
+            if answer.get("id") == self._number:
+                assert "error" not in answer, (method, answer)
+                return answer["result"]
+
+    def open(self, file: Path, width: int = 1280, height: int = 900, *, dark: bool = False) -> None:
+        """Load a file at a window size (phones: below 600 wide)."""
+        self.send(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1 if width > 600 else 2,
+            mobile=width <= 600,
+        )
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.send("Emulation.setEmulatedMedia", features=[scheme])
+        self._loaded = False
+        self.send("Page.navigate", url=file.absolute().as_uri())
+        while not self._loaded:
+            self._receive()
+
+    def run(self, script: str) -> Any:
+        """The value of a JavaScript expression; promises are awaited."""
+        told = self.send("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in told, told["exceptionDetails"]
+        return told["result"].get("value")
+
+    def key(self, key: str, text: str = "") -> None:
+        """Press a key: ``ArrowRight``, or a character as ``text`` too."""
+        for kind in ("keyDown", "keyUp"):
+            self.send("Input.dispatchKeyEvent", type=kind, key=key, text=text if kind == "keyDown" else "")
+
+    def picture(self, file: Path, *, whole: bool = False) -> None:
+        """A screenshot of the window, or of the whole page."""
+        more = {"captureBeyondViewport": True} if whole else {}
+        file.write_bytes(base64.b64decode(self.send("Page.captureScreenshot", format="png", **more)["data"]))
+
+    def _receive(self) -> dict[str, Any]:
+        while b"\0" not in self._buffer:
+            received = os.read(self._read, 1 << 20)
+            assert received, "the browser has ended"
+            self._buffer += received
+        text, _, self._buffer = self._buffer.partition(b"\0")
+        message = json.loads(text)
+        self._note(message)
+        return message
+
+    def _note(self, message: dict[str, Any]) -> None:
+        method, parameters = message.get("method"), message.get("params", {})
+        if method == "Page.loadEventFired":
+            self._loaded = True
+        elif method == "Runtime.exceptionThrown":
+            self.problems.append(json.dumps(parameters["exceptionDetails"])[:500])
+        elif method == "Log.entryAdded" and parameters["entry"]["level"] == "error":
+            self.problems.append(parameters["entry"]["text"] + " " + parameters["entry"].get("url", ""))
+        elif method == "Network.requestWillBeSent":
+            url = parameters["request"]["url"]
+            if not url.startswith(("file:", "data:", "about:")):
+                self.problems.append(f"asked for {url}")

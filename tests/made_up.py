@@ -1,0 +1,84 @@
+"""Sweeps that were never run: folders as runs leave them, with made-up pictures and metrics."""
+
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from diffexp.metrics.evidence import write_evidence
+from diffexp.metrics.resampling import weights
+from diffexp.outputs import points_csv
+
+SAMPLES = 24
+_WEIGHTS = weights(range(SAMPLES))
+
+
+def made_up_cell(
+    sweep: Path,
+    name: str,
+    config: Mapping[str, Any],
+    *,
+    status: str = "done",
+    error: str | None = None,
+    quality: float = 1.0,
+    noise: int = 0,
+    pictures: int = 2,
+    side: int = 32,
+    points: torch.Tensor | None = None,
+    per_sample: str = "psnr",
+) -> Path:
+    """A run folder.
+
+    Args:
+        quality: about what its ``fid/mnist_cnn`` is.
+        noise: cells of equal ``noise`` have the same luck with their samples.
+        pictures: how many samples are on disk as images of ``side`` pixels.
+        points: (N, d), instead of images.
+    """
+    folder = sweep / name
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "overrides.yaml").write_text(json.dumps([f"{k}={v}" for k, v in config.items()], default=str))
+    (folder / "samples").mkdir()
+    whole = {"num_samples": SAMPLES, "seed": 0, "model": {"name": "mnist"}} | dict(config)
+    if status == "missing":  # Hydra has written the config, and nothing came after
+        (folder / ".hydra" / "config.yaml").write_text(json.dumps(whole))
+        return folder
+    steps = int(whole.get("steps", 10))
+    facts = {"model_id": "mnist", "nfe": steps, "seconds": 0.1 * steps, "device": "cpu", "dtype": "float32"}
+    (folder / "run.json").write_text(json.dumps({"status": status, "error": error, "config": whole} | facts))
+    if points is not None:
+        (folder / "samples" / "points.csv").write_text(points_csv(range(len(points)), points))
+    for index in range(pictures if points is None else 0):
+        hue = (int(40 * quality) + 60 * index) % 256
+        Image.new("L", (side, side), hue).save(folder / "samples" / f"{index:06d}.png")
+    if status != "done":
+        return folder
+    luck = torch.randn(SAMPLES, generator=torch.Generator().manual_seed(noise), dtype=torch.float64)
+    own = torch.randn(SAMPLES, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())), dtype=torch.float64)
+    values = quality * (1 + 0.2 * luck) + 0.02 * own
+    resampled = (values @ _WEIGHTS) / _WEIGHTS.sum(dim=0)
+    metrics: dict[str, float] = {"nfe": steps, "seconds_per_image": 0.004 * steps}
+    for key, scale in (("fid/mnist_cnn", 1.0), (per_sample, 10.0)):
+        found = scale * resampled
+        metrics[key] = scale * values.mean().item()
+        metrics |= {f"{key}/low": found.quantile(0.025).item(), f"{key}/high": found.quantile(0.975).item()}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    resamples = {"fid/mnist_cnn": resampled, per_sample: 10 * resampled}
+    write_evidence(folder, range(SAMPLES), {per_sample: 10 * values}, resamples)
+    return folder
+
+
+def made_up_sweep(
+    folder: Path, schedulers: Sequence[str], steps: Sequence[int], seeds: Sequence[int] = (0,), **more: Any
+) -> Path:
+    """A cell for each combination; a scheduler is the better the later it comes, and all gain from steps."""
+    for number, (scheduler, count, seed) in enumerate(product(schedulers, steps, seeds)):
+        config = {"scheduler": {"name": scheduler}, "steps": count, "seed": seed}
+        quality = 0.5 + 40 / (count * (1 + 0.5 * schedulers.index(scheduler)))
+        made_up_cell(folder, f"{number}_{scheduler}_{count}", config, quality=quality, noise=seed, **more)
+    return folder

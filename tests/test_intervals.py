@@ -1,0 +1,346 @@
+"""Intervals and pairs: what the bootstrap says where the truth is known, and what a run leaves of it."""
+
+import csv
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from diffexp.discovery import discover
+from diffexp.levels import Level
+from diffexp.meters import Meters
+from diffexp.metrics.base import Finished, RunFacts
+from diffexp.metrics.evidence import PER_SAMPLE, read_resamples, write_evidence
+from diffexp.metrics.features import load_features
+from diffexp.metrics.fid import FID
+from diffexp.metrics.psnr import PSNR
+from diffexp.metrics.resampling import FEWEST, RESAMPLES, Estimate, estimate, mean_of, weights
+from diffexp.metrics.ssim import SSIM
+from diffexp.metrics.trajectory_error import TrajectoryError
+from diffexp.models.base import Request, Runtime
+from diffexp.models.mixture import mixture
+from diffexp.plan import Plan, build_sampler
+from diffexp.reference import Reference, accurate_plan, draws_noise
+from diffexp.schedulers.ddim import ddim
+from diffexp.schedulers.ddpm import ddpm
+from diffexp.schedulers.heun import heun
+
+
+def facts(model: Any = None) -> RunFacts:
+    return RunFacts(
+        nfe=5,
+        num_samples=8,
+        seconds=1.0,
+        model_seconds=1.0,
+        scheduler_us_per_step=None,
+        peak_memory_mb=None,
+        plan=None,
+        model=model,
+    )
+
+
+# the bootstrap
+
+
+@given(st.lists(st.integers(0, 10_000), min_size=1, max_size=6, unique=True))
+@settings(max_examples=20, deadline=None)
+def test_the_weights_of_a_sample_are_its_own(indices: list[int]):
+    together = weights(indices, 8)
+    assert together.shape == (len(indices), 8)
+    for row, index in zip(together, indices):
+        assert torch.equal(row, weights([index], 8)[0])
+
+
+def test_the_interval_of_a_mean_is_as_wide_as_statistics_says():
+    values = torch.randn(400, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = estimate(mean_of(values), range(400))
+    assert found.value == pytest.approx(values.mean().item())
+    assert found.interval is not None
+    low, high = found.interval
+    assert high - low == pytest.approx(2 * 1.96 * values.std().item() / math.sqrt(400), rel=0.12)
+    assert low < found.value < high
+
+
+def test_intervals_hold_what_they_promise():
+    generator = torch.Generator().manual_seed(1)
+    held = 0
+    for trial in range(200):
+        values = torch.rand(40, generator=generator, dtype=torch.float64)
+        interval = estimate(mean_of(values), range(1000 * trial, 1000 * trial + 40)).interval
+        assert interval is not None
+        held += interval[0] < 0.5 < interval[1]
+    assert 0.89 < held / 200 < 0.98
+
+
+def test_the_interval_of_a_biased_distance_is_about_the_value_and_not_below_zero():
+    found = Estimate(2.0, torch.linspace(5.0, 7.0, RESAMPLES, dtype=torch.float64))
+    assert found.interval == (pytest.approx(1.05, abs=0.01), pytest.approx(2.95, abs=0.01))
+    assert Estimate(0.5, found.resamples, bounds=(0.0, math.inf)).interval == (0.0, pytest.approx(1.45, abs=0.01))
+
+
+def test_few_samples_have_no_interval():
+    few, enough = (estimate(mean_of(torch.rand(count)), range(count)) for count in (FEWEST - 1, FEWEST))
+    assert few.interval is None and len(few.resamples) == 0
+    assert enough.interval is not None
+
+
+def test_the_interval_of_fid_covers_the_scatter_of_fid():
+    """Many sets of as many samples: their FIDs scatter as wide as the interval of one says."""
+    real = load_features("mnist_cnn").reference.samples
+    values, widths = [], []
+    for part in real[:4000].split(250):
+        metric = FID()
+        metric.seen.append(part * 1.2 + 0.1)
+        found = metric.compute(facts())["fid/mnist_cnn"]
+        assert found.interval is not None
+        values.append(found.value)
+        widths.append(found.interval[1] - found.interval[0])
+    scatter = 2 * 1.96 * torch.tensor(values).std().item()
+    assert torch.tensor(widths).mean().item() == pytest.approx(scatter, rel=0.45)
+
+
+def test_the_difference_of_runs_from_the_same_noise_is_known_better_than_either():
+    luck = torch.randn(100, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    first, second = (estimate(mean_of(luck + shift), range(100)) for shift in (0.0, 0.01))
+    spread = (first.resamples - second.resamples).std()
+    assert spread < 1e-6 < first.resamples.std()
+
+
+# what a run leaves
+
+
+class PerSample:
+    """Values that samples have for themselves, and one for all."""
+
+    def applies(self, model: Any) -> None:
+        return None
+
+    def update(self, samples: Tensor, images: Tensor) -> None:
+        self.samples = [*getattr(self, "samples", []), samples]
+
+    def compute(self, run: RunFacts) -> dict[str, Any]:
+        values = torch.cat(self.samples).flatten()
+        return {"own": values, "all": torch.tensor(3.5), "count": len(run.indices)}
+
+
+def test_a_metric_with_a_value_a_sample_gets_mean_interval_and_a_file(tmp_path: Path):
+    meters = Meters({"per_sample": PerSample()}, SimpleNamespace())  # pyright: ignore[reportArgumentType]
+    order = [3, 1, 2, 0, *range(4, 20)]
+    values = {index: index / 10 for index in order}
+    for indices in (order[:3], order[3:]):
+        batch = torch.tensor([[values[index]] for index in indices])
+        meters.update(indices, batch, batch)
+    told = meters.compute(facts())
+    assert told["own"] == pytest.approx(0.95)
+    assert told["own/low"] < 0.95 < told["own/high"]
+    assert (told["all"], told["count"]) == (3.5, 20)
+    assert "all/low" not in told
+    meters.write(tmp_path)
+    rows = list(csv.reader((tmp_path / PER_SAMPLE).open()))
+    assert rows[0] == ["index", "own"]
+    assert [(int(i), pytest.approx(float(v))) for i, v in rows[1:]] == sorted(values.items())
+    assert set(read_resamples(tmp_path)) == {"own"}
+
+    shuffled = Meters({"per_sample": PerSample()}, SimpleNamespace())  # pyright: ignore[reportArgumentType]
+    batch = torch.tensor([[values[index]] for index in range(20)])
+    shuffled.update(range(20), batch, batch)
+    assert shuffled.compute(facts())["own/low"] == pytest.approx(told["own/low"]), "resamples go by index, not by order"
+
+
+def test_resamples_that_cannot_be_read_are_none(tmp_path: Path):
+    assert read_resamples(tmp_path) == {}
+    (tmp_path / "resamples.safetensors").write_bytes(b"no")
+    assert read_resamples(tmp_path) == {}
+    write_evidence(tmp_path, [], {}, {"a": torch.empty(0)})
+    assert not (tmp_path / PER_SAMPLE).exists()
+
+
+# against the accurate solution
+
+
+class Solved:
+    """Solutions as given: all zero."""
+
+    missing: str | None = None
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        self.shape = shape
+
+    def __call__(self, indices: Sequence[int]) -> Tensor:
+        return torch.zeros(len(indices), *self.shape)
+
+
+def pictures(runtime: Runtime | None = None) -> Any:
+    return mixture(runtime or Runtime(), shape=[1, 16, 16])
+
+
+def test_distances_to_the_solution():
+    model, level = pictures(), 0.25
+    metrics: dict[str, Any] = {"psnr": PSNR(), "ssim": SSIM(), "trajectory_error": TrajectoryError()}
+    meters = Meters(metrics, model, Solved(model.shape))
+    samples = torch.full((12, 1, 16, 16), level)
+    meters.update(range(12), samples, model.decode(samples))
+    found = meters.compute(facts(model))
+    # Pixels are half as far apart as samples, and rounded to 8 bits.
+    rounded = round((level / 2 + 0.5) * 255) / 255 - 0.5
+    assert found["psnr"] == pytest.approx(-20 * math.log10(rounded), abs=1e-3)
+    assert found["trajectory_error"] == pytest.approx(level)
+    assert 0 < found["ssim"] < 1
+
+
+def test_without_a_solution_the_metric_is_left_out_and_says_why(caplog: pytest.LogCaptureFixture):
+    model, solved = pictures(), Solved((1, 16, 16))
+    solved.missing = "the sampler draws noise"
+    with caplog.at_level(logging.INFO):
+        meters = Meters({"psnr": PSNR()}, model, solved)
+    assert [record.getMessage() for record in caplog.records] == ["metric psnr is left out: the sampler draws noise"]
+    meters.update(range(2), torch.zeros(2, 1, 16, 16), torch.zeros(2, 1, 16, 16))
+    assert meters.compute(facts(model)) == {}
+
+
+def test_a_solution_that_fails_costs_its_metrics_alone(caplog: pytest.LogCaptureFixture):
+    class Broken(Solved):
+        def __call__(self, indices: Sequence[int]) -> Tensor:
+            raise ZeroDivisionError("no solution")
+
+    model = pictures()
+    metrics: dict[str, Any] = {"psnr": PSNR(), "per_sample": PerSample()}
+    meters = Meters(metrics, model, Broken((1, 16, 16)))
+    meters.update(range(2), torch.zeros(2, 1), torch.zeros(2, 1, 16, 16))
+    assert set(meters.compute(facts(model))) == {"own", "all", "count"}
+    assert "metric psnr failed and is left out: ZeroDivisionError: no solution" in caplog.text
+
+
+def test_pictures_are_needed_and_not_too_small():
+    points, small = mixture(Runtime()), mixture(Runtime(), shape=[1, 8, 8])
+    assert PSNR().applies(points) and SSIM().applies(points)
+    assert PSNR().applies(small) is None
+    assert "11 pixels" in (SSIM().applies(small) or "")
+    assert TrajectoryError().applies(points) is None
+
+
+def test_identical_pictures_have_the_psnr_of_rounding():
+    images = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    batch = Finished(images, images)
+    assert PSNR().compare(batch, batch)["psnr"].mean().item() == pytest.approx(58.9, abs=0.5)
+
+
+# the solutions themselves
+
+
+def parts(model: Any, scheduler: Any = ddim, steps: int = 5, **other: Any) -> Any:
+    sampler = build_sampler(scheduler, steps=steps, spec=model)
+    usual = {"model": model, "sampler": sampler, "predict": model.predict, "guidance_scale": 1.0}
+    return SimpleNamespace(**usual | {"request": Request()} | other)
+
+
+def config(**other: Any) -> dict[str, Any]:
+    usual = {"seed": 0, "model": {"name": "mixture"}, "guidance": {"name": "cfg"}, "loop": {"name": "denoise"}}
+    return usual | {"prompt": None, "negative_prompt": None, "label": None} | other
+
+
+@pytest.mark.parametrize("schedule", ["vp", "ve", "edm", "flow"])
+def test_solutions_are_where_endless_steps_lead(schedule: str, tmp_path: Path):
+    model: Any = mixture(Runtime(), schedule=schedule)  # pyright: ignore[reportArgumentType]
+    found = Reference(parts(model), config(), tmp_path)(range(16))
+    fine = accurate(model, 250)
+    assert (found - fine).square().mean().sqrt() < 2e-4
+
+
+def accurate(model: Any, steps: int) -> Tensor:
+    """By another method, in many more steps from the same noise."""
+    from diffexp.grids import exponential
+    from diffexp.noise import SampleNoise
+    from diffexp.plan import Grid, sample
+
+    plan = build_sampler(heun, steps=steps, spec=model, grid=Grid("exponential", exponential))
+    noise = SampleNoise(0, range(16), model.shape, "cpu", torch.float64)
+    condition = model.conditions(Request(), range(16))
+
+    def network(u: Tensor, level: Level) -> Tensor:
+        return model.predict(u, torch.full((len(u),), level.timestep, dtype=torch.float64), condition)
+
+    return sample(plan, network, noise.draw() * plan.start_std, noise.draw).float()
+
+
+def test_solutions_are_kept_one_by_one_and_found_again(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    model = mixture(Runtime())
+    with caplog.at_level(logging.INFO, logger="diffexp"):
+        first = Reference(parts(model), config(), tmp_path)([0, 1])
+        again = Reference(parts(model, heun, 7), config(), tmp_path)([1, 2])
+    assert torch.equal(first[1], again[0])
+    said = [record.getMessage() for record in caplog.records if "accurate" in record.getMessage()]
+    assert [text.partition(",")[0] for text in said] == [
+        "computing 2 accurate solutions",
+        "computing 1 accurate solutions",
+    ]
+    assert len(list(tmp_path.glob("*/*.safetensors"))) == 3
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 1}, {"label": 3}, {"guidance": {"name": "none"}}, {"model": {"name": "x"}}]
+)
+def test_what_solutions_depend_on_is_in_the_name_of_their_folder(change: dict[str, Any], tmp_path: Path):
+    model = mixture(Runtime())
+    for settings_of_a_run in (config(), config(**change)):
+        Reference(parts(model), settings_of_a_run, tmp_path)([0])
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_cache_that_cannot_be_written_or_read_does_no_harm(tmp_path: Path):
+    model, file = mixture(Runtime()), tmp_path / "file"
+    file.touch()
+    expected = Reference(parts(model), config(), tmp_path / "good")([0])
+    assert torch.equal(Reference(parts(model), config(), file / "below")([0]), expected)
+    (kept,) = (tmp_path / "good").glob("*/*.safetensors")
+    kept.write_bytes(b"half a fi")
+    assert torch.equal(Reference(parts(model), config(), tmp_path / "good")([0]), expected)
+
+
+def test_who_draws_noise_has_no_solution(tmp_path: Path):
+    model = mixture(Runtime())
+    assert Reference(parts(model), config(), tmp_path).missing is None
+    assert "draws noise" in (Reference(parts(model, ddpm), config(), tmp_path).missing or "")
+    other = config(loop={"name": "img2img"})
+    assert "img2img" in (Reference(parts(model), other, tmp_path).missing or "")
+
+
+def test_a_direct_sampler_is_tried():
+    model = mixture(Runtime())
+
+    def curved(denoise: Any, x: Tensor, levels: Any, noise: Any, *, noisy: bool = False) -> Tensor:
+        for here, there in levels.pairs():
+            x = there.alpha * torch.tanh(denoise(x, here)) + there.sigma * x
+            x = x + noise() if noisy else x
+        return x
+
+    for noisy in (False, True):
+        sampler = build_sampler(curved, steps=3, spec=model, options={"noisy": noisy})
+        assert not isinstance(sampler, Plan)
+        assert draws_noise(sampler, model) is noisy
+
+
+def test_a_schedule_that_ends_in_pure_noise_has_a_solution_too():
+    from diffexp.plan import TrainingSpec
+    from diffexp.predictions import Prediction
+    from diffexp.schedules import VPSchedule
+
+    schedule = VPSchedule.from_betas(rescale_betas_zero_snr=True)
+    plan = accurate_plan(TrainingSpec(schedule, Prediction.V))  # pyright: ignore[reportArgumentType]
+    assert plan.deterministic
+    assert plan.rows[0].level.alpha == 0
+
+
+def test_which_way_is_up_is_registered():
+    named = {entry.name: entry.traits.get("higher_is_better", ()) for entry in discover().of_kind("metric").values()}
+    assert list(named["psnr"]) == ["psnr"]
+    assert list(named["precision_recall"]) == ["precision", "recall"]
+    assert list(named["fid"]) == []

@@ -1,0 +1,373 @@
+"""Reports of sweeps that were never run: axes, pairs, charts, pictures and the page itself."""
+
+import csv
+import json
+import math
+from html.parser import HTMLParser
+from itertools import product
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+from xml.etree import ElementTree
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffexp.errors import InputError
+from diffexp.report import write_report
+from diffexp.report.__main__ import main
+from diffexp.report.axes import ABSENT, lay_out
+from diffexp.report.charts import Chart, Point, Series, log_ticks
+from diffexp.report.comparison import MOST_PAIRS, choose_pairs, compare, holm, read_all_resamples
+from diffexp.report.page import Report
+from diffexp.report.reading import collect
+from diffexp.report.thumbnails import make_thumbnails
+from diffexp.report.values import Quality, metric_names, pareto_front, qualities, value_of
+from diffexp.sweep.results import Cell, read_cells
+from tests.made_up import made_up_cell, made_up_sweep
+
+FID = Quality("fid/mnist_cnn", higher=False)
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> \"quoted\" 'too' {{ 7 * 7 }} ${x} ]]>"
+
+
+def cell(config: dict[str, Any], folder: str = "sweep/0") -> Cell:
+    return Cell(Path(folder), (), "done", None, config, {}, {})
+
+
+def axes(*configs: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    layout = lay_out([cell(config, f"sweep/{number}") for number, config in enumerate(configs)])
+    return {axis.name: axis.values for axis in layout.axes}
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page: tags, attributes, texts."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.scripts: list[str] = []
+        self._inside = ""
+        self.feed(file.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._inside = tag
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        (self.scripts if self._inside == "script" else self.texts).append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    @property
+    def data(self) -> dict[str, Any]:
+        return json.loads(self.scripts[0])
+
+
+# axes
+
+
+def test_axes_are_what_was_varied_in_the_order_of_reading():
+    configs = [{"seed": 0, "steps": s, "scheduler.name": n, "name": n} for n in ("euler", "ddim") for s in (10, 5, 50)]
+    assert axes(*configs) == {"scheduler": ("euler", "ddim"), "steps": ("5", "10", "50")}
+
+
+def test_options_of_one_choice_are_no_axes_unless_they_were_varied_within_it():
+    one = {"scheduler.name": "ddim", "scheduler.eta": 0.0}
+    other = {"scheduler.name": "unipc", "scheduler.order": 2}
+    assert axes(one, other) == {"scheduler": ("ddim", "unipc")}
+    assert axes(one, {**one, "scheduler.eta": 1.0}, other) == {
+        "scheduler": ("ddim", "unipc"),
+        "scheduler.eta": ("0", "1", ABSENT),
+    }
+
+
+def test_classes_of_diffusers_are_schedulers_by_their_own_names():
+    names = ("diffusers.DDIMScheduler", "diffusers.HeunDiscreteScheduler")
+    configs = [{"scheduler.name": "diffusers", "scheduler._target_": name} for name in names]
+    assert axes(*configs) == {"scheduler": ("DDIMScheduler", "HeunDiscreteScheduler")}
+
+
+def test_lists_are_values_and_keys_that_change_together_are_one_axis():
+    lists = ([999, 500], [999, 700, 300])
+    configs = [{"grid.name": "auto", "grid.timesteps": values, "steps": len(values)} for values in lists]
+    assert axes(*configs) == {"grid.timesteps": ("[999, 500]", "[999, 700, 300]")}
+
+
+def test_runs_that_nothing_tells_apart_are_told_by_their_folders():
+    config = {"steps": 5}
+    layout = lay_out([cell(config, "monday/0_a"), cell(config, "friday/0_a"), cell({"steps": 9}, "friday/1_a")])
+    assert [axis.name for axis in layout.axes] == ["steps", "sweep"]
+    assert len(set(layout.places)) == 3
+    assert axes({}, {}) == {"run": ("0", "1")}
+    assert axes({}) == {}
+
+
+@given(st.lists(st.fixed_dictionaries({"steps": st.integers(1, 3), "x": st.text(max_size=2)}), min_size=1, max_size=6))
+def test_every_cell_has_a_place_of_its_own(configs: list[dict[str, Any]]):
+    layout = lay_out([cell(config, f"sweep/{number}") for number, config in enumerate(configs)])
+    assert len(set(layout.places)) == len(configs)
+
+
+# values
+
+
+def test_ends_of_intervals_are_no_metrics_and_costs_no_quality(tmp_path: Path):
+    made_up_cell(tmp_path, "0_a", {"steps": 5})
+    (found,) = read_cells(tmp_path)
+    assert metric_names([found]) == ["nfe", "seconds_per_image", "fid/mnist_cnn", "psnr"]
+    assert qualities([found]) == [FID, Quality("psnr", higher=True)]
+    value = value_of(found, "fid/mnist_cnn")
+    assert value is not None and value.low is not None and value.low < value.value
+
+
+@given(st.lists(st.tuples(st.integers(1, 5), st.integers(-5, 5)), max_size=12), st.booleans())
+def test_nothing_beats_the_front(points: list[tuple[float, float]], higher: bool):
+    front = pareto_front(points, higher)
+    sign = -1 if higher else 1
+    assert [points[i][0] for i in front] == sorted({points[i][0] for i in front})
+    for i, (cost, value) in enumerate(points):
+        beaten = any(
+            c <= cost and sign * v <= sign * value and (c, v) != (cost, value)
+            for j, (c, v) in enumerate(points)
+            if j != i
+        )
+        twin = any(points[j] == points[i] for j in front)
+        assert (i in front) == (not beaten and (not twin or i in front))
+        assert beaten or twin
+
+
+# pairs
+
+
+def test_holm_multiplies_by_the_number_of_those_still_open():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_a_small_difference_from_the_same_noise_is_real_and_none_is_not(tmp_path: Path):
+    for number, quality in enumerate((1.0, 1.05, 1.0)):
+        made_up_cell(tmp_path, f"{number}_a", {"steps": 5, "x": number}, quality=quality)
+    cells = read_cells(tmp_path)
+    first, second = value_of(cells[0], FID.name), value_of(cells[1], FID.name)
+    assert first and second and first.high and second.low and first.high > second.low, "alone, they overlap"
+    found = compare(cells, read_all_resamples(cells), FID, [(0, 1), (0, 2), (0, 0)])
+    assert found[0].difference == pytest.approx(first.value - second.value)
+    assert found[0].p_holm < 0.001
+    assert found[0].low < found[0].difference < found[0].high < 0
+    assert found[1].p > 0.01 and found[1].low < 0 < found[1].high
+    assert (found[2].difference, found[2].p) == (0.0, 1.0)
+
+
+def test_what_cannot_be_compared_is_not(tmp_path: Path):
+    made_up_cell(tmp_path, "0_a", {"x": 0})
+    made_up_cell(tmp_path, "1_a", {"x": 1, "num_samples": 99})
+    made_up_cell(tmp_path, "2_a", {"x": 2}, status="failed", error="no")
+    cells = read_cells(tmp_path)
+    assert compare(cells, read_all_resamples(cells), FID, [(0, 1), (0, 2), (1, 2)]) == []
+
+
+def test_of_very_many_pairs_those_on_one_axis_are_compared():
+    few = lay_out([cell({"a": a, "b": b}, f"s/{a}{b}") for a, b in product(range(3), range(3))])
+    assert len(choose_pairs(few)[0]) == 36
+    many = lay_out([cell({"a": a, "b": b}, f"s/{a}_{b}") for a, b in product(range(20), range(10))])
+    pairs, said = choose_pairs(many)
+    assert len(pairs) == 10 * 190 + 20 * 45 <= MOST_PAIRS
+    assert all(len(many.differing(*pair)) == 1 for pair in pairs)
+    assert "differ on one axis" in said
+    line = lay_out([cell({"a": a}, f"s/{a}") for a in range(200)])
+    assert choose_pairs(line)[0] == [(i, i + 1) for i in range(199)]
+
+
+# charts
+
+
+def test_a_chart_is_well_formed_and_holds_every_cell():
+    points = [Point(i, 5.0 * 2**i, 1 / (i + 1), low=0.9 / (i + 1), high=1.1 / (i + 1)) for i in range(5)]
+    chart = Chart(HOSTILE, "NFE", HOSTILE, [Series(HOSTILE, 3, points[:3]), Series("b", 11, points[3:])], points[:2])
+    tree = ElementTree.fromstring(str(chart.svg()).replace('href="#', 'ref="#'))
+    assert [mark.get("data-cell") for mark in tree.iter("use")] == ["0", "1", "2", "3", "4"]
+    assert tree.get("aria-label") == HOSTILE
+    assert not list(tree.iter("script"))
+    for mark in tree.iter("use"):
+        assert 0 < float(mark.get("x", "-1")) < chart.width
+        assert 0 < float(mark.get("y", "-1")) < chart.height
+
+
+@pytest.mark.parametrize("values", [[1.0], [0.0, 0.0], [-2.0, 3.0], [1e-9, 1.0], [5.0, 5.0, 5.0], [1e6, 2e6]])
+def test_no_values_are_too_strange_for_a_chart(values: list[float]):
+    points = [Point(i, i + 1.0, value) for i, value in enumerate(values)]
+    places = [float(m.get("y", "nan")) for m in _marks(Chart("t", "x", "y", [Series("a", 0, points)]))]
+    assert all(math.isfinite(place) for place in places)
+    assert places == sorted(places, reverse=True), "larger values are further up"
+
+
+def _marks(chart: Chart) -> list[ElementTree.Element]:
+    return list(ElementTree.fromstring(str(chart.svg()).replace('href="#', 'ref="#')).iter("use"))
+
+
+@given(st.floats(1e-6, 1e6), st.floats(1.5, 1e8))
+def test_ticks_of_logarithmic_axes_are_on_the_axis(low: float, factor: float):
+    found = log_ticks(low, low * factor)
+    assert len(found) >= 2
+    assert all(low * 0.999 <= tick <= low * factor * 1.001 for tick in found)
+
+
+# pictures
+
+
+def test_small_pictures_are_embedded_as_they_are_and_large_ones_smaller(tmp_path: Path):
+    for name, side in (("small", 32), ("large", 512)):
+        made_up_cell(tmp_path / name, "0_a", {}, side=side, pictures=1)
+    small, large = (make_thumbnails(read_cells(tmp_path / name)) for name in ("small", "large"))
+    assert (small.side, large.side) == (32, 512)
+    assert small.pictures[0][0] is not None and small.pictures[0][0].startswith("data:image/png")
+    assert large.pictures[0][0] is not None
+
+
+def test_the_budget_takes_whole_samples_away_and_says_so(tmp_path: Path):
+    made_up_sweep(tmp_path, ["a", "b"], [5, 10], pictures=6)
+    cells = read_cells(tmp_path)
+    whole, cut = make_thumbnails(cells), make_thumbnails(cells, budget=1000)
+    assert (len(whole.samples), whole.note) == (6, "")
+    assert 1 <= len(cut.samples) < 6
+    assert all(len(found) == len(cut.samples) for found in cut.pictures)
+    assert cut.note == f"{len(cut.samples)} of up to 6 samples of each cell are shown"
+
+
+def test_broken_pictures_are_left_out(tmp_path: Path):
+    folder = made_up_cell(tmp_path, "0_a", {}, pictures=2)
+    (folder / "samples" / "000001.png").write_bytes(b"")
+    made_up_cell(tmp_path, "1_a", {"steps": 3}, pictures=1)
+    (folder / "samples" / "000000.png").unlink()
+    (folder / "samples" / "000000.png").mkdir()
+    assert make_thumbnails(read_cells(tmp_path)).pictures[0][0] is None
+
+
+def test_points_are_drawn_on_the_same_axes(tmp_path: Path):
+    cloud = torch.rand(50, 2)
+    for number, shift in enumerate((0.0, 0.0, 3.0)):
+        made_up_cell(tmp_path, f"{number}_a", {"steps": number}, points=cloud + shift)
+    first, second, far = (found[0] for found in make_thumbnails(read_cells(tmp_path)).pictures)
+    assert first == second != far
+
+
+# the page
+
+
+def test_a_page_of_a_sweep(tmp_path: Path):
+    sweep = made_up_sweep(tmp_path / "a sweep", ["euler", "ddim"], [5, 10])
+    made_up_cell(sweep, "4_c", {"scheduler": {"name": "heun"}, "steps": 5}, status="failed", error="ValueError: no")
+    made_up_cell(sweep, "5_c", {"scheduler": {"name": "heun"}, "steps": 10}, status="missing")
+    out = write_report([sweep])
+    assert out == sweep / "report.html"
+    page = Page(out)
+    data = page.data
+    assert [axis["name"] for axis in data["axes"]] == ["scheduler", "steps"]
+    assert [cell["status"] for cell in data["cells"]] == ["done"] * 4 + ["failed", "missing"]
+    assert data["cells"][4]["error"] == "ValueError: no"
+    assert data["cells"][1]["label"] == "euler · 10 steps"
+    assert all(cell["pictures"][0].startswith("data:image/png") for cell in data["cells"][:4])
+    for cell in data["cells"]:
+        assert (sweep / unquote(cell["link"])).is_dir(), "links lead from the page to the run"
+    text = " ".join(page.texts)
+    assert "1 failed" in text and "1 missing" in text and "ValueError: no" in text
+    assert len(page.all("svg")) >= 4 and page.all("dialog")
+
+
+def test_pairs_are_also_written_as_a_table(tmp_path: Path):
+    sweep = made_up_sweep(tmp_path, ["euler", "ddim"], [5])
+    write_report([sweep])
+    (row, *_) = csv.DictReader((sweep / "comparison.csv").open())
+    assert (row["metric"], row["first"], row["second"]) == ("fid/mnist_cnn", "0_euler_5", "1_ddim_5")
+    assert row["better"] == "1_ddim_5" and row["noise"] == "same"
+    assert float(row["low"]) < float(row["difference"]) < float(row["high"])
+
+
+def test_nothing_is_asked_of_the_network(tmp_path: Path):
+    page = Page(write_report([made_up_sweep(tmp_path, ["euler"], [5, 10])]))
+    for tag, attributes in page.tags:
+        assert tag not in ("link", "iframe", "object", "embed", "base")
+        for name in ("src", "href", "action"):
+            assert not (attributes.get(name) or "").startswith(("http:", "https:", "//"))
+    assert "http://" not in "".join(page.scripts[1:]) and "https://" not in "".join(page.scripts[1:])
+    policy = next(meta for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy")
+    assert (policy["content"] or "").startswith("default-src 'none'")
+
+
+def test_hostile_texts_stay_texts(tmp_path: Path):
+    sweep = tmp_path / "<b>&amp; sweep"
+    for number in range(2):
+        config = {"scheduler": {"name": f"{HOSTILE}{number}"}, "steps": 5, "prompt": HOSTILE, "x": f"{number}{HOSTILE}"}
+        made_up_cell(sweep, f"{number}_<i>x", config, per_sample=f"m{HOSTILE.replace('/', '_')}")
+    made_up_cell(sweep, "2_x", {"scheduler": {"name": "a"}, "steps": 5}, status=HOSTILE, error=HOSTILE)
+    page = Page(write_report([sweep]))
+    assert len(page.scripts) == 2, "the data and the script, nothing else"
+    assert not page.all("img")[1:], "one image in all of the page: the viewer's"
+    assert not [attributes for _, attributes in page.tags if "onerror" in attributes]
+    assert page.data["cells"][2]["error"] == HOSTILE
+    assert HOSTILE + "0" in page.data["axes"][0]["values"]
+    assert not page.all("b") and not page.all("i")
+    assert "49" not in "".join(page.texts), "no template in a text is run"
+
+
+def test_one_cell_without_anything(tmp_path: Path):
+    made_up_cell(tmp_path, "0_a", {"scheduler": {"name": "ddim"}, "steps": 5}, status="running", pictures=0)
+    page = Page(write_report([tmp_path]))
+    assert page.data["axes"] == [] and page.data["cells"][0]["label"] == "ddim · 5 steps"
+    assert "No cell has a metric of quality" in " ".join(page.texts)
+    assert not (tmp_path / "comparison.csv").exists()
+
+
+def test_five_hundred_cells(tmp_path: Path):
+    sweep = made_up_sweep(tmp_path, [f"s{i}" for i in range(20)], [5, 10, 20, 30, 50], seeds=range(5), pictures=1)
+    report = Report(collect([sweep]), sweep / "report.html")
+    html = report.html()
+    assert len(report.cells) == 500
+    assert html.count('data-cell="') >= 500 * len(report.charts)
+    assert len(html) < 6_000_000
+    assert len(report.legend) == 20, "a look for each scheduler, not for each line"
+
+
+def test_several_sweeps_and_runs_together(tmp_path: Path):
+    monday = made_up_sweep(tmp_path / "monday", ["euler"], [5, 10])
+    friday = made_up_sweep(tmp_path / "friday", ["euler", "ddim"], [5])
+    single = made_up_cell(tmp_path, "alone", {"scheduler": {"name": "heun"}, "steps": 5})
+    cells = collect([monday, friday, single, monday])
+    assert len(cells) == 5
+    assert [axis.name for axis in lay_out(cells).axes] == ["scheduler", "steps", "sweep"]
+    assert len(collect([tmp_path])) == 5, "found by the folder above them too"
+    out = write_report([monday, friday], tmp_path / "both" / "page.html")
+    data = Page(out).data
+    assert (out.parent / data["cells"][0]["link"]).resolve() == (monday / "0_euler_5").resolve()
+
+
+def test_a_folder_without_runs_is_a_mistake(tmp_path: Path):
+    with pytest.raises(InputError, match="holds no runs"):
+        write_report([tmp_path])
+
+
+# the command
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    sweep = made_up_sweep(tmp_path / "s", ["euler"], [5])
+    assert main([str(sweep), f"out={tmp_path / 'page.html'}"]) == 0
+    assert capsys.readouterr().out == f"report: {tmp_path / 'page.html'}\n"
+    assert (tmp_path / "page.html").is_file()
+    assert main(["--help"]) == 0
+
+
+@pytest.mark.parametrize("words", [[], ["nowhere"], ["--out", "x"], ["out=x.html"], ["."]])
+def test_mistakes_are_one_line(words: list[str], tmp_path: Path, monkeypatch: Any, capsys: Any):
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    told = capsys.readouterr()
+    assert (told.err or told.out).count("\n") == 1
