@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from diffexp.diffusers_options import PREFIX, TRAINING
 from diffexp.discovery import discover
 from diffexp.errors import InputError
 from diffexp.levels import Schedule
@@ -49,8 +50,11 @@ def compile(
     """
     catalog = discover()
     if isinstance(scheduler, str):
+        # Without a model there is no training that the options of a class could contradict.
+        free = TRAINING if model is None and scheduler.startswith(PREFIX) else ()
+        training = {name: options.pop(name) for name in free if name in options}
         bound = catalog.build("scheduler", {"name": scheduler, **options})
-        scheduler, options = bound.func, dict(bound.keywords)
+        scheduler, options = bound.func, {**bound.keywords, **training}
     spec = own_training(scheduler, options) if model is None else _spec(model)
     if isinstance(grid, str):
         make = None if grid == "auto" else catalog.build("grid", {"name": grid})

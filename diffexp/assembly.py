@@ -77,7 +77,7 @@ def assemble(config: Mapping[str, Any], catalog: Catalog, host: Host | None = No
         tracker=Guarded(_build(catalog, "tracker", config["tracker"])),
         request=request,
         recipe=recipe,
-        guidance=str(config["guidance"]["name"]),
+        guidance=str(config["guidance"].get("name")),
         guidance_scale=scale,
         host=host,
     )

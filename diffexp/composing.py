@@ -36,15 +36,16 @@ class QuickLoader(ConfigLoaderImpl):
         super().__init__(config_search_path)
         self.repository = QuickRepository(config_search_path)
         self._master: DictConfig | None = None
-        self._merged: dict[tuple[str, ...], bytes] = {}
+        self._merged: dict[tuple[str, ...], bytes] | None = {}
+        """None in a worker process: every cell there has a loader of its own, and Hydra loads some classes twice."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_master": None, "_merged": {}}  # to worker processes it goes without its memory
+        return self.__dict__ | {"_master": None, "_merged": None}
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         """As its parent's; composes only where these choices of groups were not composed before."""
         parsed = OverridesParser.create(config_loader=self).parse_overrides(sweep_overrides)
-        if any(override.is_hydra_override() for override in parsed):
+        if self._merged is None or any(override.is_hydra_override() for override in parsed):
             return super().load_sweep_config(master_config, sweep_overrides)
         choices = [override for override in parsed if self._is_choice(override)]
         config = self._tree(master_config, tuple(str(override.input_line) for override in choices))
@@ -62,6 +63,7 @@ class QuickLoader(ConfigLoaderImpl):
         return not isinstance(override.value(), dict) and self.repository.group_exists(override.key_or_group)
 
     def _tree(self, master: DictConfig, choices: tuple[str, ...]) -> DictConfig:
+        assert self._merged is not None
         if master is not self._master or len(self._merged) >= KEPT:
             self._master, self._merged = master, {}
         if choices not in self._merged:

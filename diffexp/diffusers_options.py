@@ -76,6 +76,16 @@ TRAINING = (
 WITHOUT_EFFECT = ("base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len", "scale_factors", "upscale_mode")
 """What only a pipeline of diffusers reads, or what changes the size of the sample on the way."""
 
+_CLIPPING = ("clip_sample", "clip_sample_range", "thresholding", "dynamic_thresholding_ratio", "sample_max_value")
+INERT: Mapping[str, tuple[str, ...]] = {
+    "CogVideoXDDIMScheduler": (*_CLIPPING, "eta", "use_clipped_model_output"),
+    "CogVideoXDPMScheduler": (*_CLIPPING, "eta", "use_clipped_model_output"),
+    "FlowMatchEulerDiscreteScheduler": ("s_churn", "s_tmin", "s_tmax", "s_noise"),
+    "LCMScheduler": ("timestep_spacing", "steps_offset", "set_alpha_to_one"),
+    "TCDScheduler": (*_CLIPPING, "timestep_spacing", "steps_offset", "set_alpha_to_one", "timestep_scaling"),
+}
+"""Options that a class takes and makes no use of, whatever the others are."""
+
 NOT_OF_A_RUN = ("num_inference_steps", "timesteps", "sigmas", "device", "return_dict", "prev_timestep", "solver_p")
 
 MISTYPED = {"mu": OptionType("float"), "sigma_max": OptionType("float"), "shift_terminal": OptionType("float")}
@@ -122,7 +132,7 @@ def class_entry(name: str) -> Entry | None:
 
 
 def other_name(word: str) -> str | None:
-    """The option that somebody means by another name of its class (``UniPCMultistepScheduler``, ``unipc_multistep``)."""
+    """The option that is meant by another name of its class: ``UniPCMultistepScheduler``, ``unipc_multistep``."""
     plain = _squeezed(word.removeprefix(PREFIX).removeprefix("diffusers."))
     for name, (module, cls) in CLASSES.items():
         if plain in (_squeezed(name), _squeezed(module), _squeezed(cls)):

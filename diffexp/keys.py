@@ -129,7 +129,10 @@ class Keys:
 
     def _check_option(self, key: str, value: str, choices: Mapping[str, str]) -> None:
         kind, _, option = key.partition(".")
-        entry = self.catalog.find(kind, choices.get(kind, ""))
+        name = choices.get(kind, "")
+        if kind == "metric":  # there can be several, so their options carry the name: metric.fid.features
+            name, _, option = option.partition(".")
+        entry = self.catalog.find(kind, name)
         taken = (*RESERVED.get(kind, ("name",)), TARGET)
         if option and entry and option.split(".")[0] not in taken:
             entry.check_option(option.split(".")[0])

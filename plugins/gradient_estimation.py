@@ -8,7 +8,7 @@ Drop a file like this into ``plugins/`` and its function is a scheduler:
 from diffexp import scheduler
 
 
-@scheduler
+@scheduler(order=1)
 def gradient_estimation(denoise, x, levels, noise, *, gamma: float = 2.0):
     """DDIM with a memory (Permenter & Yuan 2024, arXiv:2306.04848, algorithm 2).
 

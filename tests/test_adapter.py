@@ -1,18 +1,31 @@
 """A plan inside a diffusers pipeline."""
 
+import copy
 import functools
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, EulerDiscreteScheduler, UNet2DModel
+from diffusers import (
+    DDIMScheduler,
+    DDPMPipeline,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    UNet2DModel,
+    UniPCMultistepScheduler,
+)
 
 import diffexp
-from diffexp.plan import Plan, TrainingSpec
-from diffexp.plan.adapter import PlanScheduler
-from diffexp.predictions import Clip
-from diffexp.schedules import VPSchedule
+import diffexp.api
+from diffexp.discovery import discover
+from diffexp.plan import Grid, Plan, Recipe, TrainingSpec
+from diffexp.plan.adapter import PlanScheduler, compile_recipe
+from diffexp.predictions import Clip, Prediction
+from diffexp.schedules import FlowSchedule, VPSchedule
 
 SPEC = TrainingSpec(VPSchedule.from_betas(), clip=Clip())
 
@@ -79,13 +92,92 @@ def test_full_loop_equals_the_class_also_from_the_middle(begin: int) -> None:
 
 
 def test_multistep_history_is_kept_and_dropped() -> None:
-    from diffusers import DPMSolverMultistepScheduler
-
     theirs = DPMSolverMultistepScheduler()
     ours = PlanScheduler(lambda steps: diffexp.compile(DPMSolverMultistepScheduler(), steps=steps))
     first = full_loop(ours)
     assert torch.allclose(first, full_loop(theirs), atol=1e-4)  # pyright: ignore
     assert torch.equal(full_loop(ours), first)
+
+
+def from_recipe(scheduler: Any, spec: TrainingSpec, **options: Any) -> PlanScheduler:
+    return PlanScheduler(functools.partial(compile_recipe, Recipe(scheduler, 6, spec)), **options)
+
+
+@pytest.mark.parametrize("cls", [DPMSolverMultistepScheduler, HeunDiscreteScheduler, UniPCMultistepScheduler])
+@pytest.mark.parametrize("begin", [0, 2, 4])
+def test_a_method_that_looks_back_begins_in_the_middle_as_the_class_does(cls: Any, begin: int) -> None:
+    theirs = cls()
+    spec = diffexp.api.own_training(theirs, {})
+    assert torch.allclose(full_loop(from_recipe(cls, spec), begin), full_loop(theirs, begin), atol=1e-4)
+
+
+def test_the_whole_plan_is_back_after_a_start_in_the_middle() -> None:
+    spec = TrainingSpec(VPSchedule.from_betas())
+    scheduler = from_recipe(DPMSolverMultistepScheduler, spec)
+    first = full_loop(scheduler)
+    full_loop(scheduler, 3)
+    assert torch.equal(full_loop(scheduler), first)
+
+
+def test_two_evaluations_a_step() -> None:
+    scheduler = from_recipe(discover().build("scheduler", {"name": "heun"}).func, SPEC)
+    scheduler.set_timesteps(6)
+    assert scheduler.order == 2 and len(scheduler.timesteps) == 11
+    scheduler.set_begin_index(4)
+    t = scheduler.timesteps[4]
+    assert torch.isfinite(scheduler.step(torch.ones(1, 1, 2, 2), t, torch.ones(1, 1, 2, 2)).prev_sample).all()  # pyright: ignore
+
+
+def test_levels_that_a_flow_pipeline_asks_for() -> None:
+    """Flux hands over sigmas and a shift; a grid that was chosen for the plan is kept."""
+    stock = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    spec = TrainingSpec(FlowSchedule(), Prediction.FLOW, spacing="flow")
+    ours = from_recipe(discover().build("scheduler", {"name": "euler"}).func, spec, stock=copy.deepcopy(stock))
+    asked: dict[str, Any] = {"sigmas": np.linspace(1, 0.2, 5), "mu": 0.7}
+    stock.set_timesteps(**asked)
+    ours.set_timesteps(**asked)
+    assert torch.allclose(ours.timesteps, stock.timesteps, rtol=1e-5)
+    x = y = torch.randn(2, 3, 4, 4)
+    for t, s in zip(ours.timesteps, stock.timesteps):
+        x = ours.step(torch.sin(x), t, x, return_dict=False)[0]
+        y = stock.step(torch.sin(y), s, y, return_dict=False)[0]
+    assert torch.allclose(x, y, atol=1e-5)
+    clean, noise = torch.randn(2, 2, 3, 4, 4)
+    t = stock.timesteps[1:2].expand(2)
+    assert torch.allclose(ours.scale_noise(clean, t, noise), stock.scale_noise(clean, t, noise), atol=1e-5)
+    kept = Recipe(discover().build("scheduler", {"name": "euler"}).func, 5, spec, Grid(sigmas=[0.9, 0.5, 0.1]))
+    ours = PlanScheduler(functools.partial(compile_recipe, kept), stock=stock)
+    ours.set_timesteps(3, mu=0.7)
+    assert ours.timesteps.tolist() == pytest.approx([900, 500, 100])
+    ours.set_timesteps(timesteps=[800, 300])
+    assert ours.timesteps.tolist() == [800, 300]
+
+
+def test_every_step_is_watched_as_the_network_sees_it() -> None:
+    seen = []
+    scheduler = PlanScheduler(
+        lambda steps: diffexp.compile(EulerDiscreteScheduler(), steps=steps),
+        observe=lambda u, output, level: seen.append((u, output, level)),
+    )
+    scheduler.set_timesteps(3)
+    x, output = torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)
+    scheduler.step(output, scheduler.timesteps[0], x)
+    u, said, level = seen[0]
+    assert torch.equal(said, output) and level.timestep == float(scheduler.timesteps[0])
+    assert torch.equal(u, scheduler.scale_model_input(x, scheduler.timesteps[0]))
+
+
+def test_noise_of_a_pipeline_that_hands_over_no_generator() -> None:
+    """Flow pipelines: every sample still has its own stream."""
+
+    def step(generators: list[torch.Generator], i: slice) -> torch.Tensor:
+        scheduler = from_recipe(discover().build("scheduler", {"name": "ddpm"}).func, SPEC, generators=generators)
+        scheduler.set_timesteps(3)
+        x = torch.zeros(2, 1, 4, 4)[i]
+        return scheduler.step(x, scheduler.timesteps[0], x, return_dict=False)[0]  # pyright: ignore
+
+    together = step([torch.Generator().manual_seed(i) for i in range(2)], slice(0, 2))
+    assert torch.equal(together[1:], step([torch.Generator().manual_seed(1)], slice(1, 2)))
 
 
 def test_step_gives_a_tuple_on_demand_and_leaves_its_inputs_alone() -> None:

@@ -27,8 +27,9 @@ from diffexp.metrics.ssim import SSIM
 from diffexp.metrics.trajectory_error import TrajectoryError
 from diffexp.models.base import Request, Runtime
 from diffexp.models.mixture import mixture
-from diffexp.plan import Plan, build_sampler
-from diffexp.reference import Reference, accurate_plan, draws_noise
+from diffexp.noise import SampleNoise
+from diffexp.plan import Grid, Plan, build_sampler, sample
+from diffexp.reference import Reference, Start, accurate_plan, start_of
 from diffexp.schedulers.ddim import ddim
 from diffexp.schedulers.ddpm import ddpm
 from diffexp.schedulers.heun import heun
@@ -236,10 +237,10 @@ def test_identical_pictures_have_the_psnr_of_rounding():
 # the solutions themselves
 
 
-def parts(model: Any, scheduler: Any = ddim, steps: int = 5, **other: Any) -> Any:
-    sampler = build_sampler(scheduler, steps=steps, spec=model)
-    usual = {"model": model, "sampler": sampler, "predict": model.predict, "guidance_scale": 1.0}
-    return SimpleNamespace(**usual | {"request": Request()} | other)
+def parts(model: Any, sampler: Any = None) -> Any:
+    sampler = sampler or build_sampler(ddim, steps=5, spec=model)
+    known = {"model": model, "sampler": sampler, "predict": model.predict, "guidance_scale": 1.0}
+    return SimpleNamespace(**known, request=Request())
 
 
 def config(**other: Any) -> dict[str, Any]:
@@ -248,20 +249,24 @@ def config(**other: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("schedule", ["vp", "ve", "edm", "flow"])
-def test_solutions_are_where_endless_steps_lead(schedule: str, tmp_path: Path):
+@pytest.mark.parametrize("scheduler", [ddim, heun])
+def test_solutions_are_where_endless_steps_of_the_same_sampler_lead(schedule: str, scheduler: Any, tmp_path: Path):
     model: Any = mixture(Runtime(), schedule=schedule)  # pyright: ignore[reportArgumentType]
-    found = Reference(parts(model), config(), tmp_path)(range(16))
-    fine = accurate(model, 250)
-    assert (found - fine).square().mean().sqrt() < 2e-4
+    start = {"vp": 901.0, "ve": 1.0, "edm": 1.0, "flow": 901.0}[schedule]
+    errors = []
+    for steps in (6, 48):
+        visited = torch.linspace(start, model.schedule.timestep_range[0], steps + 1)[:-1].tolist()
+        grid = Grid("given", timesteps=[float(round(t)) if start > 1 else t for t in visited])
+        run = parts(model, build_sampler(scheduler, steps=steps, spec=model, grid=grid))
+        solutions = Reference(run, config(), tmp_path)(range(16))
+        errors.append((drawn(run) - solutions).square().mean().sqrt().item())
+    assert errors[1] < errors[0] / 4
+    assert len(list(tmp_path.iterdir())) == 1, "the start is the same, so are the solutions"
 
 
-def accurate(model: Any, steps: int) -> Tensor:
-    """By another method, in many more steps from the same noise."""
-    from diffexp.grids import exponential
-    from diffexp.noise import SampleNoise
-    from diffexp.plan import Grid, sample
-
-    plan = build_sampler(heun, steps=steps, spec=model, grid=Grid("exponential", exponential))
+def drawn(run: Any) -> Tensor:
+    """The first 16 samples of a run."""
+    model, plan = run.model, run.sampler
     noise = SampleNoise(0, range(16), model.shape, "cpu", torch.float64)
     condition = model.conditions(Request(), range(16))
 
@@ -275,7 +280,7 @@ def test_solutions_are_kept_one_by_one_and_found_again(tmp_path: Path, caplog: p
     model = mixture(Runtime())
     with caplog.at_level(logging.INFO, logger="diffexp"):
         first = Reference(parts(model), config(), tmp_path)([0, 1])
-        again = Reference(parts(model, heun, 7), config(), tmp_path)([1, 2])
+        again = Reference(parts(model, build_sampler(heun, steps=5, spec=model)), config(), tmp_path)([1, 2])
     assert torch.equal(first[1], again[0])
     said = [record.getMessage() for record in caplog.records if "accurate" in record.getMessage()]
     assert [text.partition(",")[0] for text in said] == [
@@ -307,8 +312,9 @@ def test_a_cache_that_cannot_be_written_or_read_does_no_harm(tmp_path: Path):
 
 def test_who_draws_noise_has_no_solution(tmp_path: Path):
     model = mixture(Runtime())
+    noisy = build_sampler(ddpm, steps=5, spec=model)
     assert Reference(parts(model), config(), tmp_path).missing is None
-    assert "draws noise" in (Reference(parts(model, ddpm), config(), tmp_path).missing or "")
+    assert "draws noise" in (Reference(parts(model, noisy), config(), tmp_path).missing or "")
     other = config(loop={"name": "img2img"})
     assert "img2img" in (Reference(parts(model), other, tmp_path).missing or "")
 
@@ -325,7 +331,9 @@ def test_a_direct_sampler_is_tried():
     for noisy in (False, True):
         sampler = build_sampler(curved, steps=3, spec=model, options={"noisy": noisy})
         assert not isinstance(sampler, Plan)
-        assert draws_noise(sampler, model) is noisy
+        start = start_of(sampler, model)
+        assert start is not None and start.draws == (3 if noisy else 0)
+        assert start.level.timestep > 600 and start.std == pytest.approx(1.0, rel=0.01)
 
 
 def test_a_schedule_that_ends_in_pure_noise_has_a_solution_too():
@@ -334,7 +342,7 @@ def test_a_schedule_that_ends_in_pure_noise_has_a_solution_too():
     from diffexp.schedules import VPSchedule
 
     schedule = VPSchedule.from_betas(rescale_betas_zero_snr=True)
-    plan = accurate_plan(TrainingSpec(schedule, Prediction.V))  # pyright: ignore[reportArgumentType]
+    plan = accurate_plan(TrainingSpec(schedule, Prediction.V), Start(schedule.at(999), 1.0, 0))
     assert plan.deterministic
     assert plan.rows[0].level.alpha == 0
 

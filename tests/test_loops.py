@@ -93,6 +93,29 @@ def test_inpainting_is_that_of_diffusers(
     assert psnr(inside, theirs) > 50
 
 
+FLOW = "FlowMatchEulerDiscreteScheduler"
+
+
+@pytest.mark.parametrize(
+    ("family", "scheduler", "name"),
+    [
+        ("sdxl", "euler", "EulerDiscreteScheduler"),
+        ("kandinsky22", "ddim", "DDIMScheduler"),
+        ("sd3", "euler", FLOW),
+        ("flux", "euler", FLOW),
+    ],
+)
+def test_other_families_begin_with_a_picture_too(
+    draw: Draw, tiny: Tiny, picture: Path, family: str, scheduler: str, name: str
+) -> None:
+    node = {"image": str(picture), "strength": 0.6}
+    outside = drawn(draw(family, loop={"name": "pipeline", **node}, scheduler=scheduler))
+    call = {"image": [Image.open(picture)] * 2, "strength": 0.6}
+    assert psnr(outside, by_diffusers(tiny(family), name, AutoPipelineForImage2Image, call=call)) > 50
+    if family in ("sdxl", "kandinsky22"):
+        assert psnr(outside, drawn(draw(family, loop={"name": "img2img", **node}, scheduler=scheduler))) > 60
+
+
 @pytest.mark.parametrize("scheduler", ["ddim", "dpmpp_2m", "diffusers/dpmsolver_multistep", "diffusers/heun"])
 def test_a_part_begins_without_a_history(catalog: Catalog, scheduler: str) -> None:
     """Its table is that of the same levels alone, and the levels are those of the whole grid."""

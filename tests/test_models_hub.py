@@ -231,7 +231,7 @@ def test_neither_cache_nor_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_network_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(download, "PROBE_SECONDS", 0.05)
-    monkeypatch.setattr(socket, "create_connection", lambda *_, **__: time.sleep(60))
+    monkeypatch.setattr(socket, "create_connection", lambda *_, **__: time.sleep(60) or socket.socket())
     with pytest.raises(InputError, match="cannot be reached"):
         hub(RUNTIME, id=ID)
 

@@ -64,6 +64,14 @@ def test_broken_files_are_not_fatal(tmp_path):
     assert (found.status, found.metrics) == ("missing", {})
 
 
+def test_a_cell_that_failed_before_it_began_has_the_config_that_hydra_wrote(tmp_path):
+    cell(tmp_path, "0_a", ["steps=5"], {"status": "failed", "error": "no such model"})
+    (tmp_path / "0_a" / ".hydra" / "config.yaml").write_text("steps: 5\nmodel: {name: none}\n")
+    (found,) = read_cells(tmp_path)
+    assert found.config == {"steps": 5, "model.name": "none"}
+    assert found.record["error"] == found.error == "no such model"
+
+
 def test_an_empty_sweep_has_no_table(tmp_path):
     assert write_results(tmp_path) is None
     assert list(tmp_path.iterdir()) == []

@@ -12,10 +12,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from diffexp.discovery import discover
 from diffexp.errors import InputError
+from diffexp.report import report_sweep
+from diffexp.sweep.results import write_results
 from diffexp.tracking.base import Guarded, RunInfo, SampleRow, Tracker
 from diffexp.tracking.none import NoTracker
 from diffexp.tracking.wandb import WandbTracker, _reachable, choose_mode
+from tests.made_up import made_up_cell, made_up_sweep
 
 KEY = "a" * 40
 
@@ -259,3 +263,39 @@ def test_no_tracker_does_nothing(make: Callable[[], Tracker], tmp_path: Path, ca
     assert make().run_id is None
     assert not caplog.messages
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+# comparisons of sweeps
+
+
+def test_a_sweep_is_a_run_of_its_own_that_compares(tmp_path: Path):
+    sweep = made_up_sweep(tmp_path / "sweep", ["euler", "ddim"], [5, 10])
+    for file in sweep.glob("*/run.json"):
+        Image.new("L", (64, 32)).save(file.parent / "grid.png")
+        record = json.loads(file.read_text())
+        record["config"] |= {"tracker": {"name": "wandb", "project": "compared"}, "tags": ["study"]}
+        file.write_text(json.dumps(record))
+    write_results(sweep)
+    assert report_sweep(sweep, discover()) == sweep / "report.html"
+
+    run = inspect(sweep)
+    assert (run["name"], run["project"], run["tags"]) == ("comparison sweep", "compared", ["study"])
+    assert run["config"]["axes"] == {"scheduler": ["euler", "ddim"], "steps": ["5", "10"]}
+    summary = run["summary"]
+    assert summary["results"]["nrows"] == summary["cells"] == 4
+    assert summary["pictures"]["captions"] == [f"{name} · {n} steps" for name in ("euler", "ddim") for n in (5, 10)]
+    assert [key for key in summary if "fid" in key]
+    (page,) = sweep.glob("wandb/offline-run-*/files/media/html/*.html")
+    assert page.read_text(encoding="utf-8") == (sweep / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_sweep_that_is_not_finished_is_not_compared_yet(tmp_path: Path):
+    sweep = made_up_sweep(tmp_path, ["euler"], [5])
+    made_up_cell(sweep, "1_x", {"steps": 9, "tracker": {"name": "wandb"}}, status="interrupted")
+    assert report_sweep(sweep, discover()) == sweep / "report.html"
+    assert not (sweep / "wandb").exists()
+
+
+def test_a_report_that_cannot_be_made_costs_nothing_else(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    assert report_sweep(tmp_path / "nothing", discover()) is None
+    assert "no report: InputError" in caplog.text

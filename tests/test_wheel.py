@@ -47,7 +47,8 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_has_what_the_package_needs(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    for folder, target in (("conf", "diffexp/conf"), ("diffexp/models/weights", ""), ("diffexp/metrics/weights", "")):
+    needed = ("diffexp/models/weights", "diffexp/metrics/weights", "diffexp/report/templates")
+    for folder, target in (("conf", "diffexp/conf"), *((folder, "") for folder in needed)):
         files = [path for path in (ROOT / folder).rglob("*") if path.is_file() and not path.name.startswith(".")]
         inside = {Path(target or folder, path.relative_to(ROOT / folder)).as_posix() for path in files}
         assert inside

@@ -23,7 +23,7 @@ COLOURS = (
     (90, 90, 90),
 )
 TITLE, TEXT = 17, 13
-MARGIN, LEFT, BOTTOM, TOP = 14, 62, 46, 40
+MARGIN, LEFT, BOTTOM, TOP = 14, 62, 46, 62
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def _panel(axes: Axes, width: int, height: int) -> Image.Image:
     draw.text((LEFT, MARGIN), axes.title, INK, heading)
     _numbers(draw, place, font)
     draw.text(((box[0] + box[2]) / 2, height - MARGIN), axes.across, INK, font, anchor="ms")
-    draw.text((LEFT, TOP - 4), axes.upward, INK, font, anchor="ls")
+    draw.text((LEFT, TOP - 7), axes.upward, INK, font, anchor="ls")
     _labels(draw, place, lines, font)
     return sheet
 

@@ -98,7 +98,9 @@ def read_words(words: Sequence[str], catalog: Catalog) -> Request:
     out = Path(values.get("out") or OUT)
     if values["scheduler"] == ALL:
         if chosen:
-            raise InputError(f"scheduler={ALL} takes no options: name the scheduler that scheduler.{min(chosen)} is for")
+            raise InputError(
+                f"scheduler={ALL} takes no options: name the scheduler that scheduler.{min(chosen)} is for"
+            )
         return Request(everything(catalog), out, True)
     names = [name.strip() for name in values["scheduler"].strip("[]").split(",")]
     return Request(tuple(Job(name, _options(catalog, name, chosen)) for name in names), out, False)

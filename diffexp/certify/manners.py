@@ -7,29 +7,27 @@ from torch import Tensor
 
 from diffexp.certify.data import MIXTURE
 from diffexp.certify.outcome import Outcome, failed, passed, skipped, warned
+from diffexp.certify.points import path_error
 from diffexp.certify.probe import (
     BATCH,
     ONE,
     distance,
-    point_error,
     sample_noise,
     start_of,
     walk,
     watching_random_state,
 )
 from diffexp.certify.shipped import Shipped
-from diffexp.certify.subject import Bound, Subject
+from diffexp.certify.subject import GIVEN, Bound, Subject
 from diffexp.errors import InputError
 from diffexp.levels import Level
 from diffexp.plan import Grid
 
+CONSISTENCY = "a consistency method is exact on no data but that of its network"
 STEPS = 8
 TOLD_OFF = 2e-3
 """Relative error of the noise that a network is told about; interpolation of timesteps makes less."""
 ROUNDING = 1e-9
-POINT_TOLERANCE = 1e-6
-CLASS_TOLERANCE = 2e-3
-"""The tables of diffusers are float32, and its alphas end at 1 - 1e-4."""
 
 
 def deterministic(subject: Subject) -> Outcome:
@@ -57,8 +55,10 @@ def batch(subject: Subject) -> Outcome:
     if apart <= ROUNDING * max(1.0, together.output.abs().max().item()):
         return passed(f"a batch of {BATCH} gives what its samples give alone", apart=apart)
     same = start_of(bound, [0]).expand(BATCH, *ONE).clone()
-    twins = walk(bound, MIXTURE, start=same).output
-    if distance(twins[0], twins[1]) == 0:
+    with watching_random_state() as used:
+        twins = walk(bound, MIXTURE, start=same)
+        random = twins.draws or used()
+    if random and distance(twins.output[0], twins.output[1]) == 0:
         return failed(
             "the noise is shared over the batch: samples from the same start with noise of their own come out equal",
             apart=apart,
@@ -95,9 +95,11 @@ def reuse(subject: Subject) -> Outcome:
     bound, other = subject.bind(STEPS, subject.home), subject.bind(STEPS + 3, subject.home)
     first = walk(bound, MIXTURE).output
     try:
-        walk(other, MIXTURE, start=start_of(other, [0]), noise=sample_noise([0]))
+        walk(other, MIXTURE)
         again = walk(bound, MIXTURE).output
-        apart = max(distance(first, again), _object_again(bound))
+        walk(other, MIXTURE, start=start_of(other, [0]), noise=sample_noise([0]))
+        third = walk(bound, MIXTURE).output
+        apart = max(distance(first, again), distance(first, third), _object_again(bound))
     except Exception as error:  # what stale state does to foreign code
         return failed(f"a run after another one raises {type(error).__name__}: {error}: it keeps state between runs")
     if apart:
@@ -131,17 +133,19 @@ def _object_again(bound: Bound) -> float:
 
 def few_steps(subject: Subject) -> Outcome:
     """With 1, 2 and 3 steps the output is finite and, where the data is a point, right."""
-    errors, refused = {}, []
+    if subject.consistency:
+        return skipped(CONSISTENCY)
+    errors, allowed, refused = {}, {}, []
     for steps in (1, 2, 3):
         try:
-            errors[steps] = point_error(subject.bind(steps, subject.home))
+            errors[steps], allowed[steps] = path_error(subject, subject.bind(steps, subject.home))
         except InputError as error:
             refused.append(f"{steps} ({error})")
         except Exception as error:  # whatever happens to code that expects more steps
             return failed(f"with {steps} step{'s' if steps > 1 else ''} it raises {type(error).__name__}: {error}")
     numbers = {"errors": list(errors.values())}
     for steps, error in errors.items():
-        if error > _tolerance(subject):
+        if error > allowed[steps]:
             off = f"off by {error:.1e} where the data is a point" if error < float("inf") else "not finite"
             return failed(f"with {steps} step{'s' if steps > 1 else ''} the output is {off}", **numbers)
     if refused:
@@ -151,8 +155,9 @@ def few_steps(subject: Subject) -> Outcome:
 
 def timesteps(subject: Subject) -> Outcome:
     """A list of timesteps is visited as given."""
-    schedule = subject.home.spec.schedule
-    low, high = schedule.timestep_range
+    if subject.consistency:
+        return skipped(CONSISTENCY)
+    low, high = subject.home.spec.schedule.timestep_range
     share = (1.0, 0.93, 0.61, 0.34, 0.12, 0.02)
     chosen = [low + (high - low) * part for part in share]
     chosen = [float(round(t)) for t in chosen] if high > 10 else chosen
@@ -163,11 +168,11 @@ def timesteps(subject: Subject) -> Outcome:
 
 def _on_list(subject: Subject, chosen: Sequence[float]) -> Outcome:
     try:
-        bound = subject.bind(len(chosen), subject.home, Grid(timesteps=list(chosen)))
+        bound = subject.bind(len(chosen), subject.home, Grid(GIVEN, timesteps=list(chosen)))
     except InputError as error:
         return skipped(str(error))
-    error = point_error(bound)
-    if error > _tolerance(subject):
+    error, allowed = path_error(subject, bound)
+    if error > allowed:
         return failed(
             f"on timesteps {[round(t) for t in chosen]} its output is off by {error:.1e} where the data is a point"
         )
@@ -182,7 +187,7 @@ def _on_list(subject: Subject, chosen: Sequence[float]) -> Outcome:
             *chosen[index + 1 :],
         ]
         moved[index] = float(round(moved[index])) if subject.is_class else moved[index]
-        if _visited(subject.bind(len(chosen), subject.home, Grid(timesteps=moved))) == visited:
+        if _visited(subject.bind(len(chosen), subject.home, Grid(GIVEN, timesteps=moved))) == visited:
             return failed(f"ignores the levels it is given: the network is never asked at timestep {t:g}")
     return passed("visits a list of timesteps as given", error=error)
 
@@ -212,6 +217,8 @@ def told(subject: Subject) -> Outcome:
 
 def middle_start(subject: Subject) -> Outcome:
     """From a noisy picture in the middle of the grid, as in image-to-image."""
+    if subject.consistency:
+        return skipped(CONSISTENCY)
     bound = subject.bind(STEPS, subject.home)
     tail = bound.part(STEPS // 2, STEPS)
     if tail is None:
@@ -220,12 +227,8 @@ def middle_start(subject: Subject) -> Outcome:
         timesteps_alone = not hasattr(bound.code.method.scheduler, "step_index")
         if not timesteps_alone:
             return skipped(f"{bound.code.name} has no set_begin_index")
-    error = point_error(tail)
-    if error > _tolerance(subject):
+    error, allowed = path_error(subject, tail)
+    if error > allowed:
         off = f"off by {error:.1e} where the data is a point" if error < float("inf") else "not finite"
         return failed(f"started in the middle of its grid, its output is {off}", error=error)
     return passed("right when started in the middle of its grid", error=error)
-
-
-def _tolerance(subject: Subject) -> float:
-    return CLASS_TOLERANCE if subject.is_class else POINT_TOLERANCE

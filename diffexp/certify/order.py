@@ -10,10 +10,10 @@ import torch
 
 from diffexp.certify.data import MIXTURE
 from diffexp.certify.outcome import Outcome, failed, passed, skipped
-from diffexp.certify.probe import draws_of, exact_start, walk
+from diffexp.certify.probe import draws_of, moments, nonlinear, walk
 from diffexp.certify.subject import Bound, Subject
 from diffexp.plan import Plan
-from diffexp.plan.analysis import POINT, Gaussian, Response, coupled_distance, respond
+from diffexp.plan.analysis import POINT, Gaussian, Response, coupled_distance
 from diffexp.plan.bind import Grid
 
 COUNTS = (32, 48, 64, 96, 128, 192)
@@ -68,12 +68,9 @@ def order(subject: Subject) -> Outcome:
         return skipped("a consistency method asks the network for the end of the path, no ODE or SDE for its solution")
     bound = subject.bind(12, subject.home)
     if draws_of(bound):
-        if not isinstance(bound.sampler, Plan):
-            return skipped(
-                f"stochastic and no table ({bound.sampler.reason}), so that its moments are not known exactly"
-            )
-        if any(row.clamps for row in bound.sampler.rows):
-            return skipped("clips its x0 estimate, so that its output on Gaussian data is not Gaussian")
+        reason = nonlinear(bound)
+        if reason:
+            return skipped(f"{reason} and draws noise, so that the moments of its output are not known exactly")
         return _judged(subject, WEAK_COUNTS, [_moment_error(subject, n) for n in WEAK_COUNTS], "weak order")
     counts = CLASS_COUNTS if subject.is_class else COUNTS
     outcome = _judged(subject, counts, [_ode_error(_smooth(subject, n)) for n in counts], "order")
@@ -87,6 +84,8 @@ def strong_order(subject: Subject) -> Outcome:
     bound = subject.bind(12, subject.home)
     if not draws_of(bound):
         return skipped("draws no noise")
+    if reason := nonlinear(bound):
+        return skipped(reason)
     runs = {n: _smooth(subject, n) for count in STRONG_COUNTS for n in (count, 2 * count - 1)}
     made = {n: moments(run, DATA) for n, run in runs.items()}
     for count in STRONG_COUNTS:
@@ -153,12 +152,6 @@ def _moment_error(subject: Subject, steps: int) -> float:
     return max(means.item(), (made.variances.sqrt() - truth.variances.sqrt()).abs().max().item())
 
 
-def moments(bound: Bound, data: Gaussian) -> Response:
-    """The response to Gaussian data from a start that has its exact distribution at the first level."""
-    start = exact_start(bound, data)
-    return respond(bound.run, data, start=start, target=bound.case.spec.prediction, draws=draws_of(bound))
-
-
 def _smooth(subject: Subject, steps: int) -> Bound:
     """Bound to the grid that orders are measured on, in float64: uniform in log sigma, if the scheduler takes it."""
     return subject.bind(steps, subject.home, _smooth_grid(subject)).widened
@@ -190,7 +183,7 @@ def _judged(subject: Subject, counts: Sequence[int], errors: Sequence[float], no
         return failed(f"does not converge to the truth: {found}", **numbers)
     lowest = 1.0 if declared is None else declared
     slack = max(SLACK, lowest / 10)
-    if fit.order < lowest - slack or fit.last < lowest - 2 * slack:
+    if fit.order + fit.half_width < lowest - slack or fit.last < lowest - 2 * slack:
         return failed(f"converges more slowly than it should: {found}; a wrong coefficient?", **numbers)
     if declared is None and noun == "order" and fit.order < 1.5 and _works_for_more(subject):
         return failed(

@@ -50,12 +50,17 @@ def skipped(reason: str, **numbers: Any) -> Outcome:
 class Certificate:
     """All checks of one scheduler."""
 
-    name: str
+    scheduler: str
     options: Mapping[str, Any]
     outcomes: Mapping[str, Outcome]
     """By the name of the check, in the order in which they ran."""
     seconds: float
     versions: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        """The scheduler with its options, as on the command line."""
+        return self.scheduler + "".join(f" {key}={value}" for key, value in self.options.items())
 
     @property
     def failures(self) -> dict[str, Outcome]:
@@ -81,7 +86,7 @@ class Certificate:
         }
         return plain(
             {
-                "scheduler": self.name,
+                "scheduler": self.scheduler,
                 "options": self.options,
                 "passed": self.passed,
                 "checks": checks,

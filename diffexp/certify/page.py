@@ -110,10 +110,9 @@ def _legend() -> str:
 
 
 def _page(certificate: Certificate, charts: bool) -> str:
-    options = "".join(f" {key}={value}" for key, value in certificate.options.items())
     failures = certificate.failures
     verdict = "**passed**" if not failures else f"**failed**: {', '.join(failures)}"
-    lines = [f"# {certificate.name}{options}", "", f"Certificate {verdict}.", ""]
+    lines = [f"# {certificate.name}", "", f"Certificate {verdict}.", ""]
     if charts:
         lines += ["![Order of convergence, and exact error](certificate.png)", ""]
     lines += ["| check | | found |", "|---|---|---|"]
@@ -138,7 +137,9 @@ def _order_chart(certificate: Certificate) -> Axes | None:
     if shipped:
         series.append(Series("as shipped", counts, shipped))
     for slope in (1, 2, 3, 4):
-        series.append(Series(f"order {slope}", counts, [errors[0] * (counts[0] / n) ** slope for n in counts], faint=True))
+        series.append(
+            Series(f"order {slope}", counts, [errors[0] * (counts[0] / n) ** slope for n in counts], faint=True)
+        )
     return Axes(f"{certificate.name}: {kind}", "steps", "error", series)
 
 

@@ -4,22 +4,22 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
+from itertools import groupby
 from typing import Any
 
 import diffusers
 
 from diffexp.certify.data import MIXTURE
 from diffexp.certify.find import catalog
-from diffexp.certify.order import moments
 from diffexp.certify.outcome import Outcome, failed, passed, skipped
 from diffexp.certify.points import end_of
-from diffexp.certify.probe import walk
-from diffexp.certify.subject import VP, Bound, Case, Subject, quiet
+from diffexp.certify.probe import moments, walk
+from diffexp.certify.subject import VELOCITY, VP, Bound, Case, Subject
 from diffexp.certify.twins import OWN, Twin, natives_of, twins_of
 from diffexp.errors import InputError
-from diffexp.levels import Levels
-from diffexp.models.exact import exact_training
-from diffexp.plan import Plan, TrainingSpec
+from diffexp.grids import exponential
+from diffexp.levels import CLEAN, Levels
+from diffexp.plan import Plan
 from diffexp.plan.analysis import POINT, unrolled_difference
 
 COUNTS = (10, 25)
@@ -57,21 +57,21 @@ def _chosen(subject: Subject, twin: Twin) -> bool:
 
 
 def _apart(twin: Twin, steps: int) -> float:
-    made = exact_training("vp", twin.prediction)  # type: ignore[arg-type]
-    spec = TrainingSpec(made.schedule, made.prediction, None, made.scheduler_config, made.spacing)
-    case = Case("vp", spec, "leading" if twin.grid == OWN else twin.grid)
+    spec = VELOCITY.spec if twin.prediction == "v_prediction" else VP.spec
+    case = Case(f"parity, {twin.grid}", spec, "trailing" if twin.grid == OWN else twin.grid)
     theirs = Subject(twin.cls, getattr(diffusers, twin.cls), twin.theirs).bind(steps, case)
     native = Subject(twin.native, _named(twin.native), twin.options)
-    ours = native.at(_own_levels(theirs), case) if twin.grid == OWN else native.bind(steps, case)
+    ours = native.at(_own_levels(theirs, native.consistency), case) if twin.grid == OWN else native.bind(steps, case)
     if not isinstance(ours.sampler, Plan) or not isinstance(theirs.sampler, Plan):
         raise InputError("one of the two is no table")
     return unrolled_difference(ours.sampler, theirs.sampler)
 
 
-def _own_levels(bound: Bound) -> Levels:
-    """What a class with one evaluation a step visits, and where it ends."""
-    points = [level for level, _ in walk(bound.widened, MIXTURE).seen]
-    end = end_of(bound, moments(bound.widened, POINT))
+def _own_levels(bound: Bound, consistency: bool) -> Levels:
+    """What a class visits, repeats left out (two evaluations a step), and where it ends."""
+    told = [level for level, _ in walk(bound.widened, MIXTURE).seen]
+    points = [next(same) for _, same in groupby(told, key=lambda level: level.ratio)]
+    end = CLEAN if consistency else end_of(bound, moments(bound.widened, POINT))
     return Levels((*points, end), bound.case.spec.schedule, bound.start_std)
 
 
@@ -83,15 +83,18 @@ def same_table(subject: Subject) -> Outcome:
     """Which other schedulers, at their default options, are the same method."""
     if subject.home is not VP:
         return skipped("is for another kind of model than the others")
-    grid = "leading" if subject.is_class else "exponential"
-    own = subject.bind(SAME_STEPS, VP, subject.grid(VP, grid)).sampler
+    if subject.inverts:
+        return skipped("goes from data to noise")
+    bound = subject.bind(SAME_STEPS, VP)
+    own = bound.sampler
     if not isinstance(own, Plan):
         return skipped(f"no table: {own.reason}")
-    apart = {}
-    for name, plan in tables(grid).items():
-        if name != subject.name:
-            apart[name] = unrolled_difference(replace(own, start_std=1.0), plan)
-    tolerance = 1e-4 if subject.is_class else SAME
+    if subject.is_class:
+        others, tolerance = _tables(_own_levels(bound, subject.consistency)), 1e-4
+    else:
+        others, tolerance = tables(), SAME
+    own = _standard(own)
+    apart = {name: unrolled_difference(own, plan) for name, plan in others.items() if name != subject.name}
     same = sorted(name for name, distance in apart.items() if distance <= tolerance)
     nearest = min(apart, key=lambda name: apart[name], default=None)
     numbers: dict[str, Any] = {"same": same}
@@ -104,16 +107,23 @@ def same_table(subject: Subject) -> Outcome:
 
 
 @cache
-def tables(grid: str) -> Mapping[str, Plan]:
-    """The tables of all native schedulers and plugins at their defaults."""
+def tables() -> Mapping[str, Plan]:
+    """The tables of all native schedulers and plugins at their defaults, uniform in log sigma."""
+    return _tables(exponential(VP.spec.schedule, SAME_STEPS))
+
+
+def _tables(levels: Levels) -> dict[str, Plan]:
     found = {}
     for name, entry in catalog().of_kind("scheduler").items():
         try:
-            with quiet():
-                subject = Subject(name, entry.load())
-                sampler = subject.bind(SAME_STEPS, VP, subject.grid(VP, grid)).sampler
+            sampler = Subject(name, entry.load()).at(levels).sampler
         except Exception:  # a broken plugin is its own certificate's affair
             continue
         if isinstance(sampler, Plan):
-            found[name] = replace(sampler, start_std=1.0)  # how noise is scaled at first is the grid's affair
+            found[name] = _standard(sampler)
     return found
+
+
+def _standard(plan: Plan) -> Plan:
+    """From a start that the network sees with standard deviation 1: how noise is scaled at first is the grid's affair."""
+    return replace(plan, start_std=1 / (plan.start_scale * plan.rows[0].scale))

@@ -10,12 +10,11 @@ from torch.overrides import TorchFunctionMode
 
 from diffexp.certify.data import MIXTURE
 from diffexp.certify.outcome import Outcome, failed, passed, warned
-from diffexp.certify.order import moments
-from diffexp.certify.probe import distance, sample_noise, start_of, walk
+from diffexp.certify.probe import distance, moments, nonlinear, sample_noise, start_of, walk
 from diffexp.certify.subject import Bound, Subject
 from diffexp.errors import InputError
 from diffexp.levels import Level
-from diffexp.plan import Plan, sample
+from diffexp.plan import sample
 from diffexp.plan.analysis import POINT, point_defects
 
 STEPS = 20
@@ -85,7 +84,7 @@ def _of_class(subject: Subject, numbers: dict[str, Any]) -> str | None:
 
 def _of_code(subject: Subject, bound: Bound, numbers: dict[str, Any]) -> str | None:
     """Rounding shows on point data, where everything else is exact; a watch on torch tells where it comes from."""
-    if not isinstance(bound.sampler, Plan) or any(row.clamps for row in bound.sampler.rows):
+    if nonlinear(bound):
         numbers["coefficients"] = math.nan
         return None
     defects = point_defects(moments(bound, POINT), bound.end)
@@ -93,8 +92,9 @@ def _of_code(subject: Subject, bound: Bound, numbers: dict[str, Any]) -> str | N
     numbers["coefficients"] = own
     if not EXACT < own < ROUNDED:
         return None
+    start, noise = start_of(bound), sample_noise()()
     with _SinglePrecision() as watch:
-        walk(bound, MIXTURE)
+        walk(bound, MIXTURE, start=start, noise=lambda: noise)
     where = f" ({watch.found} gives float32)" if watch.found else ""
     return f"its coefficients are float32{where}: good to {own:.0e} where float64 gives 1e-15"
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from diffexp.certify.subject import Bound
 from diffexp.levels import Level
 from diffexp.noise import SampleNoise
-from diffexp.plan.analysis import Gaussian
+from diffexp.plan import Plan
+from diffexp.plan.analysis import POINT, Gaussian, Response, respond
 from diffexp.plan.method import Noise
 
 BATCH, ONE = 3, (2, 4, 4)
@@ -119,10 +120,45 @@ def exact_start(bound: Bound, data: Gaussian) -> Gaussian:
     return Gaussian(noisy.mean / scale, noisy.variances / scale**2)
 
 
+def moments(bound: Bound, data: Gaussian) -> Response:
+    """The response to Gaussian data from a start that has its exact distribution at the first level."""
+    start = exact_start(bound, data)
+    return respond(bound.run, data, start=start, target=bound.case.spec.prediction, draws=draws_of(bound))
+
+
 def point_data() -> Points:
     """Points in [-1, 1]."""
     generator = torch.Generator().manual_seed(7)
     return Points(2 * torch.rand(BATCH, *ONE, dtype=torch.float64, generator=generator) - 1)
+
+
+def nonlinear(bound: Bound) -> str:
+    """Why the output is no affine combination of start and draws where the denoiser is; empty where it is one.
+
+    Nearly every scheduler is one, also code that is no table because it uses a draw twice, say.
+    """
+    if isinstance(bound.sampler, Plan):
+        return "clips its x0 estimate" if any(row.clamps for row in bound.sampler.rows) else ""
+    reason = f"is no table ({bound.sampler.reason})"
+    unit = Gaussian(torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64))
+    draws: list[Tensor] = []
+    noise = sample_noise()
+
+    def remembered() -> Tensor:
+        draws.append(noise())
+        return draws[-1]
+
+    start = sample_noise(seed=0)()
+    try:
+        response = respond(bound.run, POINT, start=unit, target=bound.case.spec.prediction)
+        made = walk(bound, Points(torch.ones_like(start)), start=start, noise=remembered).output
+    except Exception as error:  # code that takes no samples of such a shape
+        return f"{reason}; {type(error).__name__} on basis vectors: {error}"
+    columns = response.output.columns[0]
+    if len(columns) != len(draws) + 2:
+        columns = torch.cat([columns[: len(draws) + 1], columns[-1:]])
+    told = columns[0] * start + columns[-1] + sum(c * z for c, z in zip(columns[1:-1], draws))
+    return "" if distance(told, made) < 1e-6 else reason
 
 
 def point_error(bound: Bound) -> float:

@@ -37,7 +37,9 @@ def run_request(request: Request) -> bool:
         folder = write_certificate(made, request.out)
         if sys.stderr.isatty():
             verdict = "passed" if made.passed else f"FAILED: {', '.join(made.failures)}"
-            print(f"{len(certificates)}/{len(request.jobs)} {made.name} ({made.seconds:.1f} s) {verdict}", file=sys.stderr)
+            print(
+                f"{len(certificates)}/{len(request.jobs)} {made.name} ({made.seconds:.1f} s) {verdict}", file=sys.stderr
+            )
         if len(request.jobs) == 1:
             print("\n".join(told(made)))
             print(f"certificate: {folder}")
@@ -98,6 +100,6 @@ def _made(request: Request) -> Iterator[tuple[Job, Certificate | InputError]]:
 
 def _certified(job: Job) -> Certificate | InputError:
     try:
-        return certify(job.name, name=job.label, **job.options)
+        return certify(job.name, **job.options)
     except InputError as error:
         return error

@@ -13,7 +13,7 @@ from diffexp.certify.shipped import Shipped, Widened
 from diffexp.certify.twins import order_of_class
 from diffexp.errors import InputError
 from diffexp.levels import CLEAN, Level, Levels
-from diffexp.models.exact import exact_training
+from diffexp.models.exact import PredictionName, ScheduleName, exact_training
 from diffexp.plan import Grid, Method, Plan, Sampler, TrainingSpec, bind, execute
 from diffexp.plan.analysis import Run
 from diffexp.plan.bind import in_k_diffusion_convention, returns_plan
@@ -34,13 +34,15 @@ class Case:
     grid: str
 
 
-def _case(name: str, grid: str) -> Case:
-    made = exact_training(name, None)  # type: ignore[arg-type]
-    return Case(name, TrainingSpec(made.schedule, made.prediction, None, made.scheduler_config, made.spacing), grid)
+def _case(name: ScheduleName, grid: str, prediction: PredictionName | None = None) -> Case:
+    made = exact_training(name, prediction)
+    label = f"{name}, {prediction}" if prediction else name
+    spec = TrainingSpec(made.schedule, made.prediction, None, made.scheduler_config, made.spacing)
+    return Case(label, spec, grid)
 
 
 VP, VE, EDM, FLOW = _case("vp", "exponential"), _case("ve", "karras"), _case("edm", "karras"), _case("flow", "flow")
-VELOCITY = Case("vp, v prediction", replace(VP.spec, prediction=Prediction.V), "exponential")
+VELOCITY = _case("vp", "exponential", "v_prediction")
 ZERO_SNR = Case(
     "zero terminal SNR",
     TrainingSpec(VPSchedule.from_betas(rescale_betas_zero_snr=True), Prediction.V, spacing="trailing"),
@@ -48,6 +50,7 @@ ZERO_SNR = Case(
 )
 CASES = {case.name: case for case in (VP, VE, EDM, FLOW)}
 CONSISTENCY_CLASSES = ("LCMScheduler", "TCDScheduler", "CMStochasticIterativeScheduler", "FlowMatchLCMScheduler")
+KARRAS = "karras"
 GIVEN = "given"
 """The name of a grid that is made of levels at hand."""
 MAKE = {
@@ -223,9 +226,17 @@ def _bind(subject: Subject, steps: int, case: Case, grid: Grid) -> Bound:
         levels = grid.levels(spec, grid.steps(steps))
         plan = scheduler if isinstance(scheduler, Plan) else scheduler(levels, **subject.options)
         return Bound(partial(execute, plan), case, plan.start_std, levels, None, None, plan)
+    options = dict(subject.options)
+    if grid.name in (VP.grid, KARRAS) and isinstance(scheduler, type) and _has(scheduler, "timestep_spacing"):
+        # Their sigmas begin where their timesteps do: at the last one of the training, whatever the number of steps.
+        options.setdefault("timestep_spacing", "linspace")
     with quiet():
-        method = bind(scheduler, steps=grid.steps(steps), spec=spec, grid=grid, options=subject.options)
+        method = bind(scheduler, steps=grid.steps(steps), spec=spec, grid=grid, options=options)
     return _bound(method, case)
+
+
+def _has(cls: type, option: str) -> bool:
+    return option in inspect.signature(cls.__init__).parameters  # pyright: ignore[reportGeneralTypeIssues]
 
 
 def _bound(method: Method, case: Case) -> Bound:

@@ -54,8 +54,13 @@ TWINS = (
     Twin("deis", "DEISMultistepScheduler", grid=OWN),
     Twin("unipc", "UniPCMultistepScheduler", grid=OWN),
     Twin("pndm", "PNDMScheduler", tolerance=EXACT),
-    Twin("ipndm", "IPNDMScheduler", prediction="v_prediction"),
-    Twin("lcm", "LCMScheduler", tolerance=EXACT),
+    Twin(
+        "ipndm",
+        "IPNDMScheduler",
+        prediction="v_prediction",
+        difference="theirs has a noise schedule of its own, of which the model knows nothing",
+    ),
+    Twin("lcm", "LCMScheduler", grid=OWN),
 )
 
 ORDERS: Mapping[str, tuple[float | str, int]] = {

@@ -114,7 +114,9 @@ def _scheduler(batch: Batch, stock: Any, observe: Observe) -> Any:
     if isinstance(sampler, Plan):
 
         def plan(steps: int, **visit: Any) -> Plan:
-            return sampler if steps == recipe.steps and not visit else compile_recipe(recipe, steps, **visit)
+            same = steps == recipe.steps and not visit
+            # Unscaled, because some pipelines (Kandinsky's) never call scale_model_input.
+            return (sampler if same else compile_recipe(recipe, steps, **visit)).unscaled()
 
         return PlanScheduler(
             plan,

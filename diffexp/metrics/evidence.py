@@ -34,8 +34,8 @@ def write_evidence(
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["index", *per_sample])
-        rows = zip(indices, *(values.tolist() for values in per_sample.values()))
-        writer.writerows(sorted(rows, key=lambda row: row[0]))
+        order = sorted(range(len(indices)), key=indices.__getitem__)
+        writer.writerows([indices[i], *(values[i].item() for values in per_sample.values())] for i in order)
         write_text(folder / PER_SAMPLE, text.getvalue())
     kept = {name: values.float().contiguous() for name, values in resamples.items() if len(values)}
     if kept:

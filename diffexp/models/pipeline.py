@@ -110,9 +110,12 @@ def pipeline(
     }
 
     # diffusers takes seconds to import: whatever is wrong with the files has been said by now.
-    from diffexp.models.pipeline_load import Memory, build, load
+    from diffexp.models.quiet import quietly
 
-    pipe = load(runtime, found, first, control, additions, Memory(offload, vae_tiling, vae_slicing), source=id)
+    with quietly():
+        from diffexp.models.pipeline_load import Memory, build, load
+
+        pipe = load(runtime, found, first, control, additions, Memory(offload, vae_tiling, vae_slicing), source=id)
     weights = [(part.folder, part.choice.files) for part in (found, first) if part]
     weights += [(part.folder, (part.file,)) for part in additions.values() if part]
     if control:

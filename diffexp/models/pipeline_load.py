@@ -11,7 +11,6 @@ import diffusers
 import torch
 from diffusers import AutoPipelineForText2Image, DiffusionPipeline
 from diffusers.utils import is_accelerate_available, is_peft_available, is_transformers_available
-from diffusers.utils import logging as diffusers_logging
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from diffexp.errors import InputError
@@ -62,7 +61,7 @@ def load(
         raise InputError(f"model.offload={memory.offload} needs a GPU and accelerate; leave it out here")
     index = read_index(found.folder, source)
     dtype = runtime.dtype or _fitting_dtype(runtime.device, index)
-    with _quietly(), _loading(f"model.id={source}"):
+    with _loading(f"model.id={source}"):
         more = {"controlnet": _controlnet(controlnet, dtype)} if controlnet else {}
         if prior is None:
             arguments = _arguments(found, index, dtype) | more
@@ -259,21 +258,3 @@ def _loading(source: str) -> Iterator[None]:
         if "AutoPipeline can't find" in reason:
             raise InputError(f"{source}: {reason}; it is no text-to-image pipeline of diffusers") from error
         raise InputError(f"{source} does not load: {reason}") from error
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Without the loaders' own progress bars and remarks."""
-    from transformers.utils import logging as transformers_logging
-
-    loggers = (diffusers_logging, transformers_logging)
-    before = [logger.get_verbosity() for logger in loggers]
-    for logger in loggers:
-        logger.disable_progress_bar()
-        logger.set_verbosity_error()
-    try:
-        yield
-    finally:
-        for logger, verbosity in zip(loggers, before):
-            logger.enable_progress_bar()
-            logger.set_verbosity(verbosity)

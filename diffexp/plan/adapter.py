@@ -139,8 +139,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
             visit["timesteps"] = [float(t) for t in timesteps]
         elif sigmas is not None or mu is not None:
             visit["sigmas"] = self._meant(steps, sigmas, mu)
-        # Unscaled, because some pipelines (Kandinsky's) never call scale_model_input.
-        plan = self._compile(steps, **visit).unscaled()
+        plan = self._compile(steps, **visit)
         if plan.start_z:
             raise ValueError(f"{plan.name} adds noise before its first evaluation; a pipeline cannot run it")
         self._reset(plan)
@@ -221,7 +220,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         if index == 0 or self.plan.depth == 0:
             return
         step, within = divmod(index, self.order)
-        self._running = self._compile(self.num_inference_steps, begin=step, **self._visit).unscaled()
+        self._running = self._compile(self.num_inference_steps, begin=step, **self._visit)
         self._skipped = index
         if within or len(self._running.rows) != len(self.plan.rows) - index:
             raise ValueError(f"{self.plan.name} cannot begin at entry {index} of its timesteps, within a step")

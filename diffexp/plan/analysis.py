@@ -1,7 +1,7 @@
 """Exact statements about a sampler: no sampling, no weights.
 
 The optimal denoiser of Gaussian data is affine. A sampler that is linear between its model calls then turns its start
-noise and its draws into an affine combination of them (Pierret & Galerne, ICML 2025, arXiv:2405.14250, section 3), whose
+noise and its draws into an affine combination of them (Pierret & Galerne, ICML 2025, arXiv:2405.14250, section 3). Its
 coefficients come out when it is run on basis vectors: one column for the start noise, one for every draw, one for the
 constant 1. Mean, covariance and Wasserstein distance of what it samples follow in closed form.
 """
@@ -158,8 +158,8 @@ def point_defects(response: Response, end: Level) -> list[Defect]:
 def coupled_distance(coarse: Response, fine: Response, on_point: Response) -> float:
     """Root mean square distance between two runs on nested grids that are driven by the same Brownian path.
 
-    Both samples are taken at the last evaluation. The noise that the coarse run draws in a step is the sum of those that
-    the fine run draws in its two steps there, weighted as they count on point data, to variance 1.
+    Both samples are taken at the last evaluation. The noise that the coarse run draws in a step is the sum of those
+    that the fine run draws in its two steps there, weighted as they count on point data, to variance 1.
 
     Args:
         coarse, fine: responses to the same data, with n and 2n - 1 evaluations and at most a draw after each.

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from diffexp.diffusers_options import TRAINING
+from diffexp.diffusers_options import INERT, TRAINING
 from diffexp.errors import InputError
 from diffexp.levels import Schedule
 from diffexp.plan.method import Spec
@@ -38,6 +38,8 @@ class Accepted:
     config: frozenset[str]
     set: frozenset[str]
     step: frozenset[str]
+    inert: frozenset[str]
+    """Those that change nothing."""
 
     @classmethod
     def by(cls, scheduler: Any) -> "Accepted":
@@ -46,7 +48,13 @@ class Accepted:
             _keywords(scheduler.__init__, ("kwargs",)),
             _keywords(scheduler.set_timesteps, ("num_inference_steps", "device", "timesteps", "sigmas", "kwargs")),
             _keywords(scheduler.step, ("model_output", "timestep", "sample")),
+            frozenset(INERT.get(scheduler.__name__, ())),
         )
+
+    @property
+    def effective(self) -> frozenset[str]:
+        """The entries of its config that count."""
+        return self.config - self.inert
 
     @property
     def all(self) -> frozenset[str]:
@@ -62,7 +70,7 @@ def spelling(accepted: Accepted, schedule: Schedule, grid: str) -> Mapping[str, 
     if grid == "auto":
         return {}
     words = next((words.get(grid) for kind, words in SPELLED if isinstance(schedule, kind)), None)
-    return words if words is not None and words.keys() <= accepted.config else None
+    return words if words is not None and words.keys() <= accepted.effective else None
 
 
 def config_of_training(cls: type, accepted: Accepted, spec: Spec) -> dict[str, Any]:

@@ -180,8 +180,10 @@ def build_class(
         step_options = {name: value for name, value in rest.items() if name not in accepted.set}
         visit = {} if levels is None else visiting(scheduler, levels, grid_name)
         method = ClassMethod(scheduler, spec.schedule, steps, visit, set_options, step_options)
-    if spec.clip is not None and not {"clip_sample", "thresholding"} & accepted.config:
+    if spec.clip is not None and not {"clip_sample", "thresholding"} & accepted.effective:
         log.warning("%s cannot clip its x0 estimate, as the model's config asks: it runs without", cls.__name__)
+    for name in sorted(accepted.inert & options.keys()):
+        log.warning("%s takes %s and makes no use of it", cls.__name__, name)
     return method
 
 

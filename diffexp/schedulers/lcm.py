@@ -10,7 +10,7 @@ from diffexp.plan.method import Denoiser
 from diffexp.registry import scheduler
 
 
-@scheduler(discrete=True, grid="lcm")
+@scheduler(discrete=True, consistency=True, grid="lcm")
 def lcm(
     denoise: Denoiser,
     x: Tensor,

@@ -113,7 +113,7 @@ class WandbTracker:
         import wandb
 
         self.start(comparison.info)
-        table = wandb.Table(columns=comparison.columns)
+        table = wandb.Table(columns=list(comparison.columns))
         for row in comparison.rows:
             table.add_data(*(_image(value) if isinstance(value, Path) else value for value in row))
         pictures = [(row, value) for row in comparison.rows for value in row if isinstance(value, Path)]

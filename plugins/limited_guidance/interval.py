@@ -13,8 +13,9 @@ from diffexp.models.base import Condition
 def limited(predict: Predict, scale: float, *, low: float = 82.0, high: float = 579.0) -> Predict:
     """Classifier-free guidance at low < timestep <= high only (Kynkäänniemi et al. 2024, arXiv:2404.07724, eq. 5).
 
-    At high noise guidance throws away variety, at low noise it does nothing; outside of the interval the model is asked
-    once and not twice. On DDPM's linear betas the default is the paper's interval for SDXL, sigma in (0.28, 5.42].
+    The paper finds that guidance costs variety at high noise and does nothing at low noise; outside of the interval the
+    model is asked once and not twice. On DDPM's linear betas the default is its interval for SDXL, (0.28, 5.42] in
+    sigma / alpha.
 
     Args:
         low, high: ends of the interval, in timesteps as the network is told them.

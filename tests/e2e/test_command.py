@@ -73,7 +73,7 @@ def test_a_sweep_has_a_folder_a_cell_and_a_table(tmp_path: Path):
     for number, (row, (scheduler, steps)) in enumerate(zip(rows, asked)):
         assert row["folder"] == f"{number}_mixture_{scheduler}_{steps}"
         assert (sweep / row["folder"] / "grid.png").is_file()
-    assert done.stdout.endswith(f"results: {sweep / 'results.csv'}\n")
+    assert done.stdout.endswith(f"results: {sweep / 'results.csv'}\nreport: {sweep / 'report.html'}\n")
 
 
 PLUGINS = {

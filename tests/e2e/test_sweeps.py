@@ -20,7 +20,7 @@ from tests.runs import images, same_but_for_rounding
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(diffexp.__path__[0]).parent)}
 LIMIT = 300
 """Seconds after which a command hangs."""
-SWEEP = "-m model=mixture model.shape=[1,8,8] scheduler=ddim,ddpm steps=60,100 batch_size=4 tracker=none metric=cost"
+SWEEP = "-m model=mixture model.shape=[1,8,8] scheduler=ddim,ddpm steps=20,30 batch_size=4 tracker=none metric=cost"
 
 
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:
@@ -84,7 +84,7 @@ def check_kills(folder: Path, kills: int, num_samples: int, seed: int) -> None:
         now = samples(sweep)
         assert {name: now.get(name) for name in known} == known, f"kill {kill}: a finished sample was drawn again"
         known = now
-    code, out, errors = command(folder, "resume=killed")
+    code, _, errors = command(folder, "resume=killed")
     assert code == 0, errors
     now = samples(sweep)
     assert {name: now[name] for name in known} == known
@@ -110,7 +110,7 @@ def test_a_sweep_that_is_killed_twenty_times_goes_on(tmp_path: Path):
 
 
 def test_ctrl_c_ends_all_cells_and_resume_finishes_them(tmp_path: Path):
-    words = [*SWEEP.split(), "num_samples=200", "hydra.sweep.dir=sweep"]
+    words = [*SWEEP.split(), "num_samples=100", "hydra.sweep.dir=sweep"]
     running, sweep = start(tmp_path, *words), tmp_path / "sweep"
     deadline = time.monotonic() + LIMIT
     while len(samples(sweep)) < 8 and running.poll() is None and time.monotonic() < deadline:

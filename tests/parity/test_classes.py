@@ -22,7 +22,7 @@ from torch import Tensor
 
 import diffexp
 from diffexp import diffusers_options, grids
-from diffexp.diffusers_options import CLASSES, PREFIX, class_entry
+from diffexp.diffusers_options import CLASSES, INERT, PREFIX, class_entry
 from diffexp.errors import InputError
 from diffexp.plan import Direct, Grid, NotLinear, TrainingSpec, build_sampler, execute
 from diffexp.plan.analysis import gaussian_output
@@ -62,6 +62,14 @@ RANGES = {
     "strength": st.just(1.0),
 }
 """What to draw for options whose type alone would give nonsense."""
+TRAININGS = {
+    "prediction_type": st.sampled_from(["epsilon", "v_prediction", "sample"]),
+    "beta_schedule": st.sampled_from(["linear", "scaled_linear", "squaredcos_cap_v2"]),
+    "num_train_timesteps": st.sampled_from([1000, 500]),
+    "use_flow_sigmas": st.booleans(),
+    "rescale_betas_zero_snr": st.booleans(),
+}
+"""Options that a class describes its network with; here there is no model to contradict them."""
 DATA_DEPENDENT = ("thresholding", "dynamic_thresholding_ratio", "sample_max_value")
 """Dynamic thresholding is no table; it has a test of its own."""
 
@@ -92,6 +100,12 @@ def choices(draw: st.DrawFn, name: str) -> dict[str, Any]:
     given = {key: value for key, value in given.items() if key not in kinds[1:]}
     if given.get("use_dynamic_shifting"):
         given["mu"] = draw(RANGES["mu"])
+    taken = inspect.signature(getattr(diffusers, CLASSES[name][1]).__init__).parameters
+    given |= {key: draw(values) for key, values in TRAININGS.items() if key in taken and draw(st.booleans())}
+    if given.get("use_flow_sigmas"):
+        given["prediction_type"] = "flow_prediction"
+    if given.get("prediction_type", "epsilon") == "epsilon":  # which says nothing where there is no signal
+        given.pop("rescale_betas_zero_snr", None)
     return given
 
 
@@ -290,9 +304,13 @@ def test_an_object_takes_a_grid_or_refuses_it() -> None:
 def test_without_a_model_a_class_has_its_own_training() -> None:
     for cls in (diffusers.HeunDiscreteScheduler, diffusers.CogVideoXDDIMScheduler, diffusers.UnCLIPScheduler):
         assert diffexp.compile(cls, steps=5).difference(diffexp.compile(cls(), steps=5)) == 0
-    v = diffexp.compile(diffusers.DDIMScheduler, steps=5, prediction_type="v_prediction", beta_end=0.01)
     own: Any = diffusers.DDIMScheduler
-    assert v.difference(diffexp.compile(own(prediction_type="v_prediction", beta_end=0.01), steps=5)) == 0
+    expected = diffexp.compile(own(prediction_type="v_prediction", beta_end=0.01), steps=5)
+    for scheduler in (own, "diffusers/ddim"):
+        found = diffexp.compile(scheduler, steps=5, prediction_type="v_prediction", beta_end=0.01)
+        assert found.difference(expected) == 0
+    with pytest.raises(InputError, match=r"scheduler.beta_end is how the model was trained"):
+        diffexp.compile("diffusers/ddim", steps=5, model=SPEC, beta_end=0.01)
 
 
 def test_what_a_config_leaves_out_is_the_models() -> None:
@@ -304,6 +322,29 @@ def test_what_a_config_leaves_out_is_the_models() -> None:
         beta_start=1e-4, beta_end=0.02, prediction_type="v_prediction", clip_sample=True, clip_sample_range=0.7
     )
     assert diffexp.compile(theirs, steps=6, model=spec).difference(diffexp.compile(expected, steps=6)) == 0
+
+
+def test_an_option_without_effect_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    plain = diffexp.compile("diffusers/tcd", steps=4)
+    assert not caplog.messages
+    assert diffexp.compile("diffusers/tcd", steps=4, timestep_scaling=3.0) == plain
+    assert "TCDScheduler takes timestep_scaling and makes no use of it" in caplog.text
+    # It does not count as a word for a grid either: the timesteps are handed over one by one.
+    timesteps = [row.level.timestep for row in diffexp.compile("diffusers/lcm", steps=4, grid="leading").rows]
+    assert timesteps == [750, 500, 250, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "option"), [(name, option) for name, (_, cls) in CLASSES.items() for option in INERT.get(cls, ())]
+)
+def test_inert_options_are_inert(name: str, option: str) -> None:
+    """An upgrade of diffusers may give them a meaning."""
+    cls = getattr(diffusers, CLASSES[name][1])
+    if option in {*inspect.signature(cls.__init__).parameters, *inspect.signature(cls.step).parameters}:
+        values = ["leading", "trailing"] if option == "timestep_spacing" else [False, True]
+        assert diffexp.compile(cls, steps=5, **{option: values[0]}) == diffexp.compile(
+            cls, steps=5, **{option: values[1]}
+        )
 
 
 def test_a_class_that_cannot_clip_says_so(caplog: pytest.LogCaptureFixture) -> None:

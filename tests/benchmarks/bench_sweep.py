@@ -1,0 +1,111 @@
+"""A sweep of 24 cells on the embedded model against two ways of running them one after another.
+
+    python -m tests.benchmarks.bench_sweep [images a cell] [rounds] [steps,steps,...]
+
+Against a plain script: diffusers' own classes and settings, a loop over the cells, one PNG a sample. And against our
+own cells with Hydra's basic launcher. All three run in this process, after their imports, from the loading of the model
+to the last file; ours compose the configs, keep records, measure their cost and write a report besides. A ratio is the
+median over rounds; in brackets that of processor time, which says more where other jobs share the machine.
+"""
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    UNet2DModel,
+)
+from PIL import Image
+
+from diffexp.cli import run_command
+from diffexp.models.mnist import WEIGHTS
+
+CLASSES = {
+    "ddpm": DDPMScheduler,
+    "ddim": DDIMScheduler,
+    "euler": EulerDiscreteScheduler,
+    "dpmpp_2m": DPMSolverMultistepScheduler,
+}
+STEPS = (10, 20, 30, 40, 50, 100)
+OURS = "tracker=none metric=cost snapshot_every=0"
+TARGETS = {1: (4.5, 3.5), 4: (2.3, 1.5)}
+"""On a quiet machine with two cores that multiplies in bfloat16: against the plain script, against our own cells."""
+
+
+Way = Callable[[Path, int, Sequence[int]], None]
+"""Draws so many images a cell at these step counts into a folder."""
+
+
+def plain(folder: Path, images: int, step_counts: Sequence[int]) -> None:
+    """What one would write by hand."""
+    net = UNet2DModel.from_pretrained(WEIGHTS)
+    labels = torch.arange(images) % 10
+    for name, cls in CLASSES.items():
+        for steps in step_counts:
+            scheduler = cls.from_pretrained(WEIGHTS)
+            scheduler.set_timesteps(steps)
+            x = torch.randn(images, 1, 32, 32, generator=torch.manual_seed(0)) * scheduler.init_noise_sigma
+            with torch.no_grad():
+                for t in scheduler.timesteps:
+                    noise = net(scheduler.scale_model_input(x, t), t, class_labels=labels).sample
+                    x = scheduler.step(noise, t, x).prev_sample
+            pixels = ((x / 2 + 0.5).clamp(0, 1) * 255).round().byte()
+            (folder / f"{name}_{steps}").mkdir(parents=True)
+            for index, picture in enumerate(pixels):
+                Image.fromarray(picture[0].numpy()).save(folder / f"{name}_{steps}" / f"{index}.png")
+
+
+def ours(launcher: str) -> Way:
+    def sweep(folder: Path, images: int, step_counts: Sequence[int]) -> None:
+        swept = [f"scheduler={','.join(CLASSES)}", f"steps={','.join(map(str, step_counts))}", f"num_samples={images}"]
+        words = ["-m", *swept, *OURS.split(), f"hydra.sweep.dir={folder}", f"hydra/launcher={launcher}"]
+        with Path(f"{folder}.txt").open("w") as told, redirect_stdout(told), redirect_stderr(told):
+            assert run_command(words) == 0
+
+    return sweep
+
+
+def seconds(run: Way, images: int, step_counts: Sequence[int]) -> tuple[float, float]:
+    """Of the clock, and of the processor."""
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter(), time.process_time()
+        run(Path(folder) / "sweep", images, step_counts)
+        return time.perf_counter() - began[0], time.process_time() - began[1]
+
+
+def main(images: int, rounds: int = 3, step_counts: Sequence[int] = STEPS) -> None:
+    ways = {"plain diffusers": plain, "our cells, one by one": ours("basic"), "our cells, batched": ours("batched")}
+    for run in ways.values():
+        seconds(run, images, step_counts[:1])  # imports, and what libraries prepare
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, run in ways.items():  # in turns, so that a busy minute is everyone's
+            taken[name].append(seconds(run, images, step_counts))
+    cells = len(CLASSES) * len(step_counts)
+    print(f"{cells} cells, {images} images each, {torch.get_num_threads()} threads")
+    *others, batched = taken.items()
+    for name, times in taken.items():
+        wall, processor = (statistics.median(column) for column in zip(*times))
+        print(f"  {name:<24} {wall:8.2f} s   ({processor:.2f} s)")
+    for (name, times), target in zip(others, TARGETS.get(images, ("?", "?"))):
+        ratios = [[theirs / mine for theirs, mine in zip(*pair)] for pair in zip(times, batched[1])]
+        wall, processor = (statistics.median(column) for column in zip(*ratios))
+        print(f"  faster than {name:<24} {wall:5.2f} x   ({processor:.2f} x)   target {target} x")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    counts = [int(word) for word in sys.argv[1:2]] or list(TARGETS)
+    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 3
+    step_counts = [int(word) for word in sys.argv[3].split(",")] if len(sys.argv) > 3 else STEPS
+    for count in counts:
+        main(count, rounds, step_counts)

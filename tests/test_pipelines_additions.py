@@ -1,0 +1,132 @@
+"""What goes on top of a pipeline: ControlNet, LoRA, IP-Adapter; and what diffusers draws with the same."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import ControlNetModel, StableDiffusionControlNetPipeline, StableDiffusionPipeline
+from PIL import Image
+from safetensors.torch import save_file
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from diffexp.discovery import Catalog
+from diffexp.experiment import run_experiment
+from diffexp.noise import sample_seed
+from diffexp.pictures import to_image
+from tests.pipeline_checkpoints import WIDTH
+from tests.pipeline_runs import COMMON, PROMPTS, Tiny, drawn, psnr
+
+Draw = Callable[..., torch.Tensor]
+
+
+@pytest.fixture
+def draw(catalog: Catalog, compose: Callable[..., dict[str, Any]], tiny: Tiny, tmp_path: Path) -> Draw:
+    """A run of the SD checkpoint: options of the model as keywords."""
+
+    def draw(loop: dict[str, Any] | None = None, **options: Any) -> torch.Tensor:
+        config = compose(*COMMON)
+        model = config["model"] | {"id": str(tiny("sd15"))} | options
+        changes = {"model": model, "prompt": PROMPTS, "loop": {"name": "pipeline"} | (loop or {})}
+        return drawn(run_experiment(config | changes, tmp_path / str(len(list(tmp_path.iterdir()))), catalog))
+
+    return draw
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    file = tmp_path / "picture.png"
+    to_image(torch.linspace(0, 1, 32).expand(3, 32, 32)).save(file)
+    return file
+
+
+def by_diffusers(pipe: Any, **call: Any) -> torch.Tensor:
+    from diffusers import DDIMScheduler
+
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+    pipe.set_progress_bar_config(disable=True)
+    streams = [torch.Generator().manual_seed(sample_seed(0, i)) for i in range(2)]
+    pictures = pipe(PROMPTS, num_inference_steps=5, generator=streams, output_type="np", **call).images
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2)
+
+
+def test_a_controlnet_is_shown_a_picture(draw: Draw, tiny: Tiny, tmp_path: Path, picture: Path) -> None:
+    pipe = StableDiffusionPipeline.from_pretrained(tiny("sd15"), local_files_only=True)
+    torch.manual_seed(0)
+    net = ControlNetModel.from_unet(pipe.unet, conditioning_embedding_out_channels=(16, 32))
+    for block in (*net.controlnet_down_blocks, net.controlnet_mid_block):
+        torch.nn.init.normal_(block.weight, std=0.1)  # pyright: ignore
+    torch.nn.init.normal_(net.controlnet_cond_embedding.conv_out.weight, std=0.3)
+    net.save_pretrained(tmp_path / "controlnet")
+    node = {"control_image": str(picture), "control_scale": 0.7}
+    ours = draw(node, controlnet=str(tmp_path / "controlnet"))
+    theirs: Any = StableDiffusionControlNetPipeline(**pipe.components, controlnet=net, requires_safety_checker=False)
+    shown = [Image.open(picture)] * 2
+    expected = by_diffusers(theirs, image=shown, controlnet_conditioning_scale=0.7, height=32, width=32)
+    assert psnr(ours, expected) > 50
+    assert psnr(ours, draw()) < 45
+
+
+def test_an_ip_adapter_is_shown_a_picture(draw: Draw, tiny: Tiny, tmp_path: Path, picture: Path) -> None:
+    folder = tmp_path / "adapter" / "models"
+    sight = CLIPVisionConfig(
+        hidden_size=WIDTH,
+        image_size=224,
+        patch_size=32,
+        projection_dim=WIDTH,
+        intermediate_size=2 * WIDTH,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+    )
+    torch.manual_seed(0)
+    CLIPVisionModelWithProjection(sight).save_pretrained(folder / "image_encoder")
+    pipe: Any = StableDiffusionPipeline.from_pretrained(tiny("sd15"), local_files_only=True)
+    weights = {
+        "image_proj.proj.weight": torch.randn(4 * WIDTH, WIDTH),
+        "image_proj.proj.bias": torch.zeros(4 * WIDTH),
+        "image_proj.norm.weight": torch.ones(WIDTH),
+        "image_proj.norm.bias": torch.zeros(WIDTH),
+    }
+    number = 1
+    for name, processor in pipe.unet.attn_processors.items():
+        if "attn2" in name:
+            width = pipe.unet.get_submodule(name.removesuffix(".processor")).to_k.out_features
+            for part in ("to_k_ip", "to_v_ip"):
+                weights[f"ip_adapter.{number}.{part}.weight"] = torch.randn(width, WIDTH) * 0.3
+            number += 2
+        assert processor is not None
+    save_file(weights, folder / "ip-adapter_sd15.safetensors")
+    options = {"ip_adapter": str(tmp_path / "adapter"), "ip_adapter_scale": 0.8}
+    ours = draw({"ip_adapter_image": str(picture)}, **options)
+    pipe.load_ip_adapter(
+        str(tmp_path / "adapter"), subfolder="models", weight_name="ip-adapter_sd15.safetensors", local_files_only=True
+    )
+    pipe.set_ip_adapter_scale(0.8)
+    assert psnr(ours, by_diffusers(pipe, ip_adapter_image=Image.open(picture))) > 50
+    assert psnr(ours, draw()) < 45
+
+
+@pytest.mark.parametrize("loop", ["pipeline", "denoise"])
+def test_a_lora_changes_the_weights(draw: Draw, tiny: Tiny, tmp_path: Path, loop: str) -> None:
+    pytest.importorskip("peft")
+    pipe: Any = StableDiffusionPipeline.from_pretrained(tiny("sd15"), local_files_only=True)
+    torch.manual_seed(0)
+    weights: dict[str, torch.Tensor] = {}
+    for name, layer in pipe.unet.named_modules():
+        if name.endswith(("attn1.to_q", "attn2.to_v")):
+            weights[f"unet.{name}.lora_A.weight"] = torch.randn(2, layer.in_features)
+            weights[f"unet.{name}.lora_B.weight"] = torch.randn(layer.out_features, 2) * 0.5
+    (tmp_path / "lora").mkdir()
+    save_file(weights, tmp_path / "lora" / "pytorch_lora_weights.safetensors")
+    ours = draw({"name": loop}, lora=str(tmp_path / "lora"), lora_scale=0.5)
+    pipe.load_lora_weights(
+        str(tmp_path / "lora"), weight_name="pytorch_lora_weights.safetensors", local_files_only=True
+    )
+    expected = by_diffusers(pipe, cross_attention_kwargs={"scale": 0.5})
+    assert psnr(ours, expected) > 50
+    assert psnr(ours, draw({"name": loop})) < 45
+
+
+def test_large_pictures_are_decoded_in_tiles(draw: Draw) -> None:
+    assert psnr(draw({"name": "denoise"}, vae_tiling=True, vae_slicing=True), draw({"name": "denoise"})) > 50
