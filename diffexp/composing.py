@@ -1,8 +1,8 @@
 """Composes configs as Hydra does, but quickly: a sweep has many.
 
 Hydra copies all configs that it knows before it composes one, and it reads and merges the whole tree anew for every
-cell of a sweep. Here nothing is copied that is not changed; and because a plain ``key=value`` is applied to the merged
-tree in the end, cells that choose the same options of the groups share all that comes before.
+cell. Here nothing is copied that is not changed; and because a plain ``key=value`` is applied to the merged tree in the
+end, command lines that choose the same options of the groups share all that comes before.
 """
 
 import copy
@@ -14,7 +14,9 @@ from hydra._internal.config_repository import ConfigRepository
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf
+from hydra.errors import MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig
 
 KEPT = 64
 """How many merged trees are kept, at most."""
@@ -30,42 +32,61 @@ class QuickRepository(ConfigRepository):
 
 
 class QuickLoader(ConfigLoaderImpl):
-    """Hydra's loader of configs, for which a cell like one before is little work."""
+    """Hydra's loader of configs, for which a command line like one before is little work."""
 
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
         self.repository = QuickRepository(config_search_path)
-        self._master: DictConfig | None = None
-        self._merged: dict[tuple[str, ...], bytes] | None = {}
-        """None in a worker process: every cell there has a loader of its own, and Hydra loads some classes twice."""
+        self._trees: dict[tuple[str | None, ...], bytes] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_master": None, "_merged": None}
+        return self.__dict__ | {"_trees": {}}  # to worker processes it goes without its memory
 
-    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        """As its parent's; composes only where these choices of groups were not composed before."""
-        parsed = OverridesParser.create(config_loader=self).parse_overrides(sweep_overrides)
-        if self._merged is None or any(override.is_hydra_override() for override in parsed):
-            return super().load_sweep_config(master_config, sweep_overrides)
-        choices = [override for override in parsed if self._is_choice(override)]
-        config = self._tree(master_config, tuple(str(override.input_line) for override in choices))
-        self._apply_overrides_to_config([override for override in parsed if override not in choices], config)
-        config.hydra.overrides.task = [override.input_line for override in parsed]
+    def _load_configuration_impl(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,
+    ) -> DictConfig:
+        """As its parent's; merges only what was not merged before."""
+        parsed = OverridesParser.create(config_loader=self).parse_overrides(overrides)
+        if any(override.key_or_group == "hydra.searchpath" for override in parsed):
+            return super()._load_configuration_impl(
+                config_name, overrides, run_mode, from_shell, validate_sweep_overrides
+            )
+        if validate_sweep_overrides:
+            self.validate_sweep_overrides_legal(parsed, run_mode, from_shell)
+        given = [override for override in parsed if not override.is_sweep_override()]  # those come with the cells
+        choices = [override for override in given if self._is_choice(override)]
+        config = self._tree(config_name, [str(override.input_line) for override in choices], run_mode)
+        self._apply_overrides_to_config([override for override in given if override not in choices], config)
+        of_hydra = [override for override in parsed if override.is_hydra_override()]
+        of_task = [override for override in parsed if not override.is_hydra_override()]
+        config.hydra.overrides.hydra = [override.input_line for override in of_hydra]
+        config.hydra.overrides.task = [override.input_line for override in of_task]
         naming = config.hydra.job.config.override_dirname
         config.hydra.job.override_dirname = get_overrides_dirname(
-            parsed, exclude_keys=naming.exclude_keys, item_sep=naming.item_sep, kv_sep=naming.kv_sep
+            of_task, exclude_keys=naming.exclude_keys, item_sep=naming.item_sep, kv_sep=naming.kv_sep
         )
-        OmegaConf.copy_cache(from_config=master_config, to_config=config)
         return config
 
     def _is_choice(self, override: Override) -> bool:
         """Whether Hydra takes it for a choice in a group of configs, and not for a value."""
         return not isinstance(override.value(), dict) and self.repository.group_exists(override.key_or_group)
 
-    def _tree(self, master: DictConfig, choices: tuple[str, ...]) -> DictConfig:
-        assert self._merged is not None
-        if master is not self._master or len(self._merged) >= KEPT:
-            self._master, self._merged = master, {}
-        if choices not in self._merged:
-            self._merged[choices] = pickle.dumps(super().load_sweep_config(master, list(choices)))
-        return pickle.loads(self._merged[choices])  # a copy, several times as fast as copy.deepcopy
+    def _tree(self, config_name: str | None, choices: list[str], run_mode: RunMode) -> DictConfig:
+        """What these choices give, without any value."""
+        key = (config_name, *choices)
+        if key not in self._trees:
+            try:
+                tree = super()._load_configuration_impl(config_name, choices, RunMode.RUN)
+            except MissingConfigException:
+                if run_mode == RunMode.RUN:
+                    raise
+                return super()._load_configuration_impl(config_name, choices, run_mode)  # may be missing there
+            if len(self._trees) >= KEPT:
+                self._trees.clear()
+            self._trees[key] = pickle.dumps(tree)
+        return pickle.loads(self._trees[key])  # a copy, several times as fast as copy.deepcopy

@@ -53,7 +53,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_family_from_a_folder(
     tiny: Tiny, family: str, kind: type, shape: tuple[int, ...], prediction: Prediction, scale: float
 ) -> None:
-    size = {"height": 64, "width": 64} if family == "flux" else {}
+    size: dict[str, Any] = {"height": 64, "width": 64} if family == "flux" else {}
     model = pipeline(RUNTIME, id=str(tiny(family)), **size)
     assert type(model) is kind and isinstance(model, TextToImage)
     assert (model.shape, model.prediction, model.guidance_scale, model.clip) == (shape, prediction, scale, None)
@@ -166,7 +166,7 @@ def test_a_folder_that_cannot_be_used(copy: Path, spoil: Callable[[Path], None],
 )
 def test_options_that_cannot_be_used(tiny: Tiny, options: dict[str, Any], message: str) -> None:
     folder = str(tiny("sd15"))
-    given = {k: v.format(folder=folder) if isinstance(v, str) else v for k, v in options.items()}
+    given: dict[str, Any] = {k: v.format(folder=folder) if isinstance(v, str) else v for k, v in options.items()}
     with pytest.raises(InputError, match=message):
         pipeline(RUNTIME, id=folder, **given)
 

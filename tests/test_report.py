@@ -282,6 +282,15 @@ def test_a_page_of_a_sweep(tmp_path: Path):
     assert len(page.all("svg")) >= 4 and page.all("dialog")
 
 
+def test_cells_that_never_began_are_in_their_place(tmp_path: Path):
+    made_up_sweep(tmp_path, ["euler", "ddim"], [5])
+    words = [["scheduler=euler", "steps=5"], ["scheduler=ddim", "steps=5"], ["scheduler=ddim", "steps=9"]]
+    (tmp_path / "sweep.json").write_text(json.dumps({"cells": words}))
+    data = Page(write_report([tmp_path])).data
+    assert [cell["label"] for cell in data["cells"]] == ["euler · 5 steps", "ddim · 5 steps", "ddim · 9 steps"]
+    assert (data["cells"][2]["status"], data["cells"][2]["link"]) == ("missing", "")
+
+
 def test_pairs_are_also_written_as_a_table(tmp_path: Path):
     sweep = made_up_sweep(tmp_path, ["euler", "ddim"], [5])
     write_report([sweep])

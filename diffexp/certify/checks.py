@@ -8,6 +8,7 @@ from typing import Any
 
 from diffexp.certify.cost import cost
 from diffexp.certify.ends import ends
+from diffexp.certify.even import even
 from diffexp.certify.exact import exact_error
 from diffexp.certify.manners import batch, deterministic, few_steps, inputs, middle_start, reuse, timesteps, told
 from diffexp.certify.order import order, strong_order
@@ -31,6 +32,7 @@ CHECKS: Mapping[str, Check] = {
     "middle_start": middle_start,
     "ends": ends,
     "point": point,
+    "even": even,
     "order": order,
     "strong_order": strong_order,
     "exact_error": exact_error,

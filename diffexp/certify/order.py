@@ -185,7 +185,7 @@ def _judged(subject: Subject, counts: Sequence[int], errors: Sequence[float], no
     slack = max(SLACK, lowest / 10)
     if fit.order + fit.half_width < lowest - slack or fit.last < lowest - 2 * slack:
         return failed(f"converges more slowly than it should: {found}; a wrong coefficient?", **numbers)
-    if declared is None and noun == "order" and fit.order < 1.5 and _works_for_more(subject):
+    if declared is None and min(fit.order, fit.last) < 1.5 and _works_for_more(subject):
         return failed(
             f"{found}, although it looks back or evaluates more than once a step: a wrong coefficient, or, if that is "
             "meant, declare it with @scheduler(order=1)",
@@ -196,5 +196,6 @@ def _judged(subject: Subject, counts: Sequence[int], errors: Sequence[float], no
 
 def _works_for_more(subject: Subject) -> bool:
     """Whether a step costs or remembers more than a method of order 1 has to."""
-    sampler = subject.bind(12, subject.home).sampler
-    return isinstance(sampler, Plan) and (sampler.depth > 0 or sampler.nfe > 1.5 * 12)
+    steps = 12
+    sampler = subject.bind(steps, subject.home).sampler
+    return isinstance(sampler, Plan) and (sampler.depth > 0 or sampler.nfe > 1.5 * steps)

@@ -19,6 +19,7 @@ MEANINGS = {
     "middle_start": "right from the middle of its grid",
     "ends": "first and last step finite and right",
     "point": "every step exact where the data is a point",
+    "even": "no step is much worse than those around it",
     "order": "order of convergence against the exact solution",
     "strong_order": "order in which single paths converge",
     "exact_error": "2-Wasserstein distance to Gaussian data, in closed form",

@@ -125,5 +125,5 @@ def _tables(levels: Levels) -> dict[str, Plan]:
 
 
 def _standard(plan: Plan) -> Plan:
-    """From a start that the network sees with standard deviation 1: how noise is scaled at first is the grid's affair."""
+    """From a start that the network sees with standard deviation 1; how noise is scaled is the grid's affair."""
     return replace(plan, start_std=1 / (plan.start_scale * plan.rows[0].scale))

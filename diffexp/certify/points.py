@@ -143,12 +143,14 @@ def _explained(defects: Sequence[Defect], wrong: Sequence[int], response: Respon
         place = f"{len(wrong)} of {len(defects) - 1} updates are wrong, the first of them {place}"
     if not math.isfinite(defect.size):
         return f"{place} is not finite"
-    if abs(defect.signal) <= MOVES and response.drawn and response.drawn[-1]:
+    sample = [*(sample for _, sample in response.seen), response.output][k]
+    if abs(defect.signal) <= MOVES and bool(sample.columns[:, 1:-1].any()):
         if _reused(response, k):
             return f"{place} uses a noise again that was used before; it should be a fresh draw"
-        factor = 1 + defect.spread if defect.level.sigma else math.inf
-        told = f"{factor:.3g} times the standard deviation" if math.isfinite(factor) else "noise"
-        return f"{place} leaves {told} that it should have: the noise it adds has a wrong variance"
+        if not defect.level.sigma:
+            return f"{place} leaves noise of standard deviation {defect.spread:.2g} in the output: a wrong variance"
+        factor = 1 + defect.spread
+        return f"{place} leaves {factor:.3g} times the noise that belongs there: what it adds has a wrong variance"
     return f"{place} is off by {defect.size:.1e} where the data is a point: a wrong coefficient"
 
 

@@ -13,7 +13,7 @@ from diffexp.certify.subject import Bound
 from diffexp.levels import Level
 from diffexp.noise import SampleNoise
 from diffexp.plan import Plan
-from diffexp.plan.analysis import POINT, Gaussian, Response, respond
+from diffexp.plan.analysis import Gaussian, Response, respond
 from diffexp.plan.method import Noise
 
 BATCH, ONE = 3, (2, 4, 4)
@@ -132,6 +132,10 @@ def point_data() -> Points:
     return Points(2 * torch.rand(BATCH, *ONE, dtype=torch.float64, generator=generator) - 1)
 
 
+LINEAR_ON = ((1.0, 0.0), (0.0, 0.0025), (0.3, 0.25), (1.0, 1.0))
+"""Mean and variance of the data on which code that is no table is tried; what branches on it will differ somewhere."""
+
+
 def nonlinear(bound: Bound) -> str:
     """Why the output is no affine combination of start and draws where the denoiser is; empty where it is one.
 
@@ -140,25 +144,39 @@ def nonlinear(bound: Bound) -> str:
     if isinstance(bound.sampler, Plan):
         return "clips its x0 estimate" if any(row.clamps for row in bound.sampler.rows) else ""
     reason = f"is no table ({bound.sampler.reason})"
-    unit = Gaussian(torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64))
+    for mean, variance in LINEAR_ON:
+        data = Gaussian(torch.full((1,), mean, dtype=torch.float64), torch.full((1,), variance, dtype=torch.float64))
+        try:
+            if not _affine_on(bound, data):
+                return reason
+        except Exception as error:  # code that takes no samples of such a shape
+            return f"{reason}; {type(error).__name__} on basis vectors: {error}"
+    return ""
+
+
+def _affine_on(bound: Bound, data: Gaussian) -> bool:
+    """Whether a run on a batch of samples is what the response on basis vectors says."""
     draws: list[Tensor] = []
-    noise = sample_noise()
+    noise, start = sample_noise(), start_of(bound)
 
     def remembered() -> Tensor:
         draws.append(noise())
         return draws[-1]
 
-    start = sample_noise(seed=0)()
-    try:
-        response = respond(bound.run, POINT, start=unit, target=bound.case.spec.prediction)
-        made = walk(bound, Points(torch.ones_like(start)), start=start, noise=remembered).output
-    except Exception as error:  # code that takes no samples of such a shape
-        return f"{reason}; {type(error).__name__} on basis vectors: {error}"
+    def network(u: Tensor, level: Level) -> Tensor:
+        mean, variance = data.mean.item(), data.variances.item()
+        spread = level.alpha**2 * variance + level.sigma**2
+        x0 = (level.alpha * variance * u + level.sigma**2 * mean) / spread
+        return bound.case.spec.prediction.output(level, x0, level.sigma * (u - level.alpha * mean) / spread)
+
+    made = bound.run(network, start, remembered)
+    unit = Gaussian(torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64))
+    response = respond(bound.run, data, start=unit, target=bound.case.spec.prediction, draws=len(draws))
     columns = response.output.columns[0]
     if len(columns) != len(draws) + 2:
-        columns = torch.cat([columns[: len(draws) + 1], columns[-1:]])
+        return False
     told = columns[0] * start + columns[-1] + sum(c * z for c, z in zip(columns[1:-1], draws))
-    return "" if distance(told, made) < 1e-6 else reason
+    return distance(told, made) < 1e-6
 
 
 def point_error(bound: Bound) -> float:

@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -247,13 +248,15 @@ def _bound(method: Method, case: Case) -> Bound:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the log lines that are meant for runs: a certificate says the same in its own words."""
+    """Without the warnings that are meant for runs: a certificate says the same in its own words."""
     loggers = [logging.getLogger(name) for name in ("diffexp", "diffusers")]
     before = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         for logger, level in zip(loggers, before):
             logger.setLevel(level)

@@ -52,7 +52,9 @@ TWINS = (
         difference="theirs takes half of the second derivative, which leaves a method of order 2",
     ),
     Twin("deis", "DEISMultistepScheduler", grid=OWN),
+    Twin("deis", "DEISMultistepScheduler", {"order": 3}, {"solver_order": 3}, grid=OWN),
     Twin("unipc", "UniPCMultistepScheduler", grid=OWN),
+    Twin("unipc", "UniPCMultistepScheduler", {"order": 3}, {"solver_order": 3}, grid=OWN),
     Twin("pndm", "PNDMScheduler", tolerance=EXACT),
     Twin(
         "ipndm",

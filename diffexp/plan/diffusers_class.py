@@ -70,10 +70,9 @@ class ClassMethod:
         return x
 
     def _prepared(self, dtype: torch.dtype) -> Any:
-        """A fresh copy with its timesteps set; its tables carry the precision of the run."""
+        """A fresh copy with its timesteps set, as the class sets them; its tables carry the precision of the run."""
         if dtype not in self._templates:
             scheduler = copy.deepcopy(self.scheduler)
-            _cast_tables(scheduler, dtype)
             if self.visit:
                 scheduler.set_timesteps(**self.visit, **self.set_options)
             else:

@@ -12,6 +12,8 @@ COLOURS, MARKERS = 8, ("circle", "square", "triangle", "diamond", "down", "cross
 """How many colours the style sheet has, as classes ``c0`` and so on, and the shapes that tell more series apart."""
 MOST_COSTS, NEAR = 12, 40
 """Up to so many different whole costs are themselves the ticks, if so many pixels lie between them."""
+ASIDE, MOST_ASIDE = 4.0, 24.0
+"""Pixels between two series at the same cost, and between the first and the last."""
 LOG_FROM = 8.0
 """An axis is logarithmic if its largest value is so many times its smallest."""
 
@@ -87,7 +89,7 @@ class Chart:
         ends = [v for p in points for v in (p.y, p.low, p.high) if v is not None]
         y = _scale(ends, self.height - bottom, top, log=_wants_log([p.y for p in points]) and min(ends) > 0)
         parts = [self._grid(x, y), self._front(x, y)]
-        parts += [_drawn(series, x, y) for series in self.series]
+        parts += [_drawn(series, x, y, aside) for series, aside in zip(self.series, self._asides())]
         return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
             self.width, self.height, self.title, Markup("").join(parts)
         )
@@ -123,6 +125,13 @@ class Chart:
         )
         return Markup('<g class="axes" aria-hidden="true">{}</g>').format(Markup("").join(parts))
 
+    def _asides(self) -> list[float]:
+        """By how many pixels each series is moved sideways, so that intervals at the same cost are beside each other."""
+        if not any(point.low is not None for series in self.series for point in series.points):
+            return [0.0] * len(self.series)
+        step = min(ASIDE, MOST_ASIDE / len(self.series))
+        return [step * (number - (len(self.series) - 1) / 2) for number in range(len(self.series))]
+
     def _costs(self, x: Scale) -> list[float]:
         """The costs themselves, where they are whole numbers and few; those too near to the one before are left out."""
         costs = sorted({point.x for series in self.series for point in series.points})
@@ -150,9 +159,9 @@ def log_ticks(low: float, high: float) -> list[float]:
     return found if len(found) > 1 else [low, high]
 
 
-def _drawn(series: Series, x: Scale, y: Scale) -> Markup:
+def _drawn(series: Series, x: Scale, y: Scale, aside: float) -> Markup:
     points = sorted(series.points, key=lambda p: p.x)
-    places = [(x(p.x), y(p.y)) for p in points]
+    places = [(x(p.x) + aside, y(p.y)) for p in points]
     line = "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in places)
     bars = "".join(
         f"M{a:.1f} {y(max(p.low, y.low)):.1f}V{y(p.high):.1f}"

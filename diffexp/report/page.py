@@ -50,9 +50,9 @@ class Report:
 
     @cached_property
     def links(self) -> list[str]:
-        """Relative URLs of the run folders."""
-        folders = (os.path.relpath(cell.folder, self.out.parent) for cell in self.cells)
-        return [quote(Path(folder).as_posix()) for folder in folders]
+        """Relative URLs of the run folders; empty where a cell never began and has none."""
+        folders = (cell.folder if cell.folder.is_dir() else None for cell in self.cells)
+        return [quote(Path(os.path.relpath(f, self.out.parent)).as_posix()) if f else "" for f in folders]
 
     @cached_property
     def pairs(self) -> tuple[list[tuple[int, int]], str]:

@@ -1,6 +1,7 @@
 """A cell of a sweep before it runs: its number, its config and its folder, as Hydra makes them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import yaml
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf._utils import get_omega_conf_dumper
 
 from diffexp.files import write_text
@@ -45,19 +46,31 @@ def compose_job(loader: ConfigLoader, master: DictConfig, number: int, overrides
     with open_dict(composed):
         composed.hydra.job.id = str(number)
         composed.hydra.job.num = number
-    HydraConfig.instance().set_config(composed)  # what ${hydra:...} stands for
-    folder = Path(composed.hydra.sweep.dir, composed.hydra.sweep.subdir).absolute()
-    with read_write(composed.hydra.runtime), open_dict(composed.hydra.runtime):
-        composed.hydra.runtime.output_dir = str(folder)
-    return Job(number, task_config(composed), folder, composed)
+    with _current(composed):
+        folder = Path(composed.hydra.sweep.dir, composed.hydra.sweep.subdir).absolute()
+        with open_dict(composed):
+            composed.hydra.runtime.output_dir = str(folder)
+        return Job(number, task_config(composed), folder, composed)
+
+
+@contextmanager
+def _current(composed: DictConfig) -> Iterator[None]:
+    """What ``${hydra:...}`` stands for."""
+    here = HydraConfig.instance()
+    before, here.cfg = here.cfg, composed  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        here.cfg = before
 
 
 def task_config(config: DictConfig) -> dict[str, Any]:
     """A composed config as plain containers, without Hydra's own settings."""
-    content = {key: value for key, value in config.items_ex(resolve=False) if key != "hydra"}
-    resolved = OmegaConf.to_container(OmegaConf.create(content), resolve=True)
-    assert isinstance(resolved, dict)
-    return {str(key): value for key, value in resolved.items()}
+    nodes = {str(key): config[key] for key in config if key != "hydra"}
+    return {
+        key: OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+        for key, node in nodes.items()
+    }
 
 
 def save_hydra_files(config: DictConfig, folder: Path) -> None:

@@ -126,17 +126,57 @@ def straight_in_time(denoise, x, levels, noise):
     return x
 
 
+@fault("even", r"update 2\d of \d+, .* times the error of those around it: a wrong coefficient there")
+@scheduler(order=2)
+def one_bad_weight(denoise, x, levels, noise):
+    """Heun's method, whose weights are 0 and 1 in a single step: that keeps its order."""
+    for k, (here, there) in enumerate(levels.pairs()):
+        x0 = denoise(x, here)
+        slope = (x - here.alpha * x0) / here.sigma
+        predicted = there.alpha * x0 + there.sigma * slope
+        if there.sigma:
+            after = (predicted - there.alpha * denoise(predicted, there)) / there.sigma
+            first = 0.0 if k == levels.steps // 3 else 0.5
+            slope = first * slope + (1 - first) * after
+            predicted = there.alpha * (x / here.alpha + (there.ratio - here.ratio) * slope)
+        x = predicted
+    return x
+
+
+@fault("point", r"the last step, .* leaves noise of standard deviation 0.05 in the output: a wrong variance")
+def noise_at_the_end(denoise, x, levels, noise):
+    for here, there in levels.pairs():
+        x = euler_step(x, denoise(x, here), here, there)
+    return x + 0.05 * noise()
+
+
+@fault("order", r"weak order (0|1)\.\d+ .*although it looks back or evaluates more than once a step")
+def overshooting_2m_sde(denoise, x, levels, noise):
+    """SDE-DPM-Solver++(2M) with twice the correction, declaring no order."""
+    last = before = None
+    for here, there in levels.pairs():
+        x0 = denoise(x, here)
+        if there.sigma == 0:
+            return x0
+        h = there.log_snr - here.log_snr
+        estimate = x0 if last is None else x0 + h / (here.log_snr - before.log_snr) * (x0 - last)
+        x = there.sigma / here.sigma * math.exp(-h) * x - there.alpha * math.expm1(-2 * h) * estimate
+        x = x + there.sigma * math.sqrt(-math.expm1(-2 * h)) * noise()
+        last, before = x0, here
+    return x
+
+
 # Noise
 
 
-@fault("point", r"the noise it adds has a wrong variance")
+@fault("point", r"what it adds has a wrong variance")
 def too_much_noise(denoise, x, levels, noise):
     for here, there in levels.pairs():
         x = ancestral_step(x, denoise(x, here), here, there, noise(), 1.05)
     return x
 
 
-@fault("point", r"update 7 of 20, .*the noise it adds has a wrong variance")
+@fault("point", r"update 7 of 20, .*what it adds has a wrong variance")
 def one_step_with_too_little_noise(denoise, x, levels, noise):
     for k, (here, there) in enumerate(levels.pairs()):
         x = ancestral_step(x, denoise(x, here), here, there, noise(), 0.8 if k == 6 and levels.steps > 7 else 1.0)

@@ -26,6 +26,7 @@ function show() {
   D.axes.forEach((axis, index) => facts.append(make("div", {}, make("dt", {}, axis.name), make("dd", {}, axis.values[cell.place[index]]))));
   for (const [name, text] of Object.entries(cell.metrics)) facts.append(make("div", {}, make("dt", {}, name), make("dd", {}, text)));
   const link = $("#viewer-link");
+  link.hidden = !cell.link;
   link.href = `${cell.link}/`;
   link.textContent = `run folder ${decodeURIComponent(cell.link)}`;
   const pin = $('[data-go="pin"]'), flip = $('[data-go="flip"]');
