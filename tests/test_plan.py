@@ -283,8 +283,6 @@ def test_a_k_diffusion_function_runs_as_it_is() -> None:
             variance = sigmas[i + 1] ** 2 * (sigmas[i] ** 2 - sigmas[i + 1] ** 2) / sigmas[i] ** 2
             sigma_up = min(sigmas[i + 1], eta * variance**0.5)
             sigma_down = (sigmas[i + 1] ** 2 - sigma_up**2) ** 0.5
-            if callback is not None:
-                callback({"x": x, "i": i, "denoised": denoised})
             sigma = sigmas[i].reshape(1, 1, 1, 1).expand(x.shape[0], 1, 1, 1)
             x = x + (x - denoised) / sigma * (sigma_down - sigmas[i])
             if sigmas[i + 1] > 0:

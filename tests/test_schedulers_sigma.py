@@ -14,7 +14,7 @@ from diffexp.errors import InputError
 from diffexp.grids import karras
 from diffexp.levels import Level, Levels, Schedule
 from diffexp.plan import Grid, Plan, TrainingSpec, bind, compile_method
-from diffexp.plan.analysis import gaussian_output
+from diffexp.plan.analysis import gaussian_output, unrolled_difference
 from diffexp.plan.compile import run_directly
 from diffexp.plan.method import FunctionMethod
 from diffexp.predictions import Prediction
@@ -29,7 +29,7 @@ from diffexp.schedulers.lms import lms
 from diffexp.schedulers.restart import restart
 from diffexp.schedules import FlowSchedule, VESchedule, VPSchedule
 from diffexp.steps import SigmaSpace, add_noise, ancestral_split
-from tests.parity.common import compiled, unrolled_difference
+from tests.parity.common import compiled
 
 SCHEDULES: dict[str, Schedule] = {"vp": VPSchedule.from_betas(), "ve": VESchedule(), "flow": FlowSchedule()}
 SIGNALLESS: dict[str, Schedule] = {

@@ -3,11 +3,10 @@
 from functools import cache
 from typing import Any
 
-import numpy as np
-
 from diffexp.discovery import Catalog, discover
 from diffexp.models.training import read_training
-from diffexp.plan import Clamp, Grid, Plan, TrainingSpec, build_sampler
+from diffexp.plan import Grid, Plan, TrainingSpec, build_sampler
+from diffexp.plan.analysis import unrolled_difference
 
 EXACT = 1e-12
 SINGLE = 2e-6
@@ -52,43 +51,9 @@ def difference(
 ) -> float:
     """The native scheduler ``name`` against the object of diffusers, on the grid that both call ``spacing``.
 
-    Equal tables are equal methods. Methods with a memory can also be equal with other tables, see below.
+    Equal tables are equal methods. Methods with a memory can also be equal with other tables.
     """
     spec, scheduler = spec_of(theirs), catalog().build("scheduler", {"name": name}).func
     ours = compiled(scheduler, steps, spec, spacing, **options)
     other = compiled(theirs, steps, spec, **(theirs_options or {}))
     return min(ours.difference(other), unrolled_difference(ours, other))
-
-
-def unrolled_difference(one: Plan, other: Plan) -> float:
-    """As ``Plan.difference``, for methods with a memory.
-
-    Past samples depend on each other linearly, so that one method has many tables over them. Unrolled to the start,
-    the outputs, the clamps and the draws, of which no one can be made of others, it has only one.
-    """
-    if one.nfe != other.nfe:
-        return float("inf")
-    mine, theirs = _unrolled(one), _unrolled(other)
-    return float(np.max(np.abs(mine - theirs) / np.maximum(1.0, np.maximum(np.abs(mine), np.abs(theirs)))))
-
-
-_START = 3
-"""Axes before the first row: the start sample and up to two draws."""
-_ROW = 4
-"""Axes of a row: its output, a clamp and up to two draws."""
-
-
-def _unrolled(plan: Plan) -> np.ndarray:
-    """What every evaluation sees and clamps, and the output: a line each, over all axes."""
-    axes = np.eye(_START + _ROW * plan.nfe)
-    x = plan.start_scale * plan.start_std * axes[0] + np.array(plan.start_z) @ axes[1 : 1 + len(plan.start_z)]
-    lines, xs, ms, ds = [], [], [], []
-    for k, row in enumerate(plan.rows):
-        m, d, *zs = axes[_START + _ROW * k : _START + _ROW * (k + 1)]
-        (clamp,) = row.clamps or (Clamp(0.0, 0.0, 0.0, 0.0),)
-        lines.append([row.level.timestep, clamp.low, clamp.high, *(row.scale * x), *(clamp.x * x + clamp.m * m)])
-        xs, ms, ds = [x, *xs], [m, *ms], [d, *ds]
-        weights = (*row.x, *row.m, *row.z, *(c for past in row.d for c in past))
-        vectors = (*xs[: len(row.x)], *ms[: len(row.m)], *zs[: len(row.z)], *(d for d, past in zip(ds, row.d) if past))
-        x = np.array(weights) @ np.array(vectors)
-    return np.array([*lines, [0.0, 0.0, 0.0, *x, *np.zeros_like(x)]])

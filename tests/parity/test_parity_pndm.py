@@ -15,13 +15,14 @@ from diffexp import grids
 from diffexp.errors import InputError
 from diffexp.levels import Level, Levels
 from diffexp.plan import Plan, TrainingSpec, compile_method, execute
+from diffexp.plan.analysis import unrolled_difference
 from diffexp.plan.method import FunctionMethod
 from diffexp.predictions import Prediction
 from diffexp.schedulers.ipndm import ipndm
 from diffexp.schedulers.pndm import pndm
 from diffexp.schedules import FlowSchedule, VESchedule, VPSchedule
 from tests.exact_flow import distance, error, even_levels, order_of, posterior_mean
-from tests.parity.common import BETAS, EXACT, PREDICTIONS, SINGLE, difference, spec_of, unrolled_difference
+from tests.parity.common import BETAS, EXACT, PREDICTIONS, SINGLE, difference, spec_of
 
 PNDM: Any = diffusers.PNDMScheduler
 IPNDM: Any = diffusers.IPNDMScheduler
