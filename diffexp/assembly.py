@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from diffexp.contracts import held_to_its_word
+from diffexp.budget import within_budget
 from diffexp.discovery import Catalog
 from diffexp.entries import Entry
 from diffexp.errors import InputError
@@ -67,7 +68,7 @@ def assemble(config: Mapping[str, Any], catalog: Catalog, host: Host | None = No
         config["label"],
     )
     model.conditions(request, range(1))  # an impossible prompt or label is refused before anything is computed
-    recipe = _recipe(config, catalog, model)
+    recipe = within_budget(_recipe(config, catalog, model), config.get("max_nfe"))
     return Parts(
         model=model,
         sampler=_sampler(recipe),

@@ -86,7 +86,11 @@ class QuickLoader(ConfigLoaderImpl):
                 if run_mode == RunMode.RUN:
                     raise
                 return super()._load_configuration_impl(config_name, choices, run_mode)  # may be missing there
+            try:
+                packed = pickle.dumps(tree)
+            except pickle.PicklingError:  # Hydra imports plugins anew in worker processes, with classes that are others
+                return tree
             if len(self._trees) >= KEPT:
                 self._trees.clear()
-            self._trees[key] = pickle.dumps(tree)
+            self._trees[key] = packed
         return pickle.loads(self._trees[key])  # a copy, several times as fast as copy.deepcopy

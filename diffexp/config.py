@@ -52,6 +52,7 @@ class Schema:
     metric: Any = field(default_factory=dict)
     tracker: Any = MISSING
     steps: int = 50
+    max_nfe: int | None = None
     seed: int = 0
     num_samples: int = 64
     batch_size: int = 64
@@ -163,8 +164,8 @@ def _leaf(option: Option) -> Node:
     return AnyNode(value)
 
 
-def _store(group: str, name: str, node: DictConfig | _Later, provider: str) -> None:
-    """Put a node where Hydra finds ``group=name``; a name with a slash lies in a group below."""
+def _store(group: str, name: str, node: Any, provider: str) -> None:
+    """Put a node, or a ``_Later``, where Hydra finds ``group=name``; a name with a slash lies in a group below."""
     # Not ConfigStore.store, which copies every node: with many plugins that takes longer than finding them.
     package = f"{group}.{name}" if group == "metric" else group
     *folders, file = f"{group}/{name}.yaml".split("/")

@@ -59,7 +59,7 @@ CLASSES: Mapping[str, tuple[str, str]] = {
 }
 """Option name: the module ``diffusers.schedulers.scheduling_<module>``, and the class in it."""
 
-TRAINING = (
+TRAINING: tuple[str, ...] = (
     "num_train_timesteps",
     "beta_start",
     "beta_end",
@@ -73,8 +73,21 @@ TRAINING = (
 )
 """What the network was trained with: it comes from the model, and no option of a scheduler changes it."""
 
-WITHOUT_EFFECT = ("base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len", "scale_factors", "upscale_mode")
+WITHOUT_EFFECT: tuple[str, ...] = (
+    "base_shift",
+    "max_shift",
+    "base_image_seq_len",
+    "max_image_seq_len",
+    "scale_factors",
+    "upscale_mode",
+)
 """What only a pipeline of diffusers reads, or what changes the size of the sample on the way."""
+
+REFUSED: Mapping[str, str] = {
+    **dict.fromkeys(TRAINING, "is how the model was trained, which a scheduler does not change"),
+    **dict.fromkeys(WITHOUT_EFFECT, "is for diffusers' own pipelines; it would have no effect here"),
+}
+"""What follows the option's name in the complaint about it."""
 
 _CLIPPING = ("clip_sample", "clip_sample_range", "thresholding", "dynamic_thresholding_ratio", "sample_max_value")
 INERT: Mapping[str, tuple[str, ...]] = {
@@ -126,8 +139,7 @@ def class_entry(name: str) -> Entry | None:
         style="class",
         open=False,
         source=Source(file, f"diffusers.schedulers.scheduling_{module}", file.parent, by_path=False),
-        refused=dict.fromkeys(TRAINING, "is how the model was trained, which a scheduler does not change")
-        | dict.fromkeys(WITHOUT_EFFECT, "is for diffusers' own pipelines; it would have no effect here"),
+        refused=REFUSED,
     )
 
 

@@ -17,6 +17,7 @@ from diffexp.signatures import RESERVED
 
 VALUES = {
     "steps": OptionType("int"),
+    "max_nfe": OptionType("int", optional=True),
     "seed": OptionType("int"),
     "num_samples": OptionType("int"),
     "batch_size": OptionType("int"),
@@ -34,7 +35,7 @@ VALUES = {
     "tags": OptionType("list", item=OptionType("str")),
     "notes": OptionType("str", optional=True),
 }
-AT_LEAST = {"steps": 1, "num_samples": 1, "batch_size": 1, "snapshot_every": 0}
+AT_LEAST = {"steps": 1, "max_nfe": 1, "num_samples": 1, "batch_size": 1, "snapshot_every": 0}
 DTYPES = ("auto", "float32", "float16", "bfloat16", "float64")
 TOP_LEVEL = (*KINDS, *VALUES)
 SEVERAL = ("metric", "experiment")

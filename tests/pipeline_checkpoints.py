@@ -121,7 +121,7 @@ def save_sd15(folder: Path, **scheduler: Any) -> Path:
             text_encoder=clip_text(tokenizer),
             tokenizer=tokenizer,
             unet=conditional_unet(),
-            scheduler=PNDMScheduler(
+            scheduler=PNDMScheduler(  # pyright: ignore[reportArgumentType]
                 **LATENT_BETAS | {"skip_prk_steps": True, "steps_offset": 1, "set_alpha_to_one": False} | scheduler
             ),
             safety_checker=None,  # pyright: ignore[reportArgumentType]
@@ -151,7 +151,9 @@ def save_sdxl(folder: Path) -> Path:
                 addition_time_embed_dim=8,
                 projection_class_embeddings_input_dim=6 * 8 + WIDTH,
             ),
-            scheduler=EulerDiscreteScheduler(**LATENT_BETAS, steps_offset=1, timestep_spacing="leading"),
+            scheduler=EulerDiscreteScheduler(  # pyright: ignore[reportArgumentType]
+                **LATENT_BETAS, steps_offset=1, timestep_spacing="leading"
+            ),
             add_watermarker=False,
         )
     return _save(pipeline, folder)

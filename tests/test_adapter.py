@@ -130,7 +130,7 @@ def test_two_evaluations_a_step() -> None:
 
 def test_levels_that_a_flow_pipeline_asks_for() -> None:
     """Flux hands over sigmas and a shift; a grid that was chosen for the plan is kept."""
-    stock = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    stock: Any = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
     spec = TrainingSpec(FlowSchedule(), Prediction.FLOW, spacing="flow")
     ours = from_recipe(discover().build("scheduler", {"name": "euler"}).func, spec, stock=copy.deepcopy(stock))
     asked: dict[str, Any] = {"sigmas": np.linspace(1, 0.2, 5), "mu": 0.7}

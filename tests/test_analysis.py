@@ -1,5 +1,8 @@
 """Exact output distributions against sampling and against the exact solution."""
 
+import math
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -8,12 +11,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import diffexp
+from diffexp.discovery import discover
 from diffexp.errors import InputError
-from diffexp.levels import Level
+from diffexp.levels import CLEAN, Level
 from diffexp.models.base import Request, Runtime
 from diffexp.models.gaussian import gaussian
-from diffexp.plan import TrainingSpec, execute
-from diffexp.plan.analysis import gaussian_output
+from diffexp.plan import Plan, TrainingSpec, bind, execute
+from diffexp.plan.analysis import (
+    POINT,
+    Gaussian,
+    coupled_distance,
+    gaussian_output,
+    point_defects,
+    respond,
+    started,
+    unrolled_difference,
+)
+from diffexp.plan.compile import run_directly
 from diffexp.predictions import Clip, Prediction
 from diffexp.schedules import VPSchedule
 
@@ -21,6 +35,8 @@ MEAN, VARIANCES = (
     torch.tensor([0.5, -1.0, 0.0], dtype=torch.float64),
     torch.tensor([1.0, 0.3, 0.01], dtype=torch.float64),
 )
+
+SPEC = TrainingSpec(VPSchedule.from_betas())
 
 
 @pytest.mark.parametrize("scheduler", ["ddpm", "ddim", "euler", "gradient_estimation"])
@@ -66,3 +82,92 @@ def test_clipped_plans_are_not_gaussian() -> None:
     plan = diffexp.compile("ddim", steps=3, model=TrainingSpec(VPSchedule.from_betas(), clip=Clip()))
     with pytest.raises(InputError, match="clips"):
         gaussian_output(plan, MEAN, VARIANCES)
+
+
+def test_code_answers_as_its_table_does() -> None:
+    """Also where a draw is used twice, which is no table."""
+    data = Gaussian(MEAN, VARIANCES)
+
+    def twice(denoise, x, levels, noise):
+        z = noise()
+        for here, there in levels.pairs():
+            x = there.alpha * denoise(x, here) + 0.1 * there.sigma * z
+        return x
+
+    for scheduler in ("ddpm", "dpmpp_2m_sde"):
+        plan = diffexp.compile(scheduler, steps=7)
+        method = bind(discover().get("scheduler", scheduler).load(), steps=7, spec=SPEC)
+        made = respond(partial(run_directly, method), data, start=started(plan.start_std)).output.moments
+        mean, variances = gaussian_output(plan, MEAN, VARIANCES)
+        assert torch.allclose(made.mean, mean, atol=1e-12) and torch.allclose(made.variances, variances, atol=1e-12)
+    run = partial(run_directly, bind(twice, steps=4, spec=SPEC))
+    seen = respond(run, data, start=started(1.0)).seen
+    assert [level.timestep for level, _ in seen] == [750, 500, 250, 0]
+    # At the second evaluation x = alpha' x0 + 0.1 sigma' z, of which x0 has the same z in it.
+    assert bool((seen[1][1].columns[:, 1] != 0).all())
+
+
+def test_wasserstein_distance() -> None:
+    one, other = Gaussian(torch.zeros(2), torch.ones(2)), Gaussian(torch.tensor([3.0, 0.0]), torch.tensor([1.0, 25.0]))
+    assert one.wasserstein(other) == pytest.approx(5.0)  # sqrt(3^2 + (1 - 5)^2)
+    assert one.wasserstein(one) == 0.0
+
+
+@pytest.mark.parametrize("scheduler", ["ddpm", "heun", "dpmpp_2m", "lms", "dpm2_ancestral"])
+@given(data=st.data())
+def test_a_changed_coefficient_is_a_defect_of_the_next_sample(scheduler: str, data: st.DataObject) -> None:
+    """Every scheduler is exact where the data is a point, until one of its numbers is changed."""
+    plan = diffexp.compile(scheduler, steps=8)
+    assert max(defect.size for defect in defects_of(plan)) < 1e-9
+    index = data.draw(st.integers(0, plan.nfe - 2))
+    row = plan.rows[index]
+    changed = replace(row, x=(row.x[0] * 1.01, *row.x[1:]))
+    found = defects_of(replace(plan, rows=(*plan.rows[:index], changed, *plan.rows[index + 1 :])))
+    assert all(defect.size < 1e-9 for defect in found[: index + 1])
+    assert found[index + 1].size > 1e-5
+
+
+def defects_of(plan: Plan) -> list[Any]:
+    level = plan.rows[0].level
+    start = Gaussian(level.alpha * POINT.mean, level.alpha**2 * POINT.variances + level.sigma**2)
+    return point_defects(respond(partial(execute, plan), POINT, start=start), CLEAN)
+
+
+def test_unrolled_tables() -> None:
+    clipped = TrainingSpec(VPSchedule.from_betas(), clip=Clip())
+    ddim, euler, ddpm = (diffexp.compile(name, steps=6) for name in ("ddim", "euler", "ddpm"))
+    assert unrolled_difference(ddim, euler) < 1e-12
+    assert unrolled_difference(ddim, ddpm) > 0.1
+    assert unrolled_difference(ddim, diffexp.compile("ddim", steps=7)) == math.inf
+    assert unrolled_difference(ddim, diffexp.compile("ddim", steps=6, model=clipped)) > 0.1
+    heun = diffexp.compile("heun", steps=6, model=clipped)
+    assert unrolled_difference(heun, replace(heun, name="again")) == 0.0
+
+
+def test_two_tables_of_one_method_with_a_memory_are_the_same_unrolled() -> None:
+    """x_1 is a combination of x_0 and m_0, so that x_2 can be written over x_1 and m_1 or over x_0, m_0 and m_1."""
+    plan = diffexp.compile("euler", steps=3)
+    first, second = plan.rows[0], plan.rows[1]
+    longer = replace(second, x=(0.0, second.x[0] * first.x[0]), m=(second.m[0], second.x[0] * first.m[0]))
+    other = replace(plan, rows=(first, longer, plan.rows[2]))
+    assert plan.difference(other) > 0.1
+    assert unrolled_difference(plan, other) < 1e-14
+
+
+def test_coupled_distance_is_that_of_coupled_samples() -> None:
+    data = Gaussian(torch.tensor([0.3], dtype=torch.float64), torch.tensor([0.4], dtype=torch.float64))
+    plans = {steps: diffexp.compile("euler_ancestral", steps=steps, grid="exponential") for steps in (5, 9)}
+    made = {n: respond(partial(execute, plan), data, start=started(plan.start_std)) for n, plan in plans.items()}
+    on_point = respond(partial(execute, plans[9]), POINT, start=started(plans[9].start_std))
+    exact = coupled_distance(made[5], made[9], on_point)
+
+    start, fine = torch.randn(1, 20000, dtype=torch.float64), torch.randn(8, 20000, dtype=torch.float64)
+    coarse = []
+    for k in range(4):
+        weights = on_point.seen[2 * k + 2][1].columns[0, [1 + 2 * k, 2 + 2 * k]]
+        coarse.append(weights / weights.norm() @ fine[2 * k : 2 * k + 2])
+    ends = []
+    for steps, draws in ((5, torch.stack(coarse)), (9, fine)):
+        columns = made[steps].seen[-1][1].columns[0]
+        ends.append(columns[0] * start[0] + columns[1 : 1 + len(draws)] @ draws + columns[-1])
+    assert (ends[0] - ends[1]).square().mean().sqrt().item() == pytest.approx(exact, rel=0.03)

@@ -183,8 +183,8 @@ def test_exact_errors_fall_and_higher_orders_win() -> None:
 def test_a_sampler_of_something_else_has_a_large_exact_error() -> None:
     def blurred(denoise, x, levels, noise):
         for here, _ in levels.pairs():
-            x0 = denoise(x, here)
-        return 0.3 * x0
+            x = 0.3 * denoise(x, here)
+        return x
 
     outcome = check("exact_error", blurred)
     assert outcome.failed and outcome.sentence.startswith("does not sample the data: 2-Wasserstein error")

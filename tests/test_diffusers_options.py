@@ -148,8 +148,8 @@ def plan_of(compose: Any, catalog: Any, *words: str) -> Plan:
 
 
 def test_the_python_interface_is_the_command_line(compose: Any, catalog: Any) -> None:
-    plan = plan_of(compose, catalog, *UNIPC, "scheduler.solver_type=bh1")
-    same = diffexp.compile("diffusers/unipc", steps=5, model="mixture", solver_order=3, solver_type="bh1")
+    plan = plan_of(compose, catalog, *UNIPC, "scheduler.use_karras_sigmas=true")
+    same = diffexp.compile("diffusers/unipc", steps=5, model="mixture", solver_order=3, use_karras_sigmas=True)
     assert plan.difference(same) == 0
     old = ("scheduler=diffusers", "scheduler._target_=diffusers.UniPCMultistepScheduler", "scheduler.solver_order=3")
     assert plan_of(compose, catalog, *UNIPC).difference(plan_of(compose, catalog, *old)) == 0

@@ -99,7 +99,7 @@ def test_the_interval_of_fid_covers_the_scatter_of_fid():
     values, widths = [], []
     for part in real[:4000].split(250):
         metric = FID()
-        metric.seen.append(part * 1.2 + 0.1)
+        metric.batches.append(part * 1.2 + 0.1)
         found = metric.compute(facts())["fid/mnist_cnn"]
         assert found.interval is not None
         values.append(found.value)

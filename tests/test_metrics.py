@@ -183,7 +183,7 @@ def real_digits(count: int) -> Tensor:
 @pytest.mark.parametrize("kind", [PrecisionRecall, DensityCoverage])
 def test_real_images_are_as_good_as_it_gets(kind: Any):
     metric = kind()
-    metric.seen.append(real_digits(2000))
+    metric.batches.append(real_digits(2000))
     found = metric.compute(facts(MNIST))
     for name, value in found.items():
         # They are among the real images that they are compared with: density is 1 + 1/k.

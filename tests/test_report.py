@@ -380,3 +380,20 @@ def test_mistakes_are_one_line(words: list[str], tmp_path: Path, monkeypatch: An
     assert main(words) == 2
     told = capsys.readouterr()
     assert (told.err or told.out).count("\n") == 1
+
+
+def test_a_chart_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    sweep = made_up_sweep(tmp_path / "s", ["euler", "a scheduler with a name as long as this one is", "ddim"], [5, 10])
+    file = tmp_path / "chart.svg"
+    assert main([str(sweep), f"out={file}", "metric=fid/mnist_cnn", "cost=seconds_per_image"]) == 0
+    picture = ElementTree.parse(file).getroot()
+    svg = "{http://www.w3.org/2000/svg}"
+    texts = [element.text for element in picture.iter(f"{svg}text")]
+    assert {"euler", "ddim", "Pareto front", "seconds per sample"} <= set(texts)
+    assert len([mark for mark in picture.iter(f"{svg}use") if mark.get("data-cell")]) == 6
+    assert "prefers-color-scheme" in file.read_text()
+    assert main([str(sweep), f"out={file}", "metric=nope"]) == 2
+    assert capsys.readouterr().err == (
+        "error: no cell has metric=nope over cost=nfe (metrics there: fid/mnist_cnn, psnr)\n"
+    )
+    assert main([str(sweep), "metric=psnr"]) == 2

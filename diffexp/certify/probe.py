@@ -192,8 +192,10 @@ def point_error(bound: Bound) -> float:
 
 
 def distance(a: Tensor, b: Tensor) -> float:
-    """Largest difference; inf where one is not finite."""
-    difference = (a.double() - b.double()).abs().max().item()
+    """Largest difference; inf where only one of the two is finite, 0 where both are the same, NaN or not."""
+    a, b = a.double(), b.double()
+    same = (a == b) | (a.isnan() & b.isnan())
+    difference = torch.where(same, 0.0, (a - b).abs()).max().item()
     return difference if math.isfinite(difference) else math.inf
 
 

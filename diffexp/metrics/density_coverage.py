@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import torch
 from torch import Tensor
 
 from diffexp.errors import InputError
 from diffexp.metrics.base import RunFacts
-from diffexp.metrics.features import load_features
-from diffexp.metrics.images import enough_samples, not_mnist
 from diffexp.metrics.neighbours import inside, radii, share_reached
 from diffexp.metrics.resampling import Estimate, estimate
+from diffexp.metrics.seen import SeenFeatures
 from diffexp.registry import metric
-
-if TYPE_CHECKING:
-    from diffexp.models.base import Model
 
 
 @metric(higher_is_better=("density", "coverage"))
-class DensityCoverage:
+class DensityCoverage(SeenFeatures):
     """``density/<features>`` and ``coverage/<features>``, larger is better (arXiv:2002.09797, eqs. 3 and 4).
 
     Density is the number of real images within whose k-th neighbour a sample lies, over k: about 1 for real images, and
@@ -37,21 +30,16 @@ class DensityCoverage:
     def __init__(self, *, features: str = "mnist_cnn", k: int = 5) -> None:
         if k < 1:
             raise InputError(f"metric.density_coverage.k={k} must be at least 1")
-        self.features = load_features(features)
+        super().__init__(features)
         self.k = k
-        self.seen: list[Tensor] = []
-
-    def applies(self, model: Model) -> str | None:
-        return not_mnist(model)
-
-    def update(self, samples: Tensor, images: Tensor) -> None:
-        self.seen.append(self.features.of(images))
 
     def compute(self, run: RunFacts) -> dict[str, Tensor | Estimate]:
-        count, name = sum(map(len, self.seen)), self.features.name
-        if not enough_samples(f"density/{name} and coverage/{name}", count):
+        name, real = self.features.name, self.features.reference.samples
+        seen = self.seen(f"density/{name} and coverage/{name}")
+        if seen is None:
             return {}
-        real = self.features.reference.samples
-        near = inside(torch.cat(self.seen), real, radii(real, self.k))
-        coverage = estimate(lambda weights: share_reached(near.T, weights), run.indices_of(count), bounds=(0.0, 1.0))
+        near = inside(seen, real, radii(real, self.k))
+        coverage = estimate(
+            lambda weights: share_reached(near.T, weights), run.indices_of(len(seen)), bounds=(0.0, 1.0)
+        )
         return {f"density/{name}": near.double().sum(dim=1) / self.k, f"coverage/{name}": coverage}

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from diffexp.metrics.base import RunFacts
-from diffexp.metrics.features import load_features
-from diffexp.metrics.images import enough_samples, not_mnist
 from diffexp.metrics.resampling import Estimate, estimate, mean_of
+from diffexp.metrics.seen import SeenFeatures
 from diffexp.registry import metric
-
-if TYPE_CHECKING:
-    from diffexp.models.base import Model
 
 CHUNK = 1000
 
 
 @metric(name="kid")
-class KID:
+class KID(SeenFeatures):
     """``kid/<features>``: squared maximum mean discrepancy under ``(x.y / d + 1)^3``; unbiased, so it may be negative.
 
     0 for the distribution of the real images, larger is worse. All samples against 5,000 training images at once, not
@@ -32,28 +27,20 @@ class KID:
     """
 
     def __init__(self, *, features: str = "mnist_cnn") -> None:
-        self.features = load_features(features)
-        self.name = f"kid/{features}"
-        self.seen: list[Tensor] = []
-
-    def applies(self, model: Model) -> str | None:
-        return not_mnist(model)
-
-    def update(self, samples: Tensor, images: Tensor) -> None:
-        self.seen.append(self.features.of(images))
+        super().__init__(features)
 
     def compute(self, run: RunFacts) -> dict[str, Estimate]:
-        count = sum(map(len, self.seen))
-        if not enough_samples(self.name, count):
+        name = f"kid/{self.features.name}"
+        seen, real = self.seen(name), self.features.reference.samples
+        if seen is None:
             return {}
-        seen, real = torch.cat(self.seen), self.features.reference.samples
         across = mean_of(torch.cat([_kernel(some, real).mean(dim=1) for some in seen.split(CHUNK)]))
         among_real = _mean_kernel(real)
         distances = estimate(
             lambda weights: weighted_mean_kernel(seen, weights) - 2 * across(weights) + among_real,
-            run.indices_of(count),
+            run.indices_of(len(seen)),
         )
-        return {self.name: distances}
+        return {name: distances}
 
 
 def weighted_mean_kernel(features: Tensor, weights: Tensor) -> Tensor:

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import torch
 from torch import Tensor
 
 from diffexp.errors import InputError
 from diffexp.metrics.base import RunFacts
-from diffexp.metrics.features import load_features
-from diffexp.metrics.images import enough_samples, not_mnist
 from diffexp.metrics.neighbours import inside, radii, share_reached
 from diffexp.metrics.resampling import Estimate, estimate
+from diffexp.metrics.seen import SeenFeatures
 from diffexp.registry import metric
-
-if TYPE_CHECKING:
-    from diffexp.models.base import Model
 
 
 @metric(higher_is_better=("precision", "recall"))
-class PrecisionRecall:
+class PrecisionRecall(SeenFeatures):
     """``precision/<features>`` and ``recall/<features>``, 0 to 1, larger is better (arXiv:1904.06991, eq. 2).
 
     Precision is the share of samples that lie where real images are, recall the share of real images that lie where
@@ -37,22 +30,15 @@ class PrecisionRecall:
     def __init__(self, *, features: str = "mnist_cnn", k: int = 3) -> None:
         if k < 1:
             raise InputError(f"metric.precision_recall.k={k} must be at least 1")
-        self.features = load_features(features)
+        super().__init__(features)
         self.k = k
-        self.seen: list[Tensor] = []
-
-    def applies(self, model: Model) -> str | None:
-        return not_mnist(model)
-
-    def update(self, samples: Tensor, images: Tensor) -> None:
-        self.seen.append(self.features.of(images))
 
     def compute(self, run: RunFacts) -> dict[str, Tensor | Estimate]:
-        count, name = sum(map(len, self.seen)), self.features.name
-        if not enough_samples(f"precision/{name} and recall/{name}", count, fewest=self.k + 1):
+        name, real = self.features.name, self.features.reference.samples
+        seen = self.seen(f"precision/{name} and recall/{name}", fewest=self.k + 1)
+        if seen is None:
             return {}
-        seen, real = torch.cat(self.seen), self.features.reference.samples
         lifelike = inside(seen, real, radii(real, self.k)).any(dim=1)
         found = inside(real, seen, radii(seen, self.k))
-        recall = estimate(lambda weights: share_reached(found, weights), run.indices_of(count), bounds=(0.0, 1.0))
+        recall = estimate(lambda weights: share_reached(found, weights), run.indices_of(len(seen)), bounds=(0.0, 1.0))
         return {f"precision/{name}": lifelike.double(), f"recall/{name}": recall}

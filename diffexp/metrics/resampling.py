@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -54,11 +55,16 @@ class Estimate:
 
 
 def weights(indices: Sequence[int], count: int = RESAMPLES) -> Tensor:
-    """How often each sample is in each resample, (len(indices), count) float64.
+    """How often each sample is in each resample, (len(indices), count) float64; not to be written to.
 
     Independent Poisson(1) counts (Hanley & MacGibbon 2006): as many as a resample of a large set holds of each, and
     unlike multinomial ones they need not know the size of the set. Sample i has the same counts in every run.
     """
+    return _weights(tuple(indices), count)
+
+
+@lru_cache(maxsize=4)  # every metric of a run asks for the same
+def _weights(indices: tuple[int, ...], count: int) -> Tensor:
     counts = [np.random.default_rng((_SEED, index)).poisson(size=count) for index in indices]
     return torch.from_numpy(np.array(counts, dtype=np.float64).reshape(len(indices), count))
 

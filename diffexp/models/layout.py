@@ -86,7 +86,10 @@ def check_pipeline(folder: Path, source: str) -> None:
     other = next((name for name in _NOT_PIXELS if name in parts), None)
     if other:
         pipeline = index.get("_class_name", "a pipeline")
-        raise InputError(f"{source} is a {pipeline} with a {other}; model=hub takes unconditional pixel models only")
+        raise InputError(
+            f"{source} is a {pipeline} with a {other}; model=hub takes unconditional pixel models only, "
+            "model=pipeline takes text-to-image ones"
+        )
     if "unet" not in parts:
         raise InputError(f"{source}: {path} names no unet; it should be that of an unconditional diffusers pipeline")
 

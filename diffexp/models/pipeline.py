@@ -116,7 +116,7 @@ def pipeline(
         from diffexp.models.pipeline_load import Memory, build, load
 
         pipe = load(runtime, found, first, control, additions, Memory(offload, vae_tiling, vae_slicing), source=id)
-    weights = [(part.folder, part.choice.files) for part in (found, first) if part]
+    weights: list[tuple[Path, Sequence[str]]] = [(part.folder, part.choice.files) for part in (found, first) if part]
     weights += [(part.folder, (part.file,)) for part in additions.values() if part]
     if control:
         weights.append((control, find_layout(list_files(control), str(control)).files))

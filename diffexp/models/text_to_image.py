@@ -53,11 +53,15 @@ class TextToImage(Trained):
         """(channels, height, width) of the pictures."""
         return (3, self.height, self.width)
 
-    @cached_property
+    @property
     def weights_sha256(self) -> str:
-        return self.hash_weights()
+        return self._digest
 
     @cached_property
+    def _digest(self) -> str:
+        return self.hash_weights()
+
+    @property
     def guidance_scale(self) -> float:
         """The default of the pipeline itself."""
         parameter = inspect.signature(self.pipe.__call__).parameters.get("guidance_scale")

@@ -206,13 +206,30 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
 
     def _row(self, timestep: float | Tensor) -> Row:
         """The row at hand: the next one in order, or wherever the timestep jumped to."""
-        timesteps, value, index = self.plan.rows, float(timestep), self._step_index
-        if index is None or index >= len(timesteps) or abs(timesteps[index].level.timestep - value) > 1e-3:
-            index = self._begin_index if self._begin_index is not None and index is None else self._index(timestep)
+        index = self._entry(timestep)
+        if index is None:
+            index = self._nearest(timestep)
+        if index != self._step_index:
             self._begin_at(index)
         self._step_index = index
         assert self._running is not None
         return self._running.rows[index - self._skipped]
+
+    def _entry(self, timestep: float | Tensor) -> int | None:
+        """Which entry of ``timesteps`` this is, where it is a view of one: no need to ask a GPU for its value."""
+        own = self.timesteps.untyped_storage().data_ptr()
+        if isinstance(timestep, Tensor) and timestep.numel() == 1 and timestep.untyped_storage().data_ptr() == own:
+            return timestep.storage_offset()
+        return None
+
+    def _nearest(self, timestep: float | Tensor) -> int:
+        """By value: the next entry in order where it fits, because timesteps may come twice."""
+        rows, expected = self.plan.rows, self._begin_index if self._step_index is None else self._step_index
+        if expected is not None and expected < len(rows):
+            unbegun, value = self._step_index is None, float(timestep)
+            if unbegun or abs(rows[expected].level.timestep - value) <= 1e-3:
+                return expected
+        return self._index(timestep)
 
     def _begin_at(self, index: int) -> None:
         """Nothing came before this entry of ``timesteps``: rows that look back are compiled anew."""

@@ -174,7 +174,7 @@ def coupled_distance(coarse: Response, fine: Response, on_point: Response) -> fl
         own = range(coarse.drawn[k], coarse.drawn[k + 1])
         theirs = range(fine.drawn[2 * k], fine.drawn[2 * k + 2])
         weights = on_point.seen[2 * k + 2][1].columns[0, [1 + i for i in theirs]]
-        weights = weights / weights.norm()
+        weights = weights / weights.norm().clamp(min=1e-300)  # a draw may count for nothing
         coefficient = a[:, 1 + own[0] : 2 + own[0]] if own else torch.zeros_like(a[:, :1])
         kept.append(coefficient * weights - b[:, [1 + i for i in theirs]])
     return torch.cat(kept, dim=1).square().sum(dim=1).mean().sqrt().item()

@@ -35,6 +35,32 @@ def write_report(folders: Sequence[Path], out: Path | None = None) -> Path:
     return _write(folders, out)[0]
 
 
+def write_chart(folders: Sequence[Path], out: Path, metric: str | None = None, cost: str = "nfe") -> Path:
+    """Write one chart of the page as a picture of its own, an SVG file.
+
+    Args:
+        metric: as in ``metrics.json``; by default the first that the page shows.
+        cost: ``nfe`` or ``seconds_per_image``.
+
+    Raises:
+        InputError: a folder holds no runs, or no cell has both metric and cost.
+    """
+    from diffexp.errors import InputError
+    from diffexp.files import write_text
+    from diffexp.report.page import Report
+    from diffexp.report.picture import chart_picture
+    from diffexp.report.reading import collect
+
+    report = Report(collect(folders), out.absolute())
+    known = [(quality.name, chart) for quality, own, chart in report.charts if own == cost]
+    chart = next((chart for name, chart in known if metric in (None, name)), None)
+    if chart is None:
+        there = ", ".join(name for name, _ in known) or "none"
+        raise InputError(f"no cell has metric={metric} over cost={cost} (metrics there: {there})")
+    write_text(out, chart_picture(chart, report.legend))
+    return out
+
+
 def report_sweep(sweep: Path, catalog: Catalog) -> Path | None:
     """The report of a sweep that has just ended, in its folder and with the tracker of its cells.
 

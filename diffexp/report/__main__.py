@@ -1,18 +1,22 @@
-"""``python -m diffexp.report DIR… [out=FILE]``: one page that compares runs or sweeps."""
+"""``python -m diffexp.report DIR… [out=FILE]``: one page that compares runs or sweeps, or one chart of it."""
 
 import sys
 from pathlib import Path
 
 from diffexp.errors import InputError
 
-USAGE = "usage: python -m diffexp.report DIR... [out=FILE]   (folders of runs or sweeps; default out: DIR/report.html)"
+USAGE = """usage: python -m diffexp.report DIR... [key=value ...]   (folders of runs or sweeps)
+  out=FILE      the page (default: DIR/report.html), or, if it ends in .svg, one chart as a picture
+  metric=NAME   of that chart, as in metrics.json (default: the first on the page)
+  cost=NAME     of that chart: nfe (default) or seconds_per_image"""
+KEYS = ("out", "metric", "cost")
 
 
 def main(arguments: list[str]) -> int:
     """Returns the exit code."""
-    if not arguments or {"-h", "--help"} & set(arguments):
+    if {"-h", "--help"} & set(arguments):
         print(USAGE)
-        return 0 if arguments else 2
+        return 0
     try:
         print(f"report: {_write(arguments)}")
     except InputError as error:
@@ -25,21 +29,25 @@ def main(arguments: list[str]) -> int:
 
 
 def _write(arguments: list[str]) -> Path:
-    out, folders = None, []
+    words: dict[str, str] = {}
+    folders: list[Path] = []
     for word in arguments:
         key, _, value = word.partition("=")
-        if word.startswith("-"):
-            raise InputError(f"{word} is not a flag; {USAGE}")
-        if key == "out" and value:
-            out = Path(value)
+        if key in KEYS and value:
+            words[key] = value
         elif Path(word).is_dir():
             folders.append(Path(word))
         else:
-            raise InputError(f"{word} is no folder")
+            raise InputError(f"{word} is no folder, and none of {', '.join(f'{key}=...' for key in KEYS)}")
     if not folders:
-        raise InputError(f"no folder is given; {USAGE}")
-    from diffexp.report import write_report  # seconds to import
+        raise InputError("no folder is given, as in python -m diffexp.report outputs/multirun/2026-01-31/12-00-00")
+    from diffexp.report import write_chart, write_report  # seconds to import
 
+    out = Path(words["out"]) if "out" in words else None
+    if out and out.suffix == ".svg":
+        return write_chart(folders, out, words.get("metric"), words.get("cost", "nfe"))
+    if {"metric", "cost"} & set(words):
+        raise InputError("metric and cost choose a chart; give its file too, as in out=chart.svg")
     return write_report(folders, out)
 
 

@@ -83,6 +83,12 @@ class Chart:
 
     def svg(self) -> Markup:
         """The chart; each point carries the number of its cell as ``data-cell``."""
+        return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
+            self.width, self.height, self.title, self.content()
+        )
+
+    def content(self) -> Markup:
+        """What is inside ``svg``."""
         points = [point for series in self.series for point in series.points]
         left, right, top, bottom = 74, 14, 12, 56
         x = _scale([p.x for p in points], left, self.width - right)
@@ -90,9 +96,7 @@ class Chart:
         y = _scale(ends, self.height - bottom, top, log=_wants_log([p.y for p in points]) and min(ends) > 0)
         parts = [self._grid(x, y), self._front(x, y)]
         parts += [_drawn(series, x, y, aside) for series, aside in zip(self.series, self._asides())]
-        return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-            self.width, self.height, self.title, Markup("").join(parts)
-        )
+        return Markup("").join(parts)
 
     def _grid(self, x: Scale, y: Scale) -> Markup:
         parts = []
@@ -126,7 +130,7 @@ class Chart:
         return Markup('<g class="axes" aria-hidden="true">{}</g>').format(Markup("").join(parts))
 
     def _asides(self) -> list[float]:
-        """By how many pixels each series is moved sideways, so that intervals at the same cost are beside each other."""
+        """By how many pixels each series is moved sideways, so that intervals at one cost do not hide each other."""
         if not any(point.low is not None for series in self.series for point in series.points):
             return [0.0] * len(self.series)
         step = min(ASIDE, MOST_ASIDE / len(self.series))
@@ -177,8 +181,8 @@ def _drawn(series: Series, x: Scale, y: Scale, aside: float) -> Markup:
     ).format(series.colour, series.style, line, bars, marks)
 
 
-def marker_symbols() -> Markup:
-    """The shapes that charts refer to; once a page, in an SVG of no size."""
+def marker_definitions() -> Markup:
+    """The shapes that charts refer to, as ``<defs>``."""
     shapes = {
         "circle": '<circle r="5"/>',
         "square": '<rect x="-4.5" y="-4.5" width="9" height="9"/>',
@@ -188,7 +192,7 @@ def marker_symbols() -> Markup:
         "cross": '<path d="M-5-2V2H-2V5H2V2H5V-2H2V-5H-2V-2Z"/>',
     }
     parts = "".join(f'<g id="m-{name}">{shape}</g>' for name, shape in shapes.items())
-    return Markup(f'<svg width="0" height="0" aria-hidden="true" class="symbols"><defs>{parts}</defs></svg>')
+    return Markup(f"<defs>{parts}</defs>")
 
 
 def _wants_log(values: Sequence[float]) -> bool:

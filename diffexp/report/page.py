@@ -5,23 +5,23 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
-from importlib.resources import files
 from itertools import product
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
+from diffexp.report.assets import asset
 from diffexp.report.axes import ABSENT, Layout, as_text, lay_out, option_of
-from diffexp.report.charts import Chart, Series, marker_symbols
+from diffexp.report.charts import Chart, Series, marker_definitions
 from diffexp.report.comparison import Difference, choose_pairs, compare, read_all_resamples
 from diffexp.report.quality import Answer, Line, answers, chart_of, lines_of, points_of
 from diffexp.report.thumbnails import Thumbnails, make_thumbnails
 from diffexp.report.values import COSTS, Quality, Value, metric_names, qualities, value_of
 from diffexp.sweep.results import Cell, differing_keys
 
+STYLES = ("chart", "report")
 SCRIPTS = ("base", "charts", "pictures", "viewer", "pairs", "results", "start")
 MOST_LISTED = 6
 """Cells that are named as no worse than the best; of more, the number."""
@@ -79,12 +79,11 @@ class Report:
         )
         environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
         environment.filters |= {"number": number, "interval": interval_text}
-        assets = files("diffexp.report") / "templates"
         return environment.get_template("report.html.j2").render(
             report=self,
-            style=Markup((assets / "report.css").read_text(encoding="utf-8")),
-            scripts=[Markup((assets / f"{name}.js").read_text(encoding="utf-8")) for name in SCRIPTS],
-            symbols=marker_symbols(),
+            styles=[asset(f"{name}.css") for name in STYLES],
+            scripts=[asset(f"{name}.js") for name in SCRIPTS],
+            markers=marker_definitions(),
             data=self.data(),
             made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             costs=COSTS,

@@ -48,10 +48,17 @@ def _asked(overrides: Sequence[str], others: Sequence[Mapping[str, Any]]) -> dic
     config = {key: value for key, value in others[0].items() if key not in differing}
     for word in overrides:
         key, _, text = word.lstrip("+").partition("=")
-        value = yaml.safe_load(text)
+        value = _value(text)
         if key in GROUPS:
             alike = next((other for other in others if option_of(other, key) == str(value)), {f"{key}.name": value})
             config |= {own: value for own, value in alike.items() if own.startswith(f"{key}.")}
         elif key != "experiment":
             config[key] = value
     return config
+
+
+def _value(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text

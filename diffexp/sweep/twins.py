@@ -8,7 +8,7 @@ from typing import Any
 
 ONLY_NAMED = ("resume", "objective", "name", "tags", "notes", "tracker")
 """Keys that no file of a run depends on but its record."""
-IN_THE_PLAN = ("scheduler", "grid", "steps")
+IN_THE_PLAN = ("scheduler", "grid", "steps", "max_nfe")
 
 
 def samples_key(record: Mapping[str, Any]) -> str:

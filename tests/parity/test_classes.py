@@ -342,9 +342,9 @@ def test_inert_options_are_inert(name: str, option: str) -> None:
     cls = getattr(diffusers, CLASSES[name][1])
     if option in {*inspect.signature(cls.__init__).parameters, *inspect.signature(cls.step).parameters}:
         values = ["leading", "trailing"] if option == "timestep_spacing" else [False, True]
-        assert diffexp.compile(cls, steps=5, **{option: values[0]}) == diffexp.compile(
-            cls, steps=5, **{option: values[1]}
-        )
+        chosen: list[dict[str, Any]] = [{option: value} for value in values]
+        one, other = (diffexp.compile(cls, steps=5, **options) for options in chosen)
+        assert one == other
 
 
 def test_a_class_that_cannot_clip_says_so(caplog: pytest.LogCaptureFixture) -> None:

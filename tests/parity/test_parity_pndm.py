@@ -62,7 +62,7 @@ def test_pndm_of_diffusers_needs_four_steps() -> None:
     with pytest.raises(InputError, match="could not be broadcast"):
         diffexp.compile(PNDM(), steps=3)
     assert [diffexp.compile("pndm", steps=steps, grid="trailing").nfe for steps in (1, 2, 3, 4, 5)] == [1, 5, 9, 13, 14]
-    plms = {"grid": "trailing", "start": "improved_euler"}
+    plms: dict[str, Any] = {"grid": "trailing", "start": "improved_euler"}
     assert [diffexp.compile("pndm", steps=steps, **plms).nfe for steps in (1, 2, 3, 50)] == [1, 3, 4, 51]
 
 
