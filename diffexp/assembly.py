@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from diffexp.contracts import held_to_its_word
 from diffexp.budget import within_budget
+from diffexp.contracts import held_to_its_word
 from diffexp.discovery import Catalog
 from diffexp.entries import Entry
 from diffexp.errors import InputError

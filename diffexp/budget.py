@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from diffexp.errors import InputError
-from diffexp.plan import Recipe
+from diffexp.plan import Plan, Recipe
 
 
 def within_budget(recipe: Recipe, max_nfe: int | None) -> Recipe:
@@ -34,4 +34,4 @@ def within_budget(recipe: Recipe, max_nfe: int | None) -> Recipe:
 def _nfe(recipe: Recipe) -> int:
     """Evaluations; of a method that decides them as it goes, its own guess."""
     sampler = recipe.sampler()
-    return sampler.nfe if hasattr(sampler, "nfe") else sampler.method.nfe
+    return sampler.nfe if isinstance(sampler, Plan) else sampler.method.nfe

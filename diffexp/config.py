@@ -114,14 +114,15 @@ class PluginConfigs(SearchPathPlugin):
 
 
 def cell_name(*, _root_: DictConfig) -> str:
-    """``<model>_<scheduler>_<steps>`` of a composed config, fit for a file name.
+    """``<model>_<scheduler>_<steps>`` of a composed config, fit for a file name; under a budget ``nfe<max_nfe>``.
 
     A scheduler that a ``_target_`` names goes by its class.
     """
     choices = _root_.hydra.runtime.choices
     scheduler = str(choices.get("scheduler"))
     target = OmegaConf.select(_root_, f"scheduler.{TARGET}")
-    parts = [str(choices.get("model")), str(target).rpartition(".")[2] if target else scheduler, str(_root_.steps)]
+    cost = _root_.steps if _root_.max_nfe is None else f"nfe{_root_.max_nfe}"
+    parts = [str(choices.get("model")), str(target).rpartition(".")[2] if target else scheduler, str(cost)]
     return "_".join(re.sub(r"[^\w.=+-]+", "-", part) for part in parts)
 
 

@@ -83,13 +83,13 @@ def draw_samples(parts: Parts, config: Mapping[str, Any], output: RunFolder, met
                 images = model.decode(samples).float().cpu()
             first = images[:SHOWN_IMAGES] if first is None else first
             output.save_samples(indices, images)
+            drawing.add(indices, captions, images)  # at once, so that an interrupt does not part it from its files
             output.update(
                 nfe=watch.nfe,
                 drawn=drawing.drawn,
                 sampling_seconds=drawing.seconds,
                 model_seconds=watch.model_seconds,
             )
-            drawing.add(indices, captions, images)
             with parts.host.busy():
                 meters.update(indices, samples.float().cpu(), images)
             parts.host.finished(len(indices))

@@ -177,7 +177,8 @@ def _scheduler_name(config: Mapping[str, Any]) -> str:
 
 def _announcement(config: Mapping[str, Any]) -> str:
     what = f"{config['model']['name']} · {_scheduler_name(config)}"
-    return f"{what} · {config['steps']} steps · {config['num_samples']} samples"
+    steps = f"{config['steps']} steps" if config.get("max_nfe") is None else f"at most {config['max_nfe']} evaluations"
+    return f"{what} · {steps} · {config['num_samples']} samples"
 
 
 def _summary(folder: Path, metrics: Mapping[str, float]) -> str:

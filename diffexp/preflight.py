@@ -140,7 +140,8 @@ class Preflight:
         except MissingConfigException as error:
             missing = error.missing_cfg_file or ""
             group, _, choice = missing.rpartition("/")
-            more = "; others come with packages such as hydra-joblib-launcher" if group == "hydra/launcher" else ""
+            packages = {"hydra/launcher": "hydra-joblib-launcher", "hydra/sweeper": "hydra-optuna-sweeper"}
+            more = f"; others come with packages such as {packages[group]}" if group in packages else ""
             raise InputError(f"{group}={choice} is not known{hint(choice, error.options or ())}{more}") from error
         except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
             raise InputError(self._explain(error, overrides, mode)) from error

@@ -128,6 +128,22 @@ def test_two_evaluations_a_step() -> None:
     assert torch.isfinite(scheduler.step(torch.ones(1, 1, 2, 2), t, torch.ones(1, 1, 2, 2)).prev_sample).all()  # pyright: ignore
 
 
+def test_a_device_is_not_asked_which_timestep_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the loop of a pipeline a GPU would have to finish first."""
+    scheduler = adapted("ddim")
+    scheduler.set_timesteps(4)
+    x, asked = torch.ones(1, 1, 2, 2), torch.Tensor.__float__
+    monkeypatch.setattr(torch.Tensor, "__float__", lambda self: pytest.fail("a tensor was asked for its value"))
+    for t in scheduler.timesteps[1:]:
+        x = scheduler.step(torch.sin(scheduler.scale_model_input(x, t)), t, x, return_dict=False)[0]
+    monkeypatch.setattr(torch.Tensor, "__float__", asked)
+    assert scheduler.step_index == 4
+    y = torch.ones(1, 1, 2, 2)
+    for t in scheduler.timesteps[1:].tolist():
+        y = scheduler.step(torch.sin(scheduler.scale_model_input(y, t)), t, y, return_dict=False)[0]
+    assert torch.equal(x, y)
+
+
 def test_levels_that_a_flow_pipeline_asks_for() -> None:
     """Flux hands over sigmas and a shift; a grid that was chosen for the plan is kept."""
     stock: Any = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)

@@ -18,7 +18,6 @@ from diffexp.prompts import read_texts
 from tests.pipeline_runs import COMMON, Draw, Tiny, by_diffusers, drawn, psnr, studio
 from tests.runs import images, record
 
-
 OTHER_GUIDANCE = {"name": "mine", "_target_": "diffexp.guiders.cfg.cfg"}
 
 

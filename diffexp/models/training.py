@@ -28,7 +28,7 @@ class Training:
     spacing: str
     steps_offset: int
     config: dict[str, Any]
-    """The config as it was found."""
+    """The config as it was found, but for a variance that the network learned, which no scheduler here reads."""
 
 
 def read_training(config: dict[str, Any], source: str) -> Training:
@@ -39,6 +39,8 @@ def read_training(config: dict[str, Any], source: str) -> Training:
     Raises:
         InputError: the noise schedule, prediction type or spacing is of a kind that diffexp does not know.
     """
+    if str(config.get("variance_type")).startswith("learned"):
+        config = {key: value for key, value in config.items() if key != "variance_type"}
     name = config.get("_class_name", "DDPMScheduler")
     full = _defaults(name) | {key: value for key, value in config.items() if not key.startswith("_")}
     if full.get("use_dynamic_shifting"):

@@ -223,12 +223,12 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         return None
 
     def _nearest(self, timestep: float | Tensor) -> int:
-        """By value: the next entry in order where it fits, because timesteps may come twice."""
-        rows, expected = self.plan.rows, self._begin_index if self._step_index is None else self._step_index
-        if expected is not None and expected < len(rows):
-            unbegun, value = self._step_index is None, float(timestep)
-            if unbegun or abs(rows[expected].level.timestep - value) <= 1e-3:
-                return expected
+        """By value: the entry that is due where it fits, because a timestep may come twice."""
+        rows, due = self.plan.rows, self._step_index
+        if due is None and self._begin_index is not None:
+            return self._begin_index
+        if due is not None and due < len(rows) and abs(rows[due].level.timestep - float(timestep)) <= 1e-3:
+            return due
         return self._index(timestep)
 
     def _begin_at(self, index: int) -> None:

@@ -59,7 +59,7 @@ class Resumed:
         """
         if self.record.cells is None:
             raise InputError(
-                f"resume={self.folder}: its sweeper chose the cells as it went; a search cannot be resumed"
+                f"resume={self.folder}: its sweeper chose the cells as it went; a search goes on from its storage"
             )
         for number, (before, now) in enumerate(zip(self.record.cells, cells or [])):
             if list(before) != list(now):

@@ -1,0 +1,88 @@
+"""Searching for options under a budget of evaluations."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from diffexp.budget import within_budget
+from diffexp.errors import InputError
+from diffexp.plan import Grid, Recipe
+from diffexp.plan.method import TrainingSpec
+from diffexp.schedulers.euler import euler
+from diffexp.schedulers.heun import heun
+from diffexp.schedules import VPSchedule
+from diffexp.sweep.objective import objective_value
+from diffexp.sweep.search import scheduler_options
+from tests.runs import POINTS, record
+
+SPEC = TrainingSpec(VPSchedule.from_betas())
+
+
+@pytest.mark.parametrize("max_nfe", [1, 2, 9, 10])
+@pytest.mark.parametrize("scheduler", [euler, heun])
+def test_as_many_steps_as_a_budget_allows(scheduler, max_nfe):
+    fitting = within_budget(Recipe(scheduler, 50, SPEC), max_nfe)
+    assert fitting.sampler().nfe <= max_nfe
+    assert Recipe(scheduler, fitting.steps + 1, SPEC).sampler().nfe > max_nfe
+
+
+def test_a_budget_takes_no_more_steps_than_were_asked_for():
+    asked = Recipe(heun, 4, SPEC)
+    assert within_budget(asked, 100).steps == 4
+    assert within_budget(asked, None) is asked
+
+
+def test_levels_given_one_by_one_are_not_thinned_out():
+    given = Recipe(euler, 3, SPEC, Grid(timesteps=[900, 500, 100]))
+    assert within_budget(given, 3) is given
+    with pytest.raises(InputError, match="max_nfe=2: the levels .* take 3"):
+        within_budget(given, 2)
+
+
+def test_a_run_under_a_budget(run):
+    folder = run(*POINTS, "scheduler=heun", "steps=50", "max_nfe=10").folder
+    assert record(folder)["nfe"] == 9
+
+
+@dataclass
+class Trial:
+    """What a search space needs of an Optuna trial."""
+
+    params: dict[str, Any]
+    user_attrs: dict[str, Any] = field(default_factory=dict)
+    asked: dict[str, Any] = field(default_factory=dict)
+
+    def suggest_float(self, name: str, low: float, high: float) -> None:
+        self.asked[name] = (low, high)
+
+    def suggest_int(self, name: str, low: int, high: int) -> None:
+        self.asked[name] = (low, high)
+
+    def suggest_categorical(self, name: str, choices: tuple[Any, ...]) -> None:
+        self.asked[name] = choices
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "expected"),
+    [
+        ("euler", {}),
+        ("ddim", {"scheduler.eta": (0.0, 1.0)}),
+        ("dpmpp_2m_sde", {"scheduler.eta": (0.0, 1.0), "scheduler.solver_type": ("midpoint", "heun")}),
+    ],
+)
+def test_the_options_of_the_scheduler_at_hand_are_searched(scheduler, expected):
+    chosen, fixed = Trial({"scheduler": scheduler}), Trial({}, {"scheduler": scheduler})
+    for trial in (chosen, fixed):
+        scheduler_options(None, trial)
+        assert trial.asked == expected
+
+
+def test_the_objective_is_a_metric_of_the_run(tmp_path):
+    (tmp_path / "metrics.json").write_text(json.dumps({"fid/mnist_cnn": 1.5, "kid/mnist_cnn": None}))
+    assert objective_value({"objective": "fid/mnist_cnn"}, tmp_path) == 1.5
+    assert objective_value({"objective": "kid/mnist_cnn"}, tmp_path) is None
+    assert objective_value({"objective": "psnr"}, tmp_path) is None
+    assert objective_value({"objective": None}, tmp_path) is None
+    assert objective_value({"objective": "fid/mnist_cnn"}, tmp_path / "nowhere") is None
