@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from diffexp.certify import Outcome, Verdict, certify, run_check, subject_of
+from diffexp.certify.chart import Axes, Series, draw_charts, log_ticks
 from diffexp.certify.command import read_words, run_command
 from diffexp.certify.data import MIXTURE, spectra
 from diffexp.certify.order import Fit
@@ -223,6 +224,7 @@ def test_the_same_method_by_another_name() -> None:
         (["scheduler=all", "scheduler.eta=1"], "scheduler=all takes no options"),
         (["scheduler=diffusers"], "scheduler=diffusers is no scheduler by itself"),
         (["scheduler=ddim", "scheduler.eta=[1"], "scheduler.eta=[1 cannot be read"),
+        (["scheduler=ddim,deis", "scheduler.eta=1"], "unknown option 'scheduler.eta' of scheduler=deis"),
     ],
 )
 def test_bad_input_is_one_line(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -236,6 +238,8 @@ def test_words_become_jobs() -> None:
     assert [job.label for job in request.jobs] == ["ddim", "ddpm"] and request.out == Path("somewhere")
     (job,) = read_words(["scheduler=restart", "scheduler.intervals=[[3,2,0.1,2]]"], discover()).jobs
     assert job.options == {"intervals": [[3, 2, 0.1, 2]]}
+    words = ["scheduler=diffusers/dpmsolver_multistep", "scheduler.algorithm_type=sde-dpmsolver++"]
+    assert read_words(words, discover()).jobs[0].options == {"algorithm_type": "sde-dpmsolver++"}
     everything = read_words(["scheduler=all"], discover())
     labels = [job.label for job in everything.jobs]
     assert {"euler", "er_sde", "diffusers/unipc", "diffusers/deis solver_order=3"} <= set(labels)
@@ -289,6 +293,20 @@ def test_the_table_is_sorted_by_exact_error_and_as_wide_as_it_may_be() -> None:
     assert [one.name for one in sorted_ones] == ["first", "second", "late"]
     lines = table(sorted_ones, 80)
     assert all(len(line) <= 80 for line in lines) and "exact_error: not found" in table(sorted_ones, 200)[-1]
+
+
+def test_ticks_of_logarithmic_axes() -> None:
+    assert log_ticks(4.8, 120) == [5, 10, 20, 50, 100]
+    assert log_ticks(2e-4, 7.0) == pytest.approx([1e-3, 1e-2, 1e-1, 1])
+    assert len(log_ticks(1e-14, 1.0)) <= 8
+
+
+def test_a_chart_leaves_out_what_has_no_logarithm() -> None:
+    line = Series("mixed", [5, 10, 20, 40], [1.0, 0.0, math.nan, 0.1])
+    assert line.points == [(5, 1.0), (40, 0.1)]
+    axes = Axes("title", "across", "upward", [line, Series("empty", [1], [math.inf])])
+    picture = draw_charts([axes, Axes("nothing", "", "", [])])
+    assert picture.size == (620, 420) and len(picture.getcolors(1 << 20) or ()) > 10
 
 
 def test_numbers_that_json_has_not() -> None:

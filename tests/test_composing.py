@@ -33,7 +33,7 @@ LINES = [
     ["scheduler=ddim", "steps=7", "scheduler.eta=0.5"],
     ["steps=7", "scheduler.eta=0.5", "scheduler=ddim", "steps=8"],
     ["experiment=debug", "model=mixture", "model.shape=[1,8,8]", "name='a=b'"],
-    ["metric=[fid,cost]", "metric.fid.features=mnist_cnn", "+scheduler.new=3", "++tags=[x]", "~notes"],
+    ["metric=[fid,cost]", "metric.fid.features=mnist_cnn", "+scheduler.new=3", "++seed=4", "~tags"],
     ["hydra.sweep.dir=here", "hydra/launcher=basic", "seed=3", "hydra.job.chdir=false"],
     ["scheduler=diffusers", "scheduler._target_=a.B", "scheduler.order=2"],
 ]
@@ -79,7 +79,7 @@ def test_what_is_changed_in_one_config_is_not_in_the_next(loaders):
 
 
 def test_it_goes_to_worker_processes(loaders, monkeypatch):
-    ours, theirs = both(loaders, ["scheduler=euler"])
+    _, theirs = both(loaders, ["scheduler=euler"])
     there = pickle.loads(pickle.dumps(loaders[0]))
     with monkeypatch.context() as patch:
         patch.setattr(pickle, "dumps", refuse)

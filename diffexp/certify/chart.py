@@ -105,10 +105,10 @@ def _range(lines: Sequence[Series]) -> tuple[tuple[float, float], tuple[float, f
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers between ``low`` and ``high``: 1, 2 and 5 times powers of ten over less than three decades, else
-    powers alone, at most eight of them."""
+    """Round numbers between ``low`` and ``high``: 1, 2 and 5 times powers of ten over up to two and a half decades,
+    beyond that powers alone, about eight of them at most."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    if len(decades) <= 3:
+    if high / low < 10**2.5:
         found = [digit * 10.0**power for power in decades for digit in (1, 2, 5)]
     else:
         apart = -(-len(decades) // 8)

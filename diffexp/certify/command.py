@@ -1,6 +1,5 @@
 """The command ``python -m diffexp.certify scheduler=NAME``: words in, certificates and an exit code out."""
 
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from diffexp.discovery import Catalog, discover
 from diffexp.entries import nearest
 from diffexp.errors import InputError
 from diffexp.keys import Keys
+from diffexp.options import OptionType
 
 OUT = "outputs/certify"
 ALL = "all"
@@ -123,17 +123,20 @@ def _options(catalog: Catalog, name: str, chosen: Mapping[str, str]) -> dict[str
     types = {option.name: option.type for option in entry.options}
     for option, word in chosen.items():
         entry.check_option(option)
-        value = _value(f"scheduler.{option}", word)
-        problem = types[option].problem(value) if option in types else None
+        kind = types.get(option, OptionType("any"))
+        value = _value(f"scheduler.{option}", word, kind)
+        problem = kind.problem(value)
         if problem:
             raise InputError(f"scheduler.{option}={word} {problem}")
         options[option] = value
     return options
 
 
-def _value(key: str, word: str) -> Any:
+def _value(key: str, word: str, kind: OptionType) -> Any:
     """A value as the main command reads it."""
-    if re.fullmatch(r"[A-Za-z_][\w.-]*", word) and word.lower() not in ("null", "true", "false", "inf", "nan"):
+    if kind.base == "literal":
+        return next((choice for choice in kind.choices if str(choice) == word), word)
+    if kind.base == "str" and word != "null":
         return word
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException

@@ -183,7 +183,7 @@ def _judged(subject: Subject, counts: Sequence[int], errors: Sequence[float], no
         return failed(f"does not converge to the truth: {found}", **numbers)
     lowest = 1.0 if declared is None else declared
     slack = max(SLACK, lowest / 10)
-    if fit.order + fit.half_width < lowest - slack or fit.last < lowest - 2 * slack:
+    if max(fit.order + fit.half_width, fit.last) < lowest - slack or fit.last < lowest - 2 * slack:
         return failed(f"converges more slowly than it should: {found}; a wrong coefficient?", **numbers)
     if declared is None and min(fit.order, fit.last) < 1.5 and _works_for_more(subject):
         return failed(

@@ -17,7 +17,8 @@ import diffexp
 from diffexp.sweep.record import NAME
 from tests.runs import images, same_but_for_rounding
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(diffexp.__path__[0]).parent)}
+PLACES = [str(Path(diffexp.__path__[0]).parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, PLACES))}
 LIMIT = 300
 """Seconds after which a command hangs."""
 SWEEP = "-m model=mixture model.shape=[1,8,8] scheduler=ddim,ddpm steps=20,30 batch_size=4 tracker=none metric=cost"
@@ -182,3 +183,17 @@ def test_hydras_own_launcher_runs_and_resumes_too(tmp_path: Path):
     assert (code, errors) == (0, "")
     assert [row["status"] for row in rows(sweep)] == ["done", "done"]
     assert (sweep / "0_mixture_ddim_5" / "run.json").stat().st_mtime_ns == before
+
+
+def test_a_search_finds_options_under_a_budget(tmp_path: Path):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    words = "experiment=search model=mixture metric=[cost,wasserstein] objective=sliced_wasserstein2/samples max_nfe=6"
+    few = "hydra.sweeper.n_trials=6 hydra.sweeper.n_jobs=3 tracker=none num_samples=200 guidance_scale=1"
+    code, out, errors = command(tmp_path, *words.split(), *few.split(), "hydra.sweep.dir=sweep")
+    assert code == 0, errors
+    assert len(rows(tmp_path / "sweep")) == 6
+    assert all(float(row["nfe"]) <= 6 for row in rows(tmp_path / "sweep"))
+    best = min(float(row["sliced_wasserstein2/samples"]) for row in rows(tmp_path / "sweep"))
+    assert f"Best value: {best}" in out
+    code, _, errors = command(tmp_path, "resume=sweep")
+    assert (code, errors.count("\n")) == (2, 1)
