@@ -22,6 +22,7 @@ from diffexp.sweep.limit import START, BatchLimit
 from diffexp.sweep.merge import kind_of, merge, part_of
 from diffexp.sweep.progress import Progress
 from tests.checkpoints import save_unet, tiny_digits_unet
+from tests.pipeline_runs import COMMON
 from tests.runs import (
     PICTURES,
     PLUGINS,
@@ -247,25 +248,18 @@ def test_the_time_of_a_call_is_shared_by_samples():
 # conditions
 
 
-@given(st.lists(st.integers(1, 4), min_size=1, max_size=5), st.data())
-def test_merged_conditions_come_apart_again(sizes, data):
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=5))
+def test_merged_conditions_come_apart_again(sizes):
     conditions = [
-        Condition(
-            {"a": torch.randn(n, 2), "b": torch.arange(n)}, {"a": torch.zeros(n, 2)}, [f"{n}/{i}" for i in range(n)]
-        )
-        for n in sizes
+        Condition({"a": torch.randn(n, 2), "b": torch.arange(n)}, None, [f"{n}/{i}" for i in range(n)]) for n in sizes
     ]
-    whole = merge(conditions)
-    start = 0
+    whole, start = merge(conditions), 0
     for condition in conditions:
         part = part_of(whole, start, start + len(condition.captions))
         start += len(condition.captions)
         assert part.captions == condition.captions
-        assert part.negative is not None
-        assert condition.negative is not None
-        for mine, theirs in ((part.positive, condition.positive), (part.negative, condition.negative)):
-            assert mine.keys() == theirs.keys()
-            assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+        assert part.positive.keys() == condition.positive.keys()
+        assert all(torch.equal(part.positive[key], value) for key, value in condition.positive.items())
 
 
 def test_conditions_that_cannot_be_merged_have_no_kind():
@@ -273,6 +267,8 @@ def test_conditions_that_cannot_be_merged_have_no_kind():
     assert kind_of(u, t, labels(1, 2)) == kind_of(torch.ones(5, 3), torch.ones(5), labels(*range(5)))
     assert kind_of(u, t, labels(1)) is None, "one row for two samples"
     assert kind_of(u, t, labels(1, 2)) != kind_of(u.double(), t, labels(1, 2))
+    guided = Condition(labels(1, 2).positive, labels(3, 4).positive, ["1", "2"])
+    assert kind_of(u, t, guided) == kind_of(u, t, labels(1, 2)), "the other side is for guidance"
 
 
 # the limit
@@ -422,6 +418,29 @@ def test_the_same_pictures_as_alone(run, together, drawn, tmp_path):
         assert files(folder) == files(alone) | {"diffexp.log"}
         assert metrics(folder)["nfe"] == metrics(alone)["nfe"]
         assert images(folder).keys() == images(alone).keys()
+
+
+@pytest.mark.parametrize("family", ["sd15", "sdxl", "kandinsky22"])
+def test_text_to_image_cells_share_calls_too(run, together, drawn, tiny, monkeypatch, family):
+    from diffexp.models.latent import LatentModel
+
+    model = (*COMMON, f"model.id={tiny(family)}", "steps=3", "metric=none")
+    cells = [
+        (*model, "prompt='a cat'", "guidance_scale=3"),
+        (*model, "prompt='a house in the snow'", "guidance_scale=1", "scheduler=euler"),
+        (*model, "prompt=[cat,dog]", "negative_prompt=tree", "guidance_scale=2", "loop=pipeline"),
+    ]
+    predict, sizes = LatentModel.predict, list[int]()
+
+    def noted(self: LatentModel, u: Tensor, *rest: Any) -> Tensor:
+        sizes.append(len(u))
+        return predict(self, u, *rest)
+
+    monkeypatch.setattr(LatentModel, "predict", noted)
+    folders = together(*cells, batch=8)
+    assert sizes[:3] == [2 * 2 + 2] * 3
+    for words, folder in zip(cells, folders):
+        assert psnr(drawn[str(folder)], drawn[str(run(*words).folder)]) > 80
 
 
 def test_many_cells_cost_the_calls_of_the_longest(together, monkeypatch):
