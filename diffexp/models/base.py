@@ -121,7 +121,10 @@ class Model(Protocol):
         ...
 
     def predict(self, u: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """One evaluation: ``u`` [B, *shape], ``t`` [B] floating point -> raw output [B, *shape], at least float32."""
+        """One evaluation: ``u`` [B, *shape], ``t`` [B] floating point -> raw output [B, *shape], at least float32.
+
+        Of the condition only the positive side counts; the samples may come from different runs.
+        """
         ...
 
     def decode(self, x: Tensor) -> Tensor:

@@ -14,6 +14,11 @@ from omegaconf._utils import get_omega_conf_dumper
 
 from diffexp.files import write_text
 
+try:
+    from yaml import CDumper as Dumper
+except ImportError:  # PyYAML without its C library
+    from yaml import Dumper
+
 
 @dataclass(frozen=True)
 class Job:
@@ -84,7 +89,7 @@ def save_hydra_files(config: DictConfig, folder: Path) -> None:
         write_text(folder / ".hydra" / f"{name}.yaml", text)
 
 
-class _Dumper(getattr(yaml, "CDumper", yaml.Dumper)):
+class _Dumper(Dumper):
     """Writes what ``OmegaConf.to_yaml`` writes, ten times as fast where PyYAML has its C library."""
 
 

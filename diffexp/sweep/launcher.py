@@ -95,7 +95,7 @@ def job_return(job: Job) -> JobReturn:
     composed = job.composed
     found = JobReturn(
         overrides=job.overrides,
-        cfg=OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"]),
+        cfg=OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"]),
         hydra_cfg=OmegaConf.masked_copy(composed, "hydra"),
         working_dir=os.getcwd(),
         task_name=composed.hydra.job.name,

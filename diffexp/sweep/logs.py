@@ -32,15 +32,15 @@ class _Terminal(logging.StreamHandler):
         super().__init__(stream)
         self._told: set[str] = set()
 
-    def filter(self, record: logging.LogRecord) -> bool | logging.LogRecord:
+    def filter(self, record: logging.LogRecord) -> bool:
         if record.name.partition(".")[0] != "diffexp":
             return False
         if _own.get() is None:
-            return super().filter(record)
+            return bool(super().filter(record))
         text = record.getMessage()  # what many cells say is told once
         new = record.levelno >= logging.WARNING and text not in self._told
         self._told.add(text)
-        return new and super().filter(record)
+        return new and bool(super().filter(record))
 
     def format(self, record: logging.LogRecord) -> str:
         own = _own.get()

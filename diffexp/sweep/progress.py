@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
-REDRAW_SECONDS = 0.1
+REDRAW_SECONDS = 0.25
 
 
 @dataclass
