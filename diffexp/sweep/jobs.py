@@ -89,7 +89,7 @@ def save_hydra_files(config: DictConfig, folder: Path) -> None:
         write_text(folder / ".hydra" / f"{name}.yaml", text)
 
 
-class _Dumper(Dumper):
+class _Dumper(Dumper):  # pyright: ignore[reportGeneralTypeIssues]
     """Writes what ``OmegaConf.to_yaml`` writes, ten times as fast where PyYAML has its C library."""
 
 
