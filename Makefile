@@ -15,7 +15,7 @@ run: $(VENV)/.installed ## set up, then the default experiment; options: make ru
 	@$(PY) -m diffexp $(ARGS)
 
 test: $(VENV)/.installed-dev ## set up, then the whole test suite; options: make test ARGS="-k plan"
-	@$(PY) -m pytest -q $(ARGS)
+	@$(PY) -m pytest -q -n auto --maxprocesses 8 --dist worksteal $(ARGS)
 
 lint: $(VENV)/.installed-dev ## ruff and pyright
 	@$(PY) -m ruff check .

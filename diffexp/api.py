@@ -2,20 +2,24 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from inspect import isfunction
 from typing import Any
 
 from diffexp.diffusers_options import PREFIX, TRAINING
 from diffexp.discovery import discover
+from diffexp.entries import nearest
 from diffexp.errors import InputError
 from diffexp.levels import Schedule
 from diffexp.models.base import Runtime
 from diffexp.models.training import Training, read_training
+from diffexp.options import check_values
 from diffexp.plan import Direct, Grid, NotLinear, Plan, Spec, TrainingSpec, build_sampler
 from diffexp.plan.bind import MakeLevels
 from diffexp.plan.class_config import FLOW_ONLY, Accepted
 from diffexp.plan.diffusers_class import REFUSALS
 from diffexp.predictions import Prediction
 from diffexp.schedules import FlowSchedule, VPSchedule
+from diffexp.signatures import WrongSignature, form_of_function, from_object, readable
 
 
 def compile(
@@ -40,7 +44,7 @@ def compile(
         **options: the scheduler's own.
 
     Raises:
-        InputError: an unknown name or option, or steps out of range.
+        InputError: an unknown name or option, a value that an option does not take, or steps out of range.
         NotLinear: the scheduler is no table.
 
     Example:
@@ -55,6 +59,8 @@ def compile(
         training = {name: options.pop(name) for name in free if name in options}
         bound = catalog.build("scheduler", {"name": scheduler, **options})
         scheduler, options = bound.func, {**bound.keywords, **training}
+    elif isfunction(scheduler):
+        _check_options(scheduler, options)
     spec = own_training(scheduler, options) if model is None else _spec(model)
     if isinstance(grid, str):
         make = None if grid == "auto" else catalog.build("grid", {"name": grid})
@@ -65,6 +71,23 @@ def compile(
     if isinstance(sampler, Direct):
         raise NotLinear(f"{sampler.method.name}: {sampler.reason}")
     return sampler
+
+
+def _check_options(function: Any, options: Mapping[str, Any]) -> None:
+    """As those of a registered scheduler are checked.
+
+    Raises:
+        InputError: the function is in none of the conventions, has no such option, or takes no such value.
+    """
+    signature = from_object(function)
+    try:
+        form = form_of_function("scheduler", readable(signature))
+    except WrongSignature as error:
+        raise InputError(f"{function.__name__}: {error}") from error
+    known = [parameter.name for parameter in signature.parameters]
+    for name in () if form.open else options.keys() - set(known):
+        raise InputError(f"unknown option 'scheduler.{name}' of {function.__name__}{nearest(name, known)}")
+    check_values(form.options, options, "scheduler")
 
 
 def own_training(scheduler: Any, options: Mapping[str, Any]) -> TrainingSpec:

@@ -1,9 +1,10 @@
 """From a composed config to built objects."""
 
+import functools
 import itertools
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ from diffexp.contracts import held_to_its_word
 from diffexp.discovery import Catalog
 from diffexp.entries import Entry
 from diffexp.errors import InputError
+from diffexp.guiders.of_diffusers import guided_by, guider_of, is_guider, try_out
 from diffexp.host import Host
 from diffexp.levels import Schedule
 from diffexp.loops.base import Batch
@@ -22,13 +24,14 @@ from diffexp.models.base import Model, Request, Runtime
 from diffexp.plan import Grid, Plan, Recipe, Sampler
 from diffexp.plan.diffusers_class import find_class
 from diffexp.prompts import read_texts
+from diffexp.signatures import takes
 from diffexp.tracking.base import Guarded
 from diffexp.watch import Predict
 
 log = logging.getLogger(__name__)
 
 DIFFUSERS = "diffusers"
-"""The scheduler option that takes any diffusers class as ``_target_``."""
+"""The option, of schedulers and of guidances, that takes any diffusers class as ``_target_``."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,9 @@ class Parts:
     guidance: str
     """Name of the guidance."""
     guidance_scale: float
+    guidance_options: Mapping[str, Any] = field(default_factory=dict)
+    stepwise: bool = False
+    """Whether the guidance goes by the steps of the run, not by the noise level alone."""
     host: Host = field(default_factory=Host)
 
 
@@ -61,7 +67,6 @@ def assemble(config: Mapping[str, Any], catalog: Catalog, host: Host | None = No
     runtime = Runtime(read_device(config["device"]), read_dtype(config["dtype"]), bool(config["compile"]))
     model = host.model(lambda: _build(catalog, "model", config["model"])(runtime))
     scale = model.guidance_scale if config["guidance_scale"] is None else float(config["guidance_scale"])
-    guidance = _build(catalog, "guidance", config["guidance"])
     request = Request(
         read_texts("prompt", config["prompt"]),
         read_texts("negative_prompt", config["negative_prompt"]),
@@ -69,10 +74,12 @@ def assemble(config: Mapping[str, Any], catalog: Catalog, host: Host | None = No
     )
     model.conditions(request, range(1))  # an impossible prompt or label is refused before anything is computed
     recipe = within_budget(_recipe(config, catalog, model), config.get("max_nfe"))
+    sampler = _sampler(recipe)
+    guidance = _guidance(config["guidance"], catalog)
     return Parts(
         model=model,
-        sampler=_sampler(recipe),
-        predict=guidance(model.predict, scale),
+        sampler=sampler,
+        predict=_guided(guidance, model, scale, sampler),
         loop=_build(catalog, "loop", config["loop"]),
         metrics={name: _build(catalog, "metric", node) for name, node in (config["metric"] or {}).items() if node},
         tracker=Guarded(_build(catalog, "tracker", config["tracker"])),
@@ -80,8 +87,36 @@ def assemble(config: Mapping[str, Any], catalog: Catalog, host: Host | None = No
         recipe=recipe,
         guidance=str(config["guidance"].get("name")),
         guidance_scale=scale,
+        guidance_options=guidance.keywords,
+        stepwise=is_guider(guidance.func) or _is_stepwise(config["guidance"], catalog),
         host=host,
     )
+
+
+def _guidance(node: Mapping[str, Any], catalog: Catalog) -> functools.partial[Any]:
+    made = _build(catalog, "guidance", node)
+    if node.get("name") == DIFFUSERS and not is_guider(made.func):
+        raise InputError(f"guidance._target_={node['_target_']} is no guider, such as those of diffusers.guiders")
+    return made
+
+
+def _guided(guidance: functools.partial[Any], model: Model, scale: float, sampler: Sampler) -> Predict:
+    if is_guider(guidance.func):
+        guider = guider_of(guidance.func, guidance.keywords, scale)
+        timesteps = _timesteps(sampler)
+        try_out(guider, model.shape, len({*timesteps}))
+        return guided_by(guider, model.predict, timesteps)
+    return guidance(model.predict, scale, model) if takes(guidance, "model") else guidance(model.predict, scale)
+
+
+def _timesteps(sampler: Sampler) -> Sequence[float]:
+    """Those that a run visits."""
+    return [row.level.timestep for row in sampler.rows] if isinstance(sampler, Plan) else sampler.method.timesteps
+
+
+def _is_stepwise(node: Mapping[str, Any], catalog: Catalog) -> bool:
+    entry = catalog.find("guidance", str(node.get("name")))
+    return bool(entry and entry.traits.get("stepwise"))
 
 
 def _build(catalog: Catalog, kind: str, node: Mapping[str, Any]) -> Any:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from diffexp.allocator import keep_freed_memory
 from diffexp.discovery import Catalog, discover
 from diffexp.errors import InputError
 from diffexp.keys import Keys
@@ -22,6 +23,7 @@ BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 
 def main() -> NoReturn:
     """Run the command line in ``sys.argv`` and exit."""
+    keep_freed_memory()
     sys.exit(run_command(sys.argv[1:]))
 
 
@@ -77,11 +79,14 @@ def _run(catalog: Catalog, options: argparse.Namespace) -> int:
     from diffexp.config import hydra_session
     from diffexp.launch import launch
     from diffexp.preflight import Preflight
+    from diffexp.resume import resumed_words
     from diffexp.sweep.record import resumed_sweep
 
     resumed = resumed_sweep(options.overrides)
     if resumed:
         options.overrides, options.config_dir = resumed.record.overrides, resumed.record.config_dir
+    else:
+        options.overrides = resumed_words(options.overrides)
     with hydra_session(catalog, _config_dir(options)) as hydra:
         checked = Preflight(hydra, catalog).check(options.overrides, options.multirun or resumed is not None)
         ran = None if options.cfg else launch(hydra, checked, options.overrides, catalog, resumed)

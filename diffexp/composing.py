@@ -60,6 +60,8 @@ class QuickLoader(ConfigLoaderImpl):
             self.validate_sweep_overrides_legal(parsed, run_mode, from_shell)
         given = [override for override in parsed if not override.is_sweep_override()]  # those come with the cells
         choices = [override for override in given if self._is_choice(override)]
+        # Those of Hydra come last here, wherever they stood: the same choices are then the same tree.
+        choices.sort(key=Override.is_hydra_override)
         config = self._tree(config_name, [str(override.input_line) for override in choices], run_mode)
         self._apply_overrides_to_config([override for override in given if override not in choices], config)
         of_hydra = [override for override in parsed if override.is_hydra_override()]

@@ -29,7 +29,7 @@ from omegaconf import (
 )
 
 from diffexp.composing import QuickLoader
-from diffexp.diffusers_options import class_names
+from diffexp.diffusers_options import FAMILIES, class_names
 from diffexp.discovery import TARGET, Catalog
 from diffexp.entries import Entry
 from diffexp.options import MISSING, Option
@@ -90,10 +90,11 @@ def set_up(catalog: Catalog, config_dir: Path | None = None) -> None:
         store.repo.pop(kind, None)  # of an earlier discovery in this process
     for entry in catalog.entries.values():
         _store(entry.kind, entry.name, _node(entry), str(entry.file))
-    for name in class_names():
-        _store("scheduler", name, _Later(partial(_node_of, catalog, "scheduler", name)), "diffusers")
-    target = {"name": StringNode("diffusers"), TARGET: StringNode(MISSING)}
-    _store("scheduler", "diffusers", DictConfig(target, flags={"struct": False}), "diffexp")
+    for kind in FAMILIES:
+        for name in class_names(kind):
+            _store(kind, name, _Later(partial(_node_of, catalog, kind, name)), "diffusers")
+        target = {"name": StringNode("diffusers"), TARGET: StringNode(MISSING)}
+        _store(kind, "diffusers", DictConfig(target, flags={"struct": False}), "diffexp")
     PluginConfigs.folders = catalog.conf_dirs[1:]
     PluginConfigs.first = config_dir
     Plugins.instance().register(PluginConfigs)

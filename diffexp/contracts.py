@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from diffexp.diffusers_options import PREFIX
 from diffexp.entries import Entry
 from diffexp.errors import InputError
 from diffexp.levels import Levels
@@ -31,14 +32,16 @@ def held_to_its_word(entry: Entry | None, built: Any) -> Any:
     Raises:
         InputError: a metric or tracker without the methods that it needs.
     """
-    if entry is None or entry.built_in or (entry.kind, entry.style) == ("scheduler", "class"):
+    if entry is None or entry.built_in or entry.name.startswith(PREFIX):
+        return built
+    if (entry.kind, entry.style) == ("scheduler", "class"):
         return built
     if entry.kind in ("metric", "tracker"):
         return _with_members(entry, built, Metric if entry.kind == "metric" else Tracker)
     checks: dict[str, Callable[..., Any]] = {
         "model": lambda result, runtime: _with_members(entry, result, Model),
         "grid": lambda result, schedule, steps: _of_type(entry, result, Levels),
-        "guidance": lambda result, predict, scale: _guided(entry, result),
+        "guidance": lambda result, predict, scale, *model: _guided(entry, result),
         "loop": lambda result, batch: _of_shape(entry, result, (len(batch.indices), *batch.model.shape)),
         "scheduler": functools.partial(_solved, entry),
     }

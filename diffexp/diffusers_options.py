@@ -1,6 +1,6 @@
-"""The scheduler classes of diffusers as options ``scheduler=diffusers/<name>``, read without importing diffusers.
+"""Classes of diffusers as options ``scheduler=diffusers/<name>``, ``guidance=diffusers/<name>``, read and not imported.
 
-A class takes part where a table can hold what it does, or could but for one of its options. Others still run as
+A scheduler takes part where a table can hold what it does, or could but for one of its options. Others still run as
 ``scheduler=diffusers scheduler._target_=diffusers.X``. Left out are: classes for tokens instead of numbers (Amused,
 BlockRefinement, DiscreteDDIM, EntropyBound, VQDiffusion); those whose ``step`` wants more than an output and a sample
 (HeliosDMD, KarrasVe, Piflow, RePaint, RFD4Proteina, ScoreSdeVe, ScoreSdeVp); those for networks that no other
@@ -10,13 +10,14 @@ torchsde as one path per batch (CosineDPMSolverMultistep, DPMSolverSDE).
 
 import ast
 import re
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from diffexp.entries import Entry
+from diffexp.guiders import classes as guiders
 from diffexp.options import MISSING, SCALARS, UNREADABLE, Option, OptionType
 from diffexp.signatures import Parameter, from_ast
 from diffexp.sources import Source
@@ -105,64 +106,108 @@ MISTYPED = {"mu": OptionType("float"), "sigma_max": OptionType("float"), "shift_
 """Types that diffusers' annotations get wrong in places (``sigma_max: bool | None``)."""
 
 
-def class_names() -> list[str]:
-    """The options ``diffusers/<name>`` that the installed diffusers has."""
-    return [PREFIX + name for name, (module, _) in CLASSES.items() if module in _modules()]
+@dataclass(frozen=True)
+class Family:
+    """The classes of one kind."""
+
+    folder: str
+    """Of diffusers, the package that they lie in."""
+    prefix: str
+    """What the names of their modules begin with."""
+    ending: str
+    """What the names of the classes end with."""
+    classes: Mapping[str, tuple[str, str]]
+    refused: Mapping[str, str]
+    """Options that a class takes and must not be given, each with the reason."""
+    methods: Sequence[str]
+    """Whose parameters are options besides those of ``__init__``."""
+    option: Callable[[Parameter], Option | None]
+    """None for a parameter that is none."""
+    summary: Callable[[str, str, set[str]], str]
+    """A line about a class: of its option, its own name and its parameters."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Classes that are no options although one may ask for them, each with the reason."""
+
+
+def class_names(kind: str) -> list[str]:
+    """The options ``diffusers/<name>`` of a kind that the installed diffusers has."""
+    found = FAMILIES.get(kind)
+    return [PREFIX + name for name, (module, _) in found.classes.items() if module in _modules(kind)] if found else []
 
 
 @cache
-def class_entry(name: str) -> Entry | None:
+def class_entry(kind: str, name: str) -> Entry | None:
     """The entry of an option ``diffusers/<name>``; None where there is no such class.
 
-    Every option is null by default: what the model's own scheduler config says, else the class's default.
+    Options of a scheduler are null by default: what the model's own scheduler config says, else the class's default.
     """
-    module, cls = CLASSES.get(name.removeprefix(PREFIX), ("", ""))
-    if not name.startswith(PREFIX) or module not in _modules():
+    if kind not in FAMILIES or not name.startswith(PREFIX):
         return None
-    file = _modules()[module]
+    family, short = FAMILIES[kind], name.removeprefix(PREFIX)
+    module, cls = family.classes.get(short, ("", ""))
+    if module not in _modules(kind):
+        return None
+    file = _modules(kind)[module]
     text = file.read_text(encoding="utf-8")
     start = text.index(f"\nclass {cls}(") + 1
     body = re.split(r"^(?=\w)", text[start:], maxsplit=2, flags=re.MULTILINE)[1]
     parameters = {parameter.name: parameter for parameter in _parameters(body, "__init__")}
-    for parameter in (*_parameters(body, "set_timesteps"), *_parameters(body, "step")):
+    for parameter in (parameter for method in family.methods for parameter in _parameters(body, method)):
         if parameter.type.base in SCALARS:
             parameters.setdefault(parameter.name, parameter)
+    options = [family.option(parameter) for parameter in parameters.values() if parameter.name not in family.refused]
     return Entry(
-        kind="scheduler",
+        kind=kind,
         name=name,
         file=file,
         line=text.count("\n", 0, start) + 1,
         qualname=cls,
-        options=tuple(_option(parameter) for parameter in parameters.values() if _offered(parameter)),
-        doc=f"{cls}{_audience(set(parameters))}",
-        traits={},
+        options=tuple(option for option in options if option is not None),
+        doc=family.summary(short, cls, set(parameters)),
+        traits={"stepwise": True} if kind == "guidance" else {},
         style="class",
         open=False,
-        source=Source(file, f"diffusers.schedulers.scheduling_{module}", file.parent, by_path=False),
-        refused=REFUSED,
+        source=Source(file, f"diffusers.{family.folder}.{family.prefix}{module}", file.parent, by_path=False),
+        refused=family.refused,
     )
 
 
-def other_name(word: str) -> str | None:
+def other_name(kind: str, word: str) -> str | None:
     """The option that is meant by another name of its class: ``UniPCMultistepScheduler``, ``unipc_multistep``."""
-    plain = _squeezed(word.removeprefix(PREFIX).removeprefix("diffusers."))
-    for name, (module, cls) in CLASSES.items():
-        if plain in (_squeezed(name), _squeezed(module), _squeezed(cls)):
+    family = FAMILIES.get(kind)
+    if family is None:
+        return None
+    plain = _squeezed(word, family)
+    for name, (module, cls) in family.classes.items():
+        if plain in (_squeezed(name, family), _squeezed(module, family), _squeezed(cls, family)):
             return PREFIX + name
     return None
 
 
-def _squeezed(word: str) -> str:
-    return word.lower().replace("_", "").removesuffix("scheduler").removesuffix("discrete")
+def left_out(kind: str, word: str) -> str | None:
+    """Why a class of diffusers that somebody asks for is no option; None where there is nothing to say."""
+    family = FAMILIES.get(kind)
+    names = family.left_out if family else {}
+    return next((f"{cls} {why}" for cls, why in names.items() if family and _is_meant(word, cls, family)), None)
+
+
+def _is_meant(word: str, cls: str, family: Family) -> bool:
+    initials = "".join(filter(str.isupper, cls)).lower()
+    return _squeezed(word, family) in (_squeezed(cls, family), initials)
+
+
+def _squeezed(word: str, family: Family) -> str:
+    plain = word.removeprefix(PREFIX).removeprefix("diffusers.").lower().replace("_", "")
+    return plain.removesuffix(family.ending).removesuffix("discrete")
 
 
 @cache
-def _modules() -> dict[str, Path]:
-    """The files ``scheduling_<module>.py`` of the installed diffusers."""
-    spec = find_spec("diffusers")  # of a package at the top: found, not imported
+def _modules(kind: str) -> dict[str, Path]:
+    """The files of a kind in the installed diffusers, by what follows the prefix of their names."""
+    family, spec = FAMILIES[kind], find_spec("diffusers")  # of a package at the top: found, not imported
     folders = (spec and spec.submodule_search_locations) or []
-    files = [file for folder in folders for file in Path(folder, "schedulers").glob("scheduling_*.py")]
-    return {file.stem.removeprefix("scheduling_"): file for file in files}
+    files = [file for folder in folders for file in Path(folder, family.folder).glob(f"{family.prefix}*.py")]
+    return {file.stem.removeprefix(family.prefix): file for file in files}
 
 
 def _parameters(body: str, method: str) -> tuple[Parameter, ...]:
@@ -175,23 +220,49 @@ def _parameters(body: str, method: str) -> tuple[Parameter, ...]:
     return from_ast(function.args, {}).without_self().parameters
 
 
-def _offered(parameter: Parameter) -> bool:
-    hidden = (*TRAINING, *WITHOUT_EFFECT, *NOT_OF_A_RUN)
-    if parameter.name in hidden or parameter.default is MISSING or parameter.default is UNREADABLE:
-        return False
-    return parameter.type.base != "any"  # functions, schedulers, tensors: what no config can hold
-
-
-def _option(parameter: Parameter) -> Option:
+def _option_of_scheduler(parameter: Parameter) -> Option | None:
+    if parameter.name in NOT_OF_A_RUN or parameter.default is MISSING or parameter.default is UNREADABLE:
+        return None
+    if parameter.type.base == "any":  # functions, schedulers, tensors: what no config can hold
+        return None
     kind = MISTYPED.get(parameter.name, parameter.type)
     return Option(parameter.name, replace(kind, optional=True), None, stands_for=parameter.default)
 
 
-def _audience(parameters: set[str]) -> str:
-    """Whom a class is for, as its own options tell."""
+def _option_of_guider(parameter: Parameter) -> Option:
+    return Option(parameter.name, guiders.MISTYPED.get(parameter.name, parameter.type), parameter.default)
+
+
+def _audience(short: str, cls: str, parameters: set[str]) -> str:
+    """Whom a scheduler is for, as its own options tell."""
     if "sigma_data" in parameters:
-        return ", for EDM models"
+        return f"{cls}, for EDM models"
     kinds = {"beta_schedule", "trained_betas"} & parameters
     if "use_flow_sigmas" in parameters:
-        return ", also for flow models"
-    return "" if kinds else ", for flow models"
+        return f"{cls}, also for flow models"
+    return cls if kinds else f"{cls}, for flow models"
+
+
+FAMILIES: Mapping[str, Family] = {
+    "scheduler": Family(
+        folder="schedulers",
+        prefix="scheduling_",
+        ending="scheduler",
+        classes=CLASSES,
+        refused=REFUSED,
+        methods=("set_timesteps", "step"),
+        option=_option_of_scheduler,
+        summary=_audience,
+    ),
+    "guidance": Family(
+        folder="guiders",
+        prefix="",
+        ending="guidance",
+        classes=guiders.CLASSES,
+        refused=guiders.REFUSED,
+        methods=(),
+        option=_option_of_guider,
+        summary=lambda short, cls, parameters: f"{cls}: {guiders.PAPERS[short]}",
+        left_out=guiders.LEFT_OUT,
+    ),
+}

@@ -12,7 +12,7 @@ from typing import Any
 from diffexp.diffusers_options import class_entry, class_names
 from diffexp.entries import Entry, hint
 from diffexp.errors import InputError
-from diffexp.options import MISSING
+from diffexp.options import MISSING, check_values
 from diffexp.paths import conf_dir
 from diffexp.registry import KINDS
 from diffexp.scanning import Found, relative, scan, scan_module
@@ -24,6 +24,7 @@ from diffexp.sources import (
     installed_sources,
     plugin_paths,
     plugin_sources,
+    raised_at,
 )
 
 CALLED = ("metric", "tracker")
@@ -47,11 +48,11 @@ class Catalog:
 
     def names(self, kind: str) -> list[str]:
         """Every option of a kind, the classes of diffusers included."""
-        return [*self.of_kind(kind), *(class_names() if kind == "scheduler" else ())]
+        return [*self.of_kind(kind), *class_names(kind)]
 
     def find(self, kind: str, name: str) -> Entry | None:
         """The entry of that name, if there is one."""
-        return self.entries.get((kind, name)) or (class_entry(name) if kind == "scheduler" else None)
+        return self.entries.get((kind, name)) or class_entry(kind, name)
 
     def get(self, kind: str, name: str) -> Entry:
         """
@@ -62,6 +63,10 @@ class Catalog:
         if entry is None:
             raise InputError(f"{kind}={name} is not known{hint(name, self.names(kind))}")
         return entry
+
+    def place_of(self, error: BaseException) -> str:
+        """File and line of the plugin that an error was raised in; empty where it was in none."""
+        return raised_at(error, {entry.source.place for entry in self.entries.values() if not entry.built_in})
 
     def build(self, kind: str, node: Mapping[str, Any]) -> Any:
         """The object that a config node ``{name, options...}`` stands for.
@@ -86,6 +91,7 @@ class Catalog:
             entry.check_option(key)
             if value == MISSING:
                 raise InputError(f"{kind}={name} needs {kind}.{key}=...")
+        check_values(entry.options, given, entry.path)
         thing = entry.load()
         if entry.open:
             check_keywords(kind, thing, given)

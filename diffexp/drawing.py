@@ -179,6 +179,7 @@ def _draw(parts: Parts, indices: Sequence[int], seed: int, watch: Watch) -> tupl
         request=parts.request,
         guidance=parts.guidance,
         guidance_scale=parts.guidance_scale,
+        guidance_options=parts.guidance_options,
         seen=watch.seen,
     )
     with torch.inference_mode():

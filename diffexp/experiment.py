@@ -9,10 +9,11 @@ from typing import Any
 from diffexp.assembly import Parts, assemble
 from diffexp.discovery import Catalog
 from diffexp.drawing import Drawing, draw_samples, drawn_before
-from diffexp.errors import InputError
+from diffexp.errors import InputError, one_line
 from diffexp.host import Host
 from diffexp.measure import facts_of
 from diffexp.meters import Meters
+from diffexp.metrics.line import metrics_line
 from diffexp.noise import sample_seed
 from diffexp.outputs import RunFolder, overview
 from diffexp.plan import Plan
@@ -101,14 +102,14 @@ def run_experiment(
         tracker.finish(metrics, status)
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt)
-        status, told = ("interrupted", None) if interrupted else ("failed", _one_line(error))
+        status, told = ("interrupted", None) if interrupted else ("failed", _told(error, catalog))
         output.update(status=status, error=told, seconds=host.clock() - began)
         if tracker:
             tracker.finish({}, status)
         raise
     if drawing.interrupted:
         raise KeyboardInterrupt
-    log.info("%s", _summary(folder, metrics))
+    log.info("%s\n%s", folder, metrics_line(metrics))
     return RunResult(folder, status, metrics=metrics)
 
 
@@ -158,10 +159,11 @@ def _track(parts: Parts, config: Mapping[str, Any], output: RunFolder, drawing: 
 
 
 def _run_info(config: Mapping[str, Any], folder: Path, sweep: SweepInfo | None) -> RunInfo:
+    choices = f"{config['model']['name']}_{_scheduler_name(config)}_{config['steps']}"
     return RunInfo(
         folder=folder,
         config=dict(config),
-        name=config["name"] or f"{config['model']['name']}_{_scheduler_name(config)}_{config['steps']}",
+        name=config["name"] or (folder.name if sweep else choices),  # cells may differ in anything, and so do folders
         group=str(sweep.folder) if sweep else None,
         job_type="cell" if sweep else "run",
         tags=list(config["tags"] or []),
@@ -181,16 +183,8 @@ def _announcement(config: Mapping[str, Any]) -> str:
     return f"{what} · {steps} · {config['num_samples']} samples"
 
 
-def _summary(folder: Path, metrics: Mapping[str, float]) -> str:
-    shown = []
-    for name, value in metrics.items():
-        low, high = metrics.get(f"{name}/low"), metrics.get(f"{name}/high")
-        interval = "" if low is None or high is None else f" ({low:.3g}..{high:.3g})"
-        if not name.endswith(("/low", "/high")):
-            shown.append(f"{name}={value:.4g}{interval}")
-    return f"{folder}\n{'  '.join(shown)}"
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}".rstrip(": ")
+def _told(error: BaseException, catalog: Catalog) -> str:
+    """One line; where a plugin raised it, the error keeps a note of the place."""
+    if not isinstance(error, InputError) and (place := catalog.place_of(error)):
+        error.add_note(place)
+    return one_line(error)

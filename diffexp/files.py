@@ -8,6 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+UMASK = os.umask(0)
+"""Of this process. It can only be read by setting it, which is no good once there are threads: hence on import."""
+os.umask(UMASK)
+
 
 @contextmanager
 def replace_whole(path: Path) -> Iterator[Path]:
@@ -19,9 +23,7 @@ def replace_whole(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner can read
+        temporary.chmod(0o666 & ~UMASK)  # mkstemp makes files that only their owner can read
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

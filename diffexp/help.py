@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from diffexp.diffusers_options import PREFIX
+from diffexp.diffusers_options import FAMILIES, PREFIX
 from diffexp.discovery import Catalog, yaml_options
 from diffexp.entries import Entry
 from diffexp.keys import config_file
@@ -57,8 +57,9 @@ def _group(catalog: Catalog, kind: str) -> list[str]:
             if group == kind and name not in lines:
                 own = "" if folder == catalog.conf_dirs[0] else f"  [{relative(file)}]"
                 lines[name] = [f"  {name:18} {_first_comment(file)}{own}"]
-    if kind == "scheduler":
-        lines["diffusers"] = [f"  {'diffusers':18} any scheduler class of diffusers", *_options_of_diffusers()]
+    if kind in FAMILIES:
+        noun = "scheduler" if kind == "scheduler" else "guider"
+        lines["diffusers"] = [f"  {'diffusers':18} any {noun} class of diffusers", *_options_of_diffusers(kind)]
     shown = [line for name in sorted(lines) for line in lines[name]]
     if kind == "scheduler":
         shown.append(
@@ -69,8 +70,8 @@ def _group(catalog: Catalog, kind: str) -> list[str]:
     return shown
 
 
-def _options_of_diffusers() -> list[str]:
-    return ["      scheduler._target_: str = ???", "      scheduler.<any keyword of the class>"]
+def _options_of_diffusers(kind: str) -> list[str]:
+    return [f"      {kind}._target_: str = ???", f"      {kind}.<any keyword of the class>"]
 
 
 def _entry(entry: Entry) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffexp.diffusers_options import other_name
+from diffexp.diffusers_options import FAMILIES, left_out, other_name
 from diffexp.discovery import TARGET, Catalog, yaml_options
 from diffexp.entries import hint, nearest
 from diffexp.errors import InputError
@@ -103,7 +103,8 @@ class Keys:
     def of(cls, catalog: Catalog) -> "Keys":
         """Those of a catalog alone, without folders that only Hydra would add."""
         groups: dict[str, list[str]] = {kind: catalog.names(kind) for kind in KINDS}
-        groups["scheduler"].append("diffusers")
+        for kind in FAMILIES:
+            groups[kind].append("diffusers")
         for folder in catalog.conf_dirs:
             for group, option, _ in yaml_options(folder):
                 groups.setdefault(group, []).append(option)
@@ -162,7 +163,9 @@ class Keys:
         for choice in choices:
             if key in self.groups and choice not in self.groups[key] and (key, choice) != ("experiment", "null"):
                 known = choice.lower() in self.groups[key]
-                meant = choice if known or key != "scheduler" else other_name(choice) or choice
+                if reason := left_out(key, choice):
+                    raise InputError(f"{key}={choice}: {reason}")
+                meant = choice if known else other_name(key, choice) or choice
                 raise InputError(f"{key}={choice} is not known{hint(meant, self.groups[key])}{self._silent()}")
 
     def suggest(self, key: str) -> str:

@@ -21,19 +21,22 @@ from diffexp.discovery import TARGET, Catalog, discover
 from diffexp.errors import InputError
 from diffexp.preflight import BASIC_SWEEPER, Checked, Preflight
 from diffexp.report import report_sweep
-from diffexp.resume import is_done
+from diffexp.resume import is_done, resumed_words
 from diffexp.sources import VARIABLE
+from diffexp.sweep.best import best_text
 from diffexp.sweep.failures import FAILED_HERE, Failure, forget_failure, read_failures, record_failure
 from diffexp.sweep.jobs import Job, compose_job, save_hydra_files, task_config
 from diffexp.sweep.logs import FULL
 from diffexp.sweep.objective import objective_value
 from diffexp.sweep.record import Resumed, SweepRecord, held, read_sweep
-from diffexp.sweep.results import write_results
+from diffexp.sweep.results import read_cells, write_results
 
 if TYPE_CHECKING:
     from diffexp.experiment import RunResult, SweepInfo
     from diffexp.host import Host
     from diffexp.sweep.runner import Runner
+
+log = logging.getLogger(__name__)
 
 
 def run(overrides: list[str]) -> "RunResult":
@@ -46,7 +49,7 @@ def run(overrides: list[str]) -> "RunResult":
     """
     catalog = discover()
     with hydra_session(catalog) as hydra:
-        checked = Preflight(hydra, catalog).check(list(overrides), multirun=False)
+        checked = Preflight(hydra, catalog).check(resumed_words(overrides), multirun=False)
         if checked.multirun:
             raise InputError("a sweep is started from the command line: python -m diffexp -m ...")
         HydraConfig.instance().set_config(checked.config)
@@ -113,9 +116,19 @@ def _launch_sweep(
         except KeyboardInterrupt:
             raise KeyboardInterrupt(str(folder)) from None
         finally:
-            write_results(folder)
+            _write_results(folder)
             report_sweep(folder, _catalog())
+        if checked.config.objective:
+            direction = checked.config.hydra.sweeper.get("direction") or "minimize"
+            log.info("%s", best_text(read_cells(folder), checked.config.objective, str(direction)))
     return folder, read_failures(folder)
+
+
+def _write_results(folder: Path) -> None:
+    try:
+        write_results(folder)
+    except OSError as error:  # a full disk; how the cells ended is still to be said
+        log.warning("no table of results: %s", error.strerror)
 
 
 def cell_overrides(hydra: Hydra, checked: Checked, overrides: Sequence[str]) -> list[list[str]] | None:

@@ -7,9 +7,13 @@ nothing has to be imported; what is not understood is ``any``.
 import ast
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from numbers import Integral, Real
 from typing import Any
+
+from diffexp.errors import InputError
 
 MISSING = "???"
 """The default of an option that must be given; OmegaConf's own mark."""
@@ -48,7 +52,7 @@ class OptionType:
                 return f"is not {self._noun()}"
             return next((f"is not {self._noun()}" for item in value if self.item and self.item.problem(item)), None)
         if self.base == "literal":
-            return None if any(value == choice for choice in self.choices) else f"is not {self._noun()}"
+            return None if value in self.choices else f"is not {self._noun()}{self._nearest(value)}"
         return None if _is_scalar(self.base, value) else f"is not {self._noun()}"
 
     def problem_in_word(self, word: str) -> str | None:
@@ -56,8 +60,8 @@ class OptionType:
         if word == "null" or self.base in ("list", "tuple", "any", "str"):
             return None
         if self.base == "literal":
-            fits = word in map(str, self.choices)
-        elif self.base == "int":
+            return None if word in map(str, self.choices) else f"is not {self._noun()}{self._nearest(word)}"
+        if self.base == "int":
             fits = re.fullmatch(r"[+-]?\d[\d_]*", word) is not None
         elif self.base == "bool":
             fits = word.lower() in ("true", "false", "yes", "no", "on", "off", "y", "n", "0", "1")
@@ -72,6 +76,10 @@ class OptionType:
             return "a list" + (f" of {self.item}" if self.item else "")
         return SCALARS.get(self.base, self.base)
 
+    def _nearest(self, value: Any) -> str:
+        near = get_close_matches(str(value), map(str, self.choices), n=1)
+        return f"; did you mean '{near[0]}'?" if near else ""
+
 
 @dataclass(frozen=True)
 class Option:
@@ -82,6 +90,23 @@ class Option:
     default: Any = MISSING
     stands_for: Any = MISSING
     """Where the default is null: what the object itself then takes, unless the model's own config says otherwise."""
+
+
+def check_values(options: Iterable[Option], given: Mapping[str, Any], path: str) -> None:
+    """Check values from Python as those of the command line are; a default may be of another type.
+
+    Args:
+        path: where the options stand in the config, for messages.
+
+    Raises:
+        InputError: a value of the wrong type, or none of an option's choices; with the nearest one.
+    """
+    for option in options:
+        value = given.get(option.name, option.default)
+        if isinstance(value, type(option.default)) and value == option.default:
+            continue
+        if problem := option.type.problem(value):
+            raise InputError(f"{path}.{option.name}={value} {problem}")
 
 
 def read_type(annotation: ast.expr | None, default: Any) -> OptionType:
@@ -151,9 +176,9 @@ def _arithmetic(operation: Callable[..., Any], *values: Any) -> Any:
 
 def _is_scalar(base: str, value: Any) -> bool:
     if base == "int":
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, Integral) and not isinstance(value, bool)
     if base in ("float", "number"):
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        return isinstance(value, Real) and not isinstance(value, bool)
     if base == "bool":
         return isinstance(value, bool)
     return base != "str" or isinstance(value, str)

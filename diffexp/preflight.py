@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from diffexp.config import CONFIG_NAME
-from diffexp.diffusers_options import class_names
+from diffexp.diffusers_options import FAMILIES, class_names
 from diffexp.discovery import TARGET, Catalog
 from diffexp.entries import hint
 from diffexp.errors import InputError
@@ -54,7 +54,8 @@ class Preflight:
         self.catalog = catalog
         groups = [group for group in self.loader.list_groups("") if group != "hydra"]
         options = {group: self.loader.get_group_options(group) for group in groups}
-        options["scheduler"] = sorted([*options["scheduler"], *class_names()])  # Hydra lists no groups below a group
+        for kind in FAMILIES:
+            options[kind] = sorted([*options[kind], *class_names(kind)])  # Hydra lists no groups below a group
         self.keys = Keys(catalog, options)
 
     def check(self, overrides: list[str], multirun: bool) -> Checked:

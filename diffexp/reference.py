@@ -73,6 +73,8 @@ class Reference:
         """Why there is no solution to compare with; None if there is."""
         if self._config["loop"]["name"] not in LOOPS:
             return f"loop={self._config['loop']['name']} does not only solve an equation from the start noise"
+        if self._parts.stepwise:
+            return "the guidance goes by the steps of the run, which an equation does not have"
         if self._start is None or self._start.draws:
             return "the sampler draws noise on its way, so that the start noise does not decide the sample"
         return None

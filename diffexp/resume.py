@@ -1,10 +1,13 @@
 """Going on with a run that did not finish: ``resume=<run folder>``, or a cell of ``resume=<sweep folder>``."""
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from diffexp.errors import InputError
 from diffexp.files import read_json
@@ -34,6 +37,25 @@ class Earlier:
     folder: Path
     record: Mapping[str, Any]
     """Its ``run.json``."""
+
+
+def resumed_words(overrides: Sequence[str]) -> list[str]:
+    """A command line with ``resume=<run folder>`` goes on as that run was started; words given now replace its own.
+
+    Returns:
+        ``overrides`` as they are where they name no run of the command line.
+    """
+    given = {_key(word) for word in overrides}
+    named = [word.partition("=")[2].strip("'\"") for word in overrides if word.startswith("resume=")]
+    file = Path(named[-1], ".hydra", "overrides.yaml").expanduser() if named else None
+    if file is None or not file.is_file():
+        return list(overrides)
+    earlier = [str(word) for word in yaml.safe_load(file.read_text(encoding="utf-8")) or []]
+    return [*(word for word in earlier if _key(word) not in given), *overrides]
+
+
+def _key(override: str) -> str:
+    return re.split("[=@]", override.lstrip("+~"), maxsplit=1)[0]
 
 
 def check_resume(config: Mapping[str, Any], folder: Path) -> None:

@@ -214,8 +214,8 @@ class FlowSchedule:
         return 1.0
 
     def shifted(self, sigma: float) -> float:
-        """sigma' = shift * sigma / (1 + (shift - 1) * sigma)."""
-        return self.shift * sigma / (1 + (self.shift - 1) * sigma)
+        """sigma' = shift * sigma / (1 + (shift - 1) * sigma), in [0, 1] for sigma in [0, 1]."""
+        return min(self.shift * sigma / (1 + (self.shift - 1) * sigma), 1.0)  # rounding may end just above 1
 
 
 def _check_timestep(allowed: tuple[float, float], timestep: float) -> None:

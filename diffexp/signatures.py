@@ -16,6 +16,8 @@ POSITIONAL = {
     "metric": (),
     "tracker": (),
 }
+MAY_FOLLOW = {"guidance": ("model",)}
+"""Positional parameters that a kind may also have, by these names; see ``takes``."""
 FUNCTION = ("denoise", "x", "levels", "noise")
 K_DIFFUSION = ("model", "x", "sigmas")
 K_DIFFUSION_IGNORED = ("extra_args", "callback", "disable", "noise_sampler")
@@ -133,13 +135,20 @@ def form_of_class(kind: str, signature: Signature | None, methods: set[str], inh
     return _form(kind, "class", signature, POSITIONAL[kind])
 
 
+def takes(function: Any, name: str) -> bool:
+    """Whether an imported function has a positional parameter of that name."""
+    found = inspect.signature(function).parameters.get(name)
+    return found is not None and found.kind in (found.POSITIONAL_ONLY, found.POSITIONAL_OR_KEYWORD)
+
+
 def _form(kind: str, style: str, signature: Signature, expected: tuple[str, ...]) -> Form:
     positional = [parameter for parameter in signature.parameters if not parameter.keyword_only]
     if len(positional) < len(expected):  # names are free: these are passed by position
         wanted = ", ".join([*expected, "*", "options"])
         raise WrongSignature(f"a {kind} has the signature ({wanted}); found {_shown(signature)}")
-    if positional[len(expected) :]:
-        raise WrongSignature(f"options of a {kind} are keyword-only: put '*' before {positional[len(expected)].name}")
+    further = [p.name for p in positional[len(expected) :] if p.name not in MAY_FOLLOW.get(kind, ())]
+    if further:
+        raise WrongSignature(f"options of a {kind} are keyword-only: put '*' before {further[0]}")
     return Form(style, _options(kind, [p for p in signature.parameters if p.keyword_only]), signature.open)
 
 

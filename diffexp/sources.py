@@ -9,7 +9,7 @@ import os
 import sys
 import traceback
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.machinery import PathFinder
@@ -185,13 +185,20 @@ def _execute(name: str, file: Path, search: list[str] | None = None) -> None:
         raise
 
 
+def raised_at(error: BaseException, places: Collection[Path]) -> str:
+    """The last line that was reached in these files or folders, as "plugins/mine.py:12"; empty where none was."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        file = Path(frame.filename)
+        if any(place in (file, *file.parents) for place in places):
+            return f"{relative(file)}:{frame.lineno}"
+    return ""
+
+
 def _import_failure(file: Path, error: BaseException) -> str:
     """One line: the last line of the plugin's own that was reached, and what went wrong there."""
-    folder = str(file.parent)
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(folder)]
     if isinstance(error, SyntaxError) and error.filename:
         where = f"{relative(Path(error.filename))}:{error.lineno}"
     else:
-        where = f"{relative(Path(frames[-1].filename))}:{frames[-1].lineno}" if frames else relative(file)
+        where = raised_at(error, [file.parent]) or relative(file)
     message = " ".join(str(error).split())
     return f"{where}: the plugin cannot be imported: {type(error).__name__}: {message}"

@@ -111,3 +111,10 @@ def together(catalog: Catalog, compose: Callable[..., dict[str, Any]], tmp_path:
         return [job.folder for job in jobs]
 
     return run
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells of a sweep wait for each other, so that counts of calls do not depend on how busy the machine is."""
+    monkeypatch.setattr("diffexp.sweep.batcher.STARTING_SECONDS", 20.0)
+    monkeypatch.setattr("diffexp.sweep.batcher.PATIENCE_SECONDS", 5.0)

@@ -13,9 +13,17 @@ from PIL import Image
 from diffexp.metrics.evidence import write_evidence
 from diffexp.metrics.resampling import weights
 from diffexp.outputs import points_csv
+from diffexp.sweep.results import Cell
 
 SAMPLES = 24
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> \"quoted\" 'too' {{ 7 * 7 }} ${x} ]]>"
+"""A text that a page must not take for its own code."""
 _WEIGHTS = weights(range(SAMPLES))
+
+
+def cell_of(config: dict[str, Any], folder: str = "sweep/0") -> Cell:
+    """A finished cell that no folder stands for."""
+    return Cell(Path(folder), (), "done", None, config, {}, {})
 
 
 def made_up_cell(

@@ -17,13 +17,13 @@ from diffexp.certify.command import read_words, run_command
 from diffexp.certify.data import MIXTURE, spectra
 from diffexp.certify.order import Fit
 from diffexp.certify.outcome import Certificate, failed, passed, plain
-from diffexp.certify.session import in_order, table
+from diffexp.certify.overview import error_panels, in_order, table
 from diffexp.certify.twins import TWINS, Twin
 from diffexp.discovery import discover
 from diffexp.errors import InputError
 from diffexp.schedules import FlowSchedule, VPSchedule
 from tests.faulty import classes, right
-from tests.faulty.functions import FAULTS, Fault
+from tests.faulty.manners import FAULTS, Fault
 
 SCHEDULE = VPSchedule.from_betas()
 
@@ -69,6 +69,27 @@ def test_nothing_is_passed_that_was_not_checked() -> None:
         outcome = check(name, scheduler)
         assert outcome.verdict is Verdict.SKIPPED
         assert outcome.sentence.startswith(f"not applicable: {reason}")
+
+
+def test_samples_rounded_to_float32_are_worth_a_warning() -> None:
+    def rounds(denoise, x, levels, noise):
+        for here, there in levels.pairs():
+            x0 = denoise(x, here).float().to(x.dtype)
+            x = there.alpha * x0 + there.sigma / here.sigma * (x - here.alpha * x0)
+        return x
+
+    outcome = check("precision", rounds)
+    assert outcome.verdict is Verdict.WARNED and "torch.float makes float32 of samples" in outcome.sentence
+
+
+def test_an_error_names_the_line_it_was_raised_at() -> None:
+    def fails(denoise, x, levels, noise):
+        raise LookupError("nothing there")
+
+    for name, told in (("order", "raises LookupError: nothing there"), ("few_steps", "with 1 step it raises Lookup")):
+        outcome = check(name, fails)
+        assert outcome.failed and told in outcome.sentence
+        assert re.search(r"\(.*test_certify\.py:\d+\)$", outcome.sentence)
 
 
 def test_code_that_is_no_table_is_certified_by_running_it() -> None:
@@ -293,6 +314,27 @@ def test_the_table_is_sorted_by_exact_error_and_as_wide_as_it_may_be() -> None:
     assert [one.name for one in sorted_ones] == ["first", "second", "late"]
     lines = table(sorted_ones, 80)
     assert all(len(line) <= 80 for line in lines) and "exact_error: not found" in table(sorted_ones, 200)[-1]
+
+
+def test_the_chart_has_a_panel_for_every_family_and_one_line_for_the_same_errors() -> None:
+    def made(name: str, errors: list[float], stages: int = 1, kind: str = "order", grid: str = "karras") -> Certificate:
+        numbers = {"steps": [5, 10], "nfe": [5 * stages, 10 * stages], "w2_natural": errors, "grid": grid}
+        return Certificate(name, {}, {"exact_error": passed("", **numbers), "order": passed("", kind=kind)}, 0.1, {})
+
+    panels = error_panels(
+        [
+            made("euler", [0.4, 0.2]),
+            made("ddim", [0.4, 0.2]),
+            made("heun", [0.2, 0.05], stages=2),
+            made("ddpm", [0.5, 0.3], kind="weak order"),
+            made("diffusers/euler", [0.401, 0.2]),  # the line of a native one
+            made("diffusers/pndm", [0.3, 0.1], grid="its own"),
+        ]
+    )
+    named = {axes.title: [series.name for series in axes.series if not series.faint] for axes in panels}
+    assert list(named.values()) == [["ddim, euler"], ["heun"], ["ddpm"], ["pndm*"]]
+    assert [sum(series.faint for series in axes.series) for axes in panels] == [3, 3, 3, 3]
+    assert all(series.name == "" for axes in panels for series in axes.series if series.faint)
 
 
 def test_ticks_of_logarithmic_axes() -> None:

@@ -192,9 +192,9 @@ def test_two_sweeps_in_the_same_second_have_two_folders(runs, capsys):
 
 
 def test_an_experiment_can_be_a_sweep(runs):
-    assert run_command(["experiment=compare_schedulers", "steps=4"]) == 0
+    assert run_command(["experiment=compare_schedulers", "max_nfe=4"]) == 0
     asked = "ddpm ddim euler heun deis ipndm dpmpp_2m unipc".split()
-    assert [(config["scheduler"]["name"], config["steps"]) for config, _, _ in runs] == [(name, 4) for name in asked]
+    assert [(config["scheduler"]["name"], config["max_nfe"]) for config, _, _ in runs] == [(name, 4) for name in asked]
 
 
 def test_an_unwritable_output_folder(runs, capsys, tmp_path):

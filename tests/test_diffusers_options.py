@@ -33,7 +33,7 @@ def check_plain(*words: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(CLASSES))
 def test_options_are_those_of_the_class(name: str) -> None:
-    entry = class_entry(PREFIX + name)
+    entry = class_entry("scheduler", PREFIX + name)
     assert entry is not None
     cls = entry.load()
     assert cls is getattr(diffusers, CLASSES[name][1])
@@ -63,7 +63,7 @@ def test_what_users_set_is_there() -> None:
         "sasolver": {"predictor_order", "corrector_order", "algorithm_type"},
     }
     for name, options in wanted.items():
-        entry = class_entry(PREFIX + name)
+        entry = class_entry("scheduler", PREFIX + name)
         assert entry is not None
         assert options <= {option.name for option in entry.options}, name
 
@@ -130,7 +130,7 @@ def test_it_composes_and_sweeps() -> None:
 
 def test_help_lists_every_class_with_its_options() -> None:
     text = help_text(discover())
-    for name in class_names():
+    for name in class_names("scheduler"):
         assert f"\n  {name:18} {CLASSES[name.removeprefix(PREFIX)][1]}" in text
     assert "scheduler.algorithm_type: dpmsolver|dpmsolver++|sde-dpmsolver|sde-dpmsolver++ = dpmsolver++" in text
 

@@ -1,13 +1,20 @@
+import math
+from types import SimpleNamespace
+
 import pytest
 import torch
+from diffusers.guiders.guider_utils import rescale_noise_cfg
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from diffexp.errors import InputError
 from diffexp.guiders.cfg import cfg
+from diffexp.guiders.interval import interval, timesteps_between
 from diffexp.guiders.none import no_guidance
 from diffexp.models.base import Condition
 from diffexp.registry import registration
+from diffexp.schedules import FlowSchedule, VESchedule, VPSchedule
 
 
 class Recorder:
@@ -77,6 +84,96 @@ def test_none_is_the_model_itself(scale: float) -> None:
     assert no_guidance(model, scale) is model
 
 
+def a_run_of(labels: int) -> tuple[Tensor, Tensor, Condition]:
+    """What a network is asked in a step of a batch of so many samples, each with pixels of its own spread."""
+    u = torch.randn(labels, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    spread = torch.arange(1, labels + 1, dtype=torch.float64).view(-1, 1, 1, 1)
+    asked = Condition({"label": torch.arange(labels)}, {"label": torch.full((labels,), 10)}, ["a"] * labels)
+    return u * spread, torch.full((labels,), 500.0, dtype=torch.float64), asked
+
+
+def picture_network(u: Tensor, t: Tensor, condition: Condition) -> Tensor:
+    """Nonlinear, different for every label."""
+    label = condition.positive["label"].view(-1, 1, 1, 1).to(u.dtype)
+    return torch.tanh(u + 0.1 * label) + 0.05 * label + 1e-3 * t.view(-1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.7, 1.0])
+def test_rescaling_is_that_of_diffusers(share: float) -> None:
+    u, t, asked = a_run_of(4)
+    positive = picture_network(u, t, asked)
+    plain = cfg(picture_network, 5.0)(u, t, asked)
+    found = cfg(picture_network, 5.0, rescale=share)(u, t, asked)
+    torch.testing.assert_close(found, rescale_noise_cfg(plain, positive, share))
+    assert (found - plain).abs().max() > 0.01
+    if share == 1.0:
+        torch.testing.assert_close(found.flatten(1).std(1), positive.flatten(1).std(1))
+
+
+def test_rescaling_goes_by_sample() -> None:
+    u, t, asked = a_run_of(3)
+    whole = cfg(picture_network, 5.0, rescale=0.7)(u, t, asked)
+    for row in range(3):
+        own = Condition({"label": torch.tensor([row])}, {"label": torch.tensor([10])}, ["a"])
+        alone = cfg(picture_network, 5.0, rescale=0.7)(u[row : row + 1], t[:1], own)
+        torch.testing.assert_close(whole[row : row + 1], alone)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5])
+def test_a_share_outside_of_its_range(share: float) -> None:
+    with pytest.raises(InputError, match=f"guidance.rescale={share:g} must be from 0 to 1"):
+        cfg(picture_network, 5.0, rescale=share)
+
+
+SCHEDULES = {"vp": VPSchedule.from_betas(), "ve": VESchedule(), "flow": FlowSchedule()}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(
+    ("ratio", "guided"), [(0.05, False), (0.299, False), (0.301, True), (2.0, True), (2.01, False)]
+)
+def test_an_interval_means_the_same_noise_on_every_schedule(schedule: str, ratio: float, guided: bool) -> None:
+    model, u = Recorder(), torch.randn(2, 3)
+    known = SimpleNamespace(schedule=SCHEDULES[schedule])
+    t = torch.full((2,), known.schedule.at_ratio(ratio).timestep)
+    asked = condition([1, 2], [10, 10])
+    limited = interval(model, 3.0, known, low=0.3, high=2.0)  # pyright: ignore[reportArgumentType]
+    found = limited(u, t, asked)
+    assert [len(call[0]) for call in model.calls] == [4 if guided else 2], "outside it costs what the model costs"
+    torch.testing.assert_close(found, (cfg(model, 3.0) if guided else model)(u, t, asked))
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_an_interval_without_ends_is_all_of_the_schedule(schedule: str) -> None:
+    known = SCHEDULES[schedule]
+    low, high = known.timestep_range
+    first, last = timesteps_between(known, 0.0, math.inf)
+    assert first <= low and high <= last
+
+
+def test_an_interval_wider_than_what_was_trained_on_takes_in_its_ends() -> None:
+    """VP timesteps end at 0 and 999, where sigma / alpha is 0.01 and 157."""
+    first, last = timesteps_between(SCHEDULES["vp"], 0.001, 1000.0)
+    assert first < 0 and last > 999
+
+
+def test_an_interval_with_rows_at_different_levels() -> None:
+    model, u = Recorder(), torch.randn(2, 3)
+    limited = interval(model, 3.0, SimpleNamespace(schedule=FlowSchedule()), low=0.3, high=2.0)  # pyright: ignore
+    asked = condition([1, 2], [10, 10])
+    for times in ([900.0, 500.0], [500.0, 100.0]):
+        t = torch.tensor(times)
+        guided, plain = cfg(model, 3.0)(u, t, asked), model(u, t, asked)
+        expected = torch.stack([(guided if 231 < t[row] <= 667 else plain)[row] for row in range(2)])
+        torch.testing.assert_close(limited(u, t, asked), expected)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 2.0), (2.0, 2.0), (3.0, 2.0)])
+def test_an_interval_that_is_none(low: float, high: float) -> None:
+    with pytest.raises(InputError, match="must satisfy 0 <= low < high"):
+        interval(Recorder(), 3.0, SimpleNamespace(schedule=FlowSchedule()), low=low, high=high)  # pyright: ignore
+
+
 def test_registered_names() -> None:
-    names = [found.name for found in (registration(cfg), registration(no_guidance)) if found]
-    assert names == ["cfg", "none"]
+    names = [found.name for found in map(registration, (cfg, interval, no_guidance)) if found]
+    assert names == ["cfg", "interval", "none"]

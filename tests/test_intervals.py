@@ -240,7 +240,7 @@ def test_identical_pictures_have_the_psnr_of_rounding():
 def parts(model: Any, sampler: Any = None) -> Any:
     sampler = sampler or build_sampler(ddim, steps=5, spec=model)
     known = {"model": model, "sampler": sampler, "predict": model.predict, "guidance_scale": 1.0}
-    return SimpleNamespace(**known, request=Request())
+    return SimpleNamespace(**known, stepwise=False, request=Request())
 
 
 def config(**other: Any) -> dict[str, Any]:

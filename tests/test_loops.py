@@ -218,7 +218,10 @@ def test_pictures_are_fitted_and_taken_turns_with(tmp_path: Path) -> None:
     grey = Image.new("L", (2, 1))
     grey.putpixel((1, 0), 140)
     grey.save(tmp_path / "mask.png")
-    assert to_tensor(read_masks(str(tmp_path / "mask.png"), (3, 1, 2), [0])).flatten().tolist() == [0, 1]
+    mask, wide, square = (str(tmp_path / name) for name in ("mask.png", "b.png", "a.webp"))
+    assert to_tensor(read_masks(mask, wide, (3, 1, 2), [0])).flatten().tolist() == [0, 1]
+    with pytest.raises(InputError, match="is 40 x 20, which does not fit .* of 8 x 8"):
+        read_masks(wide, square, (3, 1, 2), [0])
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from diffexp.metrics.fid import FID
 from diffexp.metrics.frechet import moments, squared_frechet_distance, weighted_squared_distances
 from diffexp.metrics.images import as_saved
 from diffexp.metrics.kid import KID
+from diffexp.metrics.line import metrics_line
 from diffexp.metrics.precision_recall import PrecisionRecall
 from diffexp.metrics.resampling import Estimate
 from diffexp.metrics.wasserstein import Wasserstein, sliced_wasserstein
@@ -60,6 +61,11 @@ def draws(count: int, seed: int = 0) -> Tensor:
 
 
 # cost
+
+
+def test_a_line_shows_intervals_with_their_metric():
+    values = {"nfe": 10, "fid/x": 2.6543, "fid/x/low": 2.411, "fid/x/high": 2.9, "kid/x": None, "tide/low": 1.0}
+    assert metrics_line(values) == "nfe=10  fid/x=2.654 (2.41..2.9)  tide/low=1"
 
 
 def test_cost_is_per_image():

@@ -15,10 +15,12 @@ TWINS: dict[str, tuple[str, dict[str, Any]]] = {
     "euler": ("EulerDiscreteScheduler", {}),
     "euler_ancestral": ("EulerAncestralDiscreteScheduler", {}),
     "heun": ("HeunDiscreteScheduler", {}),
+    "lms": ("LMSDiscreteScheduler", {}),
     # Their classes count linspace and leading grids in a way of their own.
     "dpmpp_2m": ("DPMSolverMultistepScheduler", TRAILING),
     "unipc": ("UniPCMultistepScheduler", TRAILING),
     "diffusers/unipc": ("UniPCMultistepScheduler", {}),
+    "diffusers/pndm": ("PNDMScheduler", {}),
 }
 """Which class draws what, and with which options where its defaults mean something else."""
 UNSCALED = ("ddim", "ddpm")

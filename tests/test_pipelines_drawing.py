@@ -60,6 +60,14 @@ def test_negative_prompts_are_those_of_diffusers(draw: Draw, tiny: Tiny) -> None
     assert psnr(one, other) > 60 and psnr(one, drawn(draw("kandinsky22"))) < 45
 
 
+def test_a_distilled_model_says_how_to_make_it_read_negative_prompts(draw: Draw, tiny: Tiny) -> None:
+    with pytest.raises(InputError, match="FluxPipeline reads negative_prompt only with loop.true_cfg_scale above 1"):
+        draw("flux", negative_prompt="a tree", loop="pipeline")
+    ours = drawn(draw("flux", negative_prompt="a tree", loop={"name": "pipeline", "true_cfg_scale": 3.0}))
+    call = {"negative_prompt": ["a tree"] * 2, "true_cfg_scale": 3.0}
+    assert psnr(ours, by_diffusers(tiny("flux"), "FlowMatchEulerDiscreteScheduler", call=call)) > 50
+
+
 def test_pictures_of_another_size(draw: Draw, tiny: Tiny, compose: Callable[..., dict[str, Any]]) -> None:
     model = compose(*COMMON)["model"] | {"id": str(tiny("sdxl")), "height": 48, "width": 24}
     for loop in ("denoise", "pipeline"):
@@ -115,7 +123,11 @@ def test_conditions_are_computed_once_for_a_prompt(draw: Draw, catalog: Catalog,
         ({"loop": {"name": "pipeline", "strength": 0.5}}, "takes no strength; leave the loop's option out"),
         ({"loop": {"name": "pipeline", "mask": "mask.png"}}, "loop.mask needs loop.image"),
         ({"loop": {"name": "pipeline", "image": "nowhere.png"}}, "loop.image=nowhere.png: no such file"),
-        ({"loop": {"name": "pipeline", "control_image": "x.png"}}, "x.png: no such file|takes no"),
+        ({"loop": {"name": "pipeline", "image": "a.png", "strength": 2}}, "loop.strength=2 must be greater than 0"),
+        ({"loop": {"name": "pipeline", "image": "a.png", "strength": 0.1}}, "leaves no step; give at least 0.2"),
+        ({"loop": {"name": "pipeline", "true_cfg_scale": 2.0}}, "StableDiffusionPipeline takes no true_cfg_scale"),
+        ({"loop": {"name": "pipeline", "control_image": "x.png"}}, "needs something to see it: add model.controlnet="),
+        ({"loop": {"name": "pipeline", "ip_adapter_image": "x.png"}}, "to see it: add model.ip_adapter="),
     ],
 )
 def test_what_cannot_be_asked(draw: Draw, changes: dict[str, Any], message: str) -> None:

@@ -89,6 +89,9 @@ def test_a_decoder_without_its_prior(tiny: Tiny, cache: Path) -> None:
     message = f"model.prior={PRIOR} is neither a folder nor in the cache .*hf download {PRIOR}"
     with pytest.raises(InputError, match=message):
         pipeline(RUNTIME, id=str(tiny("kandinsky22_decoder")))
+    bare = shutil.copytree(tiny("kandinsky22_decoder"), cache / "bare", ignore=shutil.ignore_patterns("README.md"))
+    with pytest.raises(InputError, match="is Kandinsky's decoder alone; name its prior as well: model.prior="):
+        pipeline(RUNTIME, id=str(bare))
 
 
 @pytest.fixture
@@ -123,6 +126,16 @@ def own_part(folder: Path) -> None:
     (folder / "unet" / "my_unet.py").write_text("raise SystemExit('code from a checkpoint was run')")
 
 
+def foreign_part(folder: Path) -> None:
+    edit_json(folder / "model_index.json", unet=["os", "system"])
+
+
+def auto_part(folder: Path) -> None:
+    """Its class is in a file that an Auto class of transformers would import."""
+    edit_json(folder / "model_index.json", text_encoder=["transformers", "AutoModel"])
+    edit_json(folder / "text_encoder" / "config.json", auto_map={"AutoModel": "mine.MyEncoder"})
+
+
 def other_kind(folder: Path) -> None:
     edit_json(folder / "model_index.json", _class_name="AudioLDM2Pipeline")
 
@@ -140,6 +153,8 @@ def other_weights(folder: Path) -> None:
         (pickle_weights, r"pickle format only \(unet/diffusion_pytorch_model.bin\).*model.allow_pickle=true"),
         (own_pipeline, "asks for a pipeline class of its own .* code from a checkpoint is never run"),
         (own_part, "asks for code of its own \\(unet/my_unet.py\\), which is never run"),
+        (foreign_part, "takes its unet from os; only diffusers and transformers are trusted"),
+        (auto_part, "asks for code of its own \\(text_encoder/transformers.py\\), which is never run"),
         (other_kind, "does not load|is no text-to-image pipeline of diffusers"),
         (other_weights, "does not load"),
     ],

@@ -317,6 +317,11 @@ def test_points_one_cell_and_no_metrics(browser: Browser, tmp_path: Path, size: 
     assert browser.run("document.documentElement.scrollWidth") <= size[0]
 
 
+def test_long_names_do_not_stick_out_on_a_phone(browser: Browser, tmp_path: Path):
+    browser.open(write_report([made_up_sweep(tmp_path, ["a_scheduler_with_a_name_" * 3], [5, 10])]), *PHONE)
+    assert browser.run("document.documentElement.scrollWidth") <= PHONE[0]
+
+
 def test_large_pictures_are_shown_from_their_files_where_these_are(browser: Browser, tmp_path: Path):
     folder = made_up_cell(tmp_path, "0_a", {"steps": 5}, side=700, pictures=1)
     made_up_cell(tmp_path, "1_a", {"steps": 6}, side=700, pictures=1)

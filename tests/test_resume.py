@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from diffexp.errors import InputError
 from diffexp.experiment import run_experiment
-from diffexp.files import write_json
+from diffexp.files import write_json, write_text
+from diffexp.resume import resumed_words
 from diffexp.sweep.failures import FAILED_HERE
 from diffexp.sweep.jobs import Job
 from diffexp.sweep.record import Resumed, SweepRecord, held, read_sweep, resumed_sweep
@@ -52,6 +54,16 @@ def test_resume_finishes_a_run(run, stopped, monkeypatch, caplog):
     assert all(same_but_for_rounding(found[index], whole[index]) for index in found)
     assert (record(folder)["status"], record(folder)["nfe"]) == ("done", 5)
     assert metrics(folder)["nfe"] == 5
+
+
+def test_the_command_line_goes_on_as_the_run_was_started(tmp_path):
+    words = ["scheduler=euler", "steps=5", "+model.more=1", "label=[3,8]"]
+    write_text(tmp_path / ".hydra" / "overrides.yaml", yaml.safe_dump(words))
+    resume = f"resume='{tmp_path}'"
+    assert resumed_words([resume]) == [*words, resume]
+    assert resumed_words([resume, "steps=6", "model.more=2"]) == [words[0], words[3], resume, "steps=6", "model.more=2"]
+    for others in (["steps=6"], ["resume=nowhere", "steps=6"]):
+        assert resumed_words(others) == others
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,12 @@ def test_flow_levels() -> None:
     assert schedule.at_sigma(0.0) == CLEAN
 
 
+def test_no_flow_level_has_more_noise_than_there_is() -> None:
+    schedule = FlowSchedule(shift=0.325902361700851)  # for which the formula gives 1 + 2e-16 at 1
+    assert schedule.shifted(1.0) == 1.0
+    assert schedule.at_index(999) == schedule.at(1000.0) == Level(1000.0, 0.0, 1.0)
+
+
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 @pytest.mark.parametrize("steps", [1, 2, 28])
 def test_the_flow_grid_is_that_of_diffusers(shift: float, steps: int) -> None:

@@ -13,8 +13,11 @@ from diffexp.plan.method import TrainingSpec
 from diffexp.schedulers.euler import euler
 from diffexp.schedulers.heun import heun
 from diffexp.schedules import VPSchedule
+from diffexp.sweep.best import best_text
 from diffexp.sweep.objective import objective_value
+from diffexp.sweep.results import read_cells
 from diffexp.sweep.search import scheduler_options
+from tests.made_up import made_up_cell
 from tests.runs import POINTS, record
 
 SPEC = TrainingSpec(VPSchedule.from_betas())
@@ -88,3 +91,17 @@ def test_the_objective_is_a_metric_of_the_run(tmp_path):
     assert objective_value({"objective": "psnr"}, tmp_path) is None
     assert objective_value({"objective": None}, tmp_path) is None
     assert objective_value({"objective": "fid/mnist_cnn"}, tmp_path / "nowhere") is None
+
+
+def test_the_best_cell_is_named_with_the_command_that_runs_it_again(tmp_path):
+    for number, (quality, status) in enumerate([(3.0, "done"), (1.0, "done"), (2.0, "done"), (0.5, "failed")]):
+        config = {"experiment": "search", "steps": 5 + number, "prompt": "two words"}
+        made_up_cell(tmp_path, f"{number}_x", config, quality=quality, status=status)
+    cells = read_cells(tmp_path)
+    best, again = best_text(cells, "fid/mnist_cnn").splitlines()
+    assert best.startswith("best fid/mnist_cnn: 1_x  nfe=6  ")
+    assert again == "  again: python -m diffexp experiment=search steps=6 'prompt=two words' hydra.mode=RUN"
+    assert best_text(cells, "psnr", "maximize").startswith("best psnr: 0_x  ")
+    told = "no cell has objective=fidd (metrics there: nfe, seconds_per_image, "
+    assert best_text(cells, "fidd").startswith(told)
+    assert best_text([], "fidd") == "no cell has objective=fidd (metrics there: none)"

@@ -5,7 +5,9 @@ import logging
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from diffexp.report import report_sweep
 from diffexp.sweep.results import write_results
 from diffexp.tracking.base import Guarded, RunInfo, SampleRow, Tracker
 from diffexp.tracking.none import NoTracker
-from diffexp.tracking.wandb import WandbTracker, _reachable, choose_mode
+from diffexp.tracking.wandb import TAKES_RUNS, WandbTracker, _reachable, choose_mode
 from tests.made_up import made_up_cell, made_up_sweep
 
 KEY = "a" * 40
@@ -38,6 +40,7 @@ def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DATA_DIR", "CACHE_DIR", "CONFIG_DIR"):
         monkeypatch.setenv(f"WANDB_{name}", str(home / name))
     _reachable.cache_clear()
+    TAKES_RUNS.clear()
 
 
 @pytest.fixture
@@ -200,6 +203,25 @@ def test_a_server_that_refuses_leaves_an_offline_run(
     tracker.finish({}, "done")
     assert "logging offline" in caplog.text
     assert inspect(tmp_path)["exit_code"] == 0
+
+
+def test_a_server_that_refuses_is_asked_once_by_a_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    asked: list[str] = []
+
+    def init(self: WandbTracker, info: RunInfo, mode: str) -> Any:
+        asked.append(mode)
+        time.sleep(0.02)
+        if mode == "online":
+            raise TimeoutError("nobody there")
+
+    monkeypatch.setattr(WandbTracker, "_init", init)
+    monkeypatch.setattr("diffexp.tracking.wandb.choose_mode", lambda requested: "online")
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: WandbTracker()._begin(info(tmp_path / str(number))), range(4)))
+    assert sorted(asked) == ["offline"] * 4 + ["online"]
+    assert caplog.messages == ["W&B cannot be reached or refuses the key, logging offline: nobody there"]
 
 
 # the guard

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import cycle, pairwise
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -22,6 +22,8 @@ COLOURS = (
     (150, 150, 0),
     (90, 90, 90),
 )
+PALE = (212, 212, 212)
+Colour = tuple[int, int, int]
 TITLE, TEXT = 17, 13
 MARGIN, LEFT, BOTTOM, TOP = 14, 62, 46, 62
 
@@ -31,6 +33,7 @@ class Series:
     """A line; points that are not finite or not greater than 0 are left out."""
 
     name: str
+    """Written at its end; a line without a name is for comparison only."""
     x: Sequence[float]
     y: Sequence[float]
     faint: bool = False
@@ -51,12 +54,13 @@ class Axes:
     series: Sequence[Series]
 
 
-def draw_charts(panels: Sequence[Axes], *, width: int = 620, height: int = 420) -> Image.Image:
-    """Panels side by side; each names its lines at their right ends."""
+def draw_charts(panels: Sequence[Axes], *, width: int = 620, height: int = 420, columns: int = 2) -> Image.Image:
+    """Panels in rows of ``columns``; each names its lines at their right ends."""
     shown = [axes for axes in panels if any(series.points for series in axes.series)]
-    sheet = Image.new("RGB", (max(1, len(shown)) * width, height), PAPER)
+    rows = -(-len(shown) // columns)
+    sheet = Image.new("RGB", (max(1, min(columns, len(shown))) * width, max(1, rows) * height), PAPER)
     for index, axes in enumerate(shown):
-        sheet.paste(_panel(axes, width, height), (index * width, 0))
+        sheet.paste(_panel(axes, width, height), (index % columns * width, index // columns * height))
     return sheet
 
 
@@ -85,16 +89,23 @@ def _panel(axes: Axes, width: int, height: int) -> Image.Image:
     large = Image.new("RGB", (width * SMOOTH, height * SMOOTH), PAPER)
     pen = ImageDraw.Draw(large)
     _grid(pen, place)
-    for index, series in enumerate(lines):
-        _line(pen, place, series, COLOURS[index % len(COLOURS)])
+    coloured = _coloured(lines)
+    for series, colour in coloured:
+        _line(pen, place, series, colour)
     sheet = large.resize((width, height), Image.Resampling.BOX)
     draw = ImageDraw.Draw(sheet)
     draw.text((LEFT, MARGIN), axes.title, INK, heading)
     _numbers(draw, place, font)
     draw.text(((box[0] + box[2]) / 2, height - MARGIN), axes.across, INK, font, anchor="ms")
     draw.text((LEFT, TOP - 7), axes.upward, INK, font, anchor="ls")
-    _labels(draw, place, lines, font)
+    _labels(draw, place, [(series, colour) for series, colour in coloured if series.name], font)
     return sheet
+
+
+def _coloured(lines: Sequence[Series]) -> list[tuple[Series, Colour]]:
+    """Each line in a colour of its own; faint ones in grey, paler where nothing names them."""
+    own = cycle(COLOURS)
+    return [(line, (FRAME if line.name else PALE) if line.faint else next(own)) for line in lines]
 
 
 def _range(lines: Sequence[Series]) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -134,10 +145,9 @@ def _numbers(draw: ImageDraw.ImageDraw, place: _Place, font: ImageFont.FreeTypeF
         draw.text((place.box[0] - 7, place(place.low[0], y)[1]), f"{y:g}", INK, font, anchor="rm")
 
 
-def _line(pen: ImageDraw.ImageDraw, place: _Place, series: Series, colour: tuple[int, int, int]) -> None:
+def _line(pen: ImageDraw.ImageDraw, place: _Place, series: Series, colour: Colour) -> None:
     points = [tuple(part * SMOOTH for part in place(x, max(y, place.low[1]))) for x, y in series.points]
     thick = SMOOTH if series.faint else 2 * SMOOTH
-    colour = FRAME if series.faint else colour
     for before, after in pairwise(points):
         pen.line((*before, *after), colour, thick)
     if not series.faint:
@@ -148,19 +158,18 @@ def _line(pen: ImageDraw.ImageDraw, place: _Place, series: Series, colour: tuple
 def _labels(
     draw: ImageDraw.ImageDraw,
     place: _Place,
-    lines: Sequence[Series],
+    lines: Sequence[tuple[Series, Colour]],
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
 ) -> None:
     """Names at the right ends of their lines, moved apart where they would overlap, with a hair line to each."""
-    ends = sorted((place(*series.points[-1]), index) for index, series in enumerate(lines))
+    ends = [(place(*series.points[-1]), series, colour) for series, colour in lines]
     ends.sort(key=lambda end: end[0][1])
     apart, top, bottom = TEXT + 1.0, place.box[1], place.box[3]
     heights: list[float] = []
-    for (_, y), _ in ends:
+    for (_, y), _, _ in ends:
         heights.append(max(y, heights[-1] + apart if heights else top))
     for k in reversed(range(len(heights))):
         heights[k] = min(heights[k], heights[k + 1] - apart if k + 1 < len(heights) else bottom + MARGIN)
-    for ((x, y), index), height in zip(ends, heights):
-        colour = INK if lines[index].faint else COLOURS[index % len(COLOURS)]
+    for ((x, y), series, colour), height in zip(ends, heights):
         draw.line((x + 4, y, place.box[2] + 16, height), LINE)
-        draw.text((place.box[2] + 20, height), lines[index].name, colour, font, anchor="lm")
+        draw.text((place.box[2] + 20, height), series.name, INK if series.faint else colour, font, anchor="lm")

@@ -77,7 +77,7 @@ def run_check(check: str, subject: Subject) -> Outcome:
     except InputError as error:
         return failed(f"refuses: {error}")
     except Exception as error:  # a scheduler under test may raise anything
-        return failed(f"raises {type(error).__name__}: {' '.join(str(error).split())}")
+        return failed(f"raises {subject.blame(error)}")
 
 
 @cache

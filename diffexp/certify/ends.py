@@ -5,10 +5,9 @@ import math
 import torch
 from torch import Tensor
 
-from diffexp.certify.data import MIXTURE
 from diffexp.certify.outcome import Outcome, failed, passed, warned
 from diffexp.certify.points import end_of
-from diffexp.certify.probe import Walk, moments, point_error, walk
+from diffexp.certify.probe import Walk, moments, point_error, usual_walk
 from diffexp.certify.subject import CASES, FLOW, ZERO_SNR, Case, Subject
 from diffexp.errors import InputError
 from diffexp.plan.analysis import POINT
@@ -24,7 +23,7 @@ def ends(subject: Subject) -> Outcome:
             continue
         for steps in (1, 2, STEPS):
             try:
-                walked = walk(subject.bind(steps, case), MIXTURE)
+                walked = usual_walk(subject.bind(steps, case))
             except InputError as error:
                 if case is subject.home and steps == STEPS:
                     return failed(f"refuses {case.name} levels: {error}")
@@ -32,7 +31,7 @@ def ends(subject: Subject) -> Outcome:
             except Exception as error:  # whatever code does that has not met such a level
                 if case is not subject.home:
                     continue  # the check on point data tells
-                return failed(f"raises {type(error).__name__} with {steps} steps on {case.name} levels: {error}")
+                return failed(f"with {steps} steps on {case.name} levels it raises {subject.blame(error)}")
             told = _not_finite(walked)
             if told:
                 return failed(f"{told}, with {steps} steps on {case.name} levels")
@@ -90,7 +89,7 @@ def _from_nothing(subject: Subject, case: Case) -> str:
     except Exception as raised:  # a division by alpha, mostly
         return f"{case.name}: {type(raised).__name__}: {raised}"
     if not math.isfinite(error):
-        return f"{case.name}: {_not_finite(walk(bound, MIXTURE)) or 'not finite'}"
+        return f"{case.name}: {_not_finite(usual_walk(bound)) or 'not finite'}"
     if error > (2e-3 if subject.is_class else 1e-6):
         return f"wrong by {error:.1e} where the data is a point, from a start without signal ({case.name})"
     return ""

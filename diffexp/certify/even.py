@@ -35,6 +35,8 @@ def even(subject: Subject) -> Outcome:
     ratios = [level.ratio for level, _ in response.seen]
     if any(after > before * 1.5 for before, after in zip(ratios, ratios[1:])):
         return skipped("goes up to higher noise levels again on its way")
+    if len(ratios) < STEPS - 1:
+        return skipped(f"makes {len(ratios)} evaluations in {STEPS} steps")
     errors = [_relative(level, sample) for level, sample in response.seen]
     places = _full_steps(errors)
     added = _added([errors[k] for k in places])

@@ -14,6 +14,7 @@ from diffexp.certify.probe import (
     distance,
     sample_noise,
     start_of,
+    usual_walk,
     walk,
     watching_random_state,
 )
@@ -47,9 +48,11 @@ def deterministic(subject: Subject) -> Outcome:
 def batch(subject: Subject) -> Outcome:
     """A sample does not depend on the others of its batch."""
     bound = subject.bind(STEPS, subject.home)
-    together = walk(bound, MIXTURE)
+    together = usual_walk(bound)
     if together.output.shape != (BATCH, *ONE):
         return failed(f"the output has shape {tuple(together.output.shape)} for a start of shape {(BATCH, *ONE)}")
+    if together.output.dtype != torch.float64 and not subject.is_class:
+        return failed(f"the output is {together.output.dtype} for a start in torch.float64")
     alone = [walk(bound, MIXTURE, start=start_of(bound, [i]), noise=sample_noise([i])).output for i in range(BATCH)]
     apart = distance(together.output, torch.cat(alone))
     if apart <= ROUNDING * max(1.0, together.output.abs().max().item()):
@@ -58,7 +61,14 @@ def batch(subject: Subject) -> Outcome:
     with watching_random_state() as used:
         twins = walk(bound, MIXTURE, start=same)
         random = twins.draws or used()
-    if random and distance(twins.output[0], twins.output[1]) == 0:
+    equal = distance(twins.output[0], twins.output[1]) == 0
+    if not random and not equal:
+        return failed(
+            "samples from the same start come out different although none draws from the noise it is given: it makes "
+            "noise of its own, which belongs to the place in the batch and not to the sample",
+            apart=apart,
+        )
+    if random and equal:
         return failed(
             "the noise is shared over the batch: samples from the same start with noise of their own come out equal",
             apart=apart,
@@ -101,7 +111,7 @@ def reuse(subject: Subject) -> Outcome:
         third = walk(bound, MIXTURE).output
         apart = max(distance(first, again), distance(first, third), _object_again(bound))
     except Exception as error:  # what stale state does to foreign code
-        return failed(f"a run after another one raises {type(error).__name__}: {error}: it keeps state between runs")
+        return failed(f"a run after another one raises {subject.blame(error)}: it keeps state between runs")
     if apart:
         return failed(
             f"a run after another one differs from it by {apart:.1e}: it keeps state between runs", apart=apart
@@ -145,7 +155,7 @@ def few_steps(subject: Subject) -> Outcome:
         try:
             errors[steps], allowed[steps] = path_error(subject, bound)
         except Exception as error:  # whatever happens to code that expects more steps
-            return failed(f"with {steps} step{'s' if steps > 1 else ''} it raises {type(error).__name__}: {error}")
+            return failed(f"with {steps} step{'s' if steps > 1 else ''} it raises {subject.blame(error)}")
     numbers = {"errors": list(errors.values())}
     for steps, error in errors.items():
         if error > allowed[steps]:
@@ -196,7 +206,7 @@ def _on_list(subject: Subject, chosen: Sequence[float]) -> Outcome:
 
 
 def _visited(bound: Bound) -> list[float]:
-    return [level.ratio for level, _ in walk(bound, MIXTURE).seen]
+    return [level.ratio for level, _ in usual_walk(bound).seen]
 
 
 def told(subject: Subject) -> Outcome:
@@ -208,7 +218,7 @@ def told(subject: Subject) -> Outcome:
     bound = subject.bind(STEPS, subject.home)
     assert isinstance(bound.code, Shipped)
     schedule, off = subject.home.spec.schedule, 0.0
-    for level, _ in walk(bound, MIXTURE).seen:
+    for level, _ in usual_walk(bound).seen:
         meant = bound.code.method.level(level.timestep)
         off = max(off, abs(meant.ratio / level.ratio - 1))
     if off > TOLD_OFF:

@@ -10,7 +10,7 @@ import torch
 
 from diffexp.certify.data import MIXTURE
 from diffexp.certify.outcome import Outcome, failed, passed, skipped
-from diffexp.certify.probe import draws_of, moments, nonlinear, walk
+from diffexp.certify.probe import draws_of, moments, nonlinear, usual_walk
 from diffexp.certify.subject import Bound, Subject
 from diffexp.plan import Plan
 from diffexp.plan.analysis import POINT, Gaussian, Response, coupled_distance
@@ -139,7 +139,7 @@ def _ode_error(bound: Bound) -> float:
 
     The step to the clean end is left out: it is of first order in the last sigma, not in the number of steps.
     """
-    walked = walk(bound, MIXTURE)
+    walked = usual_walk(bound)
     (here, first), (there, last) = walked.seen[0], walked.seen[-1]
     return (last - MIXTURE.transport(first, here, there)).square().mean().sqrt().item()
 
@@ -184,7 +184,8 @@ def _judged(subject: Subject, counts: Sequence[int], errors: Sequence[float], no
     lowest = 1.0 if declared is None else declared
     slack = max(SLACK, lowest / 10)
     if max(fit.order + fit.half_width, fit.last) < lowest - slack or fit.last < lowest - 2 * slack:
-        return failed(f"converges more slowly than it should: {found}; a wrong coefficient?", **numbers)
+        end = f", {fit.last:.2f} from half as many steps on" if fit.last < fit.order - fit.half_width else ""
+        return failed(f"converges more slowly than it should: {found}{end}; a wrong coefficient?", **numbers)
     if declared is None and min(fit.order, fit.last) < 1.5 and _works_for_more(subject):
         return failed(
             f"{found}, although it looks back or evaluates more than once a step: a wrong coefficient, or, if that is "

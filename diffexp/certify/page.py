@@ -1,6 +1,5 @@
-"""Certificates as files: JSON, a Markdown page and a chart for each, an index and a chart for all."""
+"""A certificate as files: JSON, a Markdown page and a chart."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from diffexp.certify.chart import Axes, Series, draw_charts
@@ -45,75 +44,6 @@ def write_certificate(certificate: Certificate, out: Path) -> Path:
             draw_charts(panels).save(temporary)
     write_text(folder / "certificate.md", _page(certificate, bool(panels)))
     return folder
-
-
-def write_index(certificates: Sequence[Certificate], out: Path) -> Path:
-    """Write ``index.md`` with the table of all, and ``exact_error.png``; returns the page."""
-    series = [
-        Series(one.name, one.number("exact_error", "nfe"), one.number("exact_error", "w2_natural"))
-        for one in certificates
-        if one.number("exact_error", "nfe") and not one.outcomes["exact_error"].failed and not _drawn_as_another(one)
-    ]
-    picture = ""
-    if series:
-        axes = Axes("exact error against evaluations", "evaluations", "W2 / spread of the data, 1/f^2 images", series)
-        with replace_whole(out / "exact_error.png") as temporary:
-            draw_charts([axes], width=1000, height=max(560, 15 * len(series) + 130)).save(temporary)
-        picture = "\n![Exact error against evaluations](exact_error.png)\n"
-    header = "| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS)
-    lines = ["| " + " | ".join([_link(one), *cells(one)[1:]]) + " |" for one in certificates]
-    write_text(out / "index.md", "\n".join(["# Certificates", picture, header, *lines, "", _legend()]) + "\n")
-    return out / "index.md"
-
-
-COLUMNS = ("scheduler", "verdict", "order", "declared", "W2 at 20", "NFE/step", "µs/step", "what fails")
-
-
-def cells(one: Certificate) -> list[str]:
-    """One line of the table of all."""
-    order, interval = one.number("order", "order"), one.number("order", "interval")
-    declared = one.number("order", "declared")
-    error, compiled, nfe = error_at(one, 20), one.number("cost", "compiled_us"), one.number("cost", "nfe_per_step")
-    return [
-        one.name,
-        "passed" if one.passed else "FAILED",
-        "" if order is None else f"{order:.2f} ± {interval:.2f}" + (" w" if weak(one) else ""),
-        "" if declared is None else f"{declared:g}",
-        "" if error is None else f"{error:.1e}",
-        "" if nfe is None else f"{nfe:.3g}",
-        "" if compiled is None else f"{compiled:.0f}",
-        "; ".join(f"{name}: {outcome.sentence}" for name, outcome in one.failures.items()),
-    ]
-
-
-def weak(one: Certificate) -> bool:
-    """Whether its order is that of moments."""
-    return one.number("order", "kind") == "weak order"
-
-
-def error_at(one: Certificate, nfe: int) -> float | None:
-    """The exact error on natural images with at most so many evaluations; None where it is not known."""
-    counts, errors = one.number("exact_error", "nfe"), one.number("exact_error", "w2_natural")
-    found = [error for count, error in zip(counts or (), errors or ()) if count <= nfe]
-    return found[-1] if found else None
-
-
-def _drawn_as_another(one: Certificate) -> bool:
-    """Whether it is a class with the table of a native scheduler, whose line would lie on the other."""
-    same = one.number("parity", "difference")
-    return "/" in one.name and same is not None and same <= one.number("parity", "tolerance")
-
-
-def _link(one: Certificate) -> str:
-    return f"[{one.name}]({folder_name(one.name)}/certificate.md)"
-
-
-def _legend() -> str:
-    return (
-        "Sorted by exact error at 20 evaluations. `order` is the fitted slope of the global error with its 95 % "
-        "interval, of moments where marked `w`. `W2 at 20` is the 2-Wasserstein error, over the data's spread, on "
-        "Gaussian data with the spectrum of natural images, with at most 20 evaluations."
-    )
 
 
 def _page(certificate: Certificate, charts: bool) -> str:

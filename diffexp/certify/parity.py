@@ -9,11 +9,10 @@ from typing import Any
 
 import diffusers
 
-from diffexp.certify.data import MIXTURE
 from diffexp.certify.find import catalog
 from diffexp.certify.outcome import Outcome, failed, passed, skipped
 from diffexp.certify.points import end_of
-from diffexp.certify.probe import moments, walk
+from diffexp.certify.probe import moments, usual_walk
 from diffexp.certify.subject import VELOCITY, VP, Bound, Case, Subject
 from diffexp.certify.twins import OWN, Twin, natives_of, twins_of
 from diffexp.errors import InputError
@@ -69,7 +68,7 @@ def _apart(twin: Twin, steps: int) -> float:
 
 def _own_levels(bound: Bound, consistency: bool) -> Levels:
     """What a class visits, repeats left out (two evaluations a step), and where it ends."""
-    told = [level for level, _ in walk(bound.widened, MIXTURE).seen]
+    told = [level for level, _ in usual_walk(bound.widened).seen]
     points = [next(same) for _, same in groupby(told, key=lambda level: level.ratio)]
     end = CLEAN if consistency else end_of(bound, moments(bound.widened, POINT))
     return Levels((*points, end), bound.case.spec.schedule, bound.start_std)

@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from diffexp.certify.data import MIXTURE
 from diffexp.certify.outcome import Outcome, failed, passed, warned
-from diffexp.certify.probe import distance, moments, nonlinear, sample_noise, start_of, walk
+from diffexp.certify.probe import distance, moments, nonlinear, sample_noise, start_of, usual_walk, walk
 from diffexp.certify.subject import Bound, Subject
 from diffexp.errors import InputError
 from diffexp.levels import Level
@@ -44,6 +44,8 @@ def precision(subject: Subject) -> Outcome:
         return failed(f"{fault}; {found}", **numbers)
     if not math.isfinite(half):
         return warned(f"{found}: bfloat16 is not enough for it", **numbers)
+    if not subject.is_class and (where := _single_in(bound, of_samples=True)):
+        return warned(f"{found}; {where} makes float32 of samples, whatever they come in", **numbers)
     own = numbers["coefficients"]
     return passed(f"{found}; its coefficients are good to {max(own, 1e-16):.0e}", **numbers)
 
@@ -69,7 +71,7 @@ def _of_class(subject: Subject, numbers: dict[str, Any]) -> str | None:
             bound = subject.bind(steps, subject.home, grid)
         except InputError:
             break  # LCM has no more steps than it was distilled with
-        shipped, wide = walk(bound, MIXTURE), walk(bound.widened, MIXTURE)
+        shipped, wide = usual_walk(bound), usual_walk(bound.widened)
         size = wide.output.square().mean().sqrt().item()
         errors.append(distance(shipped.output, wide.output) / size)
     counts = counts[: len(errors)]
@@ -92,22 +94,30 @@ def _of_code(subject: Subject, bound: Bound, numbers: dict[str, Any]) -> str | N
     numbers["coefficients"] = own
     if not EXACT < own < ROUNDED:
         return None
-    start, noise = start_of(bound), sample_noise()()
-    with _SinglePrecision() as watch:
-        walk(bound, MIXTURE, start=start, noise=lambda: noise)
-    where = f" ({watch.found} gives float32)" if watch.found else ""
+    where = _single_in(bound)
+    where = f" ({where} gives float32)" if where else ""
     return f"its coefficients are float32{where}: good to {own:.0e} where float64 gives 1e-15"
 
 
-class _SinglePrecision(TorchFunctionMode):
-    """Remembers the first torch function that made a float32 tensor in a run that is float64."""
+def _single_in(bound: Bound, of_samples: bool = False) -> str:
+    """The first torch function that makes a float32 tensor (a sample, if asked for) in a float64 run; empty if none."""
+    start, noise = start_of(bound), sample_noise()()
+    with _SinglePrecision(start.shape if of_samples else None) as watch:
+        walk(bound, MIXTURE, start=start, noise=lambda: noise)
+    return watch.found
 
-    def __init__(self) -> None:
+
+class _SinglePrecision(TorchFunctionMode):
+    """Remembers the first torch function that made a float32 tensor (of one shape, if it is given)."""
+
+    def __init__(self, shape: torch.Size | None) -> None:
         super().__init__()
+        self._shape = shape
         self.found = ""
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if not self.found and isinstance(result, Tensor) and result.dtype == torch.float32:
+        single = isinstance(result, Tensor) and result.dtype == torch.float32
+        if not self.found and single and self._shape in (None, result.shape):
             self.found = f"torch.{getattr(func, '__name__', func)}"
         return result

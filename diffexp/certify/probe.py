@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from diffexp.certify.data import MIXTURE
 from diffexp.certify.subject import Bound
 from diffexp.levels import Level
 from diffexp.noise import SampleNoise
@@ -68,6 +69,11 @@ def walk(bound: Bound, data: Data, *, start: Tensor | None = None, noise: Noise 
     return Walk(seen, draws, output)
 
 
+def usual_walk(bound: Bound) -> Walk:
+    """``walk`` on the mixture, made once."""
+    return bound.once("walk", lambda: walk(bound, MIXTURE))
+
+
 def sample_noise(indices: Sequence[int] = range(BATCH), seed: int = 1) -> Noise:
     """Noise that belongs to the samples with these indices, whoever else is in the batch."""
     return SampleNoise(seed, indices, ONE, dtype=torch.float64).draw
@@ -80,6 +86,10 @@ def start_of(bound: Bound, indices: Sequence[int] = range(BATCH)) -> Tensor:
 
 def draws_of(bound: Bound) -> int:
     """How often a run draws noise from its source."""
+    return bound.once("draws", lambda: _count_draws(bound))
+
+
+def _count_draws(bound: Bound) -> int:
     count = 0
 
     def noise() -> Tensor:
@@ -121,9 +131,13 @@ def exact_start(bound: Bound, data: Gaussian) -> Gaussian:
 
 
 def moments(bound: Bound, data: Gaussian) -> Response:
-    """The response to Gaussian data from a start that has its exact distribution at the first level."""
-    start = exact_start(bound, data)
-    return respond(bound.run, data, start=start, target=bound.case.spec.prediction, draws=draws_of(bound))
+    """The response to Gaussian data from a start that has its exact distribution at the first level; made once."""
+
+    def made() -> tuple[Gaussian, Response]:
+        start, target = exact_start(bound, data), bound.case.spec.prediction
+        return data, respond(bound.run, data, start=start, target=target, draws=draws_of(bound))
+
+    return bound.once(("moments", id(data)), made)[1]  # kept with the data, so that no other has its id
 
 
 def point_data() -> Points:
@@ -141,6 +155,10 @@ def nonlinear(bound: Bound) -> str:
 
     Nearly every scheduler is one, also code that is no table because it uses a draw twice, say.
     """
+    return bound.once("nonlinear", lambda: _why_nonlinear(bound))
+
+
+def _why_nonlinear(bound: Bound) -> str:
     if isinstance(bound.sampler, Plan):
         return "clips its x0 estimate" if any(row.clamps for row in bound.sampler.rows) else ""
     reason = f"is no table ({bound.sampler.reason})"

@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 
@@ -12,11 +12,9 @@ import torch
 from diffexp.certify.checks import certify
 from diffexp.certify.command import Job, Request
 from diffexp.certify.outcome import Certificate
-from diffexp.certify.page import COLUMNS, MARKS, cells, error_at, write_certificate, write_index
+from diffexp.certify.overview import in_order, table, write_index
+from diffexp.certify.page import MARKS, write_certificate
 from diffexp.errors import InputError
-
-AT = 20
-"""Evaluations at which the table is sorted by exact error."""
 
 
 def run_request(request: Request) -> bool:
@@ -57,27 +55,6 @@ def told(certificate: Certificate) -> list[str]:
     failures = certificate.failures
     verdict = "passed" if not failures else f"FAILED: {', '.join(failures)}"
     return [*lines, f"{certificate.name}: {verdict} ({certificate.seconds:.1f} s)"]
-
-
-def in_order(certificates: Sequence[Certificate]) -> list[Certificate]:
-    """By exact error at 20 evaluations; those that have none come last."""
-
-    def key(one: Certificate) -> tuple[bool, float, str]:
-        error = error_at(one, AT)
-        return error is None, error or 0.0, one.name
-
-    return sorted(certificates, key=key)
-
-
-def table(certificates: Sequence[Certificate], width: int) -> list[str]:
-    """The lines of a text table no wider than ``width``."""
-    rows = [list(COLUMNS), *(cells(one) for one in certificates)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS) - 1)]
-    lines = []
-    for row in rows:
-        line = "  ".join([*(cell.ljust(size) for cell, size in zip(row, widths)), row[-1]]).rstrip()
-        lines.append(line if len(line) <= width else line[: width - 1] + "…")
-    return lines
 
 
 def _made(request: Request) -> Iterator[tuple[Job, Certificate | InputError]]:

@@ -1,7 +1,7 @@
 """A class of diffusers as it ships: with its tables in the precision that it gives them itself."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffexp.levels import Level, Schedule
-from diffexp.plan.diffusers_class import ClassMethod, _begin_at, _stepper
+from diffexp.plan.diffusers_class import ClassMethod, _begin_at, _stepper, integrate_once
 from diffexp.plan.method import Evaluate, Noise
 
 
@@ -38,6 +38,10 @@ class Shipped:
         return self.method.nfe
 
     @property
+    def timesteps(self) -> Sequence[float]:
+        return self.method.timesteps
+
+    @property
     def ends(self) -> tuple[Level, Level]:
         return self.method.ends
 
@@ -49,6 +53,7 @@ class Shipped:
         if not self._templates:
             scheduler = copy.deepcopy(self.method.scheduler)
             self.set_timesteps(scheduler)
+            integrate_once(scheduler)
             self._templates.append(scheduler)
         return copy.deepcopy(self._templates[0])
 

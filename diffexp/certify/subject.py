@@ -3,16 +3,17 @@
 import inspect
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from diffexp import grids
 from diffexp.certify.shipped import Shipped, Widened
 from diffexp.certify.twins import order_of_class
-from diffexp.errors import InputError
+from diffexp.errors import InputError, one_line
 from diffexp.levels import CLEAN, Level, Levels
 from diffexp.models.exact import PredictionName, ScheduleName, exact_training
 from diffexp.plan import Grid, Method, Plan, Sampler, TrainingSpec, bind, execute
@@ -24,6 +25,9 @@ from diffexp.plan.method import FunctionMethod, Spec
 from diffexp.predictions import Prediction
 from diffexp.registry import registration
 from diffexp.schedules import VPSchedule
+from diffexp.sources import raised_at
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,13 @@ class Bound:
     code: Method | None
     """The same, a class with the tables it ships."""
     plan: Plan | None = None
+    _known: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def once(self, key: Any, make: Callable[[], T]) -> T:
+        """What ``make`` gives, computed once: several checks look at the same run."""
+        if key not in self._known:
+            self._known[key] = make()
+        return self._known[key]
 
     @cached_property
     def widened(self) -> "Bound":
@@ -148,6 +159,13 @@ class Subject:
         if not self.is_class:
             return ""
         return self.scheduler.__name__ if isinstance(self.scheduler, type) else type(self.scheduler).__name__
+
+    def blame(self, error: Exception) -> str:
+        """The error in one line, with the line of the scheduler's own file where it was raised."""
+        thing = self.scheduler if isinstance(self.scheduler, type) or not self.is_class else type(self.scheduler)
+        file = inspect.getsourcefile(thing) if inspect.isfunction(thing) or isinstance(thing, type) else None
+        place = raised_at(error, [Path(file)]) if file and not thing.__module__.startswith("diffusers.") else ""
+        return one_line(error) + (f" ({place})" if place else "")
 
     @cached_property
     def inverts(self) -> bool:

@@ -1,7 +1,8 @@
 """What a loop works with."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,7 +39,8 @@ class Batch:
     request: Request
     """What to draw, in the user's words."""
     guidance: str
-    """Name of the guidance that ``network`` is under, and ``guidance_scale`` its strength."""
+    """Name of the guidance that ``network`` is under; ``guidance_scale`` and ``guidance_options`` are its own."""
     guidance_scale: float
+    guidance_options: Mapping[str, Any]
     seen: Callable[[Tensor, Tensor, Level], None]
     """Watches an evaluation ``(u, raw output, level)`` that does not go through ``network``."""

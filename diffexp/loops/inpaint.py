@@ -38,14 +38,14 @@ def inpaint(batch: Batch, *, image: str, mask: str, strength: float = 1.0, resam
         jump: steps of a stretch, where ``resample`` is greater than 1.
 
     Raises:
-        InputError: a picture cannot be read, or there is no step to take.
+        InputError: a picture cannot be read, a mask does not fit its picture, or there is no step to take.
     """
     if resample < 1 or jump < 1:
         raise InputError(f"loop.resample={resample} and loop.jump={jump} must be at least 1")
     steps, shape = batch.recipe.steps, picture_shape(batch.model)
     begin = first_step(strength, steps)
     pictures = to_tensor(read_pictures("loop.image", image, shape, batch.indices))
-    masks = to_tensor(read_masks(mask, shape, batch.indices)).to(batch.model.device)
+    masks = to_tensor(read_masks(mask, image, shape, batch.indices)).to(batch.model.device)
     known = encode_images(batch.model, pictures, batch.generators)
     eps = batch.noise()
     known = known.to(eps.dtype)

@@ -3,7 +3,7 @@
 import copy
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from diffexp.errors import InputError
 from diffexp.levels import Level
 from diffexp.loops.base import Batch
 from diffexp.loops.images import read_masks, read_pictures
+from diffexp.loops.img2img import first_step
 from diffexp.plan import Plan
 from diffexp.plan.diffusers_class import ClassMethod
 from diffexp.registry import loop
@@ -32,6 +33,7 @@ def pipeline(
     image: str | None = None,
     mask: str | None = None,
     strength: float | None = None,
+    true_cfg_scale: float | None = None,
     control_image: str | None = None,
     control_scale: float = 1.0,
     ip_adapter_image: str | None = None,
@@ -46,6 +48,8 @@ def pipeline(
         image: start from this picture: a file, or a folder whose pictures the samples take turns with.
         mask: likewise; white is what is to be drawn anew.
         strength: how much of ``image`` is to be changed, in (0, 1]; null: the pipeline's own default.
+        true_cfg_scale: classifier-free guidance of models that are told ``guidance_scale`` and need none (Flux,
+            Qwen-Image); above 1 they read ``negative_prompt``.
         control_image: what the ControlNet of ``model.controlnet`` is shown.
         control_scale: how much it counts.
         ip_adapter_image: what the IP-Adapter of ``model.ip_adapter`` is shown.
@@ -59,12 +63,15 @@ def pipeline(
     if mask is not None and image is None:
         raise InputError("loop.mask needs loop.image, the picture that it belongs to")
     pipe = model.pipe if image is None else model.task("image-to-image" if mask is None else "inpainting")
+    _check_shown(pipe, {"controlnet": control_image, "ip_adapter": ip_adapter_image})
     parameters = inspect.signature(pipe.__call__).parameters
-    asked: dict[str, Any] = {"strength": strength}
+    asked: dict[str, Any] = {"strength": strength, "true_cfg_scale": true_cfg_scale}
     if image is not None:
+        if "strength" in parameters:
+            first_step(parameters["strength"].default if strength is None else strength, batch.recipe.steps)
         asked["image"] = read_pictures("loop.image", image, model.picture_shape, batch.indices)
     if mask is not None:
-        asked["mask_image"] = read_masks(mask, model.picture_shape, batch.indices)
+        asked["mask_image"] = read_masks(mask, str(image), model.picture_shape, batch.indices)
     if control_image is not None:
         shown = read_pictures("loop.control_image", control_image, model.picture_shape, batch.indices)
         asked["control_image" if "control_image" in parameters else "image"] = shown
@@ -78,18 +85,36 @@ def pipeline(
     return _call(batch, model, pipe, {name: value for name, value in asked.items() if value is not None})
 
 
+def _check_shown(pipe: Any, shown: Mapping[str, str | None]) -> None:
+    """What lies on top of a pipeline has to be shown a picture, and what is shown needs something to see it."""
+    network = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
+    sight = getattr(network, "encoder_hid_proj", None)  # SD 3 has another name for it
+    adapted = hasattr(sight, "image_projection_layers") or getattr(network, "image_proj", None) is not None
+    there = {"controlnet": getattr(pipe, "controlnet", None) is not None, "ip_adapter": adapted}
+    for part, option in (("controlnet", "control_image"), ("ip_adapter", "ip_adapter_image")):
+        if there[part] and shown[part] is None:
+            raise InputError(f"model.{part} has to be shown a picture: add loop.{option}=...")
+        if shown[part] is not None and not there[part]:
+            raise InputError(f"loop.{option}={shown[part]} needs something to see it: add model.{part}=...")
+
+
 def _call(batch: Batch, model: "TextToImage", pipe: Any, asked: dict[str, Any]) -> Tensor:
     parameters = inspect.signature(pipe.__call__).parameters
     offered = {
         **model.arguments(batch.request, batch.indices, batch.condition),
         "num_inference_steps": batch.recipe.steps,
         "guidance_scale": _guidance_scale(batch),
+        "guidance_rescale": batch.guidance_options.get("rescale", 0.0),
         "height": model.height,
         "width": model.width,
         "generator": list(batch.generators),
         "output_type": model.output_type,
     }
     given = {name: value for name, value in offered.items() if name in parameters} | asked
+    if offered["guidance_rescale"] and "guidance_rescale" not in given:
+        raise InputError(f"{type(pipe).__name__} takes no guidance_rescale; leave guidance.rescale out")
+    if "negative_prompt" in offered:
+        _check_negative_prompt(pipe, parameters, given)
     stock = pipe.scheduler
     try:
         pipe.scheduler = _scheduler(batch, stock, _observer(batch, model, pipe))
@@ -99,6 +124,14 @@ def _call(batch: Batch, model: "TextToImage", pipe: Any, asked: dict[str, Any]) 
         raise InputError(f"{type(pipe).__name__}: {' '.join(str(error).split())}") from error
     finally:
         pipe.scheduler = stock
+
+
+def _check_negative_prompt(pipe: Any, parameters: Mapping[str, inspect.Parameter], given: Mapping[str, Any]) -> None:
+    name = type(pipe).__name__
+    if "negative_prompt" not in given:
+        raise InputError(f"{name} takes no negative_prompt; leave it out")
+    if "true_cfg_scale" in parameters and not given.get("true_cfg_scale", parameters["true_cfg_scale"].default) > 1:
+        raise InputError(f"{name} reads negative_prompt only with loop.true_cfg_scale above 1; give one, or neither")
 
 
 def _guidance_scale(batch: Batch) -> float:

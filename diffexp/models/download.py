@@ -25,6 +25,7 @@ from huggingface_hub.utils import validate_repo_id
 from diffexp.errors import InputError
 
 PROBE_SECONDS = 1.5
+ANSWER_SECONDS = 3.0
 
 Fetch = Callable[[Sequence[str]], Path]
 """Brings these files of a repository; the folder they are in."""
@@ -134,7 +135,7 @@ def _download(id: str, revision: str | None, need: Need, source: str) -> Path:
         return Path(snapshot_download(id, revision=revision, allow_patterns=patterns, cache_dir=constants.HF_HUB_CACHE))
 
     try:
-        siblings = HfApi().model_info(id, revision=revision, timeout=20).siblings or []
+        siblings = HfApi().model_info(id, revision=revision, timeout=ANSWER_SECONDS).siblings or []
         return fetch(need.choose([sibling.rfilename for sibling in siblings], fetch))
     except InputError:
         raise

@@ -13,7 +13,7 @@ from diffexp.errors import InputError
 from diffexp.models.base import Model, Runtime
 from diffexp.models.download import locate
 from diffexp.models.layout import SAFE, find_layout, list_files
-from diffexp.models.pipeline_files import Choice, Files, Network, Pipeline, digest, prior_in_card, read_index
+from diffexp.models.pipeline_files import Choice, Files, Network, Pipeline, digest, prior_of, read_index
 from diffexp.registry import model
 
 HALF = (torch.float16, torch.bfloat16)
@@ -98,8 +98,7 @@ def pipeline(
     if variant not in ("auto", "none") and found.choice.variant != variant:
         raise InputError(f"model.variant={variant}: {id} has no such weights; choose auto or none")
     index = read_index(found.folder, f"model.id={id}")
-    name = str(index["_class_name"])
-    named = prior or (prior_in_card(found.folder) if "Kandinsky" in name and "prior_prior" not in index else None)
+    named = prior or prior_of(found.folder, index, f"model.id={id}")
     first = _find(named, "model.prior", None, wanted, allow_pickle) if named else None
     control = (
         locate(controlnet, None, Network(f"model.controlnet={controlnet}"), "model.controlnet") if controlnet else None

@@ -2,9 +2,10 @@
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ _WEIGHTS = re.compile(
     r"(?:diffusion_pytorch_model|model|pytorch_model)(?:\.(?P<variant>\w+))?"
     rf"(?:-(?P<shard>\d+)-of-(?P<shards>\d+))?\.(?P<format>{SAFE}|{PICKLED})"
 )
-_SMALL = (".json", ".txt", ".model")
+_SMALL = (".json", ".txt", ".model", ".jinja")
+_LIBRARIES = ("diffusers", "transformers")
+_DECODER = re.compile(r"Kandinsky(V22)?(Img2Img|Inpaint)?Pipeline")
 _NO_NETWORK = re.compile(r"Tokenizer|Scheduler|Processor|FeatureExtractor")
 
 
@@ -52,16 +55,30 @@ def read_index(folder: Path, source: str) -> dict[str, Any]:
     name = index.get("_class_name")
     if not isinstance(name, str):
         raise InputError(f"{source} asks for a pipeline class of its own ({name}); code from a checkpoint is never run")
-    for part, (library, _) in parts_of(index).items():
-        if not re.fullmatch(r"\w+", library) or (folder / part / f"{library}.py").exists():
+    for part, (library, cls) in parts_of(index).items():
+        if (folder / part / f"{library}.py").exists() or (cls.startswith("Auto") and _names_code(folder / part)):
             raise InputError(f"{source} asks for code of its own ({part}/{library}.py), which is never run")
+        if library not in _LIBRARIES and not _is_pipeline_of_diffusers(library):
+            raise InputError(f"{source} takes its {part} from {library}; only {' and '.join(_LIBRARIES)} are trusted")
     return index
+
+
+def _names_code(folder: Path) -> bool:
+    """Whether a config names the class that an Auto class of transformers is to import from the checkpoint."""
+    return any("auto_map" in read_json(path) for path in folder.glob("*config.json"))
+
+
+def _is_pipeline_of_diffusers(name: str) -> bool:
+    """Some parts come from a pipeline's own module; found without importing anything."""
+    found = find_spec("diffusers")
+    inside = found.submodule_search_locations if found else None
+    return name.isidentifier() and any(Path(place, "pipelines", name).is_dir() for place in inside or ())
 
 
 def parts_of(index: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """(library, class) of every part that has files of its own."""
     pairs = {name: value for name, value in index.items() if isinstance(value, list) and len(value) == 2}
-    return {name: (library, cls) for name, (library, cls) in pairs.items() if library}
+    return {name: (value[0], value[1]) for name, value in pairs.items() if all(isinstance(v, str) for v in value)}
 
 
 def absent_parts(index: Mapping[str, Any]) -> list[str]:
@@ -211,13 +228,22 @@ class Files:
         return [*self.wanted, *(name for name in inside if name.endswith((SAFE, *_SMALL)))]
 
 
-def prior_in_card(folder: Path) -> str | None:
-    """The repository of the prior that a decoder's model card names in its front matter."""
-    card = folder / CARD
-    if not card.is_file():
+def prior_of(folder: Path, index: Mapping[str, Any], source: str) -> str | None:
+    """The repository of the prior that the model card of one of Kandinsky's decoders names in its front matter.
+
+    None for a pipeline that needs none.
+
+    Raises:
+        InputError: it needs one, and the card does not say which.
+    """
+    if not _DECODER.fullmatch(str(index["_class_name"])):
         return None
-    found = re.search(r"^prior:\s*\n\s*-\s*(\S+)\s*$", card.read_text(encoding="utf-8"), re.MULTILINE)
-    return found[1].strip("'\"") if found else None
+    card = folder / CARD
+    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    found = re.search(r"^prior:\s*\n\s*-\s*(\S+)\s*$", text, re.MULTILINE)
+    if found is None:
+        raise InputError(f"{source} is Kandinsky's decoder alone; name its prior as well: model.prior=...")
+    return found[1].strip("'\"")
 
 
 def digest(folder: Path, files: Sequence[str]) -> str:
@@ -238,11 +264,3 @@ def _hash(path: Path) -> str:
 @lru_cache(maxsize=256)
 def _hash_once(path: Path, modified: int, size: int) -> str:
     return sha256_of_file(path)
-
-
-def variants_of(names: Sequence[str]) -> Iterator[str]:
-    """The variants of weights among ``names``."""
-    for name in names:
-        match = _WEIGHTS.fullmatch(name.rpartition("/")[2])
-        if match and match["variant"]:
-            yield match["variant"]

@@ -30,6 +30,9 @@ OPEN: Mapping[str, Any] = {
 }
 """The families that are known from inside, by the class of their pipeline."""
 
+SIZES = 6
+"""How many numbers say which size the picture has, had, and where it was cut out (Podell et al. 2023, section 2.2)."""
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -73,6 +76,8 @@ def load(
             decoder = DiffusionPipeline.from_pretrained(str(found.folder), **_arguments(found, index, dtype))
             parts = {f"prior_{name}": part for name, part in first.components.items()}
             pipe = AutoPipelineForText2Image.from_pipe(decoder, **parts)
+        if (memory.vae_tiling or memory.vae_slicing) and getattr(_pieces(pipe)[0], "vae", None) is None:
+            raise InputError(f"model.id={source} has no VAE; leave model.vae_tiling and model.vae_slicing out")
         _add_lora(pipe, additions["lora"])
         _add_ip_adapter(pipe, additions["ip_adapter"])
         for one in _pieces(pipe):
@@ -99,7 +104,8 @@ def build(
     factor = int(getattr(main, "vae_scale_factor", getattr(main, "movq_scale_factor", 8)))
     network = denoiser(main)
     height, width = (given or _default_size(main, network) * factor for given in size)
-    multiple = factor**2 if hasattr(main, "movq") else max(8, factor)
+    packed = 2 if hasattr(main, "_pack_latents") else 1
+    multiple = factor**2 if hasattr(main, "movq") else max(8, packed * factor)
     for name, value in (("height", height), ("width", width)):
         if value % multiple or value < multiple:
             nearest = max(multiple, round(value / multiple) * multiple)
@@ -149,7 +155,15 @@ def _closed(pipe: Any, network: Any) -> str:
     latents = (getattr(pipe, "vae", None) or pipe.movq).config["latent_channels"]
     if network.config["in_channels"] != latents:
         return f"a {name} whose UNet takes {network.config['in_channels']} channels"
+    if name == "StableDiffusionXLPipeline" and _numbers_told(pipe, network) != SIZES:
+        return f"a {name} whose UNet is told {_numbers_told(pipe, network)} numbers (an aesthetic score, say)"
     return ""
+
+
+def _numbers_told(pipe: Any, network: Any) -> int:
+    """How many numbers about the picture SDXL's UNet takes beside the pooled text."""
+    width = network.config["projection_class_embeddings_input_dim"] - pipe.text_encoder_2.config.projection_dim
+    return width // network.config["addition_time_embed_dim"]
 
 
 def _arguments(found: Found, index: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """diffusers-style scheduler classes (``set_timesteps``, ``scale_model_input``, ``step``) as methods."""
 
 import copy
+import functools
 import inspect
 import logging
 import math
@@ -78,8 +79,13 @@ class ClassMethod:
             else:
                 scheduler.set_timesteps(self.steps, **self.set_options)
             _cast_tables(scheduler, dtype)
+            integrate_once(scheduler)
             self._templates[dtype] = scheduler
         return copy.deepcopy(self._templates[dtype])
+
+    @property
+    def timesteps(self) -> Sequence[float]:
+        return self._prepared(torch.float32).timesteps[slice(*self.span)].tolist()
 
     @property
     def ends(self) -> tuple[Level, Level]:
@@ -135,6 +141,15 @@ def _sample_of(stepped: Any) -> Tensor:
     if hasattr(stepped, "prev_sample"):
         return stepped.prev_sample
     return stepped[0] if isinstance(stepped, tuple) else stepped
+
+
+def integrate_once(scheduler: Any) -> None:
+    """LMSDiscreteScheduler integrates numerically in every step of every run; what comes out hangs on its sigmas alone.
+
+    Copies of ``scheduler`` share what is remembered.
+    """
+    if hasattr(scheduler, "get_lms_coefficient"):
+        scheduler.get_lms_coefficient = functools.cache(scheduler.get_lms_coefficient)
 
 
 def _cast_tables(scheduler: Any, dtype: torch.dtype) -> None:

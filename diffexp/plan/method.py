@@ -5,7 +5,7 @@ method is traced once by ``compile``, or run directly where it is not linear.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -72,6 +72,11 @@ class Method(Protocol):
         ...
 
     @property
+    def timesteps(self) -> Sequence[float]:
+        """Those that it visits, as far as they are known beforehand."""
+        ...
+
+    @property
     def ends(self) -> tuple[Level, Level]:
         """The levels of the start sample and of the output, in the method's own scaling of x."""
         ...
@@ -131,6 +136,10 @@ class FunctionMethod:
     @property
     def nfe(self) -> int:
         return self.levels.steps
+
+    @property
+    def timesteps(self) -> Sequence[float]:
+        return [level.timestep for level in self.levels[:-1]]
 
     @property
     def start_std(self) -> float:

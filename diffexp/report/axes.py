@@ -16,6 +16,8 @@ ABSENT = "–"
 """Where a cell has no such key: an option of another scheduler, say."""
 BARE = (*GROUPS, "run", "sweep")
 """Axes whose values speak for themselves."""
+PHRASES = {"steps": "{} steps", "max_nfe": "≤ {} NFE"}
+"""Axes that say how much a cell may cost, with a value of theirs in a sentence."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class Axis:
         text = self.values[value]
         if self.name in BARE:
             return text
-        return f"{text} steps" if self.name == "steps" else f"{self.name.rpartition('.')[2]} {text}"
+        form = PHRASES.get(self.name) if text.isdecimal() else None
+        return form.format(text) if form else f"{self.name.rpartition('.')[2]} {text}"
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,6 @@ class Layout:
     def label(self, cell: int) -> str:
         """A cell in words: ``ddim · 10 steps``."""
         return " · ".join(axis.say(value) for axis, value in zip(self.axes, self.places[cell]))
-
-    def index(self, name: str) -> int | None:
-        """The number of an axis."""
-        return next((i for i, axis in enumerate(self.axes) if axis.name == name), None)
 
     def differing(self, first: int, second: int) -> list[int]:
         """The axes on which two cells differ."""
@@ -109,8 +108,8 @@ def _shown(config: Mapping[str, Any], key: str) -> str:
 
 
 def _rank(key: str) -> int:
-    """Groups come first, in their order, then steps, then the rest as in the configs."""
-    order = (*GROUPS, "steps")
+    """Groups come first, in their order, then what a cell may cost, then the rest as in the configs."""
+    order = (*GROUPS, *PHRASES)
     group = key.partition(".")[0]
     return order.index(group) if group in order else len(order)
 

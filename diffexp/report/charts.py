@@ -1,6 +1,7 @@
 """Charts as SVG: points with intervals over a cost. Colours come from the page's style sheet, for light and dark."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -10,7 +11,7 @@ from diffexp.plots import ticks
 
 COLOURS, MARKERS = 8, ("circle", "square", "triangle", "diamond", "down", "cross")
 """How many colours the style sheet has, as classes ``c0`` and so on, and the shapes that tell more series apart."""
-MOST_COSTS, NEAR = 12, 40
+MOST_COSTS, NEAR = 16, 36
 """Up to so many different whole costs are themselves the ticks, if so many pixels lie between them."""
 ASIDE, MOST_ASIDE = 4.0, 24.0
 """Pixels between two series at the same cost, and between the first and the last."""
@@ -84,18 +85,21 @@ class Chart:
     def svg(self) -> Markup:
         """The chart; each point carries the number of its cell as ``data-cell``."""
         return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-            self.width, self.height, self.title, self.content()
+            self.width, self.height, self.title, self.content(*self.scales())
         )
 
-    def content(self) -> Markup:
-        """What is inside ``svg``."""
+    def scales(self, right: float = 14) -> tuple[Scale, Scale]:
+        """Of both axes; ``right`` pixels beside them stay free."""
         points = [point for series in self.series for point in series.points]
-        left, right, top, bottom = 74, 14, 12, 56
-        x = _scale([p.x for p in points], left, self.width - right)
+        left, top, bottom = 74, 12, 56
         ends = [v for p in points for v in (p.y, p.low, p.high) if v is not None]
-        y = _scale(ends, self.height - bottom, top, log=_wants_log([p.y for p in points]) and min(ends) > 0)
+        log = _wants_log([p.y for p in points]) and min(ends) > 0
+        return _scale([p.x for p in points], left, self.width - right), _scale(ends, self.height - bottom, top, log)
+
+    def content(self, x: Scale, y: Scale) -> Markup:
+        """What is inside ``svg``."""
         parts = [self._grid(x, y), self._front(x, y)]
-        parts += [_drawn(series, x, y, aside) for series, aside in zip(self.series, self._asides())]
+        parts += [_drawn(series, x, y, aside) for series, aside in zip(self.series, self.asides())]
         return Markup("").join(parts)
 
     def _grid(self, x: Scale, y: Scale) -> Markup:
@@ -129,7 +133,7 @@ class Chart:
         )
         return Markup('<g class="axes" aria-hidden="true">{}</g>').format(Markup("").join(parts))
 
-    def _asides(self) -> list[float]:
+    def asides(self) -> list[float]:
         """By how many pixels each series is moved sideways, so that intervals at one cost do not hide each other."""
         if not any(point.low is not None for series in self.series for point in series.points):
             return [0.0] * len(self.series)
@@ -137,13 +141,13 @@ class Chart:
         return [step * (number - (len(self.series) - 1) / 2) for number in range(len(self.series))]
 
     def _costs(self, x: Scale) -> list[float]:
-        """The costs themselves, where they are whole numbers and few; those too near to the one before are left out."""
-        costs = sorted({point.x for series in self.series for point in series.points})
-        if len(costs) > MOST_COSTS or not all(float(cost).is_integer() for cost in costs):
+        """The costs themselves, where they are whole numbers and few; of those near to each other the most frequent."""
+        counts = Counter(point.x for series in self.series for point in series.points)
+        if len(counts) > MOST_COSTS or not all(float(cost).is_integer() for cost in counts):
             return []
-        shown = costs[:1]
-        for cost in costs[1:]:
-            if x(cost) - x(shown[-1]) >= NEAR:
+        shown: list[float] = []
+        for cost in sorted(counts, key=lambda cost: (-counts[cost], cost)):
+            if all(abs(x(cost) - x(other)) >= NEAR for other in shown):
                 shown.append(cost)
         return shown
 

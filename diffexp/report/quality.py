@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from diffexp.report.axes import Axis, Layout
+from diffexp.report.axes import PHRASES, Axis, Layout
 from diffexp.report.charts import Chart, Point, Series
 from diffexp.report.comparison import REAL, Difference
 from diffexp.report.values import COSTS, Quality, cost_of, pareto_front, value_of
@@ -16,7 +16,7 @@ MOST_BUDGETS = 14
 
 @dataclass(frozen=True)
 class Line:
-    """Cells that differ in nothing but the number of steps."""
+    """Cells that differ in nothing but what they may cost."""
 
     name: str
     style: int
@@ -38,11 +38,11 @@ class Answer:
 
 def lines_of(layout: Layout) -> list[Line]:
     """All cells as lines."""
-    steps = layout.index("steps")
+    kept = [i for i, axis in enumerate(layout.axes) if axis.name not in PHRASES]
     members: dict[tuple[int, ...], list[int]] = {}
     for cell, place in enumerate(layout.places):
-        members.setdefault(tuple(value for axis, value in enumerate(place) if axis != steps), []).append(cell)
-    axes = [axis for i, axis in enumerate(layout.axes) if i != steps]
+        members.setdefault(tuple(place[i] for i in kept), []).append(cell)
+    axes = [layout.axes[i] for i in kept]
     main = next((i for i, axis in enumerate(axes) if axis.name == "scheduler"), 0)
     found = []
     for number, (place, cells) in enumerate(members.items()):

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from diffexp.discovery import discover
+from diffexp.metrics.line import HIGH, LOW
 from diffexp.sweep.results import Cell
 
 COSTS = {"nfe": "model evaluations per sample (NFE)", "seconds_per_image": "seconds per sample"}
 NOT_QUALITY = (*COSTS, "images_per_second", "scheduler_us_per_step", "peak_memory_mb")
-ENDS = ("/low", "/high")
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Quality:
 def metric_names(cells: Iterable[Cell]) -> list[str]:
     """All metrics, without the ends of intervals."""
     names = dict.fromkeys(name for cell in cells for name in cell.metrics)
-    return [name for name in names if not (name.endswith(ENDS) and name.rpartition("/")[0] in names)]
+    return [name for name in names if not (name.endswith((LOW, HIGH)) and name.rpartition("/")[0] in names)]
 
 
 def qualities(cells: Sequence[Cell]) -> list[Quality]:
@@ -47,14 +47,14 @@ def qualities(cells: Sequence[Cell]) -> list[Quality]:
         values = [value.value for cell in cells if (value := value_of(cell, name))]
         if name in NOT_QUALITY or not values:
             continue
-        told = any(f"{name}/low" in cell.metrics for cell in cells)
+        told = any(f"{name}{LOW}" in cell.metrics for cell in cells)
         found.append(((len(set(values)) == 1, not told), Quality(name, name.partition("/")[0] in higher)))
     return [quality for _, quality in sorted(found, key=lambda entry: entry[0])]
 
 
 def value_of(cell: Cell, name: str) -> Value | None:
     """None where the cell has no finite value."""
-    value, low, high = (_number(cell.metrics.get(key)) for key in (name, f"{name}/low", f"{name}/high"))
+    value, low, high = (_number(cell.metrics.get(key)) for key in (name, f"{name}{LOW}", f"{name}{HIGH}"))
     return None if value is None else Value(value, low, high)
 
 

@@ -21,10 +21,11 @@ def dpmpp_3m(
     eta: float = 0.0,
     lower_order_final: bool = True,
 ) -> Tensor:
-    """DPM-Solver++(3M) (Lu et al. 2022, arXiv:2211.01095, section 4.1 with k = 3). One evaluation a step; order 3.
+    """DPM-Solver++(3M) (after Lu et al. 2022, arXiv:2211.01095). One evaluation a step; order 3.
 
-    The derivatives of x0 are those of the parabola through the last three estimates. The code of the paper's authors,
-    and with it diffusers and k-diffusion, takes half of the second derivative, which leaves a method of order 2.
+    The paper's expansion of x0 in log(alpha / sigma), up to the second derivative, with the derivatives of the parabola
+    through the last three estimates. The code of the paper's authors, and with it diffusers and k-diffusion, takes half
+    of the second derivative, which leaves a method of order 2.
 
     Args:
         eta: rate of the noise, >= 0; 0 is the ODE, 1 the reverse SDE (k-diffusion's DPM++ 3M SDE).

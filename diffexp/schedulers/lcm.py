@@ -20,14 +20,15 @@ def lcm(
     timestep_scaling: float = 10.0,
     sigma_data: float = 0.5,
 ) -> Tensor:
-    """Multistep consistency sampling (Luo et al. 2023, arXiv:2310.04378, algorithm 3), for networks distilled to it.
+    """Multistep consistency sampling of latent consistency models (Luo et al. 2023, arXiv:2310.04378).
 
-    Each step estimates the data and puts fresh noise on it, all the way down to the next level: one evaluation and
-    one draw a step, no draw in the last. It is no solver of the diffusion ODE; with a network that was not distilled,
-    more steps do not converge to its samples. Without a grid it visits the timesteps of distillation (``grid=lcm``).
+    Each step estimates the data and puts fresh noise on it, all the way down to the next level: one evaluation and one
+    draw a step, no draw in the last. For networks that were distilled to it: it is no solver of the diffusion ODE, and
+    with any other network more steps do not converge to its samples. Without a grid it visits the timesteps of
+    distillation (``grid=lcm``).
 
     Args:
-        timestep_scaling: s in the consistency function f(x, t) = c_skip x + c_out x0 (eq. 9), which is x at t = 0:
+        timestep_scaling: s in the consistency function f(x, t) = c_skip x + c_out x0, which is x at t = 0:
             c_skip = sigma_data^2 / ((s t)^2 + sigma_data^2), c_out = s t / sqrt((s t)^2 + sigma_data^2).
         sigma_data: standard deviation of the data, as the distillation took it.
     """

@@ -23,10 +23,10 @@ def restart(
     intervals: Sequence[Sequence[float]] = ((0, 2, 0.06, 0.3),),
     rho: float = 7.0,
 ) -> Tensor:
-    """Restart sampling (Xu et al. 2023, arXiv:2306.14878, algorithm 2), weak order 2.
+    """Restart sampling (Xu et al. 2023, arXiv:2306.14878), weak order 2.
 
     Heun's method down to t_min; then, K times, noise is added up to t_max at once and Heun's method goes down to t_min
-    again, which contracts the errors made so far (section 3.1). Two evaluations a step, one in the last: 2 * steps - 1
+    again, which contracts the errors made so far. Two evaluations a step, one in the last: 2 * steps - 1
     and 2 * K * (N - 1) for every interval.
 
     Args:

@@ -5,7 +5,7 @@ import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from diffexp.errors import InputError
+from diffexp.errors import InputError, one_line
 from diffexp.files import write_json
 
 FILE = ".hydra/failure.json"
@@ -26,12 +26,10 @@ FAILED_HERE: list[Failure] = []
 """Those of this process; where a run's folder cannot even take a file, this is what is left."""
 
 
-def record_failure(folder: Path, error: BaseException) -> None:
+def record_failure(folder: Path, error: BaseException) -> Failure:
     """Log the error of a run with its traceback, and note it for the end."""
     TRACEBACKS.error("the run failed", exc_info=error)
-    text = " ".join(str(error).split())
-    known = isinstance(error, InputError)
-    failure = Failure(str(folder), text if known else f"{type(error).__name__}: {text}".rstrip(": "), known)
+    failure = Failure(str(folder), one_line(error), isinstance(error, InputError))
     FAILED_HERE.append(failure)
     try:
         write_json(folder / FILE, asdict(failure))
@@ -39,6 +37,7 @@ def record_failure(folder: Path, error: BaseException) -> None:
             write_json(folder / "run.json", {"status": "failed", "error": failure.message})
     except OSError as problem:
         TRACEBACKS.error("the failure could not be recorded", exc_info=problem)
+    return failure
 
 
 def forget_failure(folder: Path) -> None:

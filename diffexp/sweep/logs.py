@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TextIO
@@ -23,6 +23,17 @@ class _CellFiles(logging.Handler):
         own = _own.get()
         if own:
             own.handle(record)
+
+
+class _CellFile(logging.FileHandler):
+    """A cell's diffexp.log; lines that it cannot take, on a full disk say, are lost, and nothing else is."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
 
 
 class _Terminal(logging.StreamHandler):
@@ -65,7 +76,7 @@ def sweep_logging() -> Iterator[None]:
 @contextmanager
 def cell_logging(folder: Path) -> Iterator[None]:
     """What this thread logs goes to the cell's diffexp.log."""
-    handler = logging.FileHandler(folder / "diffexp.log", encoding="utf-8")
+    handler = _CellFile(folder / "diffexp.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter(FULL))
     handler.name = folder.name
     token = _own.set(handler)

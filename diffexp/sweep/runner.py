@@ -14,9 +14,10 @@ from diffexp.discovery import Catalog
 from diffexp.errors import InputError
 from diffexp.files import read_json
 from diffexp.host import Host
+from diffexp.metrics.line import metrics_line
 from diffexp.resume import read_earlier
 from diffexp.sweep.batcher import Batcher, Seat
-from diffexp.sweep.failures import forget_failure, record_failure
+from diffexp.sweep.failures import Failure, forget_failure, record_failure
 from diffexp.sweep.jobs import Job
 from diffexp.sweep.limit import MOST, BatchLimit
 from diffexp.sweep.logs import cell_logging, sweep_logging
@@ -41,7 +42,7 @@ class Cell:
 
     job: Job
     status: str = "running"
-    error: BaseException | None = None
+    failure: Failure | None = None
     thread: threading.Thread | None = None
 
     def live(self, run: Run, host: Host) -> None:
@@ -53,11 +54,10 @@ class Cell:
                 forget_failure(self.job.folder)
                 run(self.job, host)
                 self.status = "done"
-            except KeyboardInterrupt as error:
-                self.status, self.error = "interrupted", error
+            except KeyboardInterrupt:
+                self.status = "interrupted"
             except BaseException as error:  # the other cells go on
-                self.status, self.error = "failed", error
-                record_failure(self.job.folder, error)
+                self.status, self.failure = "failed", record_failure(self.job.folder, error)
             finally:
                 host.end(self.status)
 
@@ -166,9 +166,8 @@ class Runner:
         """
         if cell.status == "interrupted":
             raise KeyboardInterrupt
-        values = read_json(cell.job.folder / "metrics.json") if cell.status == "done" else {}
-        shown = [f"{name}={value:.4g}" for name, value in values.items() if value is not None]
-        log.info("%s", "  ".join([f"[{progress.counted()}] {cell.job.folder.name}: {cell.status}", *shown]))
+        told = cell.failure.message if cell.failure else metrics_line(read_json(cell.job.folder / "metrics.json"))
+        log.info("[%s] %s: %s  %s", progress.counted(), cell.job.folder.name, cell.status, told)
 
 
 def _model_key(config: Mapping[str, Any]) -> str:
@@ -177,7 +176,8 @@ def _model_key(config: Mapping[str, Any]) -> str:
 
 
 def _work(config: Mapping[str, Any]) -> float:
-    return float(config["steps"] * config["num_samples"])
+    steps, most = config["steps"], config.get("max_nfe")
+    return float((steps if most is None else min(steps, most)) * config["num_samples"])
 
 
 def _most_samples(configs: Sequence[Mapping[str, Any]]) -> int:

@@ -8,10 +8,11 @@ import os
 import socket
 import threading
 import urllib.request
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from diffexp.errors import InputError
 from diffexp.registry import tracker
@@ -34,6 +35,10 @@ STEP = "steps/step"
 """The axis of what is logged per solver step."""
 EXIT_CODES = {"done": 0, "interrupted": 255}
 """As wandb itself reports an interrupted process; every other status is a failure."""
+TAKES_RUNS: dict[str, bool] = {}
+"""By server, whether it took the last run of this process: one that did not would only hold up the cells of a sweep."""
+ASKING = threading.Lock()
+"""Held while that is not known yet."""
 
 
 @tracker(name="wandb")
@@ -68,15 +73,7 @@ class WandbTracker:
         return self._run
 
     def start(self, info: RunInfo) -> None:
-        mode = choose_mode(self.mode)
-        try:
-            self._run = self._init(info, mode)
-        except Exception as error:
-            if mode != "online":
-                raise
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            log.warning("W&B cannot be reached or refuses the key, logging offline: %s", reason)
-            self._run = self._init(info, "offline")
+        self._run = self._begin(info)
         self._run.define_metric("steps/*", step_metric=STEP)
         if self._run.disabled:
             return
@@ -134,6 +131,23 @@ class WandbTracker:
         self.run.log_artifact(artifact)
         self.finish({"cells": len(comparison.rows)}, "done")
 
+    def _begin(self, info: RunInfo) -> wandb.Run:
+        mode, host = choose_mode(self.mode), server().netloc
+        if mode != "online":
+            return self._init(info, mode)
+        with nullcontext() if host in TAKES_RUNS else ASKING:  # of cells that start together, one asks for all
+            if TAKES_RUNS.get(host, True):
+                try:
+                    run = self._init(info, mode)
+                except Exception as error:
+                    reason = str(error).partition("\n")[0] or type(error).__name__
+                    log.warning("W&B cannot be reached or refuses the key, logging offline: %s", reason)
+                    TAKES_RUNS[host] = False
+                else:
+                    TAKES_RUNS[host] = True
+                    return run
+        return self._init(info, "offline")
+
     def _init(self, info: RunInfo, mode: str) -> wandb.Run:
         # Imported here, so that a broken installation of it is one more thing that cannot end a run.
         import wandb
@@ -166,7 +180,7 @@ def choose_mode(requested: str) -> str:
     mode = os.environ.get("WANDB_MODE") or requested
     if mode not in ("auto", "online"):
         return mode
-    host = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai")
+    host = server()
     if not _has_credentials(host.netloc):
         if mode == "online":
             log.warning("W&B mode=online, but there is no API key for %s: logging offline", host.netloc)
@@ -175,6 +189,11 @@ def choose_mode(requested: str) -> str:
         log.warning("W&B: %s cannot be reached, logging offline", host.netloc)
         return "offline"
     return "online"
+
+
+def server() -> SplitResult:
+    """The address of W&B, or of the server that WANDB_BASE_URL names."""
+    return urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai")
 
 
 def _has_credentials(host: str) -> bool:

@@ -27,7 +27,7 @@ def preflight():
 
 def required(preflight, group, option):
     """The keys that an option cannot do without."""
-    extra = ["scheduler._target_=diffusers.DDIMScheduler"] if option == "diffusers" else []
+    extra = [f"{group}._target_=diffusers.DDIMScheduler"] if option == "diffusers" else []
     entry = preflight.catalog.entries.get((group, option))
     return extra + [f"{group}.{own.name}=1" for own in (entry.options if entry else ()) if own.default == "???"]
 

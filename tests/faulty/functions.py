@@ -118,6 +118,24 @@ def overshooting_2m(denoise, x, levels, noise):
     return x
 
 
+@fault("order", r"converges more slowly than it should: order 2\.\d+ .*1\.\d+ from half as many steps on")
+@scheduler(order=2)
+def almost_2m(denoise, x, levels, noise):
+    """DPM-Solver++(2M) with 0.49 for 1 / 2: the error of order 1 shows at many steps only."""
+    last: Any = None
+    before: Any = None
+    for here, there in levels.pairs():
+        x0 = denoise(x, here)
+        estimate = x0
+        if last is not None and there.sigma:
+            r = (here.log_snr - before.log_snr) / (there.log_snr - here.log_snr)
+            estimate = x0 + 0.49 / r * (x0 - last)
+        shrink = there.sigma / here.sigma
+        x = shrink * x + (there.alpha - here.alpha * shrink) * estimate
+        last, before = x0, here
+    return x
+
+
 @fault("order", r"order -?0\.\d+|does not converge to the truth")
 def straight_in_time(denoise, x, levels, noise):
     """Adds the velocity of the wrong variable: consistent on no data but a point at 0."""
@@ -209,6 +227,23 @@ def randn_of_one(denoise, x, levels, noise):
     return x
 
 
+@fault("point", r"updates are wrong, the first of them update 2 .*uses a noise again that was used before")
+def correlated_noise(denoise, x, levels, noise):
+    z = None
+    for here, there in levels.pairs():
+        z = noise() if z is None else 0.5 * z + math.sqrt(0.75) * noise()
+        x = ancestral_step(x, denoise(x, here), here, there, z)
+    return x
+
+
+@fault("batch", r"none draws from the noise it is given: it makes noise of its own")
+def seed_of_its_own(denoise, x, levels, noise):
+    generator = torch.Generator().manual_seed(0)
+    for here, there in levels.pairs():
+        x = ancestral_step(x, denoise(x, here), here, there, torch.empty_like(x).normal_(generator=generator))
+    return x
+
+
 @fault("deterministic", r"draws from torch's global generator")
 def own_generator(denoise, x, levels, noise):
     for here, there in levels.pairs():
@@ -224,116 +259,6 @@ def numpy_generator(denoise, x, levels, noise):
     return x
 
 
-# Ends
-
-
-@fault("ends", r"the last step, to sigma = 0, gives nan")
-def nan_at_the_end(denoise, x, levels, noise):
-    for here, there in levels.pairs():
-        x0 = denoise(x, here)
-        h = there.log_snr - here.log_snr
-        x = there.sigma / here.sigma * x + there.alpha * x0 * (1 - math.exp(-h)) * (h / h)
-    return x
-
-
-@fault("ends", r"the last step, to sigma = 0, gives (inf|nan)")
-def inf_at_the_end(denoise, x, levels, noise):
-    for here, there in levels.pairs():
-        x0 = denoise(x, here)
-        x = euler_step(x, x0, here, there) * (1 / torch.tensor(there.sigma) if there.sigma == 0 else 1)
-    return x
-
-
-@fault("ends", r"the update after evaluation 1 gives nan")
-def nan_at_the_start(denoise, x, levels, noise):
-    previous = None
-    for here, there in levels.pairs():
-        x0 = denoise(x, here)
-        x = euler_step(x, x0, here, there) * (math.nan if previous is None and levels.steps > 1 else 1.0)
-        previous = x0
-    return x
-
-
-# Levels
-
-
-@fault("point", r"the first evaluation is told sigma 94.65 of a sample that is at sigma 157.*: another level")
-def off_by_one(denoise, x, levels, noise):
-    for k, (here, there) in enumerate(levels.pairs()):
-        told = there if there.sigma else here
-        x0 = denoise(x, told if k < levels.steps - 1 else here)
-        x = euler_step(x, x0, here, there)
-    return x
-
-
-@fault("timesteps", r"ignores the levels it is given|is off by")
-def own_grid(denoise, x, levels, noise):
-    high, low = levels[0].ratio, levels[-2].ratio
-    own = [levels.schedule.at_ratio(high * (low / high) ** (k / max(levels.steps - 1, 1))) for k in range(levels.steps)]
-    own.append(levels[-1])
-    for here, there in zip(own, own[1:]):
-        x = euler_step(x, denoise(x, here), here, there)
-    return x
-
-
-@fault("few_steps", r"with 1 step it raises ZeroDivisionError")
-def needs_two_steps(denoise, x, levels, noise):
-    for k, (here, there) in enumerate(levels.pairs()):
-        x = euler_step(x, denoise(x, here), here, there) * (1 + 0 * k / (levels.steps - 1))
-    return x
-
-
-@fault("middle_start", r"started in the middle of its grid, its output is off by")
-def starts_at_the_top(denoise, x, levels, noise):
-    top = levels.schedule.at(levels.schedule.timestep_range[1])
-    for k, (here, there) in enumerate(levels.pairs()):
-        x = euler_step(x, denoise(x, here), here, there)
-        if k == 0 and here.ratio < 0.9 * top.ratio and there.sigma:
-            x = x * 0.5
-    return x
-
-
-# Manners
-
-
-@fault("inputs", r"edits its start sample in place")
-def edits_its_start(denoise, x, levels, noise):
-    for here, there in levels.pairs():
-        x0 = denoise(x, here)
-        x.sub_(here.alpha * x0).mul_(there.sigma / here.sigma).add_(there.alpha * x0)
-    return x
-
-
-@fault("inputs", r"edits what the network returned in place")
-def edits_the_output(denoise, x, levels, noise):
-    for here, there in levels.pairs():
-        x0, eps = denoise.predict(x, here)
-        x = there.alpha * x0 + eps.mul_(there.sigma)
-    return x
-
-
-_remembered: list[Tensor] = []
-
-
-@fault("reuse", r"keeps state between runs")
-def remembers_the_last_run(denoise, x, levels, noise):
-    for here, there in levels.pairs():
-        x0 = denoise(x, here)
-        if _remembered and _remembered[-1].shape == x0.shape:
-            x0 = x0 + 0.01 * (x0 - _remembered[-1])
-        _remembered[:] = [x0]
-        x = euler_step(x, x0, here, there)
-    return x
-
-
-@fault("batch", r"a sample changes by .* with the others of its batch")
-def normalizes_over_the_batch(denoise, x, levels, noise):
-    for here, there in levels.pairs():
-        x0 = denoise(x, here)
-        x = euler_step(x, x0 - 0.1 * x0.mean(dim=0, keepdim=True), here, there)
-    return x
-
-
 # Precision
 
 
@@ -344,6 +269,13 @@ def float32_coefficients(denoise, x, levels, noise):
         x0 = denoise(x, here)
         x = there.alpha * x0 + sigmas[k + 1] / sigmas[k] * (x - here.alpha * x0)
     return x
+
+
+@fault("batch", r"the output is torch\.float16 for a start in torch\.float64")
+def returns_float16(denoise, x, levels, noise):
+    for here, there in levels.pairs():
+        x = euler_step(x, denoise(x, here), here, there)
+    return x.half()
 
 
 @fault("precision", r"its coefficients are float32")

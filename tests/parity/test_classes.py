@@ -91,7 +91,7 @@ def drawn(option: Any) -> st.SearchStrategy[Any]:
 @st.composite
 def choices(draw: st.DrawFn, name: str) -> dict[str, Any]:
     """A few options of a class, at most one kind of sigmas among them."""
-    entry = class_entry(PREFIX + name)
+    entry = class_entry("scheduler", PREFIX + name)
     assert entry is not None
     options = [one for one in entry.options if one.name not in DATA_DEPENDENT and not _is_learned(one)]
     some = draw(st.lists(st.sampled_from(options), unique_by=lambda one: one.name, max_size=5)) if options else []

@@ -1,0 +1,193 @@
+"""CLIP score: torchmetrics' values, one a sample; left out with a reason where there is nothing to compare."""
+
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub import constants
+from torch import Tensor
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPVisionConfig,
+)
+
+from diffexp.experiment import RunResult
+from diffexp.metrics.clip_score import Clip, ClipScore
+from tests.checkpoints import edit_json, put_in_cache
+from tests.pipeline_checkpoints import clip_tokenizer
+from tests.runs import metrics, told
+
+ID = "somebody/tiny-clip"
+PROMPTS = ["a cat", "two dogs in the snow", "a cat"]
+MODEL = SimpleNamespace(id="painter", prompts=None, device=torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIP model with random weights; its embeddings have a common part, so that cosines are positive."""
+    folder = tmp_path_factory.mktemp("clip")
+    tokenizer = clip_tokenizer(folder)
+    last = len(tokenizer) - 1
+    common: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+    text = CLIPTextConfig(
+        **common,
+        num_attention_heads=2,
+        vocab_size=last + 1,
+        bos_token_id=last - 1,
+        eos_token_id=last,
+        pad_token_id=last,
+    )
+    sight = CLIPVisionConfig(**common, num_attention_heads=2, image_size=16, patch_size=8)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = CLIPConfig(text_config=text.to_dict(), vision_config=sight.to_dict(), projection_dim=8)
+        model: Any = CLIPModel(config).eval()
+    for norm, projection in (
+        (model.text_model.final_layer_norm, model.text_projection),
+        (model.vision_model.post_layernorm, model.visual_projection),
+    ):
+        torch.nn.init.ones_(norm.bias)
+        torch.nn.init.normal_(norm.weight, std=0.5, generator=torch.Generator().manual_seed(1))
+        torch.nn.init.uniform_(projection.weight, 0, 1, generator=torch.Generator().manual_seed(2))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def cache(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A hub cache that has it."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    return put_in_cache(tmp_path, ID, folder)
+
+
+def images(count: int = 3) -> Tensor:
+    return torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def scored(model: str, prompts: list[str], size: int = 2, **options: Any) -> dict[str, Tensor]:
+    """The metric's answer for as many pictures, seen in batches."""
+    found = ClipScore(model=model, **options)
+    assert found.applies(MODEL) is None  # pyright: ignore[reportArgumentType]
+    for batch in images(len(prompts)).split(size):
+        found.update(batch * 2 - 1, batch)
+    return found.compute(SimpleNamespace(captions=prompts))  # pyright: ignore[reportArgumentType]
+
+
+class AsTensors(torch.nn.Module):
+    """The model as torchmetrics 1.9 calls it: transformers 5 returns an output object where that wants a tensor."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model, self.config = model, model.config
+
+    def get_image_features(self, pixels: Tensor) -> Tensor:
+        return self.model(pixel_values=pixels, input_ids=torch.tensor([[0]])).image_embeds
+
+    def get_text_features(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        pixels = torch.zeros(1, 3, 16, 16)
+        return self.model(pixel_values=pixels, input_ids=tokens, attention_mask=mask).text_embeds
+
+
+def test_it_is_torchmetrics_score_of_every_sample(cache: Path) -> None:
+    from torchmetrics.functional.multimodal import clip_score
+    from torchmetrics.multimodal.clip_score import CLIPScore
+
+    own = Clip.load(cache, torch.device("cpu"))
+
+    def processor(images: Any = None, text: Any = None, **more: Any) -> Any:
+        return own.tokenizer(text, **more) if images is None else own.prepare(images=images, return_tensors="pt")
+
+    def made() -> Any:
+        return AsTensors(own.network), processor
+
+    (name, found), *_ = scored(ID, PROMPTS).items()
+    assert name == "clip_score/tiny-clip"
+    pictures = images().mul(255).round().byte()
+    one_by_one = torch.stack([clip_score(image, text, made) for image, text in zip(pictures, PROMPTS)])  # pyright: ignore[reportArgumentType]
+    torch.testing.assert_close(found, one_by_one.detach(), atol=1e-3, rtol=1e-5)
+    assert found.min() > 0 and found.std() > 1e-2, "a test that sees something"
+    whole = CLIPScore(made)  # pyright: ignore[reportArgumentType]
+    whole.update(list(pictures), PROMPTS)
+    torch.testing.assert_close(found.mean(), whole.compute().detach(), atol=1e-3, rtol=1e-5)
+
+
+def test_batches_do_not_matter(cache: Path) -> None:
+    (whole,), (parts,) = scored(ID, PROMPTS, size=3).values(), scored(ID, PROMPTS, size=1).values()
+    torch.testing.assert_close(whole, parts)
+
+
+def test_a_long_prompt_is_cut(cache: Path) -> None:
+    long = " ".join(["cat"] * 200)
+    (found,) = scored(ID, [long, f"{long} dog"]).values()
+    assert found.isfinite().all()
+
+
+def test_a_folder_will_do_and_a_score_is_never_negative(folder: Path, tmp_path: Path) -> None:
+    opposed = tmp_path / "opposed"
+    shutil.copytree(folder, opposed)
+    model = CLIPModel.from_pretrained(folder)
+    model.visual_projection.weight.data.neg_()
+    model.save_pretrained(opposed)
+    assert scored(str(opposed), PROMPTS)["clip_score/opposed"].tolist() == [0.0, 0.0, 0.0]
+
+
+def without(name: str) -> Callable[[Path], object]:
+    return lambda snapshot: (snapshot / name).unlink()
+
+
+def pickled(snapshot: Path) -> None:
+    (snapshot / "model.safetensors").rename(snapshot / "pytorch_model.bin")
+
+
+def no_clip(snapshot: Path) -> None:
+    edit_json(snapshot / "config.json", model_type="siglip")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "expected"),
+    [
+        (without("config.json"), "is neither a folder nor in the cache"),
+        (without("model.safetensors"), "is only partly in the cache"),
+        (without("preprocessor_config.json"), "is only partly in the cache"),
+        (pickled, "if you trust it: metric.clip_score.allow_pickle=true"),
+        (no_clip, "is a siglip and no CLIP model"),
+    ],
+)
+def test_why_it_is_left_out(
+    spoil: Callable[[Path], object], expected: str, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spoil(cache)
+    reason = ClipScore(model=ID).applies(MODEL)  # pyright: ignore[reportArgumentType]
+    assert reason and expected in reason and "\n" not in reason
+    assert told(caplog) == [f"clip_score is left out: {reason}"]
+
+
+def test_it_needs_a_prompt_and_transformers(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digits = SimpleNamespace(id="mnist", device=MODEL.device)
+    assert ClipScore(model=ID).applies(digits) == "model=mnist draws no prompts"  # pyright: ignore[reportArgumentType]
+    monkeypatch.setattr("diffexp.metrics.clip_score.find_spec", lambda name: None)
+    assert "pip install" in (ClipScore(model=ID).applies(MODEL) or "")  # pyright: ignore[reportArgumentType]
+
+
+def test_a_run(cache: Path, run: Callable[..., RunResult], tiny: Callable[[str], Path], caplog: Any) -> None:
+    words = ("model=pipeline", "model.height=32", "model.width=32", "steps=2", "snapshot_every=0", "num_samples=3")
+    words += ("prompt=[a cat,a dog]", f"model.id={tiny('sd15')}", "batch_size=2", "metric=[cost,clip_score]")
+    found = run(*words, f"metric.clip_score.model={ID}")
+    assert 0 <= metrics(found.folder)["clip_score/tiny-clip"] <= 100
+    header, *rows = (found.folder / "sample_metrics.csv").read_text().splitlines()
+    assert header == "index,clip_score/tiny-clip" and len(rows) == 3
+    with caplog.at_level(logging.WARNING):
+        without_it = run(*words)
+    assert metrics(without_it.folder).keys() >= {"nfe"}
+    (line,) = told(caplog)
+    assert "metric.clip_score.model=openai/clip-vit-base-patch16" in line and "hf download" in line

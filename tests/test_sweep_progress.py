@@ -1,0 +1,28 @@
+"""How far a whole sweep is."""
+
+import pytest
+
+from diffexp.sweep.progress import Progress
+
+
+def test_progress_counts_cells_by_their_work():
+    progress = Progress({0: 10, 1: 30, 2: 60})
+    first, _ = progress.start(0), progress.start(1)
+    first.total = 4
+    first.update(2)
+    assert progress.fraction() == pytest.approx(0.05)
+    progress.finished(8)
+    progress.end(0, "done")
+    progress.end(1, "failed")
+    assert progress.fraction() == pytest.approx(0.4)
+    text = progress.text()
+    assert text.startswith("1 of 3 cells done, 1 failed, 0 running, 1 waiting, ")
+    assert text.endswith(" left")
+    assert progress.counted() == "2/3"
+
+
+def test_nothing_is_drawn_where_nobody_looks(capsys):
+    progress = Progress({0: 1})
+    progress.show()
+    progress.close()
+    assert capsys.readouterr() == ("", "")
