@@ -138,6 +138,10 @@ class Levels(Sequence[Level]):
         points = self.points[begin : end + 1]
         return replace(self, points=points, start_std=self.start_std if begin == 0 else points[0].sigma)
 
+    def without_lowest(self) -> "Levels":
+        """One step less: from the lowest level but one straight to the clean end."""
+        return replace(self, points=(*self.points[:-2], self.points[-1]))
+
     def on_training_timesteps(self) -> "Levels":
         """The same grid for a discrete chain: uniform grids are rounded to training timesteps, the start is N(0, I).
 

@@ -41,7 +41,8 @@ def test_cfg_extrapolates_from_negative_to_positive(scale: float, labels: list[i
     asked, against = condition(labels, [10] * len(labels)), condition([10] * len(labels), None)
     positive, negative = model(u, t, asked), model(u, t, against)
     guided = cfg(model, scale)(u, t, asked)
-    torch.testing.assert_close(guided, negative + scale * (positive - negative))
+    # As in diffusers' pipelines, there is no guidance at 1 and below: distilled models are told 0.
+    torch.testing.assert_close(guided, negative + max(scale, 1.0) * (positive - negative))
 
 
 def test_cfg_makes_one_call_of_twice_the_batch() -> None:

@@ -8,7 +8,6 @@ import pytest
 from diffexp.discovery import Catalog
 from tests.pipeline_runs import COMMON, Draw, Tiny, by_diffusers, drawn, psnr, studio
 
-TRAILING = {"timestep_spacing": "trailing"}
 TWINS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),
     "ddpm": ("DDPMScheduler", {}),
@@ -16,9 +15,9 @@ TWINS: dict[str, tuple[str, dict[str, Any]]] = {
     "euler_ancestral": ("EulerAncestralDiscreteScheduler", {}),
     "heun": ("HeunDiscreteScheduler", {}),
     "lms": ("LMSDiscreteScheduler", {}),
-    # Their classes count linspace and leading grids in a way of their own.
-    "dpmpp_2m": ("DPMSolverMultistepScheduler", TRAILING),
-    "unipc": ("UniPCMultistepScheduler", TRAILING),
+    "dpmpp_2m": ("DPMSolverMultistepScheduler", {}),
+    "unipc": ("UniPCMultistepScheduler", {}),
+    "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
     "diffusers/unipc": ("UniPCMultistepScheduler", {}),
     "diffusers/pndm": ("PNDMScheduler", {}),
 }
@@ -38,11 +37,12 @@ def draw(
 @pytest.mark.parametrize("scheduler", TWINS)
 def test_inside_outside_and_diffusers_draw_the_same(draw: Draw, tiny: Tiny, family: str, scheduler: str) -> None:
     name, options = TWINS[scheduler]
-    chosen = {"scheduler": scheduler, "grid": "trailing" if options else "auto"}
+    chosen = {"scheduler": scheduler, "grid": "auto"}
     inside, outside = drawn(draw(family, **chosen)), drawn(draw(family, loop="pipeline", **chosen))
     assert inside.std() > 0.1  # there is something to see
     assert psnr(inside, outside) > 60
-    if family != "kandinsky22" or scheduler in UNSCALED:
+    averages_v = (scheduler, family) == ("pndm", "sd2")  # which costs its class the order, see tests/parity
+    if (family != "kandinsky22" or scheduler in UNSCALED) and not averages_v:
         assert psnr(inside, by_diffusers(tiny(family), name, **options)) > 50
 
 

@@ -80,7 +80,7 @@ def test_a_mistake(preflight, word, expected):
         ("scheduler=ddim,ddpn", "scheduler=ddpn is not known; did you mean 'ddpm'?"),
         ("scheduler=ddim,ddpm scheduler.eta=0,1", "unknown option 'scheduler.eta' of scheduler=ddpm"),
         ("scheduler=glob(diff*)", "scheduler=diffusers needs scheduler._target_=..."),
-        ("experiment=compare_schedulers hydra.sweeper.params.steps='5,0'", "steps=0 must be at least 1"),
+        ("experiment=compare_schedulers hydra.sweeper.params.max_nfe='5,0'", "max_nfe=0 must be at least 1"),
     ],
 )
 def test_every_value_of_a_sweep_is_checked(preflight, words, expected):

@@ -55,7 +55,8 @@ TWINS = (
     Twin("deis", "DEISMultistepScheduler", {"order": 3}, {"solver_order": 3}, grid=OWN),
     Twin("unipc", "UniPCMultistepScheduler", grid=OWN),
     Twin("unipc", "UniPCMultistepScheduler", {"order": 3}, {"solver_order": 3}, grid=OWN),
-    Twin("pndm", "PNDMScheduler", tolerance=EXACT),
+    Twin("pndm", "PNDMScheduler", {}, {"skip_prk_steps": True}, tolerance=EXACT),
+    Twin("pndm", "PNDMScheduler", {"start": "runge_kutta"}, tolerance=EXACT),
     Twin(
         "ipndm",
         "IPNDMScheduler",

@@ -13,8 +13,9 @@ from diffexp.registry import guidance
 def cfg(predict: Predict, scale: float, *, rescale: float = 0.0) -> Predict:
     """``m_neg + scale * (m_pos - m_neg)`` (Ho & Salimans 2022, eq. 6, with scale = 1 + w), in one batched call.
 
-    At scale 1, or for a model without a negative condition, it is the model's own prediction at its own cost;
-    scale 0 is the negative prediction, above 1 is the usual range (2 to 8). The batch the network sees is doubled.
+    At scale 1 or below, or for a model without a negative condition, it is the model's own prediction at its own cost,
+    as in the pipelines of diffusers (distilled models are told 0). The usual range is 2 to 8. The batch that the
+    network sees is doubled.
 
     Args:
         rescale: how much of the spread that guidance adds is taken back, in [0, 1]: see ``rescaled``. 0.7 is usual.
@@ -24,7 +25,7 @@ def cfg(predict: Predict, scale: float, *, rescale: float = 0.0) -> Predict:
     """
     if not 0 <= rescale <= 1:
         raise InputError(f"guidance.rescale={rescale:g} must be from 0 to 1")
-    if scale == 1:
+    if scale <= 1:
         return predict
     sides = both_sides(predict)
 

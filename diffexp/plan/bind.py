@@ -17,6 +17,8 @@ from diffexp.plan.plan import Plan
 from diffexp.registry import registration
 
 MakeLevels = Callable[[Schedule, int], Levels]
+UNIFORM = ("linspace", "leading", "trailing")
+"""Spacings that a checkpoint's config may name; where it names none, each class of diffusers has its own default."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Grid:
     """Which levels to visit: a named grid, or an explicit list that is used as given."""
 
     name: str = "auto"
-    """``auto`` is the model's own spacing."""
+    """``auto`` is the model's own spacing, counted as the scheduler's class in diffusers counts."""
     make: MakeLevels | None = None
     """The grid function with its options; None for ``auto``."""
     timesteps: Sequence[float] | None = None
@@ -153,8 +155,8 @@ def bind(
         levels = None if own_words else grid.levels(spec, steps)
         return build_class(scheduler, spec, steps, options, grid.name, levels)
     found = registration(scheduler)
-    if found and "grid" in found.traits and grid.is_left_open(spec):
-        grid = Grid(found.traits["grid"], getattr(grids, found.traits["grid"]))
+    if found and grid.is_left_open(spec):
+        grid = _customary(found.traits, spec)
     levels = grid.levels(spec, steps)
     name = found.name if found else scheduler.__name__
     if found and found.traits.get("discrete"):
@@ -184,6 +186,29 @@ def in_k_diffusion_convention(function: Callable[..., Any]) -> bool:
 def returns_plan(scheduler: Any) -> bool:
     """Whether it is a function ``(levels, *, options…) -> Plan``."""
     return inspect.isfunction(scheduler) and list(inspect.signature(scheduler).parameters)[:1] == ["levels"]
+
+
+def _customary(traits: Mapping[str, Any], spec: Spec) -> Grid:
+    """What ``auto`` is for a scheduler: the levels that diffusers' class of it visits with this checkpoint.
+
+    Traits of a scheduler: ``grid`` is the one that it is made for. ``spacing`` is the default of its class, which holds
+    where the checkpoint's config does not say. With ``spare_level`` the class makes uniform grids of one level more and
+    never visits the lowest of them.
+    """
+    if "grid" in traits:
+        return Grid(traits["grid"], getattr(grids, traits["grid"]))
+    spacing = spec.spacing
+    if spacing in UNIFORM and spec.scheduler_config and "timestep_spacing" not in spec.scheduler_config:
+        spacing = traits.get("spacing", spacing)
+    if traits.get("spare_level") and spacing in ("linspace", "leading"):
+        named = Grid(spacing, getattr(grids, spacing))
+        return Grid(make=lambda schedule, steps: _with_spare_level(named, spec, steps))
+    return Grid() if spacing == spec.spacing else Grid(make=getattr(grids, spacing))
+
+
+def _with_spare_level(grid: Grid, spec: Spec, steps: int) -> Levels:
+    possible = 1 <= steps < spec.schedule.num_train_timesteps
+    return grid.levels(spec, steps + 1).without_lowest() if possible else grid.levels(spec, steps)
 
 
 def _own_spacing(spec: Spec) -> MakeLevels:

@@ -10,7 +10,7 @@ from diffexp.plan.method import Denoiser
 from diffexp.registry import scheduler
 
 
-@scheduler(discrete=True)
+@scheduler(discrete=True, spacing="leading")
 def ddim(
     denoise: Denoiser,
     x: Tensor,

@@ -12,7 +12,7 @@ from diffexp.plan.method import Denoiser
 from diffexp.registry import scheduler
 
 
-@scheduler(discrete=True, order="order")
+@scheduler(discrete=True, order="order", spacing="linspace", spare_level=True)
 def deis(
     denoise: Denoiser,
     x: Tensor,

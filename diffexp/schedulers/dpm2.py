@@ -10,7 +10,7 @@ from diffexp.registry import scheduler
 from diffexp.steps import SigmaSpace, midpoint_step
 
 
-@scheduler(order=2)
+@scheduler(order=2, spacing="linspace")
 def dpm2(denoise: Denoiser, x: Tensor, levels: Levels, noise: Callable[[], Tensor]) -> Tensor:
     """DPM-Solver-2 (Lu et al. 2022, arXiv:2206.00927, algorithm 1) as k-diffusion's ``sample_dpm_2``, order 2.
 

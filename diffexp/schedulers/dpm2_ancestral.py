@@ -10,7 +10,7 @@ from diffexp.registry import scheduler
 from diffexp.steps import SigmaSpace, add_noise, ancestral_split, midpoint_step
 
 
-@scheduler(order=2)
+@scheduler(order=2, spacing="linspace")
 def dpm2_ancestral(
     denoise: Denoiser, x: Tensor, levels: Levels, noise: Callable[[], Tensor], *, eta: float = 1.0
 ) -> Tensor:

@@ -11,7 +11,7 @@ from diffexp.plan.method import Denoiser
 from diffexp.registry import scheduler
 
 
-@scheduler(discrete=True, order=2)
+@scheduler(discrete=True, order=2, spacing="linspace", spare_level=True)
 def dpmpp_2m_sde(
     denoise: Denoiser,
     x: Tensor,

@@ -11,7 +11,7 @@ from diffexp.plan.method import Denoiser
 from diffexp.registry import scheduler
 
 
-@scheduler(discrete=True, order=3)
+@scheduler(discrete=True, order=3, spacing="linspace", spare_level=True)
 def dpmpp_3m(
     denoise: Denoiser,
     x: Tensor,

@@ -13,7 +13,7 @@ from diffexp.registry import scheduler
 from diffexp.steps import ancestral_split
 
 
-@scheduler(order=2)
+@scheduler(order=2, spacing="linspace")
 def dpmpp_sde(
     denoise: Denoiser, x: Tensor, levels: Levels, noise: Callable[[], Tensor], *, eta: float = 1.0, r: float = 0.5
 ) -> Tensor:

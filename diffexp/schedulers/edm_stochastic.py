@@ -12,7 +12,7 @@ from diffexp.registry import scheduler
 from diffexp.steps import SigmaSpace, add_noise, heun_step
 
 
-@scheduler(order=2)
+@scheduler(order=2, spacing="linspace")
 def edm_stochastic(
     denoise: Denoiser,
     x: Tensor,

@@ -10,7 +10,7 @@ from diffexp.registry import scheduler
 from diffexp.steps import ancestral_split
 
 
-@scheduler(order=1)
+@scheduler(order=1, spacing="linspace")
 def euler_ancestral(
     denoise: Denoiser, x: Tensor, levels: Levels, noise: Callable[[], Tensor], *, eta: float = 1.0
 ) -> Tensor:

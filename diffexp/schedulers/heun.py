@@ -10,7 +10,7 @@ from diffexp.registry import scheduler
 from diffexp.steps import SigmaSpace, heun_step
 
 
-@scheduler(order=2)
+@scheduler(order=2, spacing="linspace")
 def heun(denoise: Denoiser, x: Tensor, levels: Levels, noise: Callable[[], Tensor]) -> Tensor:
     """Heun's method (Karras et al. 2022, arXiv:2206.00364, algorithm 1), order 2.
 

@@ -12,7 +12,7 @@ from diffexp.registry import scheduler
 from diffexp.steps import SigmaSpace
 
 
-@scheduler(order="order")
+@scheduler(order="order", spacing="linspace")
 def lms(
     denoise: Denoiser, x: Tensor, levels: Levels, noise: Callable[[], Tensor], *, order: Literal[1, 2, 3, 4] = 4
 ) -> Tensor:

@@ -13,14 +13,14 @@ from diffexp.registry import scheduler
 from diffexp.steps import SigmaSpace
 
 
-@scheduler(discrete=True, order=2)
+@scheduler(discrete=True, order=2, spacing="leading")
 def pndm(
     denoise: Denoiser,
     x: Tensor,
     levels: Levels,
     noise: Callable[[], Tensor],
     *,
-    start: Literal["runge_kutta", "improved_euler"] = "runge_kutta",
+    start: Literal["runge_kutta", "improved_euler"] = "improved_euler",
 ) -> Tensor:
     """PNDM (Liu et al. 2022, arXiv:2202.09778, algorithm 2): a linear multistep method with DDIM's transfer (eq. 9).
 
@@ -29,10 +29,10 @@ def pndm(
     take noise to count evenly in time, which it does not.
 
     Args:
-        start: how the first steps are taken, for which there are no earlier estimates. ``runge_kutta``: three steps
-            with four evaluations each (the paper's F-PNDM, steps + 9 evaluations). ``improved_euler``: the first step
-            twice, the second time along the mean of both ends, then two and three estimates (Stable Diffusion's PLMS,
-            ``skip_prk_steps`` of diffusers, steps + 1 evaluations).
+        start: how the first steps are taken, for which there are no earlier estimates. ``improved_euler``: the first
+            step twice, the second time along the mean of both ends, then two and three estimates (Stable Diffusion's
+            PLMS, ``skip_prk_steps`` of diffusers, steps + 1 evaluations). ``runge_kutta``: three steps with four
+            evaluations each (the paper's F-PNDM, steps + 9 evaluations).
     """
     space = SigmaSpace.of(levels.schedule)
     slopes: list[Tensor] = []  # newest first

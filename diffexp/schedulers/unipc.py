@@ -13,7 +13,7 @@ from diffexp.plan.method import Denoiser
 from diffexp.registry import scheduler
 
 
-@scheduler(discrete=True, order=3)
+@scheduler(discrete=True, order=3, spacing="linspace", spare_level=True)
 def unipc(
     denoise: Denoiser,
     x: Tensor,

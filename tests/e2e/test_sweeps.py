@@ -146,7 +146,7 @@ def test_a_failing_cell_is_told_and_can_be_resumed(tmp_path: Path):
     assert code == 1
     assert errors.splitlines() == [
         f"error: 1 of the sweep's runs failed, see {sweep}",
-        "  1_mixture_ddim_7: AssertionError: unlucky",
+        "  1_mixture_ddim_7: AssertionError: unlucky (plugins/fickle.py:5)",
     ]
     assert [row["status"] for row in rows(sweep)] == ["done", "failed", "done"]
     plugin.write_text(good)
