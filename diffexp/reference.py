@@ -68,7 +68,7 @@ class Reference:
         self._config = config
         self._folder = folder or cache_folder()
 
-    @cached_property
+    @property
     def missing(self) -> str | None:
         """Why there is no solution to compare with; None if there is."""
         if self._config["loop"]["name"] not in LOOPS:

@@ -80,6 +80,7 @@ def studio(catalog: Catalog, config: dict[str, Any], tiny: Tiny, folder: Path) -
         model = config["model"] | {"id": str(tiny(family))}
         number = len(list(folder.iterdir()))
         changed = config | {"model": model, "prompt": PROMPTS} | nodes
-        return run_experiment(changed, folder / f"{number}_{family}", catalog, host=hosts.setdefault(family, Kept()))
+        host = hosts.setdefault(str(changed["model"]), Kept())
+        return run_experiment(changed, folder / f"{number}_{family}", catalog, host=host)
 
     return draw

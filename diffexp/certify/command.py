@@ -2,10 +2,10 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from diffexp.certify.request import Job, Request
 from diffexp.cli import BAD_INPUT, FAILED, INTERRUPTED
 from diffexp.discovery import Catalog, discover
 from diffexp.entries import nearest
@@ -32,27 +32,6 @@ The exit code is 0 where all passed, 1 where a check failed, 2 for bad input.
 
 Schedulers:
 """
-
-
-@dataclass(frozen=True)
-class Job:
-    """One scheduler with its options."""
-
-    name: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def label(self) -> str:
-        return self.name + "".join(f" {key}={value}" for key, value in self.options.items())
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a command line asks for."""
-
-    jobs: tuple[Job, ...]
-    out: Path
-    everything: bool
 
 
 def main() -> NoReturn:

@@ -10,10 +10,10 @@ from multiprocessing import get_context
 import torch
 
 from diffexp.certify.checks import certify
-from diffexp.certify.command import Job, Request
 from diffexp.certify.outcome import Certificate
 from diffexp.certify.overview import in_order, table, write_index
 from diffexp.certify.page import MARKS, write_certificate
+from diffexp.certify.request import Job, Request
 from diffexp.errors import InputError
 
 

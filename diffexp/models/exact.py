@@ -58,8 +58,9 @@ def exact_training(schedule: ScheduleName, prediction: PredictionName | None) ->
         case "edm":
             if prediction is not None:
                 raise InputError("model.schedule=edm has a prediction of its own; leave model.prediction out")
-            config = {"sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5}
-            return ExactTraining(VESchedule(**config), Preconditioned(0.5), "karras", config)
+            edm = VESchedule(sigma_min=0.002, sigma_max=80.0, sigma_data=0.5)
+            config = {"sigma_min": edm.sigma_min, "sigma_max": edm.sigma_max, "sigma_data": edm.sigma_data}
+            return ExactTraining(edm, Preconditioned(0.5), "karras", config)
         case "flow":
             config = {"shift": 1.0, "num_train_timesteps": 1000}
             return ExactTraining(FlowSchedule(), Prediction(prediction or "flow_prediction"), "flow", config)

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -13,27 +12,10 @@ from diffexp.errors import InputError
 from diffexp.models.base import Model, Runtime
 from diffexp.models.download import locate
 from diffexp.models.layout import SAFE, find_layout, list_files
-from diffexp.models.pipeline_files import Choice, Files, Network, Pipeline, digest, prior_of, read_index
+from diffexp.models.pipeline_files import Addition, Files, Found, Network, Pipeline, digest, prior_of, read_index
 from diffexp.registry import model
 
 HALF = (torch.float16, torch.bfloat16)
-
-
-@dataclass(frozen=True)
-class Found:
-    """A checkpoint that is there."""
-
-    folder: Path
-    choice: Choice
-
-
-@dataclass(frozen=True)
-class Addition:
-    """Weights on top of a pipeline's own: a LoRA or an IP-Adapter."""
-
-    folder: Path
-    file: str
-    scale: float
 
 
 @model

@@ -264,3 +264,20 @@ def _hash(path: Path) -> str:
 @lru_cache(maxsize=256)
 def _hash_once(path: Path, modified: int, size: int) -> str:
     return sha256_of_file(path)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A checkpoint that is there."""
+
+    folder: Path
+    choice: Choice
+
+
+@dataclass(frozen=True)
+class Addition:
+    """Weights on top of a pipeline's own: a LoRA or an IP-Adapter."""
+
+    folder: Path
+    file: str
+    scale: float

@@ -17,8 +17,7 @@ from diffexp.errors import InputError
 from diffexp.models.base import Runtime, fast_dtype
 from diffexp.models.latent import Kandinsky22, StableDiffusion, StableDiffusionXL
 from diffexp.models.layout import SAFE, read_json
-from diffexp.models.pipeline import Addition, Found
-from diffexp.models.pipeline_files import absent_parts, read_index
+from diffexp.models.pipeline_files import Addition, Found, absent_parts, read_index
 from diffexp.models.text_to_image import TextToImage, evenly_spaced
 from diffexp.models.training import Training, read_training
 from diffexp.schedules import FlowSchedule

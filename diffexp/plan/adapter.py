@@ -219,7 +219,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         """Which entry of ``timesteps`` this is, where it is a view of one: no need to ask a GPU for its value."""
         own = self.timesteps.untyped_storage().data_ptr()
         if isinstance(timestep, Tensor) and timestep.numel() == 1 and timestep.untyped_storage().data_ptr() == own:
-            return timestep.storage_offset()
+            return int(timestep.storage_offset())
         return None
 
     def _nearest(self, timestep: float | Tensor) -> int:

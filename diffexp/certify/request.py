@@ -1,0 +1,27 @@
+"""What a command line asks to be certified."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Job:
+    """One scheduler with its options."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        return self.name + "".join(f" {key}={value}" for key, value in self.options.items())
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a command line asks for."""
+
+    jobs: tuple[Job, ...]
+    out: Path
+    everything: bool
