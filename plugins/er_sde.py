@@ -24,7 +24,7 @@ SCALES: dict[str, Callable[[float], float]] = {
 """phi(r) / r: constant where no noise is added, r for the time reversal of the training process."""
 
 
-@scheduler(order=2)
+@scheduler(order=("max_stage", 1, 2, 2))
 def er_sde(
     denoise,
     x,

@@ -16,7 +16,7 @@ from diffexp.outputs import points_csv
 from diffexp.sweep.results import Cell
 
 SAMPLES = 24
-HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> \"quoted\" 'too' {{ 7 * 7 }} ${x} ]]>"
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> \"quoted\" 'too' {{ 1093 * 3511 }} ${x} ]]>"
 """A text that a page must not take for its own code."""
 _WEIGHTS = weights(range(SAMPLES))
 

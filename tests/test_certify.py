@@ -147,6 +147,32 @@ def test_orders_of_stochastic_schedulers(scheduler: str) -> None:
     assert strong.numbers["order"] > 0.7
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "options", "declared"),
+    [
+        ("unipc", {}, 3),
+        ("unipc", {"order": 1}, 2),
+        ("unipc", {"order": 4}, 4),
+        ("ipndm", {"order": 1}, 1),
+        ("lms", {"order": 2}, 2),
+        ("dpmpp_3m", {"eta": 1.0}, 2),
+    ],
+)
+def test_an_order_that_hangs_on_an_option_is_found_as_declared(
+    scheduler: str, options: dict[str, Any], declared: int
+) -> None:
+    outcome = check("order", scheduler, **options)
+    assert not outcome.failed and outcome.numbers["declared"] == declared
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "options"), [("edm_stochastic", {"s_churn": 40.0}), ("restart", {"intervals": [[10, 2, 0.1, 2]]})]
+)
+def test_steps_that_do_not_get_shorter_have_no_order(scheduler: str, options: dict[str, Any]) -> None:
+    outcome = check("order", scheduler, **options)
+    assert outcome.verdict is Verdict.SKIPPED and "its steps do not get shorter" in outcome.sentence
+
+
 def test_a_fit_of_a_power_law_is_exact() -> None:
     counts = (10, 20, 40, 80)
     fit = Fit.of(counts, [3.0 * n**-2.5 for n in counts])

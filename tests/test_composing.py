@@ -1,7 +1,6 @@
 """Configs composed quickly are those that Hydra composes."""
 
 import pickle
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,11 +16,11 @@ from diffexp.discovery import discover
 
 
 @pytest.fixture(scope="module")
-def loaders() -> Iterator[tuple[ConfigLoader, ConfigLoader]]:
+def loaders() -> tuple[ConfigLoader, ConfigLoader]:
     """Ours, and Hydra's own on the same configs."""
     with hydra_session(discover()) as hydra:
         assert isinstance(hydra.config_loader, QuickLoader)
-        yield hydra.config_loader, ConfigLoaderImpl(hydra.config_loader.get_search_path())
+        return hydra.config_loader, ConfigLoaderImpl(hydra.config_loader.get_search_path())
 
 
 def both(loaders: tuple[ConfigLoader, ConfigLoader], words: list[str], mode: RunMode = RunMode.RUN) -> tuple[Any, Any]:

@@ -1,7 +1,7 @@
 """The guiders of diffusers as guidance: each run is what a plain loop with the guider gives."""
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -307,10 +307,10 @@ def test_what_a_class_cannot_do_is_found_out_before_the_run() -> None:
 
 
 @pytest.fixture(scope="module")
-def preflight() -> Iterator[Preflight]:
+def preflight() -> Preflight:
     catalog = discover()
     with hydra_session(catalog) as hydra:
-        yield Preflight(hydra, catalog)
+        return Preflight(hydra, catalog)
 
 
 @pytest.mark.parametrize(

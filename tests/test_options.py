@@ -3,11 +3,15 @@
 import ast
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import diffexp
+from diffexp.errors import InputError
 from diffexp.options import UNREADABLE, OptionType, plain, read_type, read_value
+from diffexp.schedulers.ddim import ddim
 
 
 def type_of(text: str, default: object = "???") -> OptionType:
@@ -55,6 +59,24 @@ def test_values_of_a_type(text, good, bad, problem):
     kind = type_of(text)
     assert [kind.problem(value) for value in good] == [None] * len(good)
     assert [kind.problem(value) for value in bad] == [problem] * len(bad)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "options", "told"),
+    [
+        ("ddim", {"eta": "x"}, "scheduler.eta=x is not a number"),
+        ("deis", {"order": 5}, "scheduler.order=5 is not one of 1, 2, 3"),
+        ("dpmpp_2m", {"solver_type": "huen"}, "is not one of midpoint, heun; did you mean 'heun'?"),
+        ("diffusers/unipc", {"solver_type": "bh3"}, "is not one of bh1, bh2; did you mean 'bh2'?"),
+        (ddim, {"eta": None}, "scheduler.eta=None is not a number"),
+        (ddim, {"etta": 1}, "unknown option 'scheduler.etta' of ddim; did you mean 'eta'?"),
+    ],
+)
+def test_options_from_python_are_checked_as_on_the_command_line(scheduler, options, told):
+    with pytest.raises(InputError) as caught:
+        diffexp.compile(scheduler, steps=4, **options)
+    assert str(caught.value).endswith(told)
+    assert diffexp.compile("deis", steps=4, order=np.int64(3)).nfe == 4
 
 
 literals = st.recursive(

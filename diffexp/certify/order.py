@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -164,7 +165,7 @@ def _smooth_grid(subject: Subject) -> Grid:
 def _judged(subject: Subject, counts: Sequence[int], errors: Sequence[float], noun: str) -> Outcome:
     smooth = _smooth_grid(subject).name == "exponential"
     used = "a grid uniform in log sigma" if smooth else "its own grid"
-    declared = subject.declared_order
+    declared = subject.declared_weak_order if noun == "weak order" else subject.declared_order
     numbers: dict[str, Any] = {"kind": noun, "grid": used, "counts": list(counts), "errors": list(errors)}
     numbers["declared"] = declared
     if not all(map(math.isfinite, errors)):
@@ -179,6 +180,13 @@ def _judged(subject: Subject, counts: Sequence[int], errors: Sequence[float], no
     if declared is not None:
         found += f" (declared {declared:g})"
     found += f", error {errors[-1]:.1e} at {counts[-1]} steps on {used}"
+    few, many = counts[0], counts[-1]
+    if fit.last < 1.5 and (longest := _longest_step(subject, many)) > 2 * few / many * _longest_step(subject, few):
+        return skipped(
+            f"its steps do not get shorter as they become more ({many} of them still take sigma down by a factor of "
+            f"{math.exp(longest):.2g} at once), so that no order shows: error {errors[-1]:.1e} on {used}",
+            **numbers,
+        )
     if errors[-1] > 0.1 or fit.last < 0.5:
         return failed(f"does not converge to the truth: {found}", **numbers)
     lowest = 1.0 if declared is None else declared
@@ -193,6 +201,12 @@ def _judged(subject: Subject, counts: Sequence[int], errors: Sequence[float], no
             **numbers,
         )
     return passed(found, **numbers)
+
+
+def _longest_step(subject: Subject, steps: int) -> float:
+    """How far log sigma falls from one evaluation to the next, at most."""
+    ratios = [level.ratio for level, _ in usual_walk(_smooth(subject, steps)).seen]
+    return max((math.log(before / after) for before, after in pairwise(ratios)), default=0.0)
 
 
 def _works_for_more(subject: Subject) -> bool:

@@ -107,8 +107,10 @@ class _Line:
     errors: Sequence[float]
 
     def is_that_of(self, other: "_Line") -> bool:
-        pairs = zip(self.errors, other.errors)
-        return list(self.nfe) == list(other.nfe) and all(math.isclose(a, b, rel_tol=SAME_LINE) for a, b in pairs)
+        """Whether both are the same wherever both are known."""
+        theirs = dict(zip(other.nfe, other.errors))
+        pairs = [(error, theirs[nfe]) for nfe, error in zip(self.nfe, self.errors) if nfe in theirs]
+        return len(pairs) > 1 and all(math.isclose(a, b, rel_tol=SAME_LINE) for a, b in pairs)
 
     def drawn(self, faint: bool) -> Series:
         return Series("" if faint else ", ".join(self.names), self.nfe, self.errors, faint)

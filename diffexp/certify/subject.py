@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from diffexp import grids
 from diffexp.certify.shipped import Shipped, Widened
 from diffexp.certify.twins import order_of_class
-from diffexp.errors import InputError, one_line
+from diffexp.errors import InputError
 from diffexp.levels import CLEAN, Level, Levels
 from diffexp.models.exact import PredictionName, ScheduleName, exact_training
 from diffexp.plan import Grid, Method, Plan, Sampler, TrainingSpec, bind, execute
@@ -160,12 +160,18 @@ class Subject:
             return ""
         return self.scheduler.__name__ if isinstance(self.scheduler, type) else type(self.scheduler).__name__
 
+    @property
+    def declared_weak_order(self) -> float | None:
+        """The same where it draws noise: ``@scheduler(order=3, weak_order=2)`` claims another one then."""
+        return self.traits.get("weak_order", self.declared_order)
+
     def blame(self, error: Exception) -> str:
         """The error in one line, with the line of the scheduler's own file where it was raised."""
-        thing = self.scheduler if isinstance(self.scheduler, type) or not self.is_class else type(self.scheduler)
+        by_type = self.is_class and not isinstance(self.scheduler, type)
+        thing = type(self.scheduler) if by_type else inspect.unwrap(self.scheduler)
         file = inspect.getsourcefile(thing) if inspect.isfunction(thing) or isinstance(thing, type) else None
         place = raised_at(error, [Path(file)]) if file and not thing.__module__.startswith("diffusers.") else ""
-        return one_line(error) + (f" ({place})" if place else "")
+        return f"{type(error).__name__}: {' '.join(str(error).split())}" + (f" ({place})" if place else "")
 
     @cached_property
     def inverts(self) -> bool:
@@ -174,14 +180,19 @@ class Subject:
 
     @property
     def declared_order(self) -> float | None:
-        """The order that it claims to have, with the options given; None where it claims none."""
+        """The order that it claims to have, with the options given; None where it claims none.
+
+        ``@scheduler(order=2)`` claims a number, ``order="order"`` the value of that option, ``order=("order", 2, 3)`` 2
+        where that option is 1, and 3 where it is 2.
+        """
         if self.is_class:
             return order_of_class(self.scheduler, self.options)
         claim = self.traits.get("order")
-        if isinstance(claim, str):
-            parameters = inspect.signature(self.scheduler).parameters
-            claim = self.options.get(claim, parameters[claim].default if claim in parameters else None)
-        return float(claim) if isinstance(claim, int | float) else None
+        if claim is None or isinstance(claim, int | float):
+            return claim
+        option, *orders = [claim] if isinstance(claim, str) else claim
+        value = self.options.get(option, inspect.signature(self.scheduler).parameters[option].default)
+        return float(orders[value - 1] if orders else value)
 
     @cached_property
     def home(self) -> Case:

@@ -16,8 +16,8 @@ PICTURE = """\
 {content}
 </svg>
 """
-LETTER, ROW = 7.8, 24
-"""Width of a letter at this size of type, about, and height of a row of the legend, in pixels."""
+LETTER, ROW = 9, 24
+"""Width of a letter at this size of type, at most about that, and height of a row of the legend, in pixels."""
 LEFT = 80
 MOST_LINES, MOST_LETTERS, BETWEEN, APART = 12, 18, 32, 17
 """Lines are named at their ends if they are few with short names; pixels to the names, and from one to the next."""

@@ -10,7 +10,7 @@ from diffexp.plan.method import Denoiser
 from diffexp.registry import scheduler
 
 
-@scheduler(discrete=True, spacing="leading")
+@scheduler(discrete=True, order=1, spacing="leading")
 def ddim(
     denoise: Denoiser,
     x: Tensor,

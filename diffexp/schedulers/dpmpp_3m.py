@@ -11,7 +11,7 @@ from diffexp.plan.method import Denoiser
 from diffexp.registry import scheduler
 
 
-@scheduler(discrete=True, order=3, spacing="linspace", spare_level=True)
+@scheduler(discrete=True, order=3, weak_order=2, spacing="linspace", spare_level=True)
 def dpmpp_3m(
     denoise: Denoiser,
     x: Tensor,
@@ -21,7 +21,7 @@ def dpmpp_3m(
     eta: float = 0.0,
     lower_order_final: bool = True,
 ) -> Tensor:
-    """DPM-Solver++(3M) (after Lu et al. 2022, arXiv:2211.01095). One evaluation a step; order 3.
+    """DPM-Solver++(3M) (after Lu et al. 2022, arXiv:2211.01095): order 3, weak order 2. One evaluation a step.
 
     The paper's expansion of x0 in log(alpha / sigma), up to the second derivative, with the derivatives of the parabola
     through the last three estimates. The code of the paper's authors, and with it diffusers and k-diffusion, takes half

@@ -9,7 +9,7 @@ from diffexp.plan.method import Denoiser
 from diffexp.registry import scheduler
 
 
-@scheduler(spacing="linspace")
+@scheduler(order=1, spacing="linspace")
 def euler(denoise: Denoiser, x: Tensor, levels: Levels, noise: Callable[[], Tensor]) -> Tensor:
     """Euler's method (Karras et al. 2022, arXiv:2206.00364, algorithm 1 without the correction), order 1.
 

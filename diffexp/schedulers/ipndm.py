@@ -12,7 +12,7 @@ from diffexp.registry import scheduler
 from diffexp.steps import SigmaSpace
 
 
-@scheduler(discrete=True, order=2)
+@scheduler(discrete=True, order=("order", 1, 2, 2, 2))
 def ipndm(
     denoise: Denoiser, x: Tensor, levels: Levels, noise: Callable[[], Tensor], *, order: Literal[1, 2, 3, 4] = 4
 ) -> Tensor:

@@ -13,7 +13,7 @@ from diffexp.plan.method import Denoiser
 from diffexp.registry import scheduler
 
 
-@scheduler(discrete=True, order=3, spacing="linspace", spare_level=True)
+@scheduler(discrete=True, order=("order", 2, 3, 4, 4), spacing="linspace", spare_level=True)
 def unipc(
     denoise: Denoiser,
     x: Tensor,
@@ -32,7 +32,8 @@ def unipc(
     which takes that step again with p + 1 estimates, before the next one goes on from there.
 
     Args:
-        order: p, the number of estimates that the predictor uses, 1 to 4.
+        order: p, the number of estimates that the predictor uses, 1 to 4. (At 4, the lower orders of the first steps
+            leave a method of order 4.)
         variant: B(h) of the paper; ``bh1`` is h, ``bh2`` is exp(h) - 1. They differ where two estimates are used.
         predict: step along the x0 estimates (``data``, which suits guidance better) or along those of the noise.
         lower_order_final: use fewer and fewer estimates in the last steps.

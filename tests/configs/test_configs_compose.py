@@ -22,7 +22,7 @@ CHOICES = [(group, option) for group, options in GROUPS.items() for option in op
 def preflight():
     catalog = discover()
     with hydra_session(catalog) as hydra:
-        yield Preflight(hydra, catalog)
+        return Preflight(hydra, catalog)
 
 
 def required(preflight, group, option):
