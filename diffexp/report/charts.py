@@ -92,8 +92,10 @@ class Chart:
         """Of both axes; ``right`` pixels beside them stay free."""
         points = [point for series in self.series for point in series.points]
         left, top, bottom = 74, 12, 56
+        values = [p.y for p in points]
         ends = [v for p in points for v in (p.y, p.low, p.high) if v is not None]
-        log = _wants_log([p.y for p in points]) and min(ends) > 0
+        if log := _wants_log(values):  # of an interval that reaches to 0 the axis shows a part
+            ends = [max(v, min(values) / 3) for v in ends]
         return _scale([p.x for p in points], left, self.width - right), _scale(ends, self.height - bottom, top, log)
 
     def content(self, x: Scale, y: Scale) -> Markup:
