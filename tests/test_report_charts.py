@@ -39,7 +39,7 @@ def test_no_values_are_too_strange_for_a_chart(values: list[float]):
 
 
 def test_an_interval_that_reaches_zero_does_not_crush_the_rest():
-    """The error of a few samples is 1 with an interval from below 0, beside one of 20: the axis is logarithmic still."""
+    """The error of a few samples is 1, with an interval from below 0, beside one of 20: a logarithmic axis."""
     points = [Point(0, 5, 20.0, 18.0, 25.0), Point(1, 10, 1.0, -0.2, 3.0), Point(2, 20, 2.0, 1.5, 3.0)]
     _, y = Chart("t", "x", "y", [Series("a", 0, points)]).scales()
     assert y(1.0) - y(2.0) == pytest.approx((y(1.0) - y(20.0)) * math.log(2) / math.log(20))
