@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 import diffexp
@@ -125,7 +126,8 @@ def test_a_plugin_dropped_into_the_folder_is_used_at_once(tmp_path: Path):
     assert (done.returncode, done.stderr) == (2, "error: scheduler.share=half is not a number\n")
 
 
-def test_ctrl_c_keeps_what_was_finished(tmp_path: Path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_or_a_cluster_that_ends_the_job_keeps_what_was_finished(number: signal.Signals, tmp_path: Path):
     words = ["model=mixture", "model.shape=[1,8,8]", "steps=1000", "num_samples=100000", "batch_size=4"]
     running = subprocess.Popen(
         [sys.executable, "-m", "diffexp", *words],
@@ -140,7 +142,7 @@ def test_ctrl_c_keeps_what_was_finished(tmp_path: Path):
     while not list(tmp_path.glob("outputs/*/*/samples/000003.png")) and time.monotonic() < deadline:
         assert running.poll() is None, running.communicate()
         time.sleep(0.05)
-    os.killpg(running.pid, signal.SIGINT)  # as a terminal does: also to W&B's process
+    os.killpg(running.pid, number)  # as a terminal does: also to W&B's process
     try:
         out, errors = running.communicate(timeout=LIMIT)
     finally:

@@ -110,13 +110,14 @@ def test_a_sweep_that_is_killed_twenty_times_goes_on(tmp_path: Path):
     check_kills(tmp_path, kills=20, num_samples=400, seed=1)
 
 
-def test_ctrl_c_ends_all_cells_and_resume_finishes_them(tmp_path: Path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_all_cells_and_resume_finishes_them(number: signal.Signals, tmp_path: Path):
     words = [*SWEEP.split(), "num_samples=100", "hydra.sweep.dir=sweep"]
     running, sweep = start(tmp_path, *words), tmp_path / "sweep"
     deadline = time.monotonic() + LIMIT
     while len(samples(sweep)) < 8 and running.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
-    os.killpg(running.pid, signal.SIGINT)
+    os.killpg(running.pid, number)
     code, out, errors = finish(running)
     assert (code, errors) == (130, f"error: interrupted; what was finished is in {sweep}\n")
     assert "Traceback" not in out
