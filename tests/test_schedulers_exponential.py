@@ -164,6 +164,23 @@ def test_draws_that_know_nothing_of_the_stage_cost_an_order() -> None:
     assert order(lambda *_: 0.0) == pytest.approx(1, abs=0.2)
 
 
+def test_a_sampler_of_k_diffusion_that_names_intervals_gets_their_brownian_motion() -> None:
+    def sampler(model, x, sigmas, noise_sampler):
+        for k, (here, there) in enumerate(pairwise(sigmas.tolist())):
+            middle, down = math.sqrt(here * there), there**2 / here
+            x0 = model(x, sigmas[k])
+            down_s, up_s = middle**2 / here, math.sqrt(middle**2 - (middle**2 / here) ** 2)
+            halfway = down_s / here * x + (1 - down_s / here) * x0 + up_s * noise_sampler(sigmas[k], middle)
+            x0 = model(halfway, torch.tensor(middle, dtype=x.dtype))
+            up = math.sqrt(there**2 - down**2)
+            x = down / here * x + (1 - down / here) * x0 + up * noise_sampler(sigmas[k], sigmas[k + 1])
+        return x
+
+    levels = even_levels(SCHEDULES["ve"], 9)
+    told = in_k_diffusion(of_brownian_motion_in_sigma)
+    assert plan_of(sampler, levels).difference(plan_of(told, levels)) < 1e-12
+
+
 # Limits
 
 

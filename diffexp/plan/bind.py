@@ -12,7 +12,8 @@ from diffexp.levels import Level, Levels, Schedule
 from diffexp.plan.class_config import Accepted, spelling
 from diffexp.plan.compile import Sampler, compile_or_direct
 from diffexp.plan.diffusers_class import ClassMethod, build_class, refusals, visiting
-from diffexp.plan.method import FunctionMethod, Method, Spec, from_k_diffusion
+from diffexp.plan.k_diffusion import from_k_diffusion, in_k_diffusion_convention
+from diffexp.plan.method import FunctionMethod, Method, Spec
 from diffexp.plan.plan import Plan
 from diffexp.registry import registration
 
@@ -176,11 +177,6 @@ def build_sampler(
     if returns_plan(scheduler):
         return scheduler((grid or Grid()).levels(spec, steps), **(options or {}))
     return compile_or_direct(bind(scheduler, steps=steps, spec=spec, grid=grid, options=options))
-
-
-def in_k_diffusion_convention(function: Callable[..., Any]) -> bool:
-    """Whether the first parameters are ``(model, x, sigmas)``."""
-    return list(inspect.signature(function).parameters)[:3] == ["model", "x", "sigmas"]
 
 
 def returns_plan(scheduler: Any) -> bool:

@@ -4,17 +4,14 @@ Every kind of scheduler (a function, k-diffusion's convention, a diffusers-style
 method is traced once by ``compile``, or run directly where it is not linear.
 """
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from diffexp.levels import Level, Levels, Schedule
 from diffexp.predictions import Clip, DynamicThreshold, Prediction, Target
-from diffexp.steps import SigmaSpace
 
 Noise = Callable[[], Tensor]
 """Fresh standard normal noise in the shape of the sample."""
@@ -154,28 +151,3 @@ class FunctionMethod:
 
     def __call__(self, evaluate: Evaluate, x: Tensor, noise: Noise) -> Tensor:
         return self.function(Denoiser(evaluate, self.spec), x, self.levels, noise, **self.options)
-
-
-def from_k_diffusion(sampler: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A sampler ``(model, x, sigmas, extra_args, callback, disable, **options) -> x`` in our convention.
-
-    It works on x / alpha and sigma / alpha, or on the straight path where a schedule ends without signal (see
-    ``SigmaSpace``); its ``model(x, sigma)`` is the x0 estimate, as in ours.
-    """
-    accepted = inspect.signature(sampler).parameters
-
-    def function(denoise: Denoiser, x: Tensor, levels: Levels, noise: Noise, **options: Any) -> Tensor:
-        space = SigmaSpace.of(levels.schedule)
-        sigmas = torch.tensor([space.sigma(level) for level in levels], dtype=x.dtype, device=x.device)
-        visited = dict(zip(sigmas.tolist(), levels))
-
-        def model(x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
-            value = float(sigma.reshape(-1)[0])
-            level = visited.get(value) or space.level(value)
-            return denoise(x * space.scale(level), level)
-
-        fixed = {"extra_args": {}, "callback": None, "disable": True, "noise_sampler": lambda *_: noise()}
-        given = {name: value for name, value in fixed.items() if name in accepted}
-        return sampler(model, x / space.scale(levels[0]), sigmas, **given, **options) * space.scale(levels[-1])
-
-    return function
