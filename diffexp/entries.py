@@ -82,6 +82,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def hint(word: str, known: Iterable[str]) -> str:
-    """The nearest spelling and all there are, to be put behind a complaint."""
+    """The nearest spelling and all there are, to be put behind a complaint; of another family only its name."""
     names = sorted(known)
-    return f"{nearest(word, names)} (available: {', '.join(names) or 'none'})"
+    family = word.rpartition("/")[0]
+    shown = (name if home in ("", family) else f"{home}/..." for name in names for home in [name.rpartition("/")[0]])
+    return f"{nearest(word, names)} (available: {', '.join(dict.fromkeys(shown)) or 'none'})"
