@@ -54,7 +54,7 @@ class Schema:
     steps: int = 50
     max_nfe: int | None = None
     seed: int = 0
-    num_samples: int = 64
+    num_samples: int | None = None
     batch_size: int = 64
     prompt: Any = None
     negative_prompt: Any = None

@@ -19,7 +19,7 @@ VALUES = {
     "steps": OptionType("int"),
     "max_nfe": OptionType("int", optional=True),
     "seed": OptionType("int"),
-    "num_samples": OptionType("int"),
+    "num_samples": OptionType("int", optional=True),
     "batch_size": OptionType("int"),
     "prompt": OptionType("any"),
     "negative_prompt": OptionType("any"),

@@ -6,6 +6,7 @@ from diffexp.config import hydra_session
 from diffexp.discovery import discover
 from diffexp.errors import InputError
 from diffexp.preflight import Preflight
+from diffexp.sweep.jobs import task_config
 
 MISTAKES = {
     "stepz=3": "unknown key 'stepz'; did you mean 'steps'?",
@@ -115,3 +116,23 @@ def test_sweeps_that_are_fine(preflight, words):
 )
 def test_values_that_are_fine(preflight, word):
     assert not preflight.check([word], multirun=False).multirun
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["model=mnist"], 64),
+        (["model=ddpm_church"], 4),
+        (["model=hub", "model.id=here"], 4),
+        (["model=sd15", "prompt=a cat"], 1),
+        (["model=sd15", "prompt=[a cat,a dog]"], 2),
+        (["model=pipeline", "model.id=here", "prompt=@{texts}"], 3),
+        (["model=sd15", "prompt=@nowhere.txt"], 1),  # what is wrong with it is said when it is read
+        (["model=sd15", "prompt=a cat", "num_samples=5"], 5),
+    ],
+)
+def test_so_many_samples_that_the_first_pictures_are_soon_there(preflight, words, expected, tmp_path):
+    texts = tmp_path / "texts.txt"
+    texts.write_text("a cat\na dog\n\na bird\n")
+    words = [word.format(texts=texts) for word in words]
+    assert task_config(preflight.check(words, multirun=False).config)["num_samples"] == expected

@@ -12,12 +12,18 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf._utils import get_omega_conf_dumper
 
+from diffexp.errors import InputError
 from diffexp.files import write_text
+from diffexp.prompts import read_texts
 
 try:
     from yaml import CDumper as Dumper
 except ImportError:  # PyYAML without its C library
     from yaml import Dumper
+
+
+SAMPLES, SAMPLES_OF_A_CHECKPOINT = 64, 4
+"""How many are drawn where nobody says; a checkpoint may be large."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +76,28 @@ def _current(composed: DictConfig) -> Iterator[None]:
 
 
 def task_config(config: DictConfig) -> dict[str, Any]:
-    """A composed config as plain containers, without Hydra's own settings."""
+    """A composed config as plain containers, without Hydra's own settings, and with a number of samples."""
     nodes = {str(key): config[key] for key in config if key != "hydra"}
-    return {
+    task = {
         key: OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
         for key, node in nodes.items()
     }
+    if task["num_samples"] is None:
+        task["num_samples"] = _usual_samples(task["model"]["name"], task["prompt"])
+    return task
+
+
+def _usual_samples(model: str, prompt: str | list[str] | None) -> int:
+    """So many that the first pictures are soon there."""
+    if model == "hub":
+        return SAMPLES_OF_A_CHECKPOINT
+    if model != "pipeline":
+        return SAMPLES
+    try:
+        texts = read_texts("prompt", prompt)
+    except InputError:  # the run says it
+        return 1
+    return len(texts) if isinstance(texts, list) else 1
 
 
 def save_hydra_files(config: DictConfig, folder: Path) -> None:

@@ -58,7 +58,6 @@ def test_the_default_experiment(preflight):
         **dict.fromkeys(VALUES),
         "steps": 50,
         "seed": 0,
-        "num_samples": 64,
         "batch_size": 64,
         "device": "auto",
         "dtype": "auto",
