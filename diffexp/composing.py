@@ -48,7 +48,7 @@ class QuickRepository(ConfigRepository):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "QuickRepository":
         other = object.__new__(QuickRepository)
-        other.__dict__.update(self.__dict__, sources=list(self.sources))  # what was read is shared
+        vars(other).update(vars(self), sources=list(self.sources))  # what was read is shared
         return other
 
     def __getstate__(self) -> dict[str, Any]:

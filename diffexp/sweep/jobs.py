@@ -78,7 +78,7 @@ def _current(composed: DictConfig) -> Iterator[None]:
 def task_config(config: DictConfig) -> dict[str, Any]:
     """A composed config as plain containers, without Hydra's own settings, and with a number of samples."""
     nodes = {str(key): config[key] for key in config if key != "hydra"}
-    task = {
+    task: dict[str, Any] = {
         key: OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
         for key, node in nodes.items()
     }
