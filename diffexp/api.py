@@ -5,21 +5,21 @@ from dataclasses import replace
 from inspect import isfunction
 from typing import Any
 
-from diffexp.diffusers_options import PREFIX, TRAINING
+from diffexp.catalog.diffusers_options import PREFIX, TRAINING
+from diffexp.catalog.entries import nearest
+from diffexp.catalog.options import check_values
+from diffexp.catalog.signatures import WrongSignature, form_of_function, from_object, readable
 from diffexp.discovery import discover
-from diffexp.entries import nearest
 from diffexp.errors import InputError
 from diffexp.levels import Schedule
 from diffexp.models.base import Runtime
 from diffexp.models.training import Training, read_training
-from diffexp.options import check_values
 from diffexp.plan import Direct, Grid, NotLinear, Plan, Spec, TrainingSpec, build_sampler
 from diffexp.plan.bind import MakeLevels
 from diffexp.plan.class_config import FLOW_ONLY, Accepted
 from diffexp.plan.diffusers_class import REFUSALS
 from diffexp.predictions import Prediction
 from diffexp.schedules import FlowSchedule, VPSchedule
-from diffexp.signatures import WrongSignature, form_of_function, from_object, readable
 
 
 def compile(

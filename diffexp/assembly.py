@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from diffexp.budget import within_budget
+from diffexp.catalog.entries import Entry
+from diffexp.catalog.signatures import takes
 from diffexp.contracts import held_to_its_word
 from diffexp.discovery import Catalog
-from diffexp.entries import Entry
 from diffexp.errors import InputError
 from diffexp.guiders.of_diffusers import guided_by, guider_of, is_guider, try_out
 from diffexp.host import Host
@@ -24,7 +25,6 @@ from diffexp.models.base import Model, Request, Runtime
 from diffexp.plan import Grid, Plan, Recipe, Sampler
 from diffexp.plan.diffusers_class import find_class
 from diffexp.prompts import read_texts
-from diffexp.signatures import takes
 from diffexp.tracking.base import Guarded
 from diffexp.watch import Predict
 

@@ -28,11 +28,11 @@ from omegaconf import (
     StringNode,
 )
 
+from diffexp.catalog.diffusers_options import FAMILIES, class_names
+from diffexp.catalog.entries import Entry
+from diffexp.catalog.options import MISSING, Option
 from diffexp.composing import QuickLoader
-from diffexp.diffusers_options import FAMILIES, class_names
 from diffexp.discovery import TARGET, Catalog
-from diffexp.entries import Entry
-from diffexp.options import MISSING, Option
 from diffexp.paths import conf_dir
 from diffexp.registry import KINDS
 from diffexp.sweep.launcher import register as register_launcher

@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from diffexp.diffusers_options import PREFIX
-from diffexp.entries import Entry
+from diffexp.catalog.diffusers_options import PREFIX
+from diffexp.catalog.entries import Entry
 from diffexp.errors import InputError
 from diffexp.levels import Levels
 from diffexp.metrics.base import Metric

@@ -9,15 +9,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from diffexp.diffusers_options import class_entry, class_names
-from diffexp.entries import Entry, hint
-from diffexp.errors import InputError
-from diffexp.options import MISSING, check_values
-from diffexp.paths import conf_dir
-from diffexp.registry import KINDS
-from diffexp.scanning import Found, relative, scan, scan_module
-from diffexp.signatures import RESERVED, NeedsImport
-from diffexp.sources import (
+from diffexp.catalog.diffusers_options import class_entry, class_names
+from diffexp.catalog.entries import Entry, hint
+from diffexp.catalog.options import MISSING, check_values
+from diffexp.catalog.scanning import Found, relative, scan, scan_module
+from diffexp.catalog.signatures import RESERVED, NeedsImport
+from diffexp.catalog.sources import (
     Source,
     built_in_sources,
     conf_folder,
@@ -26,6 +23,9 @@ from diffexp.sources import (
     plugin_sources,
     raised_at,
 )
+from diffexp.errors import InputError
+from diffexp.paths import conf_dir
+from diffexp.registry import KINDS
 
 CALLED = ("metric", "tracker")
 TARGET = "_target_"

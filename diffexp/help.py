@@ -6,13 +6,13 @@ from pathlib import Path
 
 import yaml
 
-from diffexp.diffusers_options import FAMILIES, PREFIX
+from diffexp.catalog.diffusers_options import FAMILIES, PREFIX
+from diffexp.catalog.entries import Entry
+from diffexp.catalog.options import MISSING, Option
+from diffexp.catalog.scanning import relative
 from diffexp.discovery import Catalog, yaml_options
-from diffexp.entries import Entry
 from diffexp.keys import config_file
-from diffexp.options import MISSING, Option
 from diffexp.registry import KINDS
-from diffexp.scanning import relative
 
 HEADER = """\
 diffexp: experiments with diffusion schedulers and pipelines

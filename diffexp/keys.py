@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffexp.diffusers_options import FAMILIES, left_out, other_name
+from diffexp.catalog.diffusers_options import FAMILIES, left_out, other_name
+from diffexp.catalog.entries import hint, nearest
+from diffexp.catalog.options import OptionType
+from diffexp.catalog.signatures import RESERVED
 from diffexp.discovery import TARGET, Catalog, yaml_options
-from diffexp.entries import hint, nearest
 from diffexp.errors import InputError
-from diffexp.options import OptionType
 from diffexp.paths import conf_dir
 from diffexp.registry import KINDS
-from diffexp.signatures import RESERVED
 
 VALUES = {
     "steps": OptionType("int"),

@@ -16,13 +16,13 @@ from hydra.core.utils import env_override
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from diffexp.catalog.sources import VARIABLE
 from diffexp.config import CONFIG_NAME, PluginConfigs, hydra_session
 from diffexp.discovery import TARGET, Catalog, discover
 from diffexp.errors import InputError
 from diffexp.preflight import BASIC_SWEEPER, Checked, Preflight
 from diffexp.report import report_sweep
 from diffexp.resume import is_done, resumed_words
-from diffexp.sources import VARIABLE
 from diffexp.sweep.best import best_text
 from diffexp.sweep.failures import FAILED_HERE, Failure, forget_failure, read_failures, record_failure
 from diffexp.sweep.jobs import Job, compose_job, save_hydra_files, task_config

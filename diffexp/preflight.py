@@ -17,15 +17,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from diffexp.catalog.diffusers_options import FAMILIES, class_names
+from diffexp.catalog.entries import hint
+from diffexp.catalog.options import MISSING, OptionType
+from diffexp.catalog.signatures import RESERVED
 from diffexp.config import CONFIG_NAME
-from diffexp.diffusers_options import FAMILIES, class_names
 from diffexp.discovery import TARGET, Catalog
-from diffexp.entries import hint
 from diffexp.errors import InputError
 from diffexp.keys import SEVERAL, TOP_LEVEL, VALUES, Keys, check_value, shown
-from diffexp.options import MISSING, OptionType
 from diffexp.registry import KINDS
-from diffexp.signatures import RESERVED
 
 NUMBERS = OptionType("list", optional=True, item=OptionType("float"))
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"

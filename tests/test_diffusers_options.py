@@ -12,8 +12,8 @@ import pytest
 
 import diffexp
 from diffexp.assembly import assemble
+from diffexp.catalog.diffusers_options import CLASSES, PREFIX, TRAINING, class_entry, class_names
 from diffexp.config import hydra_session
-from diffexp.diffusers_options import CLASSES, PREFIX, TRAINING, class_entry, class_names
 from diffexp.discovery import discover
 from diffexp.errors import InputError
 from diffexp.help import help_text

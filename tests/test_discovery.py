@@ -6,12 +6,12 @@ import textwrap
 
 import pytest
 
+from diffexp.catalog.entries import hint, nearest
+from diffexp.catalog.options import MISSING
+from diffexp.catalog.scanning import scan
 from diffexp.discovery import discover
-from diffexp.entries import hint, nearest
 from diffexp.errors import InputError
 from diffexp.help import help_text
-from diffexp.options import MISSING
-from diffexp.scanning import scan
 
 SCHEDULER = """
 from diffexp import scheduler

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
+from diffexp.catalog.sources import raised_at
 from diffexp.config import hydra_session
 from diffexp.discovery import discover
 from diffexp.errors import InputError, one_line
 from diffexp.experiment import run_experiment
 from diffexp.launch import task_config
 from diffexp.preflight import Preflight
-from diffexp.sources import raised_at
 from diffexp.sweep.failures import record_failure
 
 BASE = ("model=gaussian", "model.shape=[16]", "metric=cost", "tracker=none", "steps=2", "num_samples=2")

@@ -13,8 +13,8 @@ from diffusers.guiders import AdaptiveProjectedGuidance, ClassifierFreeGuidance
 from torch import Tensor
 
 from diffexp.assembly import Parts, assemble
+from diffexp.catalog.diffusers_options import PREFIX, class_entry, class_names
 from diffexp.config import hydra_session
-from diffexp.diffusers_options import PREFIX, class_entry, class_names
 from diffexp.discovery import discover
 from diffexp.errors import InputError
 from diffexp.guiders.classes import CLASSES, LEFT_OUT

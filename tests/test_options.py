@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import diffexp
+from diffexp.catalog.options import UNREADABLE, OptionType, plain, read_type, read_value
 from diffexp.errors import InputError
-from diffexp.options import UNREADABLE, OptionType, plain, read_type, read_value
 from diffexp.schedulers.ddim import ddim
 
 

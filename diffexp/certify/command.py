@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from diffexp.catalog.entries import nearest
+from diffexp.catalog.options import OptionType
 from diffexp.certify.request import Job, Request
 from diffexp.cli import BAD_INPUT, FAILED, INTERRUPTED
 from diffexp.discovery import Catalog, discover
-from diffexp.entries import nearest
 from diffexp.errors import InputError
 from diffexp.keys import Keys
-from diffexp.options import OptionType
 
 OUT = "outputs/certify"
 ALL = "all"

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from diffexp.catalog.sources import VARIABLE
 from diffexp.certify.subject import Subject
 from diffexp.discovery import Catalog, discover
 from diffexp.plan import Plan
 from diffexp.registry import registration
-from diffexp.sources import VARIABLE
 
 
 def catalog() -> Catalog:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from diffexp import grids
+from diffexp.catalog.sources import raised_at
 from diffexp.certify.shipped import Shipped, Widened
 from diffexp.certify.twins import order_of_class
 from diffexp.errors import InputError
@@ -25,7 +26,6 @@ from diffexp.plan.method import FunctionMethod, Spec
 from diffexp.predictions import Prediction
 from diffexp.registry import registration
 from diffexp.schedules import VPSchedule
-from diffexp.sources import raised_at
 
 T = TypeVar("T")
 

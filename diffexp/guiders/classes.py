@@ -5,7 +5,7 @@ Imports nothing, because options are read before torch is.
 
 from collections.abc import Mapping
 
-from diffexp.options import OptionType
+from diffexp.catalog.options import OptionType
 
 CLASSES: Mapping[str, tuple[str, str]] = {
     "apg": ("adaptive_projected_guidance", "AdaptiveProjectedGuidance"),

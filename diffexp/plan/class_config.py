@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from diffexp.diffusers_options import INERT, TRAINING
+from diffexp.catalog.diffusers_options import INERT, TRAINING
 from diffexp.errors import InputError
 from diffexp.levels import Schedule
 from diffexp.plan.method import Spec

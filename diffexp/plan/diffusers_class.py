@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffexp.entries import nearest
+from diffexp.catalog.entries import nearest
 from diffexp.errors import InputError
 from diffexp.levels import CLEAN, Level, Levels, Schedule
 from diffexp.plan.class_config import Accepted, config_of_training, spelling

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import diffexp
-from diffexp import diffusers_options, grids
-from diffexp.diffusers_options import CLASSES, INERT, PREFIX, class_entry
+from diffexp import grids
+from diffexp.catalog import diffusers_options
+from diffexp.catalog.diffusers_options import CLASSES, INERT, PREFIX, class_entry
 from diffexp.errors import InputError
 from diffexp.plan import Direct, Grid, NotLinear, TrainingSpec, build_sampler, execute
 from diffexp.plan.analysis import gaussian_output

@@ -17,8 +17,8 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
+from diffexp.catalog.scanning import relative
 from diffexp.errors import InputError
-from diffexp.scanning import relative
 
 VARIABLE = "DIFFEXP_PLUGINS"
 ENTRY_POINTS = "diffexp.plugins"
@@ -59,7 +59,7 @@ class Source:
 
 
 def built_in_sources() -> Iterator[Source]:
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     files: list[Path] = []
     for folder in BUILT_IN:
         if (package / folder).is_dir():

@@ -9,10 +9,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from diffexp.errors import InputError
-from diffexp.options import UNREADABLE, read_value
-from diffexp.registry import KINDS, Registration, default_name, registration
-from diffexp.signatures import (
+from diffexp.catalog.options import UNREADABLE, read_value
+from diffexp.catalog.signatures import (
     K_DIFFUSION,
     Form,
     NeedsImport,
@@ -24,6 +22,8 @@ from diffexp.signatures import (
     from_object,
     readable,
 )
+from diffexp.errors import InputError
+from diffexp.registry import KINDS, Registration, default_name, registration
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 HOMES = ("diffexp", "diffexp.registry")

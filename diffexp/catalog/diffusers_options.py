@@ -16,11 +16,11 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from diffexp.entries import Entry
+from diffexp.catalog.entries import Entry
+from diffexp.catalog.options import MISSING, SCALARS, UNREADABLE, Option, OptionType
+from diffexp.catalog.signatures import Parameter, from_ast
+from diffexp.catalog.sources import Source
 from diffexp.guiders import classes as guiders
-from diffexp.options import MISSING, SCALARS, UNREADABLE, Option, OptionType
-from diffexp.signatures import Parameter, from_ast
-from diffexp.sources import Source
 
 PREFIX = "diffusers/"
 

@@ -6,10 +6,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from diffexp.catalog.options import Option
+from diffexp.catalog.scanning import relative
+from diffexp.catalog.sources import Source
 from diffexp.errors import InputError
-from diffexp.options import Option
-from diffexp.scanning import relative
-from diffexp.sources import Source
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Entry:
     doc: str
     traits: Mapping[str, Any]
     style: str
-    """How it is called: see ``diffexp.signatures.Form.style``."""
+    """How it is called: see ``diffexp.catalog.signatures.Form.style``."""
     open: bool
     """Whether it takes options beyond ``options``."""
     source: Source
