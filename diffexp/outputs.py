@@ -100,9 +100,12 @@ class RunFolder:
         write_json(self.folder / "run.json", self.record)
 
     def _command(self) -> str:
-        overrides = self.folder / ".hydra" / "overrides.yaml"
-        words = list(OmegaConf.load(overrides)) if overrides.is_file() else sys.argv[1:]
-        return shlex.join(["python", "-m", "diffexp", *map(str, words)])
+        overrides, composed = (self.folder / ".hydra" / name for name in ("overrides.yaml", "hydra.yaml"))
+        words = [str(word) for word in OmegaConf.load(overrides)] if overrides.is_file() else sys.argv[1:]
+        # An experiment may make a sweep of what is one cell of it.
+        if any(word.startswith("experiment=") for word in words) and composed.is_file():
+            words += ["hydra.mode=RUN"] if "\n  mode: MULTIRUN\n" in composed.read_text(encoding="utf-8") else []
+        return shlex.join(["python", "-m", "diffexp", *words])
 
     def sample_path(self, index: int) -> Path:
         return self.folder / "samples" / f"{index:06d}.png"

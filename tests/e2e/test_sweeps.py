@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -184,6 +185,20 @@ def test_hydras_own_launcher_runs_and_resumes_too(tmp_path: Path):
     assert (code, errors) == (0, "")
     assert [row["status"] for row in rows(sweep)] == ["done", "done"]
     assert (sweep / "0_mixture_ddim_5" / "run.json").stat().st_mtime_ns == before
+
+
+def test_a_cell_of_an_experiment_names_the_command_that_runs_it_alone(tmp_path: Path):
+    words = "experiment=compare_schedulers scheduler=ddim max_nfe=4,5 model=mixture model.shape=[1,8,8] num_samples=2"
+    code, _, errors = command(tmp_path, *words.split(), "metric=cost", "tracker=none", "hydra.sweep.dir=sweep")
+    assert (code, errors) == (0, "")
+    cell = tmp_path / "sweep" / "1_mixture_ddim_nfe5"
+    python, *alone = shlex.split(json.loads((cell / "run.json").read_text())["command"])
+    assert (python, alone[:2], alone[-1]) == ("python", ["-m", "diffexp"], "hydra.mode=RUN")
+    code, _, errors = command(tmp_path, *alone[2:])
+    assert (code, errors) == (0, "")
+    (again,) = tmp_path.glob("outputs/*/*_mixture_ddim_nfe5_*")
+    expected = images(cell)
+    assert all(same_but_for_rounding(image, expected[index]) for index, image in images(again).items())
 
 
 def test_a_search_finds_options_under_a_budget(tmp_path: Path):
