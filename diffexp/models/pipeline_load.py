@@ -226,7 +226,7 @@ def _add_lora(pipe: Any, lora: Addition | None) -> None:
     if lora is None:
         return
     if not is_peft_available():
-        raise InputError("model.lora needs peft: pip install peft")
+        raise InputError("model.lora needs peft: pip install diffexp[pipelines]")
     pipe.load_lora_weights(str(lora.folder), weight_name=lora.file, local_files_only=True)
     pipe.fuse_lora(lora_scale=lora.scale)
     pipe.unload_lora_weights()
