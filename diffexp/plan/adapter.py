@@ -161,7 +161,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         """What the network sees at this timestep, [batch, *shape]."""
         if timestep is None:
             return sample
-        row = self._row(timestep)
+        row = self.plan.rows[self._where(timestep)]
         return sample if row.scale == 1.0 else sample * row.scale
 
     def step(
@@ -206,14 +206,16 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
 
     def _row(self, timestep: float | Tensor) -> Row:
         """The row at hand: the next one in order, or wherever the timestep jumped to."""
-        index = self._entry(timestep)
-        if index is None:
-            index = self._nearest(timestep)
+        index = self._where(timestep)
         if index != self._step_index:
             self._begin_at(index)
         self._step_index = index
         assert self._running is not None
         return self._running.rows[index - self._skipped]
+
+    def _where(self, timestep: float | Tensor) -> int:
+        index = self._entry(timestep)
+        return self._nearest(timestep) if index is None else index
 
     def _entry(self, timestep: float | Tensor) -> int | None:
         """Which entry of ``timesteps`` this is, where it is a view of one: no need to ask a GPU for its value."""
