@@ -26,6 +26,7 @@ from diffusers import (
     PriorTransformer,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
+    StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UnCLIPScheduler,
@@ -112,15 +113,15 @@ def conditional_unet(**changes: Any) -> UNet2DConditionModel:
     return _louder(UNet2DConditionModel(**config | changes).eval(), "conv_out", loudness)
 
 
-def save_sd15(folder: Path, **scheduler: Any) -> Path:
+def save_sd15(folder: Path, kind: Any = StableDiffusionPipeline, channels: int = 4, **scheduler: Any) -> Path:
     """``scheduler``: changes to the scheduler config of SD 1.5, which is that of PNDM."""
     with _seeded():
         tokenizer = clip_tokenizer(folder / "made")
-        pipeline = StableDiffusionPipeline(
+        pipeline = kind(
             vae=vae(),
             text_encoder=clip_text(tokenizer),
             tokenizer=tokenizer,
-            unet=conditional_unet(),
+            unet=conditional_unet(in_channels=channels),
             scheduler=PNDMScheduler(  # pyright: ignore[reportArgumentType]
                 **LATENT_BETAS | {"skip_prk_steps": True, "steps_offset": 1, "set_alpha_to_one": False} | scheduler
             ),
@@ -134,6 +135,13 @@ def save_sd15(folder: Path, **scheduler: Any) -> Path:
 def save_sd2(folder: Path) -> Path:
     """SD 2 predicts v."""
     return save_sd15(folder, prediction_type="v_prediction")
+
+
+def save_sd_inpainting(folder: Path) -> Path:
+    """Its UNet is shown the mask and the masked picture beside the sample."""
+    save_sd15(folder, StableDiffusionInpaintPipeline, channels=9)
+    edit_json(folder / "scheduler" / "scheduler_config.json", clip_sample=False)  # as on the hub
+    return folder
 
 
 def save_sdxl(folder: Path) -> Path:
@@ -305,6 +313,7 @@ def save_flux(folder: Path) -> Path:
 SAVE: Mapping[str, Callable[[Path], Path]] = {
     "sd15": save_sd15,
     "sd2": save_sd2,
+    "sd_inpainting": save_sd_inpainting,
     "sdxl": save_sdxl,
     "kandinsky22": save_kandinsky,
     "kandinsky22_prior": save_kandinsky_prior,

@@ -6,7 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import ControlNetModel, StableDiffusionControlNetPipeline, StableDiffusionPipeline
+from diffusers import (
+    ControlNetModel,
+    StableDiffusionControlNetPipeline,
+    StableDiffusionInpaintPipeline,
+    StableDiffusionPipeline,
+)
 from PIL import Image
 from safetensors.torch import save_file
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
@@ -131,6 +136,23 @@ def test_a_lora_changes_the_weights(draw: Draw, tiny: Tiny, tmp_path: Path, loop
     expected = by_diffusers(pipe, cross_attention_kwargs={"scale": 0.5})
     assert psnr(ours, expected) > 50
     assert psnr(ours, draw({"name": loop})) < 45
+
+
+def test_a_checkpoint_made_for_inpainting(draw: Draw, tiny: Tiny, tmp_path: Path, picture: Path) -> None:
+    mask = tmp_path / "mask.png"
+    to_image((torch.arange(32) < 16).float().expand(1, 32, 32)).save(mask)
+    made_for_it = {"id": str(tiny("sd_inpainting"))}
+    shown = {"image": str(picture), "mask": str(mask)}
+    ours = draw(shown | {"strength": 1.0}, **made_for_it)
+    pipe = StableDiffusionInpaintPipeline.from_pretrained(tiny("sd_inpainting"), local_files_only=True)
+    images = [Image.open(file) for file in (picture, mask)]
+    expected = by_diffusers(pipe, image=[images[0]] * 2, mask_image=[images[1]] * 2, strength=1.0, height=32, width=32)
+    assert psnr(ours, expected) > 50
+    with pytest.raises(InputError, match="whose UNet takes 9 channels"):
+        draw({"name": "inpaint"} | shown, **made_for_it)
+    for loop in ({}, {"image": str(picture)}):
+        with pytest.raises(InputError, match="is made for inpainting: add loop.image=... and loop.mask=..."):
+            draw(loop, **made_for_it)
 
 
 def test_large_pictures_are_decoded_in_tiles(draw: Draw) -> None:

@@ -63,6 +63,8 @@ def pipeline(
     if mask is not None and image is None:
         raise InputError("loop.mask needs loop.image, the picture that it belongs to")
     pipe = model.pipe if image is None else model.task("image-to-image" if mask is None else "inpainting")
+    if mask is None and _needs_mask(pipe):
+        raise InputError(f"model={batch.model.id} is made for inpainting: add loop.image=... and loop.mask=...")
     _check_shown(pipe, {"controlnet": control_image, "ip_adapter": ip_adapter_image})
     parameters = inspect.signature(pipe.__call__).parameters
     asked: dict[str, Any] = {"strength": strength, "true_cfg_scale": true_cfg_scale}
@@ -83,6 +85,12 @@ def pipeline(
     for name in (name for name, value in asked.items() if value is not None and name not in parameters):
         raise InputError(f"{type(pipe).__name__} takes no {name}; leave the loop's option out")
     return _call(batch, model, pipe, {name: value for name, value in asked.items() if value is not None})
+
+
+def _needs_mask(pipe: Any) -> bool:
+    """Whether its UNet reads the sample, a mask and the masked picture, all three at once."""
+    unet, vae = getattr(pipe, "unet", None), getattr(pipe, "vae", None)
+    return bool(unet and vae) and unet.config["in_channels"] == 2 * vae.config["latent_channels"] + 1
 
 
 def _check_shown(pipe: Any, shown: Mapping[str, str | None]) -> None:
