@@ -15,6 +15,7 @@ from diffusers import (
     AutoencoderKL,
     DDPMScheduler,
     DiffusionPipeline,
+    DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
@@ -22,6 +23,8 @@ from diffusers import (
     KandinskyV22CombinedPipeline,
     KandinskyV22Pipeline,
     KandinskyV22PriorPipeline,
+    PixArtSigmaPipeline,
+    PixArtTransformer2DModel,
     PNDMScheduler,
     PriorTransformer,
     SD3Transformer2DModel,
@@ -83,6 +86,16 @@ def clip_text(tokenizer: CLIPTokenizer, projected: bool = False) -> Any:
         pad_token_id=last,
     )
     return (CLIPTextModelWithProjection if projected else CLIPTextModel)(config).eval()
+
+
+def t5_text() -> tuple[Any, Any]:
+    """Encoder and tokenizer."""
+    letters = [(letter, -2.0) for letter in "▁abcdefghijklmnopqrstuvwxyz0123456789"]
+    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *letters]
+    config = T5Config(
+        vocab_size=len(vocabulary) + 100, d_model=WIDTH, d_kv=8, d_ff=2 * WIDTH, num_layers=1, num_heads=4
+    )
+    return T5EncoderModel(config).eval(), T5Tokenizer(vocab=vocabulary)
 
 
 def vae(**changes: Any) -> AutoencoderKL:
@@ -282,11 +295,7 @@ def save_flux(folder: Path) -> Path:
     """Its pipeline hands sigmas and a shift that grows with the picture to its scheduler; latents are packed."""
     with _seeded():
         tokenizer = clip_tokenizer(folder / "made")
-        letters = [(letter, -2.0) for letter in "▁abcdefghijklmnopqrstuvwxyz0123456789"]
-        vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *letters]
-        encoder = T5Config(
-            vocab_size=len(vocabulary) + 100, d_model=WIDTH, d_kv=8, d_ff=2 * WIDTH, num_layers=1, num_heads=4
-        )
+        encoder, t5_tokenizer = t5_text()
         transformer = FluxTransformer2DModel(
             patch_size=1,
             in_channels=16,
@@ -303,9 +312,38 @@ def save_flux(folder: Path) -> Path:
             vae=vae(shift_factor=0.1159, scaling_factor=0.3611, use_quant_conv=False, use_post_quant_conv=False),
             text_encoder=clip_text(tokenizer),
             tokenizer=tokenizer,
-            text_encoder_2=T5EncoderModel(encoder).eval(),
-            tokenizer_2=T5Tokenizer(vocab=vocabulary),
+            text_encoder_2=encoder,
+            tokenizer_2=t5_tokenizer,
             scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0),
+        )
+    return _save(pipeline, folder)
+
+
+def save_pixart(folder: Path) -> Path:
+    """A transformer that predicts the noise and its variance. Its pipeline has sizes of its own, from 256 on."""
+    with _seeded():
+        encoder, tokenizer = t5_text()
+        transformer = PixArtTransformer2DModel(
+            sample_size=32,
+            in_channels=4,
+            out_channels=8,
+            num_layers=1,
+            attention_head_dim=8,
+            num_attention_heads=4,
+            cross_attention_dim=32,
+            caption_channels=WIDTH,
+            use_additional_conditions=False,
+        ).eval()
+        pipeline = PixArtSigmaPipeline(
+            tokenizer=tokenizer,
+            text_encoder=encoder,
+            vae=vae(
+                block_out_channels=(8, 8, 16, 16),
+                down_block_types=("DownEncoderBlock2D",) * 4,
+                up_block_types=("UpDecoderBlock2D",) * 4,
+            ),
+            transformer=_louder(transformer, "proj_out", 4.0),
+            scheduler=DPMSolverMultistepScheduler(**LATENT_BETAS),  # pyright: ignore[reportArgumentType]
         )
     return _save(pipeline, folder)
 
@@ -320,6 +358,7 @@ SAVE: Mapping[str, Callable[[Path], Path]] = {
     "kandinsky22_decoder": save_kandinsky_decoder,
     "sd3": save_sd3,
     "flux": save_flux,
+    "pixart": save_pixart,
 }
 """The families; see the session's fixture ``tiny``."""
 

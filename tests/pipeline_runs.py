@@ -75,9 +75,9 @@ def studio(catalog: Catalog, config: dict[str, Any], tiny: Tiny, folder: Path) -
     """
     hosts: dict[str, Kept] = {}
 
-    def draw(family: str, **changes: Any) -> RunResult:
+    def draw(family: str, size: int = 32, **changes: Any) -> RunResult:
         nodes = {k: {"name": v} if isinstance(v, str) and k in KINDS else v for k, v in changes.items()}
-        model = config["model"] | {"id": str(tiny(family))}
+        model = config["model"] | {"id": str(tiny(family)), "height": size, "width": size}
         number = len(list(folder.iterdir()))
         changed = config | {"model": model, "prompt": PROMPTS} | nodes
         host = hosts.setdefault(str(changed["model"]), Kept())

@@ -54,3 +54,12 @@ def test_flow_models_as_a_whole(draw: Draw, tiny: Tiny, family: str) -> None:
     for scheduler in ("dpmpp_2m", "heun", "unipc"):
         ours = drawn(draw(family, scheduler=scheduler, loop="pipeline"))
         assert ours.std() > 0.1 and 10 < psnr(ours, theirs) < 50
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "euler", "dpmpp_2m"])
+def test_pixart_as_a_whole(draw: Draw, tiny: Tiny, scheduler: str) -> None:
+    name, _ = TWINS[scheduler]
+    options = {"clip_sample": False} if scheduler == "ddim" else {}  # a latent is not clipped
+    theirs = by_diffusers(tiny("pixart"), name, call={"height": 256, "width": 256}, **options)
+    ours = drawn(draw("pixart", size=256, scheduler=scheduler, grid="auto", loop="pipeline"))
+    assert ours.std() > 0.1 and psnr(ours, theirs) > 50
