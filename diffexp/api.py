@@ -13,7 +13,8 @@ from diffexp.discovery import discover
 from diffexp.errors import InputError
 from diffexp.levels import Schedule
 from diffexp.models.base import Runtime
-from diffexp.models.training import Training, read_training
+from diffexp.models.trained import Training
+from diffexp.models.training import read_training
 from diffexp.plan import Direct, Grid, NotLinear, Plan, Spec, TrainingSpec, build_sampler
 from diffexp.plan.bind import MakeLevels
 from diffexp.plan.class_config import FLOW_ONLY, Accepted

@@ -160,7 +160,7 @@ def test_a_checkpoints_config_goes_before_the_class_and_the_user_before_both(
 ) -> None:
     plain = plan_of(compose, catalog, *UNIPC)
     karras = plan_of(compose, catalog, *UNIPC, "scheduler.use_karras_sigmas=true")
-    config = {**exact_training("vp", None).scheduler_config, "use_karras_sigmas": True}
+    config = {**exact_training("vp", None).config, "use_karras_sigmas": True}
     monkeypatch.setattr(ExactModel, "scheduler_config", config)
     assert plan_of(compose, catalog, *UNIPC).difference(karras) == 0
     # It is the class's default, and yet it counts, because somebody wrote it down.

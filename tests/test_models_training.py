@@ -6,7 +6,8 @@ import diffusers
 import pytest
 
 from diffexp.errors import InputError
-from diffexp.models.training import Training, read_training
+from diffexp.models.trained import Training
+from diffexp.models.training import read_training
 from diffexp.predictions import Clip, DynamicThreshold, Preconditioned, Prediction
 from diffexp.schedules import FlowSchedule, VESchedule, VPSchedule
 

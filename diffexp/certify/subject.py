@@ -42,7 +42,7 @@ class Case:
 def _case(name: ScheduleName, grid: str, prediction: PredictionName | None = None) -> Case:
     made = exact_training(name, prediction)
     label = f"{name}, {prediction}" if prediction else name
-    spec = TrainingSpec(made.schedule, made.prediction, None, made.scheduler_config, made.spacing)
+    spec = TrainingSpec(made.schedule, made.prediction, None, made.config, made.spacing)
     return Case(label, spec, grid)
 
 

@@ -8,16 +8,17 @@ wrong is the sampler's own.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from diffexp.errors import InputError
-from diffexp.levels import Level, Schedule
+from diffexp.levels import Level
 from diffexp.models.base import Condition, Request, Runtime, pixels_to_images
 from diffexp.models.labels import unconditional
-from diffexp.predictions import Preconditioned, Prediction, Target
+from diffexp.models.trained import Trained, Training
+from diffexp.predictions import Preconditioned, Prediction
 from diffexp.schedules import FlowSchedule, VESchedule, VPSchedule
 
 _BETAS = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02, "num_train_timesteps": 1000}
@@ -26,17 +27,7 @@ ScheduleName = Literal["vp", "ve", "edm", "flow"]
 PredictionName = Literal["epsilon", "sample", "v_prediction", "flow_prediction"]
 
 
-@dataclass(frozen=True)
-class ExactTraining:
-    """How an exact model pretends to have been trained."""
-
-    schedule: Schedule
-    prediction: Target
-    spacing: str
-    scheduler_config: dict[str, Any]
-
-
-def exact_training(schedule: ScheduleName, prediction: PredictionName | None) -> ExactTraining:
+def exact_training(schedule: ScheduleName, prediction: PredictionName | None) -> Training:
     """The training schedule of a name, with what its networks usually predict unless ``prediction`` says otherwise.
 
     ``vp``: DDPM's linear betas, epsilon. ``ve``: sigma from 0.002 to 80, epsilon. ``edm``: the same inside EDM's
@@ -52,32 +43,30 @@ def exact_training(schedule: ScheduleName, prediction: PredictionName | None) ->
         case "vp":
             spacing = {"timestep_spacing": "leading", "steps_offset": 0}
             config = {**_BETAS, **spacing, "prediction_type": epsilon, "clip_sample": False}
-            return ExactTraining(VPSchedule.from_betas(**_BETAS), Prediction(epsilon), "leading", config)
+            return Training(VPSchedule.from_betas(**_BETAS), Prediction(epsilon), None, "leading", 0, config)
         case "ve":
-            return ExactTraining(VESchedule(), Prediction(epsilon), "karras", {})
+            return Training(VESchedule(), Prediction(epsilon), None, "karras", 0, {})
         case "edm":
             if prediction is not None:
                 raise InputError("model.schedule=edm has a prediction of its own; leave model.prediction out")
             edm = VESchedule(sigma_min=0.002, sigma_max=80.0, sigma_data=0.5)
             config = {"sigma_min": edm.sigma_min, "sigma_max": edm.sigma_max, "sigma_data": edm.sigma_data}
-            return ExactTraining(edm, Preconditioned(0.5), "karras", config)
+            return Training(edm, Preconditioned(0.5), None, "karras", 0, config)
         case "flow":
             config = {"shift": 1.0, "num_train_timesteps": 1000}
-            return ExactTraining(FlowSchedule(), Prediction(prediction or "flow_prediction"), "flow", config)
+            return Training(FlowSchedule(), Prediction(prediction or "flow_prediction"), None, "flow", 0, config)
     raise InputError(f"model.schedule={schedule} is not known; it should be one of vp, ve, edm, flow")
 
 
 @dataclass(frozen=True)
-class ExactModel(ABC):
+class ExactModel(Trained, ABC):
     """A distribution of known form as a model."""
 
     shape: tuple[int, ...]
-    training: ExactTraining
+    training: Training
     device: torch.device
     dtype: torch.dtype
 
-    clip = None
-    steps_offset = 0
     weights_sha256 = None
     guidance_scale = 1.0
 
@@ -95,22 +84,6 @@ class ExactModel(ABC):
 
         Two formulas instead of one that is solved for the other: no cancellation where sigma is small.
         """
-
-    @property
-    def schedule(self) -> Schedule:
-        return self.training.schedule
-
-    @property
-    def prediction(self) -> Target:
-        return self.training.prediction
-
-    @property
-    def spacing(self) -> str:
-        return self.training.spacing
-
-    @property
-    def scheduler_config(self) -> dict[str, Any]:
-        return self.training.scheduler_config
 
     def posterior_mean(self, x: Tensor, level: Level) -> Tensor:
         """E[x0 | x_t = x] for ``x`` [B, *shape], computed and returned in this model's dtype."""

@@ -19,7 +19,8 @@ from diffexp.models.latent import Kandinsky22, StableDiffusion, StableDiffusionX
 from diffexp.models.layout import SAFE, read_json
 from diffexp.models.pipeline_files import Addition, Found, absent_parts, read_index
 from diffexp.models.text_to_image import TextToImage, evenly_spaced
-from diffexp.models.training import Training, read_training
+from diffexp.models.trained import Training
+from diffexp.models.training import read_training
 from diffexp.schedules import FlowSchedule
 
 OPEN: Mapping[str, Any] = {

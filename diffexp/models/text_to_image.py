@@ -16,8 +16,7 @@ from torch import Tensor
 from diffexp.errors import InputError
 from diffexp.levels import Levels, Schedule
 from diffexp.models.base import Condition, Request, pixels_to_images
-from diffexp.models.trained import Trained
-from diffexp.models.training import Training
+from diffexp.models.trained import Trained, Training
 from diffexp.schedules import FlowSchedule
 
 WITH_IMAGE, WITH_MASK = "image-to-image", "inpainting"

@@ -1,10 +1,23 @@
-"""What a model says of its training where a checkpoint's scheduler config has said it."""
+"""How a network was trained, and the part of the model interface that this answers."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from diffexp.levels import Schedule
-from diffexp.models.training import Training
 from diffexp.predictions import Clip, DynamicThreshold, Target
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a network was trained and wants to be sampled."""
+
+    schedule: Schedule
+    prediction: Target
+    clip: Clip | DynamicThreshold | None
+    spacing: str
+    steps_offset: int
+    config: dict[str, Any]
+    """The checkpoint's scheduler config, but for a variance that the network learned, which no scheduler here reads."""
 
 
 class Trained:

@@ -1,14 +1,13 @@
 """What a checkpoint's scheduler config says about the training of its network."""
 
 import inspect
-from dataclasses import dataclass
 from typing import Any
 
 import diffusers
 
 from diffexp.errors import InputError
-from diffexp.levels import Schedule
-from diffexp.predictions import Clip, DynamicThreshold, Preconditioned, Prediction, Target
+from diffexp.models.trained import Training
+from diffexp.predictions import Clip, DynamicThreshold, Preconditioned, Prediction
 from diffexp.schedules import FlowSchedule, VESchedule, VPSchedule
 
 _BETA_KEYS = ("beta_schedule", "beta_start", "beta_end", "trained_betas")
@@ -16,19 +15,6 @@ _SCHEDULE_KEYS = (*_BETA_KEYS, "num_train_timesteps", "rescale_betas_zero_snr", 
 _FLOW_KEYS = ("use_flow_sigmas", "use_flow_sigma")
 _SPACINGS = ("linspace", "leading", "trailing")
 _SIGMA_SPACINGS = ("karras", "exponential")
-
-
-@dataclass(frozen=True)
-class Training:
-    """What a checkpoint's scheduler config says about how its network was trained and wants to be sampled."""
-
-    schedule: Schedule
-    prediction: Target
-    clip: Clip | DynamicThreshold | None
-    spacing: str
-    steps_offset: int
-    config: dict[str, Any]
-    """The config as it was found, but for a variance that the network learned, which no scheduler here reads."""
 
 
 def read_training(config: dict[str, Any], source: str) -> Training:

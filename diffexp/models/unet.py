@@ -17,8 +17,7 @@ from diffexp.errors import InputError
 from diffexp.models.base import Condition, Request, Runtime, fast_dtype, pixels_to_images, sha256_of_file
 from diffexp.models.labels import ClassLabels, unconditional
 from diffexp.models.layout import PICKLED, Layout
-from diffexp.models.trained import Trained
-from diffexp.models.training import Training
+from diffexp.models.trained import Trained, Training
 
 log = logging.getLogger(__name__)
 
