@@ -92,7 +92,7 @@ def test_what_pipelines_read(name: str) -> None:
     x = torch.randn(2, 3, 4, 4, generator=seeded())
     for t in scheduler.timesteps:
         assert scheduler.scale_model_input(x, t).shape == x.shape
-    other = DDIMScheduler.from_config(scheduler.config)  # as users change schedulers
+    other: Any = DDIMScheduler.from_config(scheduler.config)  # as users change schedulers
     assert (other.config["num_train_timesteps"], other.config["prediction_type"]) == (1000, "epsilon")
 
 

@@ -90,7 +90,9 @@ def pipeline(
 def _needs_mask(pipe: Any) -> bool:
     """Whether its UNet reads the sample, a mask and the masked picture, all three at once."""
     unet, vae = getattr(pipe, "unet", None), getattr(pipe, "vae", None)
-    return bool(unet and vae) and unet.config["in_channels"] == 2 * vae.config["latent_channels"] + 1
+    if unet is None or vae is None:
+        return False
+    return unet.config["in_channels"] == 2 * vae.config["latent_channels"] + 1
 
 
 def _check_shown(pipe: Any, shown: Mapping[str, str | None]) -> None:
