@@ -128,7 +128,7 @@ def _recipe(config: Mapping[str, Any], catalog: Catalog, model: Model) -> Recipe
     grid = read_grid(config["grid"], catalog)
     node = config["scheduler"]
     if node["name"] == DIFFUSERS:
-        scheduler: Any = find_class(node["_target_"])
+        scheduler: Any = find_class(node["_target_"] or _own_class(model))
         options = {key: value for key, value in node.items() if key not in ("name", "_target_")}
     else:
         bound = _build(catalog, "scheduler", node)
@@ -137,6 +137,14 @@ def _recipe(config: Mapping[str, Any], catalog: Catalog, model: Model) -> Recipe
         if entry and isinstance(scheduler, type):
             options = _changed(entry, options)
     return Recipe(scheduler, grid.steps(config["steps"]), model, grid, options)
+
+
+def _own_class(model: Model) -> str:
+    """The class of the scheduler that the checkpoint comes with."""
+    name = model.scheduler_config.get("_class_name")
+    if name is None:
+        raise InputError(f"model={model.id} comes with no scheduler of its own: add scheduler._target_=diffusers....")
+    return f"diffusers.{name}"
 
 
 def _sampler(recipe: Recipe) -> Sampler:

@@ -93,7 +93,8 @@ def set_up(catalog: Catalog, config_dir: Path | None = None) -> None:
     for kind in FAMILIES:
         for name in class_names(kind):
             _store(kind, name, _Later(partial(_node_of, catalog, kind, name)), "diffusers")
-        target = {"name": StringNode("diffusers"), TARGET: StringNode(MISSING)}
+        own = None if kind == "scheduler" else MISSING  # a checkpoint names its scheduler, but no guider
+        target = {"name": StringNode("diffusers"), TARGET: StringNode(own)}
         _store(kind, "diffusers", DictConfig(target, flags={"struct": False}), "diffexp")
     PluginConfigs.folders = catalog.conf_dirs[1:]
     PluginConfigs.first = config_dir

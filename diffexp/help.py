@@ -58,8 +58,7 @@ def _group(catalog: Catalog, kind: str) -> list[str]:
                 own = "" if folder == catalog.conf_dirs[0] else f"  [{relative(file)}]"
                 lines[name] = [f"  {name:18} {_first_comment(file)}{own}"]
     if kind in FAMILIES:
-        noun = "scheduler" if kind == "scheduler" else "guider"
-        lines["diffusers"] = [f"  {'diffusers':18} any {noun} class of diffusers", *_options_of_diffusers(kind)]
+        lines["diffusers"] = _any_class(kind)
     shown = [line for name in sorted(lines) for line in lines[name]]
     if kind == "scheduler":
         shown.append(
@@ -70,8 +69,16 @@ def _group(catalog: Catalog, kind: str) -> list[str]:
     return shown
 
 
-def _options_of_diffusers(kind: str) -> list[str]:
-    return [f"      {kind}._target_: str = ???", f"      {kind}.<any keyword of the class>"]
+def _any_class(kind: str) -> list[str]:
+    if kind == "scheduler":
+        title, target = "any scheduler class; without one, that of the checkpoint", "str | null = null"
+    else:
+        title, target = "any guider of diffusers", "str = ???"
+    return [
+        f"  {'diffusers':18} {title}",
+        f"      {kind}._target_: {target}",
+        f"      {kind}.<any keyword of the class>",
+    ]
 
 
 def _entry(entry: Entry) -> list[str]:

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 import diffexp
+from diffexp.errors import InputError
 from diffexp.experiment import run_experiment
 from diffexp.watch import snapshot_steps
 from tests.checkpoints import save_unet, tiny_unet
@@ -169,3 +170,12 @@ def test_an_explicit_grid_decides_the_steps(run):
     assert record(folder)["nfe"] == 3
     with (folder / "plan.csv").open() as file:
         assert [float(row["timestep"]) for row in csv.DictReader(file)] == [900, 500, 20]
+
+
+def test_the_scheduler_of_the_checkpoint(run, checkpoint):
+    """``checkpoint`` comes with a DDPMScheduler; an exact model comes with none."""
+    words = [f"model.id={checkpoint}", "model=hub", "steps=4", "num_samples=2"]
+    own, named = (images(run(*words, f"scheduler={name}").folder) for name in ("diffusers", "diffusers/ddpm"))
+    assert all(torch.equal(own[index], named[index]) for index in named)
+    with pytest.raises(InputError, match="model=mixture comes with no scheduler of its own: add scheduler._target_="):
+        run("model=mixture", "scheduler=diffusers", "steps=4")

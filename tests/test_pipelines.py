@@ -63,3 +63,19 @@ def test_pixart_as_a_whole(draw: Draw, tiny: Tiny, scheduler: str) -> None:
     theirs = by_diffusers(tiny("pixart"), name, call={"height": 256, "width": 256}, **options)
     ours = drawn(draw("pixart", size=256, scheduler=scheduler, grid="auto", loop="pipeline"))
     assert ours.std() > 0.1 and psnr(ours, theirs) > 50
+
+
+@pytest.mark.parametrize(
+    ("family", "stock", "loop"),
+    [
+        ("sd15", "PNDMScheduler", "denoise"),
+        ("sd15", "PNDMScheduler", "pipeline"),
+        ("sdxl", "EulerDiscreteScheduler", "denoise"),
+        ("sd3", "FlowMatchEulerDiscreteScheduler", "pipeline"),
+    ],
+)
+def test_the_scheduler_that_the_checkpoint_comes_with(
+    draw: Draw, tiny: Tiny, family: str, stock: str, loop: str
+) -> None:
+    ours = drawn(draw(family, scheduler={"name": "diffusers", "_target_": None}, grid="auto", loop=loop))
+    assert psnr(ours, by_diffusers(tiny(family), stock)) > 50

@@ -37,7 +37,7 @@ MISTAKES = {
     "+scheduler.etaa=1": "unknown option 'scheduler.etaa' of scheduler=ddim; did you mean 'scheduler.eta'?",
     "scheduler.eta=abc": "scheduler.eta=abc is not a number",
     "scheduler.name=x": "scheduler.name=x is not known (available: ",
-    "scheduler=diffusers": "scheduler=diffusers needs scheduler._target_=...",
+    "guidance=diffusers": "guidance=diffusers needs guidance._target_=...",
     "model=hub": "model=hub needs model.id=...",
     "metric=fidd": "metric=fidd is not known; did you mean 'fid'? (available: ",
     "metric=fid,kid": "metric=fid,kid: for several metrics write metric=[fid,kid]",
@@ -80,7 +80,7 @@ def test_a_mistake(preflight, word, expected):
         ("steps=range(-1,3)", "steps=-1 must be at least 1"),
         ("scheduler=ddim,ddpn", "scheduler=ddpn is not known; did you mean 'ddpm'?"),
         ("scheduler=ddim,ddpm scheduler.eta=0,1", "unknown option 'scheduler.eta' of scheduler=ddpm"),
-        ("scheduler=glob(diff*)", "scheduler=diffusers needs scheduler._target_=..."),
+        ("guidance=glob(diff*)", "guidance=diffusers needs guidance._target_=..."),
         ("experiment=compare_schedulers hydra.sweeper.params.max_nfe='5,0'", "max_nfe=0 must be at least 1"),
     ],
 )
