@@ -7,7 +7,7 @@ from typing import Any
 
 from diffexp.catalog.diffusers_options import PREFIX, TRAINING
 from diffexp.catalog.entries import nearest
-from diffexp.catalog.options import check_values
+from diffexp.catalog.options import OptionType, check_values
 from diffexp.catalog.signatures import WrongSignature, form_of_function, from_object, readable
 from diffexp.discovery import discover
 from diffexp.errors import InputError
@@ -53,6 +53,8 @@ def compile(
         >>> diffexp.compile("ddim", steps=10).nfe
         10
     """
+    if problem := OptionType("int").problem(steps):
+        raise InputError(f"steps={steps} {problem}")
     catalog = discover()
     if isinstance(scheduler, str):
         # Without a model there is no training that the options of a class could contradict.
@@ -62,6 +64,8 @@ def compile(
         scheduler, options = bound.func, {**bound.keywords, **training}
     elif isfunction(scheduler):
         _check_options(scheduler, options)
+    elif not (callable(scheduler) or hasattr(scheduler, "set_timesteps") or isinstance(scheduler, Plan)):
+        raise InputError(f"{scheduler!r} is no scheduler: give a name, a function, a class or an instance")
     spec = own_training(scheduler, options) if model is None else _spec(model)
     if isinstance(grid, str):
         make = None if grid == "auto" else catalog.build("grid", {"name": grid})

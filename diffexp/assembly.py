@@ -22,7 +22,7 @@ from diffexp.levels import Schedule
 from diffexp.loops.base import Batch
 from diffexp.metrics.base import Metric
 from diffexp.models.base import Model, Request, Runtime
-from diffexp.plan import Grid, Plan, Recipe, Sampler
+from diffexp.plan import Direct, Grid, Plan, Recipe, Sampler
 from diffexp.plan.diffusers_class import find_class
 from diffexp.prompts import read_texts
 from diffexp.tracking.base import Guarded
@@ -149,6 +149,9 @@ def _own_class(model: Model) -> str:
 
 def _sampler(recipe: Recipe) -> Sampler:
     sampler = recipe.sampler()
+    ours = getattr(recipe.scheduler, "__module__", "").startswith("diffexp.")  # of a plugin, file and line are told
+    if ours and isinstance(sampler, Direct) and sampler.reason.startswith(("OverflowError", "ZeroDivisionError")):
+        raise InputError(f"{sampler.method.name} cannot be computed with these options, steps and grid; change one")
     if isinstance(sampler, Plan):
         _refuse_what_is_no_number(sampler)
         if isinstance(recipe.scheduler, type) and not recipe.grid.explicit:

@@ -68,7 +68,7 @@ def _dispatch(arguments: list[str]) -> int:
 
     parser = get_args_parser()
     parser.error = _refuse
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)  # flags may stand between the words
     for flag in ("config_path", "config_name", "experimental_rerun"):
         if getattr(options, flag) is not None:
             raise InputError(f"--{flag.replace('_', '-')} is not supported; add a folder of configs with --config-dir")

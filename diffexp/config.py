@@ -35,6 +35,7 @@ from diffexp.composing import QuickLoader
 from diffexp.discovery import TARGET, Catalog
 from diffexp.paths import conf_dir
 from diffexp.registry import KINDS
+from diffexp.sweep.jobs import steps_of
 from diffexp.sweep.launcher import register as register_launcher
 
 CONFIG_NAME = "config"
@@ -123,7 +124,7 @@ def cell_name(*, _root_: DictConfig) -> str:
     choices = _root_.hydra.runtime.choices
     scheduler = str(choices.get("scheduler"))
     target = OmegaConf.select(_root_, f"scheduler.{TARGET}")
-    cost = _root_.steps if _root_.max_nfe is None else f"nfe{_root_.max_nfe}"
+    cost = steps_of(_root_) if _root_.max_nfe is None else f"nfe{_root_.max_nfe}"
     parts = [str(choices.get("model")), str(target).rpartition(".")[2] if target else scheduler, str(cost)]
     return "_".join(re.sub(r"[^\w.=+-]+", "-", part) for part in parts)
 

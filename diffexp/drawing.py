@@ -77,11 +77,13 @@ def draw_samples(parts: Parts, config: Mapping[str, Any], output: RunFolder, met
     watch = Watch(model, nfe, -(-len(todo) // size), config["snapshot_every"], parts.host)
     watch.model_seconds = drawing.model_seconds
     first: Tensor | None = None
+    broken: list[int] = []
     try:
         for indices, samples, captions in _in_batches(todo, size, parts, int(config["seed"]), watch, drawing):
             with parts.host.busy():
                 images = model.decode(samples).float().cpu()
             first = images[:SHOWN_IMAGES] if first is None else first
+            broken += [i for i, fine in zip(indices, samples.flatten(1).isfinite().all(1).tolist()) if not fine]
             output.save_samples(indices, images)
             drawing.add(indices, captions, images)  # at once, so that an interrupt does not part it from its files
             output.update(
@@ -99,6 +101,9 @@ def draw_samples(parts: Parts, config: Mapping[str, Any], output: RunFolder, met
     finally:
         watch.close()
         output.join_points()
+    if broken:
+        told = "%d of %d samples are not finite (NaN or infinity), sample %d for one; of a picture that is drawn grey"
+        log.warning(told, len(broken), len(todo), broken[0])
     drawing.nfe = watch.nfe if todo else drawing.nfe or watch.nfe
     drawing.model_seconds = watch.model_seconds
     drawing.steps = watch.steps

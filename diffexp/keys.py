@@ -1,5 +1,6 @@
 """The keys a command line may have; checked without Hydra, so that a typing mistake is answered at once."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -65,6 +66,8 @@ def check_value(key: str, value: Any) -> None:
     """
     if key in AT_LEAST and value is not None and value < AT_LEAST[key]:
         raise InputError(f"{key}={value} must be at least {AT_LEAST[key]}")
+    if key == "guidance_scale" and value is not None and not math.isfinite(value):
+        raise InputError(f"guidance_scale={value} must be finite")
     if key == "dtype" and value not in DTYPES:
         raise InputError(f"dtype={value} is not known{hint(str(value), DTYPES)}")
     if key == "device" and not re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:\d+)?", str(value)):

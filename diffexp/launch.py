@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+NO_SWEEP = "a sweep is started from the command line: python -m diffexp -m ..."
+
 
 def run(overrides: list[str]) -> "RunResult":
     """Run one experiment from Python: ``diffexp.run(["scheduler=euler", "steps=20"])``.
@@ -47,11 +49,15 @@ def run(overrides: list[str]) -> "RunResult":
     Raises:
         InputError: as on the command line, where it is one line and exit code 2.
     """
+    if isinstance(overrides, str):
+        raise InputError(f'give a list of words, as in diffexp.run(["{overrides}"])')
+    if "-m" in overrides or "--multirun" in overrides:
+        raise InputError(NO_SWEEP)
     catalog = discover()
     with hydra_session(catalog) as hydra:
         checked = Preflight(hydra, catalog).check(resumed_words(overrides), multirun=False)
         if checked.multirun:
-            raise InputError("a sweep is started from the command line: python -m diffexp -m ...")
+            raise InputError(NO_SWEEP)
         HydraConfig.instance().set_config(checked.config)
         folder = Path(checked.config.hydra.run.dir).absolute()
         claim(folder)

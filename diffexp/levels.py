@@ -92,6 +92,13 @@ class Schedule(Protocol):
         ...
 
 
+def listed_steps(timesteps: Sequence[float] | None, sigmas: Sequence[float] | None) -> int | None:
+    """How many steps an explicit list has, of sigmas with or without the clean end; None where there is no list."""
+    if timesteps is not None:
+        return len(timesteps)
+    return None if sigmas is None else len(sigmas) - (len(sigmas) > 0 and sigmas[-1] == 0)
+
+
 @dataclass(frozen=True)
 class Levels(Sequence[Level]):
     """The levels a solver visits: one per step from high noise to low, then the clean end. ``len`` is steps + 1."""

@@ -110,7 +110,7 @@ class Preflight:
                     known = text in TOP_LEVEL or text in self.keys.groups
                     more = f": write {text}=..." if known else self.keys.suggest(text)
                     raise InputError(f"'{text}' is not key=value{more}") from error
-                reason = str(error).splitlines()[0]
+                reason = re.sub(r"^\w*Exception: ", "", str(error).splitlines()[0])
                 raise InputError(f"{text} cannot be read: {reason} (quote it as 'key=\"value\"'?)") from error
         return parsed
 

@@ -167,7 +167,7 @@ def test_dynamic_thresholding_runs_directly(run, tmp_path):
 
 def test_an_explicit_grid_decides_the_steps(run):
     folder = run(*POINTS, "grid.timesteps=[900,500,20]").folder
-    assert record(folder)["nfe"] == 3
+    assert record(folder)["nfe"] == record(folder)["config"]["steps"] == 3
     with (folder / "plan.csv").open() as file:
         assert [float(row["timestep"]) for row in csv.DictReader(file)] == [900, 500, 20]
 
@@ -179,3 +179,26 @@ def test_the_scheduler_of_the_checkpoint(run, checkpoint):
     assert all(torch.equal(own[index], named[index]) for index in named)
     with pytest.raises(InputError, match="model=mixture comes with no scheduler of its own: add scheduler._target_="):
         run("model=mixture", "scheduler=diffusers", "steps=4")
+
+
+def test_samples_that_are_no_numbers_are_told(run, checkpoint, caplog):
+    """A network that has diverged."""
+    weights = {name: torch.full_like(value, torch.nan) for name, value in tiny_unet().state_dict().items()}
+    broken = tiny_unet()
+    broken.load_state_dict(weights)
+    folder = save_unet(checkpoint.parent / "broken", broken)
+    run("model=hub", f"model.id={folder}", "steps=3", "num_samples=3", "batch_size=2", "scheduler=ddim")
+    assert "3 of 3 samples are not finite (NaN or infinity), sample 0 for one" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["scheduler=ddim", "scheduler.eta=-1"], "scheduler.eta=-1 must be at least 0"),
+        (["scheduler=ddim", "scheduler.eta=1e308"], "ddim cannot be computed with these options, steps and grid"),
+        (["scheduler=lcm", "scheduler.timestep_scaling=0", "scheduler.sigma_data=0"], "lcm cannot be computed with"),
+    ],
+)
+def test_options_that_give_no_numbers(run, words, expected):
+    with pytest.raises(InputError, match=expected):
+        run("model=mixture", "steps=3", *words)

@@ -20,6 +20,10 @@ MISTAKES = {
     "steps=-3": "steps=-3 must be at least 1",
     "steps.x=1": "unknown key 'steps.x': steps has no options, write steps=...",
     "num_samples=0": "num_samples=0 must be at least 1",
+    "guidance_scale=nan": "guidance_scale=nan must be finite",
+    "guidance_scale=inf": "guidance_scale=inf must be finite",
+    "guidance_scale=-.inf": "guidance_scale=-.inf is not a number",
+    "scheduler.eta=nan": "scheduler.eta=nan is not a number",
     "batch_size=0": "batch_size=0 must be at least 1",
     "snapshot_every=-1": "snapshot_every=-1 must be at least 0",
     "guidance_scale=x": "guidance_scale=x is not a number",
@@ -136,3 +140,11 @@ def test_so_many_samples_that_the_first_pictures_are_soon_there(preflight, words
     texts.write_text("a cat\na dog\n\na bird\n")
     words = [word.format(texts=texts) for word in words]
     assert task_config(preflight.check(words, multirun=False).config)["num_samples"] == expected
+
+
+@pytest.mark.parametrize(("word", "steps"), [("grid.timesteps=[999,500]", 2), ("grid.sigmas=[5,1,0.1,0]", 3)])
+def test_a_list_of_levels_is_the_number_of_steps_in_the_record_and_the_name(preflight, word, steps):
+    for more in ([], ["steps=7"]):
+        config = preflight.check([word, *more], multirun=False).config
+        assert task_config(config)["steps"] == steps
+        assert f"_mnist_ddim_{steps}_" in config.hydra.run.dir

@@ -334,7 +334,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["--help"]) == 0
 
 
-@pytest.mark.parametrize("words", [[], ["nowhere"], ["--out", "x"], ["out=x.html"], ["."]])
+@pytest.mark.parametrize(
+    "words", [[], ["nowhere"], ["--out", "x"], ["out=x.html"], ["."], [".", "out=x.png"], [".", "out=nowhere/x.svg"]]
+)
 def test_mistakes_are_one_line(words: list[str], tmp_path: Path, monkeypatch: Any, capsys: Any):
     monkeypatch.chdir(tmp_path)
     assert main(words) == 2

@@ -66,7 +66,7 @@ class OptionType:
         elif self.base == "bool":
             fits = word.lower() in ("true", "false", "yes", "no", "on", "off", "y", "n", "0", "1")
         else:
-            fits = re.fullmatch(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf|nan", word.lower()) is not None
+            fits = re.fullmatch(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf", word.lower()) is not None
         return None if fits else f"is not {self._noun()}"
 
     def _noun(self) -> str:
@@ -178,7 +178,7 @@ def _is_scalar(base: str, value: Any) -> bool:
     if base == "int":
         return isinstance(value, Integral) and not isinstance(value, bool)
     if base in ("float", "number"):
-        return isinstance(value, Real) and not isinstance(value, bool)
+        return isinstance(value, Real) and not isinstance(value, bool) and value == value  # NaN is not itself
     if base == "bool":
         return isinstance(value, bool)
     return base != "str" or isinstance(value, str)

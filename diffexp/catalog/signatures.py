@@ -21,6 +21,11 @@ MAY_FOLLOW = {"guidance": ("model",)}
 FUNCTION = ("denoise", "x", "levels", "noise")
 K_DIFFUSION = ("model", "x", "sigmas")
 K_DIFFUSION_IGNORED = ("extra_args", "callback", "disable", "noise_sampler")
+MADE_OF = {
+    "metric": "; a metric is a class with applies, update and compute, or a function of its options that makes one",
+    "tracker": "; a tracker is a class, or a function of its options that makes one",
+}
+"""What kinds are that are not functions."""
 RESERVED = {"grid": ("name", "timesteps", "sigmas")}
 SCHEDULER_FORMS = (
     "a scheduler is a function (denoise, x, levels, noise, *, options), a k-diffusion sampler (model, x, sigmas, ...), "
@@ -148,7 +153,9 @@ def _form(kind: str, style: str, signature: Signature, expected: tuple[str, ...]
         raise WrongSignature(f"a {kind} has the signature ({wanted}); found {_shown(signature)}")
     further = [p.name for p in positional[len(expected) :] if p.name not in MAY_FOLLOW.get(kind, ())]
     if further:
-        raise WrongSignature(f"options of a {kind} are keyword-only: put '*' before {further[0]}")
+        raise WrongSignature(
+            f"options of a {kind} are keyword-only: put '*' before {further[0]}{MADE_OF.get(kind, '')}"
+        )
     return Form(style, _options(kind, [p for p in signature.parameters if p.keyword_only]), signature.open)
 
 

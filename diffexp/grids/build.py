@@ -36,7 +36,9 @@ def sigma_ends(schedule: Schedule, sigma_min: float | None, sigma_max: float | N
     return low, high
 
 
-def sigma_range(schedule: Schedule, sigma_min: float | None, sigma_max: float | None) -> tuple[float, float]:
+def sigma_range(
+    schedule: Schedule, sigma_min: float | None = None, sigma_max: float | None = None
+) -> tuple[float, float]:
     """As ``sigma_ends``, for grids that cannot begin at infinite sigma.
 
     Raises:

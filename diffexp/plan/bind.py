@@ -8,7 +8,7 @@ from typing import Any
 
 from diffexp import grids
 from diffexp.errors import InputError
-from diffexp.levels import Level, Levels, Schedule
+from diffexp.levels import Level, Levels, Schedule, listed_steps
 from diffexp.plan.class_config import Accepted, spelling
 from diffexp.plan.compile import Sampler, compile_or_direct
 from diffexp.plan.diffusers_class import ClassMethod, build_class, refusals, visiting
@@ -50,11 +50,8 @@ class Grid:
 
     def steps(self, asked: int) -> int:
         """The number of steps; an explicit list decides it."""
-        if self.timesteps is not None:
-            return len(self.timesteps)
-        if self.sigmas is not None:
-            return len(self.sigmas) - (len(self.sigmas) > 0 and self.sigmas[-1] == 0)
-        return asked
+        listed = listed_steps(self.timesteps, self.sigmas)
+        return asked if listed is None else listed
 
     def levels(self, spec: Spec, steps: int) -> Levels:
         """The levels for a model.

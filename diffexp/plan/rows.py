@@ -43,13 +43,13 @@ def _without_draws(plan: Plan) -> Plan:
     return replace(plan, start_z=(), rows=tuple(replace(row, z=()) for row in plan.rows))
 
 
+@np.errstate(invalid="ignore")  # an infinite coefficient stays one, as in the code; the check compares them
 def _row(past: list[TapeRow], samples: list[Vector], target: Vector, tolerance: float) -> Row:
     here = past[-1]
     fresh = [here.m_axis, *here.z_axes, *(clamp.axis for clamp in here.clamps)]
     rest = target.copy()
     rest[fresh] = 0.0
-    with np.errstate(invalid="ignore"):  # an infinite coefficient stays one, as in the code; the check compares them
-        history = _Update(rest, samples[::-1], past[-2::-1]).explained(tolerance)
+    history = _Update(rest, samples[::-1], past[-2::-1]).explained(tolerance)
     if history is None:
         raise NotLinear(f"step {len(past) - 1} is no combination of a few past samples and outputs")
     xs, ms, ds = history

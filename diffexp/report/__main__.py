@@ -44,6 +44,10 @@ def _write(arguments: list[str]) -> Path:
     from diffexp.report import write_chart, write_report  # seconds to import
 
     out = Path(words["out"]) if "out" in words else None
+    if out and out.suffix not in (".html", ".svg"):
+        raise InputError(f"out={out} ends in neither .html, the page, nor .svg, one chart of it")
+    if out and not out.absolute().parent.is_dir():
+        raise InputError(f"out={out}: there is no folder {out.parent}")
     if out and out.suffix == ".svg":
         return write_chart(folders, out, words.get("metric"), words.get("cost", "nfe"))
     if {"metric", "cost"} & set(words):

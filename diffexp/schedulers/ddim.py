@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from diffexp.errors import InputError
 from diffexp.levels import Levels
 from diffexp.plan.method import Denoiser
 from diffexp.registry import scheduler
@@ -29,7 +30,12 @@ def ddim(
             models that clip, under guidance above all, where the two drift apart.
         constant_stride: land num_train_timesteps // steps below each timestep, as diffusers does. On ``linspace``
             and ``trailing`` grids that is not always the next timestep of the grid; false always steps to that one.
+
+    Raises:
+        InputError: negative ``eta``.
     """
+    if eta < 0:
+        raise InputError(f"scheduler.eta={eta:g} must be at least 0; 0 adds no noise")
     for here, there in levels.strided_pairs() if constant_stride else levels.pairs():
         x0, eps = denoise.predict(x, here)
         if use_clipped_model_output:

@@ -1,6 +1,6 @@
 """A cell of a sweep before it runs: its number, its config and its folder, as Hydra makes them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from omegaconf._utils import get_omega_conf_dumper
 
 from diffexp.errors import InputError
 from diffexp.files import write_text
+from diffexp.levels import listed_steps
 from diffexp.prompts import read_texts
 
 try:
@@ -22,6 +23,7 @@ except ImportError:  # PyYAML without its C library
     from yaml import Dumper
 
 
+IN_THE_NAME = ("model", "scheduler", "steps", "max_nfe")
 SAMPLES, SAMPLES_OF_A_CHECKPOINT = 64, 4
 """How many are drawn where nobody says; a checkpoint may be large."""
 
@@ -39,12 +41,19 @@ class Job:
 
     @property
     def overrides(self) -> list[str]:
-        return list(self.composed.hydra.overrides.task)
+        return list(OmegaConf.select(self.composed, "hydra.overrides.task", default=[]))
 
     @property
     def alone(self) -> bool:
         """Whether it changes what belongs to the whole process: the working folder, environment variables."""
         return bool(self.composed.hydra.job.chdir or self.composed.hydra.job.env_set)
+
+
+def swept_words(jobs: Sequence[Job]) -> dict[int, str]:
+    """By number of the cell, what tells it from the others and is not in the name of its folder."""
+    words = {job.number: [w for w in job.overrides if w.partition("=")[0] not in IN_THE_NAME] for job in jobs}
+    common = set.intersection(*map(set, words.values())) if words else set()
+    return {number: " ".join(word for word in some if word not in common) for number, some in words.items()}
 
 
 def compose_job(loader: ConfigLoader, master: DictConfig, number: int, overrides: Sequence[str]) -> Job:
@@ -76,15 +85,22 @@ def _current(composed: DictConfig) -> Iterator[None]:
 
 
 def task_config(config: DictConfig) -> dict[str, Any]:
-    """A composed config as plain containers, without Hydra's own settings, and with a number of samples."""
+    """A composed config as plain containers, without Hydra's own settings, with the number of steps and of samples."""
     nodes = {str(key): config[key] for key in config if key != "hydra"}
     task: dict[str, Any] = {
         key: OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
         for key, node in nodes.items()
     }
+    task["steps"] = steps_of(task)
     if task["num_samples"] is None:
         task["num_samples"] = _usual_samples(task["model"]["name"], task["prompt"])
     return task
+
+
+def steps_of(config: Mapping[str, Any] | DictConfig) -> int:
+    """``steps``, unless the grid is a list."""
+    listed = listed_steps(config["grid"].get("timesteps"), config["grid"].get("sigmas"))
+    return config["steps"] if listed is None else listed
 
 
 def _usual_samples(model: str, prompt: str | list[str] | None) -> int:

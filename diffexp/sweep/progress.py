@@ -48,7 +48,7 @@ class Progress:
         self._bars: dict[int, CellBar] = {}
         self._running: set[int] = set()
         self._ended: dict[int, str] = {}
-        self._samples = 0
+        self._samples = self._told = 0
         self._began = self._drawn = time.perf_counter()
         self._line = tqdm(
             total=1.0,
@@ -84,9 +84,11 @@ class Progress:
         bar = self._bars.get(number)
         return bar.fraction if bar else 0.0
 
-    def counted(self) -> str:
-        """``10/24`` cells have ended."""
-        return f"{len(self._ended)}/{len(self._work)}"
+    def count(self) -> str:
+        """``10/24``: how many cells have been told of, this one included."""
+        with self._lock:
+            self._told += 1
+            return f"{self._told}/{len(self._work)}"
 
     def text(self) -> str:
         """``10 of 24 cells done, 8 running, 6 waiting, 12.3 samples/s, 0:42 left``."""

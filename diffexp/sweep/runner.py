@@ -18,7 +18,7 @@ from diffexp.metrics.line import metrics_line
 from diffexp.resume import read_earlier
 from diffexp.sweep.batcher import Batcher, Seat
 from diffexp.sweep.failures import Failure, forget_failure, record_failure
-from diffexp.sweep.jobs import Job
+from diffexp.sweep.jobs import Job, swept_words
 from diffexp.sweep.limit import MOST, BatchLimit
 from diffexp.sweep.logs import cell_logging, sweep_logging
 from diffexp.sweep.progress import Progress
@@ -80,6 +80,7 @@ class Runner:
         self._twins = Twins()
         self._key = ""
         self._shared: Shared | None = None
+        self._swept: dict[int, str] = {}
 
     def run(self, jobs: Sequence[Job]) -> None:
         """Run all cells, those that cannot share a model at the end.
@@ -87,6 +88,7 @@ class Runner:
         Raises:
             KeyboardInterrupt: after every cell has written what it had finished.
         """
+        self._swept = swept_words(jobs)
         cells, jobs = len(jobs), [job for job in jobs if not self._is_done(job)]
         if len(jobs) < cells:
             log.info("%d of them are done already", cells - len(jobs))
@@ -167,7 +169,9 @@ class Runner:
         if cell.status == "interrupted":
             raise KeyboardInterrupt
         told = cell.failure.message if cell.failure else metrics_line(read_json(cell.job.folder / "metrics.json"))
-        log.info("[%s] %s: %s  %s", progress.counted(), cell.job.folder.name, cell.status, told)
+        parts = (cell.job.folder.name, self._swept.get(cell.job.number))
+        name = " ".join(part for part in parts if part)
+        log.info("[%s] %s: %s%s", progress.count(), name, cell.status, told and f"  {told}")
 
 
 def _model_key(config: Mapping[str, Any]) -> str:
