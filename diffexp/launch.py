@@ -26,6 +26,7 @@ from diffexp.resume import is_done, resumed_words
 from diffexp.sweep.best import best_text
 from diffexp.sweep.failures import FAILED_HERE, Failure, forget_failure, read_failures, record_failure
 from diffexp.sweep.jobs import Job, compose_job, save_hydra_files, task_config
+from diffexp.sweep.launcher import BatchedLauncher
 from diffexp.sweep.logs import FULL
 from diffexp.sweep.objective import objective_value
 from diffexp.sweep.record import Resumed, SweepRecord, held, read_sweep
@@ -181,6 +182,9 @@ def make_runner(sweep: Path, batch: int | None) -> "Runner":
         run_experiment(job.config, job.folder, catalog, sweep_info(sweep, job.number), host)
 
     return Runner(run, catalog, batch, sweep_info(sweep, 0).resumed)
+
+
+BatchedLauncher.make_runner = staticmethod(make_runner)
 
 
 def sweep_info(sweep: Path, number: int) -> "SweepInfo":

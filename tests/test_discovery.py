@@ -6,7 +6,6 @@ import textwrap
 
 import pytest
 
-from diffexp.catalog.entries import hint, nearest
 from diffexp.catalog.options import MISSING
 from diffexp.catalog.scanning import scan
 from diffexp.discovery import discover
@@ -391,12 +390,3 @@ def test_build(plugins):
         catalog.build("scheduler", {"name": "x", "_target_": "fractions.Fraction", "top": 3})
     with pytest.raises(InputError, match=r"fractions.Fractio does not exist; did you mean 'Fraction'"):
         catalog.build("scheduler", {"name": "x", "_target_": "fractions.Fractio"})
-
-
-def test_hints():
-    assert nearest("stepz", ["steps", "seed"]) == "; did you mean 'steps'?"
-    assert nearest("zzz", ["steps"]) == ""
-    assert hint("DDIM", ["ddim", "ddpm"]) == "; did you mean 'ddim'? (available: ddim, ddpm)"
-    known = ["ddim", "diffusers/ddim", "diffusers/lms"]
-    assert hint("dim", known) == "; did you mean 'ddim'? (available: ddim, diffusers/...)"
-    assert hint("diffusers/lmz", known).endswith("'diffusers/lms'? (available: ddim, diffusers/ddim, diffusers/lms)")

@@ -2,9 +2,9 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
@@ -21,6 +21,8 @@ from diffexp.sweep.objective import objective_value
 if TYPE_CHECKING:
     from diffexp.sweep.runner import Runner
 
+    MakeRunner = Callable[[Path, int | None], Runner]
+
 log = logging.getLogger(__name__)
 
 NAME = "hydra_plugins.diffexp.BatchedLauncher"
@@ -33,6 +35,9 @@ class BatchedLauncher(Launcher):
     Args:
         batch: samples in one call of the model; None: as many as its device likes best.
     """
+
+    make_runner: "ClassVar[MakeRunner]"
+    """Of a sweep's folder and ``batch``; set by ``diffexp.launch``, which knows how a cell is run."""
 
     def __init__(self, batch: int | None = None) -> None:
         if batch is not None and batch < 1:
@@ -73,9 +78,7 @@ class BatchedLauncher(Launcher):
 
     def _runner_of(self, sweep: Path) -> "Runner":
         if self._runner is None:
-            from diffexp.launch import make_runner  # only now torch is needed
-
-            self._runner = make_runner(sweep, self._batch)
+            self._runner = type(self).make_runner(sweep, self._batch)
         return self._runner
 
     def _as_hydra_does(self, job: Job) -> JobReturn:
