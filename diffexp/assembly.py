@@ -150,7 +150,7 @@ def _own_class(model: Model) -> str:
 def _sampler(recipe: Recipe) -> Sampler:
     sampler = recipe.sampler()
     ours = getattr(recipe.scheduler, "__module__", "").startswith("diffexp.")  # of a plugin, file and line are told
-    if ours and isinstance(sampler, Direct) and sampler.reason.startswith(("OverflowError", "ZeroDivisionError")):
+    if ours and isinstance(sampler, Direct) and isinstance(sampler.cause, ArithmeticError):
         raise InputError(f"{sampler.method.name} cannot be computed with these options, steps and grid; change one")
     if isinstance(sampler, Plan):
         _refuse_what_is_no_number(sampler)

@@ -57,6 +57,8 @@ class Direct:
 
     method: Method
     reason: str
+    cause: BaseException | None = None
+    """What the method raised when it was traced, where that is the reason."""
 
     @property
     def start_std(self) -> float:
@@ -72,7 +74,7 @@ def compile_or_direct(method: Method) -> Sampler:
         return compile_method(method)
     except NotLinear as reason:
         log.warning("%s runs directly, uncompiled: %s", method.name, reason)
-        return Direct(method, str(reason))
+        return Direct(method, str(reason), reason.__cause__)
 
 
 def sample(sampler: Sampler, network: Network, start: Tensor, noise: Noise) -> Tensor:
