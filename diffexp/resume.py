@@ -11,7 +11,7 @@ import yaml
 
 from diffexp.errors import InputError
 from diffexp.files import read_json
-from diffexp.sweep.results import differing_keys, flat
+from diffexp.flat import differing_keys, flat
 
 FREE = (
     "resume",

@@ -6,7 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from diffexp.sweep.results import Cell, differing_keys
+from diffexp.flat import differing_keys
+from diffexp.sweep.results import Cell
 
 GROUPS = ("model", "scheduler", "grid", "loop", "guidance")
 """Options that a word chooses; the config has that word as ``<group>.name``."""

@@ -8,8 +8,9 @@ from typing import Any
 import yaml
 
 from diffexp.errors import InputError
+from diffexp.flat import differing_keys
 from diffexp.report.axes import GROUPS, option_of
-from diffexp.sweep.results import Cell, differing_keys, read_cell, read_cells
+from diffexp.sweep.results import Cell, read_cell, read_cells
 
 
 def collect(folders: Sequence[Path]) -> list[Cell]:

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from diffexp.files import read_json, write_text
+from diffexp.flat import differing_keys, flat
 
 NAME = "results.csv"
 
@@ -71,23 +72,6 @@ def write_results(sweep: Path) -> Path | None:
         )
     write_text(sweep / NAME, text.getvalue())
     return sweep / NAME
-
-
-def differing_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The keys of flat configs that do not have the same value everywhere."""
-    keys = dict.fromkeys(key for config in configs for key in config)
-    return [key for key in keys if any(config.get(key) != configs[0].get(key) for config in configs)]
-
-
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys; lists stay as they are."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
 
 
 def read_cell(folder: Path) -> Cell:
