@@ -2,7 +2,7 @@
 
 Hydra copies all configs that it knows before it composes one, and it reads and merges the whole tree anew for every
 cell. Here nothing is copied that is not changed; and because a plain ``key=value`` is applied to the merged tree in the
-end, command lines that choose the same options of the groups share all that comes before.
+end, command lines that choose the same options of the groups share all that comes before. A word is parsed once.
 """
 
 import copy
@@ -72,9 +72,10 @@ class QuickLoader(ConfigLoaderImpl):
         super().__init__(config_search_path)
         self.repository = QuickRepository(config_search_path)
         self._trees: dict[tuple[str | None, ...], bytes] = {}
+        self._words: dict[str, Override] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_trees": {}}  # to worker processes it goes without its memory
+        return self.__dict__ | {"_trees": {}, "_words": {}}  # to worker processes it goes without its memory
 
     def _load_configuration_impl(
         self,
@@ -85,7 +86,7 @@ class QuickLoader(ConfigLoaderImpl):
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
         """As its parent's; merges only what was not merged before."""
-        parsed = OverridesParser.create(config_loader=self).parse_overrides(overrides)
+        parsed = self._parsed(overrides)
         if any(override.key_or_group == "hydra.searchpath" for override in parsed):
             return super()._load_configuration_impl(
                 config_name, overrides, run_mode, from_shell, validate_sweep_overrides
@@ -107,6 +108,11 @@ class QuickLoader(ConfigLoaderImpl):
             of_task, exclude_keys=naming.exclude_keys, item_sep=naming.item_sep, kv_sep=naming.kv_sep
         )
         return config
+
+    def _parsed(self, words: list[str]) -> list[Override]:
+        new = [word for word in words if word not in self._words]
+        self._words.update(zip(new, OverridesParser.create(config_loader=self).parse_overrides(new)))
+        return [self._words[word] for word in words]
 
     def _is_choice(self, override: Override) -> bool:
         """Whether Hydra takes it for a choice in a group of configs, and not for a value."""

@@ -9,6 +9,7 @@ from diffexp.errors import InputError
 from diffexp.models import mnist as module
 from diffexp.models.base import Model, Request, Runtime, sha256_of_file
 from diffexp.models.mnist import mnist
+from diffexp.models.unet import UNet
 from diffexp.predictions import Clip, Prediction
 from tests.checkpoints import save_unet, tiny_digits_unet, tiny_unet
 
@@ -46,6 +47,13 @@ def test_predict_is_the_network(model: Model) -> None:
         expected = tiny_digits_unet().half().float()(x, t, class_labels=torch.tensor([0, 7, 2])).sample
     torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
     assert out.is_contiguous()
+
+
+def test_the_network_knows_its_dtype_also_after_a_change(folder: Path) -> None:
+    net = UNet.from_pretrained(folder)
+    assert net.dtype == torch.float32
+    assert net.half().dtype == torch.float16
+    assert net.double().dtype == torch.float64
 
 
 def test_low_precision_comes_back_as_float32(folder: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from diffusers import UNet2DModel
@@ -25,12 +25,28 @@ log = logging.getLogger(__name__)
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
+class UNet(UNet2DModel):
+    """diffusers goes through all modules for the dtype, twice a call: a tenth of the time of a small network."""
+
+    _found: torch.dtype | None = None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        if self._found is None:
+            self._found = super().dtype
+        return self._found
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._found = None
+        return super()._apply(fn, recurse)
+
+
 @dataclass(frozen=True)
 class UNetModel(Trained):
     """A pixel-space UNet with its training. Pixels lie in [-1, 1]."""
 
     id: str
-    net: UNet2DModel
+    net: UNet
     training: Training
     classes: ClassLabels | None
     """None: unconditional."""
@@ -100,7 +116,7 @@ def load_unet(
         raise InputError(f"dtype={str(dtype).removeprefix('torch.')}: choose float16, bfloat16, float32 or float64")
     weights = folder / layout.weights
     try:
-        net = UNet2DModel.from_pretrained(
+        net = UNet.from_pretrained(
             folder / layout.network,
             use_safetensors=layout.format != PICKLED,
             variant=layout.variant,
