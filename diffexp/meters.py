@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+USUAL = ("cost", "fid", "kid", "wasserstein")
+"""Those of ``conf/config.yaml``, for models of all kinds: which of them make no sense for one is no news."""
+
 
 class Solutions(Protocol):
     """The accurate solutions of a run; see ``diffexp.reference``."""
@@ -47,14 +50,15 @@ class Meters:
         self._compared: dict[str, dict[str, list[Tensor]]] = {}
         self._columns: dict[str, Tensor] = {}
         self._estimates: dict[str, Estimate] = {}
+        level = logging.DEBUG if tuple(metrics) == USUAL else logging.WARNING
         for name, metric in metrics.items():
             reason = self._guarded(name, lambda metric=metric: metric.applies(model))
             if reason:
-                self._leave_out(name, reason, logging.DEBUG)
+                self._leave_out(name, reason, level)
         for name in self._comparing():
             reason = "there is nothing to compare with" if solutions is None else solutions.missing
             if reason:
-                self._leave_out(name, reason, logging.INFO)
+                self._leave_out(name, reason, logging.WARNING)
 
     def update(self, indices: Sequence[int], samples: Tensor, images: Tensor) -> None:
         """Take in a batch of the run's samples with these indices.
@@ -110,7 +114,10 @@ class Meters:
             told = cast(Metric, metric).compute(facts)
         values: dict[str, float] = {}
         for key, value in told.items():
-            values |= self._numbers(key, value, facts.indices)
+            try:
+                values |= self._numbers(key, value, facts.indices)
+            except (TypeError, ValueError, RuntimeError) as error:
+                log.error("metric %s: %s is left out, it is no number a run or a sample: %s", name, key, error)
         return values
 
     def _numbers(self, name: str, value: Any, indices: Sequence[int]) -> dict[str, float]:

@@ -28,6 +28,8 @@ FREE = (
 """Keys that may differ: sample i is the same whatever they say."""
 DIGESTS = ("weights_sha256", "plan_sha256")
 """Of the code and files that a config only names."""
+PLAIN = re.compile(r"(?!null$)[^,${}()]+")
+"""A folder as it stands in a command line: no list of several, no interpolation, not nothing."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,14 @@ def resumed_words(overrides: Sequence[str]) -> list[str]:
 
     Returns:
         ``overrides`` as they are where they name no run of the command line.
+
+    Raises:
+        InputError: they name a folder without a run.
     """
     given = {_key(word) for word in overrides}
     named = [word.partition("=")[2].strip("'\"") for word in overrides if word.startswith("resume=")]
+    if named and PLAIN.fullmatch(named[-1]):
+        _there(named[-1])
     file = Path(named[-1], ".hydra", "overrides.yaml").expanduser() if named else None
     if file is None or not file.is_file():
         return list(overrides)
@@ -73,11 +80,13 @@ def named_run(config: Mapping[str, Any]) -> Earlier | None:
     Raises:
         InputError: there is none.
     """
-    if not config["resume"]:
-        return None
-    found = read_earlier(Path(config["resume"]))
+    return _there(config["resume"]) if config["resume"] else None
+
+
+def _there(folder: str) -> Earlier:
+    found = read_earlier(Path(folder).expanduser())
     if found is None:
-        raise InputError(f"resume={config['resume']}: no run.json there; give the folder of an earlier run or sweep")
+        raise InputError(f"resume={folder}: no run.json there; give the folder of an earlier run or sweep")
     return found
 
 

@@ -83,6 +83,8 @@ class Browser:
         self.send("Page.navigate", url=file.absolute().as_uri())
         while not self._loaded:
             self._receive()
+        # Until a new page has been painted, the browser drops clicks on it.
+        self.run("new Promise(painted => requestAnimationFrame(() => requestAnimationFrame(painted)))")
 
     def run(self, script: str) -> Any:
         """The value of a JavaScript expression; promises are awaited."""

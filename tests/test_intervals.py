@@ -16,7 +16,7 @@ from torch import Tensor
 
 from diffexp.discovery import discover
 from diffexp.levels import Level
-from diffexp.meters import Meters
+from diffexp.meters import USUAL, Meters
 from diffexp.metrics.base import Finished, RunFacts
 from diffexp.metrics.evidence import PER_SAMPLE, read_resamples, write_evidence
 from diffexp.metrics.features import load_features
@@ -28,6 +28,7 @@ from diffexp.metrics.trajectory_error import TrajectoryError
 from diffexp.models.base import Request, Runtime
 from diffexp.models.mixture import mixture
 from diffexp.noise import SampleNoise
+from diffexp.paths import conf_dir
 from diffexp.plan import Grid, Plan, build_sampler, sample
 from diffexp.reference import Reference, Start, accurate_plan, start_of
 from diffexp.schedulers.ddim import ddim
@@ -156,6 +157,19 @@ def test_a_metric_with_a_value_a_sample_gets_mean_interval_and_a_file(tmp_path: 
     assert shuffled.compute(facts())["own/low"] == pytest.approx(told["own/low"]), "resamples go by index, not by order"
 
 
+def test_a_value_that_is_no_number_costs_itself_alone(caplog: pytest.LogCaptureFixture):
+    class Mixed(PerSample):
+        def compute(self, run: RunFacts) -> dict[str, Any]:
+            return {"many": torch.zeros(3), "word": "x", **super().compute(run)}
+
+    meters = Meters({"mixed": Mixed()}, SimpleNamespace())  # pyright: ignore[reportArgumentType]
+    meters.update(range(8), torch.zeros(8, 1), torch.zeros(8, 1))
+    assert {"own", "all", "count"} <= meters.compute(facts()).keys()
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first.startswith("metric mixed: many is left out, it is no number a run or a sample: ")
+    assert second.startswith("metric mixed: word is left out")
+
+
 def test_resamples_that_cannot_be_read_are_none(tmp_path: Path):
     assert read_resamples(tmp_path) == {}
     (tmp_path / "resamples.safetensors").write_bytes(b"no")
@@ -205,6 +219,16 @@ def test_without_a_solution_the_metric_is_left_out_and_says_why(caplog: pytest.L
     assert [record.getMessage() for record in caplog.records] == ["metric psnr is left out: the sampler draws noise"]
     meters.update(range(2), torch.zeros(2, 1, 16, 16), torch.zeros(2, 1, 16, 16))
     assert meters.compute(facts(model)) == {}
+
+
+def test_who_names_a_metric_is_told_why_it_is_left_out_and_who_does_not_is_not(caplog: pytest.LogCaptureFixture):
+    points = mixture(Runtime())
+    usual = [entry.strip("[],") for entry in (conf_dir() / "config.yaml").read_text().split("metric: ")[1].split()[:4]]
+    assert usual == list(USUAL)
+    Meters({name: PSNR() for name in USUAL}, points, Solved(points.shape))
+    assert caplog.records == []
+    Meters({"psnr": PSNR()}, points, Solved(points.shape))
+    assert [record.getMessage() for record in caplog.records] == [f"metric psnr is left out: {PSNR().applies(points)}"]
 
 
 def test_a_solution_that_fails_costs_its_metrics_alone(caplog: pytest.LogCaptureFixture):

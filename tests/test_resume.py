@@ -59,11 +59,14 @@ def test_resume_finishes_a_run(run, stopped, monkeypatch, caplog):
 def test_the_command_line_goes_on_as_the_run_was_started(tmp_path):
     words = ["scheduler=euler", "steps=5", "+model.more=1", "label=[3,8]"]
     write_text(tmp_path / ".hydra" / "overrides.yaml", yaml.safe_dump(words))
+    write_text(tmp_path / "run.json", '{"config": {}}')
     resume = f"resume='{tmp_path}'"
     assert resumed_words([resume]) == [*words, resume]
     assert resumed_words([resume, "steps=6", "model.more=2"]) == [words[0], words[3], resume, "steps=6", "model.more=2"]
-    for others in (["steps=6"], ["resume=nowhere", "steps=6"]):
+    for others in (["steps=6"], ["resume=null", "steps=6"], ["resume=one,two"]):
         assert resumed_words(others) == others
+    with pytest.raises(InputError, match="^resume=nowhere: no run.json there; give the folder of an earlier run"):
+        resumed_words(["steps=6", "resume=nowhere"])
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -21,8 +20,6 @@ from diffexp.registry import metric
 
 if TYPE_CHECKING:
     from diffexp.models.base import Model
-
-log = logging.getLogger(__name__)
 
 BATCH = 64
 """Pictures or prompts in one call of CLIP."""
@@ -50,12 +47,6 @@ class ClipScore:
         self.seen: list[Tensor] = []
 
     def applies(self, model: Model) -> str | None:
-        reason = self._obstacle(model)
-        if reason:
-            log.warning("clip_score is left out: %s", reason)
-        return reason
-
-    def _obstacle(self, model: Model) -> str | None:
         if not hasattr(model, "prompts"):
             return f"model={model.id} draws no prompts"
         if find_spec("transformers") is None:

@@ -6,7 +6,8 @@ from pathlib import Path
 from diffexp.errors import InputError
 
 USAGE = """usage: python -m diffexp.report DIR... [key=value ...]   (folders of runs or sweeps)
-  out=FILE      the page (default: DIR/report.html), or, if it ends in .svg, one chart as a picture
+  out=FILE      the page, with comparison.csv, its table of pairs, beside it (default: report.html in DIR, or here for
+                several folders); or, if it ends in .svg, one chart as a picture
   metric=NAME   of that chart, as in metrics.json (default: the first on the page)
   cost=NAME     of that chart: nfe (default) or seconds_per_image"""
 KEYS = ("out", "metric", "cost")
