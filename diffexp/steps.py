@@ -94,7 +94,7 @@ def ancestral_split(sigma: float, sigma_next: float, eta: float) -> tuple[float,
         InputError: negative ``eta``.
     """
     if eta < 0:
-        raise InputError(f"eta={eta:g} must be at least 0; 0 adds no noise")
+        raise InputError(f"scheduler.eta={eta:g} must be at least 0; 0 adds no noise")
     kept = (sigma_next / sigma) ** 2
     up = min(eta**2 * (1 - kept), 1.0)
     down = max((1 - eta) * (1 + eta) + eta**2 * kept, 0.0)  # 1 - up, without its cancellation at eta = 1

@@ -36,8 +36,8 @@ def as_saved(images: Tensor) -> Tensor:
 def enough_samples(name: str, count: int, fewest: int = 2) -> bool:
     """Whether ``name`` can be computed at all from ``count`` samples; says so in the log where it is doubtful."""
     if count < fewest:
-        log.warning("%s is skipped: it needs at least %d samples, this run has %d", name, fewest, count)
+        log.warning("%s: left out, it needs at least %d samples and this run has %d", name, fewest, count)
         return False
     if count < FEW_SAMPLES:
-        log.warning("%s of %d samples is not comparable: use num_samples=%d or more", name, count, FEW_SAMPLES)
+        log.warning("%s: %d samples are too few to compare; use num_samples=%d or more", name, count, FEW_SAMPLES)
     return True

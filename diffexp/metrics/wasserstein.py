@@ -79,7 +79,7 @@ def _gaussian(samples: Tensor, run: RunFacts) -> dict[str, float | Estimate]:
         try:
             values["wasserstein2/exact"] = _exact(run.plan, truth)
         except InputError as reason:  # a plan that clips is not linear
-            log.info("wasserstein2/exact is skipped: %s", reason)
+            log.info("wasserstein2/exact: left out, %s", reason)
     return values
 
 

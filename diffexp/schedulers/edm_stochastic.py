@@ -37,7 +37,7 @@ def edm_stochastic(
             networks that remove a little too much.
     """
     if s_churn < 0:
-        raise InputError(f"s_churn={s_churn:g} must be at least 0; 0 adds no noise")
+        raise InputError(f"scheduler.s_churn={s_churn:g} must be at least 0; 0 adds no noise")
     space = SigmaSpace.of(levels.schedule)
     gamma = min(s_churn / levels.steps, math.sqrt(2) - 1)
     for here, there in levels.pairs():

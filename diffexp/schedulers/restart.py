@@ -42,7 +42,7 @@ def restart(
         InputError: an interval is not of this form, or ``rho`` is not greater than 0.
     """
     if rho <= 0:
-        raise InputError(f"rho={rho:g} must be greater than 0")
+        raise InputError(f"scheduler.rho={rho:g} must be greater than 0")
     space = SigmaSpace.of(levels.schedule)
     restarts = [_restart(levels, interval, rho) for interval in intervals]
     for here, there in levels.pairs():
@@ -71,9 +71,9 @@ def _restart(levels: Levels, interval: Sequence[float], rho: float) -> tuple[Seq
 
 def _check(interval: Sequence[float]) -> None:
     if len(interval) != 4:
-        raise InputError(f"intervals: {list(interval)} should be [N, K, t_min, t_max]")
+        raise InputError(f"scheduler.intervals: {list(interval)} should be [N, K, t_min, t_max]")
     count, repetitions, t_min, t_max = interval
     if count not in (0, *range(2, 1001)) or repetitions not in range(1, 1001):
-        raise InputError(f"intervals: {list(interval)} needs a whole N (0, or 2 to 1000) and K (1 to 1000)")
+        raise InputError(f"scheduler.intervals: {list(interval)} needs a whole N (0, or 2 to 1000) and K (1 to 1000)")
     if not 0 <= t_min < t_max:
-        raise InputError(f"intervals: {list(interval)} must satisfy 0 <= t_min < t_max")
+        raise InputError(f"scheduler.intervals: {list(interval)} must satisfy 0 <= t_min < t_max")
