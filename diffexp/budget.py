@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from diffexp.errors import InputError
-from diffexp.plan import Plan, Recipe
+from diffexp.plan import Recipe
 
 
 def within_budget(recipe: Recipe, max_nfe: int | None) -> Recipe:
@@ -17,21 +17,15 @@ def within_budget(recipe: Recipe, max_nfe: int | None) -> Recipe:
     if max_nfe is None:
         return recipe
     if recipe.grid.explicit:
-        if _nfe(recipe) > max_nfe:
-            raise InputError(f"max_nfe={max_nfe}: the levels of grid.timesteps or grid.sigmas take {_nfe(recipe)}")
+        if (nfe := recipe.sampler().nfe) > max_nfe:
+            raise InputError(f"max_nfe={max_nfe}: the levels of grid.timesteps or grid.sigmas take {nfe}")
         return recipe
     most = min(recipe.steps, max_nfe)
     steps = most
-    while (nfe := _nfe(replace(recipe, steps=steps))) > max_nfe:
+    while (nfe := replace(recipe, steps=steps).sampler().nfe) > max_nfe:
         if steps == 1:
             raise InputError(f"max_nfe={max_nfe}: one step takes {nfe}")
         steps = max(1, min(steps - 1, steps * max_nfe // nfe))
-    while steps < most and _nfe(replace(recipe, steps=steps + 1)) <= max_nfe:
+    while steps < most and replace(recipe, steps=steps + 1).sampler().nfe <= max_nfe:
         steps += 1
     return replace(recipe, steps=steps)
-
-
-def _nfe(recipe: Recipe) -> int:
-    """Evaluations; of a method that decides them as it goes, its own guess."""
-    sampler = recipe.sampler()
-    return sampler.nfe if isinstance(sampler, Plan) else sampler.method.nfe

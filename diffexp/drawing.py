@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,6 @@ from diffexp.meters import Meters
 from diffexp.noise import SampleNoise
 from diffexp.outputs import RunFolder, read_image
 from diffexp.pictures import Snapshot
-from diffexp.plan import Plan
 from diffexp.previews import as_pictures
 from diffexp.watch import SHOWN_IMAGES, Watch
 
@@ -72,9 +72,7 @@ def draw_samples(parts: Parts, config: Mapping[str, Any], output: RunFolder, met
     model, size = parts.model, int(config["batch_size"])
     drawing = drawn_before(parts, config, output, meters)
     todo = sorted(set(range(int(config["num_samples"]))).difference(drawing.indices))
-    # A direct method's evaluations are only known once it has run; its steps are a first guess.
-    nfe = parts.sampler.nfe if isinstance(parts.sampler, Plan) else parts.sampler.method.nfe
-    watch = Watch(model, nfe, -(-len(todo) // size), config["snapshot_every"], parts.host)
+    watch = Watch(model, parts.sampler.nfe, -(-len(todo) // size), config["snapshot_every"], parts.host)
     watch.model_seconds = drawing.model_seconds
     first: Tensor | None = None
     broken: list[int] = []
@@ -169,15 +167,15 @@ def _draw(parts: Parts, indices: Sequence[int], seed: int, watch: Watch) -> tupl
     noise = SampleNoise(seed, indices, model.shape, model.device, dtype)
     with parts.host.busy():
         condition = model.conditions(parts.request, indices).drawn(noise.generators)
-    network = watch.network(parts.predict, condition)
-    at_once = watch.network_at_once(parts.predict, condition)
+    watch.begin_batch()
     batch = Batch(
         indices=indices,
         model=model,
         condition=condition,
         sampler=parts.sampler,
-        network=network,
-        network_at_once=at_once,
+        network=watch.network(parts.predict, condition),
+        network_at_once=watch.network_at_once(parts.predict, condition),
+        unguided=partial(watch.network, parts.model.predict),
         noise=noise.draw,
         generators=noise.generators,
         recipe=parts.recipe,
@@ -186,6 +184,7 @@ def _draw(parts: Parts, indices: Sequence[int], seed: int, watch: Watch) -> tupl
         guidance_scale=parts.guidance_scale,
         guidance_options=parts.guidance_options,
         seen=watch.seen,
+        expect=watch.expect_evaluations,
     )
     with torch.inference_mode():
         samples = parts.loop(batch)

@@ -15,7 +15,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from diffexp.catalog.diffusers_options import FAMILIES, class_names
 from diffexp.catalog.entries import hint
@@ -178,6 +178,10 @@ class Preflight:
                 raise InputError(f"{key} needs a choice{hint('', self.keys.groups[key])}")
         try:
             values = {key: _plain(config[key]) for key in TOP_LEVEL}
+        except InterpolationKeyError as error:
+            missing = re.search(r"'(.+?)' not found", str(error))
+            more = f" is that of {missing[1]}, which is not there" if missing else " stands for a key that is not there"
+            raise InputError(f"{error.full_key}{more}; give {error.full_key}=...") from error
         except OmegaConfBaseException as error:
             raise InputError(" ".join(str(error).split())) from error
         for key in VALUES:

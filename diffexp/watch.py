@@ -70,12 +70,20 @@ class Watch:
         self._bar.total = self._bar.n + self.nfe * batches
         self._bar.refresh()
 
-    def network(self, predict: Predict, condition: Condition) -> Network:
-        """The network of one batch, watched."""
+    def expect_evaluations(self, nfe: int) -> None:
+        """A batch takes so many a sample: said before its first one, where the sampler alone takes another number."""
+        if self._first:  # of later ones it is known
+            self.nfe, self._keep = nfe, snapshot_steps(nfe, self.snapshot_every)
+            self.expect(self.batches)
+
+    def begin_batch(self) -> None:
         self.batch_nfe = 0
         if self._first:  # it may be begun a second time, with fewer samples
             self.snapshots.clear()
             self.steps.clear()
+
+    def network(self, predict: Predict, condition: Condition) -> Network:
+        """The network of one batch, watched."""
         return lambda u, level: self._ask(predict, condition, u.unsqueeze(0), (level,)).squeeze(0)
 
     def network_at_once(self, predict: Predict, condition: Condition) -> ParallelNetwork:

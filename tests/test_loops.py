@@ -14,10 +14,10 @@ from diffexp.discovery import Catalog
 from diffexp.errors import InputError
 from diffexp.experiment import RunResult
 from diffexp.levels import CLEAN
-from diffexp.loops.images import read_masks, read_pictures, to_tensor
 from diffexp.pictures import to_image
 from diffexp.plan import Grid, Plan, Recipe, TrainingSpec
 from diffexp.schedules import VPSchedule
+from diffexp.source_pictures import read_masks, read_pictures, to_tensor
 from tests.pipeline_runs import COMMON, Draw, Tiny, by_diffusers, drawn, psnr, studio
 from tests.runs import images
 

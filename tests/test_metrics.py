@@ -3,6 +3,7 @@
 import logging
 import math
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,11 +25,13 @@ from diffexp.metrics.images import as_saved
 from diffexp.metrics.kid import KID
 from diffexp.metrics.line import metrics_line
 from diffexp.metrics.precision_recall import PrecisionRecall
+from diffexp.metrics.reconstruction import Reconstruction
 from diffexp.metrics.resampling import Estimate
 from diffexp.metrics.wasserstein import Wasserstein, sliced_wasserstein
 from diffexp.models.base import Request, Runtime
 from diffexp.models.gaussian import gaussian
 from diffexp.models.mixture import mixture
+from diffexp.pictures import to_image
 from diffexp.plan import Plan, TrainingSpec, build_sampler, sample
 from diffexp.predictions import Clip
 from diffexp.schedulers.ddim import ddim
@@ -306,3 +309,25 @@ def test_wasserstein_needs_a_known_truth_and_two_samples():
     assert Wasserstein().applies(gaussian(Runtime())) is None
     for model in (gaussian(Runtime()), mixture(Runtime())):
         assert Wasserstein().compute(facts(model)) == {}
+
+
+# against given pictures
+
+
+def test_reconstruction_is_the_distance_to_the_picture_of_the_sample_as_it_was_saved(tmp_path: Path):
+    pictures = draws(2).mul(255).round().div(255)
+    for name, picture in zip("ab", pictures):
+        to_image(picture).save(tmp_path / f"{name}.png")
+    metric, off = Reconstruction(image=str(tmp_path)), 8 / 255
+    # Samples 3, 0 and 1 are of the pictures b, a and b.
+    found = torch.stack([pictures[1], pictures[0] + 0.3 / 255, (pictures[1] - off).abs()])
+    metric.update(found[:2], found[:2])
+    metric.update(found[2:], found[2:])
+    same, rounded, other = metric.compute(facts(MNIST, indices=(3, 0, 1)))["reconstruction/psnr"].tolist()
+    error = ((pictures[1] - off).abs() - pictures[1]).square().mean()
+    assert (same, rounded) == (60, 60) and other == pytest.approx(-10 * math.log10(error))
+    assert "points" in (metric.applies(mixture(Runtime())) or "")
+    lost = Reconstruction(image="nowhere")
+    lost.update(found, found)
+    with pytest.raises(InputError, match="metric.reconstruction.image=nowhere: no such file"):
+        lost.compute(facts(MNIST))

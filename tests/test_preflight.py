@@ -47,6 +47,7 @@ MISTAKES = {
     "metric=fid,kid": "metric=fid,kid: for several metrics write metric=[fid,kid]",
     "tracker=null": "tracker=null is not known (available: ",
     "~tracker": "tracker needs a choice (available: ",
+    "metric=reconstruction": "metric.reconstruction.image is that of loop.image, which is not there; give metric.",
     "grid.sigmas=3": "grid.sigmas=3 is not a list of float",
     "hydra.foo=1": "unknown option 'hydra.foo' (available: ",
     "hydra/launcher=nope": "hydra/launcher=nope is not known (available: basic",

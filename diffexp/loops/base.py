@@ -30,6 +30,8 @@ class Batch:
     """The guided, conditioned model: ``(u, level) -> raw output``. Whatever goes through it is watched."""
     network_at_once: Callable[[Tensor, Sequence[Level]], Tensor]
     """The same at many levels in one call: ``(u [levels, batch, *shape], levels) -> raw output`` in that shape."""
+    unguided: Callable[[Condition], Network]
+    """The model without guidance under any condition, watched too."""
     noise: Callable[[], Tensor]
     """The next standard normal draw of every sample, [len(indices), *shape]; the first is the start noise."""
     generators: Sequence[torch.Generator]
@@ -44,3 +46,5 @@ class Batch:
     guidance_options: Mapping[str, Any]
     seen: Callable[[Tensor, Tensor, Level], None]
     """Watches an evaluation ``(u, raw output, level)`` that does not go through ``network``."""
+    expect: Callable[[int], None]
+    """Tells, before the first evaluation, how many a sample there will be, where that is not ``sampler.nfe``."""

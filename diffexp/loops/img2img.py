@@ -4,10 +4,10 @@ from torch import Tensor
 
 from diffexp.errors import InputError
 from diffexp.loops.base import Batch
-from diffexp.loops.images import read_pictures, to_tensor
 from diffexp.models.base import encode_images, picture_shape
 from diffexp.plan import sample
 from diffexp.registry import loop
+from diffexp.source_pictures import read_pictures, to_tensor
 
 
 @loop
@@ -29,6 +29,7 @@ def img2img(batch: Batch, *, image: str, strength: float = 0.8) -> Tensor:
     pictures = to_tensor(read_pictures("loop.image", image, picture_shape(batch.model), batch.indices))
     x0 = encode_images(batch.model, pictures, batch.generators)
     part = batch.recipe.part(begin)
+    batch.expect(part.sampler.nfe)
     eps = batch.noise()
     start = part.start.alpha * x0.to(eps.dtype) + part.start.sigma * eps
     return sample(part.sampler, batch.network, start, batch.noise)

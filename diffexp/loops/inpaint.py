@@ -9,13 +9,13 @@ from torch import Tensor
 from diffexp.errors import InputError
 from diffexp.levels import Level
 from diffexp.loops.base import Batch
-from diffexp.loops.images import read_masks, read_pictures, to_tensor
 from diffexp.loops.img2img import first_step
 from diffexp.models.base import encode_images, picture_shape
 from diffexp.plan import Part, sample
 from diffexp.plan.execute import Network
 from diffexp.predictions import Target
 from diffexp.registry import loop
+from diffexp.source_pictures import read_masks, read_pictures, to_tensor
 
 
 @loop
@@ -43,27 +43,24 @@ def inpaint(batch: Batch, *, image: str, mask: str, strength: float = 1.0, resam
     if resample < 1 or jump < 1:
         raise InputError(f"loop.resample={resample} and loop.jump={jump} must be at least 1")
     steps, shape = batch.recipe.steps, picture_shape(batch.model)
-    begin = first_step(strength, steps)
+    begin, jump = first_step(strength, steps), steps if resample == 1 else jump
     pictures = to_tensor(read_pictures("loop.image", image, shape, batch.indices))
     masks = to_tensor(read_masks(mask, image, shape, batch.indices)).to(batch.model.device)
     known = encode_images(batch.model, pictures, batch.generators)
     eps = batch.noise()
     known = known.to(eps.dtype)
-    part = batch.recipe.part(begin, steps if resample == 1 else min(begin + jump, steps))
-    start = part.start.alpha * known + part.start.sigma * eps if begin else batch.sampler.start_std * eps
+    parts = [batch.recipe.part(k, min(k + jump, steps)) for k in range(begin, steps, jump)]
+    batch.expect(resample * sum(part.sampler.nfe for part in parts))
+    x = parts[0].start.alpha * known + parts[0].start.sigma * eps if begin else batch.sampler.start_std * eps
     drawn = torch.nn.functional.interpolate(masks, size=known.shape[-2:])
     network = Informed(batch.network, batch.model.prediction, known, drawn, eps)
-    x = start
-    while True:
+    for part in parts:
         for again in reversed(range(resample)):
             x = sample(part.sampler, network, x, batch.noise)
             if again:
                 x = renoised(x, part, batch.noise())
                 network.eps = batch.noise()
-        begin += jump
-        if resample == 1 or begin >= steps:
-            return torch.lerp(known, x, drawn.to(x.dtype))
-        part = batch.recipe.part(begin, min(begin + jump, steps))
+    return torch.lerp(known, x, drawn.to(x.dtype))
 
 
 @dataclass

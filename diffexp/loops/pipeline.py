@@ -14,11 +14,11 @@ from torch.overrides import TorchFunctionMode
 from diffexp.errors import InputError
 from diffexp.levels import Level
 from diffexp.loops.base import Batch
-from diffexp.loops.images import read_masks, read_pictures
 from diffexp.loops.img2img import first_step
 from diffexp.plan import Plan
 from diffexp.plan.diffusers_class import ClassMethod
 from diffexp.registry import loop
+from diffexp.source_pictures import read_masks, read_pictures
 
 if TYPE_CHECKING:
     from diffexp.models.text_to_image import TextToImage

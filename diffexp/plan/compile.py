@@ -64,6 +64,11 @@ class Direct:
     def start_std(self) -> float:
         return self.method.start_std
 
+    @property
+    def nfe(self) -> int:
+        """A guess: how often it asks the network is only known once it has run."""
+        return self.method.nfe
+
 
 Sampler = Plan | Direct
 

@@ -1,4 +1,4 @@
-"""Pictures that a loop starts from, as a model takes them."""
+"""Pictures that are given: what a loop starts from, or a metric compares with."""
 
 from collections.abc import Sequence
 from pathlib import Path
