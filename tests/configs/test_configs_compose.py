@@ -29,7 +29,9 @@ def required(preflight, group, option):
     """The keys that an option cannot do without."""
     extra = [f"{group}._target_=diffusers.DDIMScheduler"] if option == "diffusers" else []
     entry = preflight.catalog.entries.get((group, option))
-    return extra + [f"{group}.{own.name}=1" for own in (entry.options if entry else ()) if own.default == "???"]
+    path = f"metric.{option}" if group == "metric" else group
+    options = entry.options if entry else ()
+    return extra + [f"{path}.{own.name}=1" for own in options if str(own.default).startswith(("???", "${"))]
 
 
 @pytest.mark.parametrize(("group", "option"), CHOICES, ids=lambda part: str(part))
