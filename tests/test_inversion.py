@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 import diffexp
+from diffexp.discovery import Catalog
 from diffexp.errors import InputError
 from diffexp.experiment import RunResult
 from diffexp.loops.inversion import noised, visited
@@ -21,6 +22,7 @@ from diffexp.pictures import to_image
 from diffexp.plan import Plan, sample
 from diffexp.plan.execute import Network
 from tests.checkpoints import save_unet, tiny_digits_unet
+from tests.pipeline_runs import COMMON, Tiny, drawn, psnr, studio
 from tests.runs import images, metrics
 
 Run = Callable[..., RunResult]
@@ -147,3 +149,20 @@ def test_the_film_of_a_loop_goes_on_to_its_end(run: Run, picture: Path, loop: st
     words = ("model=mixture", "model.shape=[1,8,8]", f"loop.image={picture}", "num_samples=1")
     with Image.open(run(*words, f"loop={loop}", "steps=20").folder / "trajectory.gif") as film:
         assert getattr(film, "n_frames", 1) == frames
+
+
+@pytest.mark.parametrize("family", ["sd15", "sdxl", "kandinsky22"])
+def test_text_to_image_models_are_inverted_with_the_prompt_of_the_picture(
+    catalog: Catalog, compose: Callable[..., dict[str, Any]], tiny: Tiny, tmp_path: Path, family: str
+) -> None:
+    to_image(torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))).save(tmp_path / "picture.png")
+    (tmp_path / "runs").mkdir()
+    draw = studio(catalog, compose(*COMMON), tiny, tmp_path / "runs")
+
+    def edited(source: str | None) -> Tensor:
+        node = {"name": "inversion", "image": str(tmp_path / "picture.png"), "source": source, "iterations": 1}
+        return drawn(draw(family, loop=node, prompt="a cat", scheduler="ddim", guidance_scale=3.0, steps=4))
+
+    assert psnr(edited("two dogs"), edited("a bird")) < 45
+    if family != "kandinsky22":  # whose prior would draw another embedding for the same words
+        assert torch.equal(edited(None), edited("a cat"))

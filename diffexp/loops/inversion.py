@@ -30,8 +30,9 @@ def inversion(batch: Batch, *, image: str, source: str | list[str] | None = None
 
     A step of DDIM down from ``there`` to ``here`` asks the network at ``there``. Its exact inverse is therefore an
     implicit equation for the noisier sample; one iteration, with the less noisy sample as the guess, is DDIM inversion
-    as diffusers does it (``DDIMInverseScheduler``), and more of them solve the equation (Pan et al. 2023,
-    arXiv:2309.04907, algorithm 1 without acceleration): then ``scheduler=ddim`` returns to the picture.
+    as diffusers does it (``DDIMInverseScheduler``), and more of them solve the equation (fixed-point iteration, Pan et
+    al. 2023, arXiv:2309.04907): then ``scheduler=euler``, or ``ddim``, returns to the picture. They converge if steps
+    are short beside the noise that is there, and find no way back through a clipped x0.
 
     Args:
         image: a file, or a folder whose pictures the samples take turns with.
