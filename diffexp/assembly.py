@@ -12,13 +12,13 @@ import torch
 
 from diffexp.budget import within_budget
 from diffexp.catalog.entries import Entry
-from diffexp.catalog.signatures import takes
+from diffexp.catalog.signatures import further
 from diffexp.contracts import held_to_its_word
 from diffexp.discovery import Catalog
 from diffexp.errors import InputError
 from diffexp.guiders.of_diffusers import guided_by, guider_of, is_guider, try_out
 from diffexp.host import Host
-from diffexp.levels import Schedule
+from diffexp.levels import Level, Schedule
 from diffexp.loops.base import Batch
 from diffexp.metrics.base import Metric
 from diffexp.models.base import Model, Request, Runtime
@@ -88,7 +88,7 @@ def assemble(config: Mapping[str, Any], catalog: Catalog, host: Host | None = No
         guidance=str(config["guidance"].get("name")),
         guidance_scale=scale,
         guidance_options=guidance.keywords,
-        stepwise=is_guider(guidance.func) or _is_stepwise(config["guidance"], catalog),
+        stepwise=_is_stepwise(guidance, config["guidance"], catalog),
         host=host,
     )
 
@@ -101,20 +101,26 @@ def _guidance(node: Mapping[str, Any], catalog: Catalog) -> functools.partial[An
 
 
 def _guided(guidance: functools.partial[Any], model: Model, scale: float, sampler: Sampler) -> Predict:
+    levels = _visited(sampler, model)
     if is_guider(guidance.func):
         guider = guider_of(guidance.func, guidance.keywords, scale)
-        timesteps = _timesteps(sampler)
+        timesteps = [level.timestep for level in levels]
         try_out(guider, model.shape, len({*timesteps}))
         return guided_by(guider, model.predict, timesteps)
-    return guidance(model.predict, scale, model) if takes(guidance, "model") else guidance(model.predict, scale)
+    known = {"model": model, "levels": levels}
+    return guidance(model.predict, scale, *(known[name] for name in further("guidance", guidance)))
 
 
-def _timesteps(sampler: Sampler) -> Sequence[float]:
-    """Those that a run visits."""
-    return [row.level.timestep for row in sampler.rows] if isinstance(sampler, Plan) else sampler.method.timesteps
+def _visited(sampler: Sampler, model: Model) -> Sequence[Level]:
+    """The levels at which a run asks the network, in the order of its evaluations."""
+    if isinstance(sampler, Plan):
+        return [row.level for row in sampler.rows]
+    return [model.schedule.at(timestep) for timestep in sampler.method.timesteps]
 
 
-def _is_stepwise(node: Mapping[str, Any], catalog: Catalog) -> bool:
+def _is_stepwise(guidance: functools.partial[Any], node: Mapping[str, Any], catalog: Catalog) -> bool:
+    if is_guider(guidance.func) or "levels" in further("guidance", guidance):
+        return True
     entry = catalog.find("guidance", str(node.get("name")))
     return bool(entry and entry.traits.get("stepwise"))
 

@@ -41,7 +41,7 @@ def held_to_its_word(entry: Entry | None, built: Any) -> Any:
     checks: dict[str, Callable[..., Any]] = {
         "model": lambda result, runtime: _with_members(entry, result, Model),
         "grid": lambda result, schedule, steps: _of_type(entry, result, Levels),
-        "guidance": lambda result, predict, scale, *model: _guided(entry, result),
+        "guidance": lambda result, predict, scale, *further: _guided(entry, result),
         "loop": lambda result, batch: _of_shape(entry, result, (len(batch.indices), *batch.model.shape)),
         "scheduler": functools.partial(_solved, entry),
     }

@@ -1,4 +1,6 @@
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -8,11 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+import diffexp
 from diffexp.errors import InputError
 from diffexp.guiders.cfg import cfg
+from diffexp.guiders.cfg_pp import cfg_pp
 from diffexp.guiders.interval import interval, timesteps_between
 from diffexp.guiders.none import no_guidance
+from diffexp.levels import CLEAN, Level
 from diffexp.models.base import Condition
+from diffexp.plan import TrainingSpec, sample
 from diffexp.registry import registration
 from diffexp.schedules import FlowSchedule, VESchedule, VPSchedule
 
@@ -173,6 +179,66 @@ def test_an_interval_with_rows_at_different_levels() -> None:
 def test_an_interval_that_is_none(low: float, high: float) -> None:
     with pytest.raises(InputError, match="must satisfy 0 <= low < high"):
         interval(Recorder(), 3.0, SimpleNamespace(schedule=FlowSchedule()), low=low, high=high)  # pyright: ignore
+
+
+# CFG++
+
+SCHEDULES = {"vp": VPSchedule.from_betas(), "ve": VESchedule(0.02, 80.0), "flow": FlowSchedule()}
+
+
+def plain_cfg_pp(model: Recorder, x: Tensor, levels: Sequence[Level], share: float, asked: Condition) -> Tensor:
+    """The paper's algorithm 2, as it stands there."""
+    against = Condition(asked.negative or {}, None, asked.captions)
+    for here, there in pairwise([*levels, CLEAN]):
+        t = torch.full((len(x),), here.timestep, dtype=x.dtype)
+        unguided = model(x, t, against)
+        noise = unguided + share * (model(x, t, asked) - unguided)
+        x0 = (x - here.sigma * noise) / here.alpha
+        x = there.alpha * x0 + there.sigma * unguided
+    return x
+
+
+@pytest.mark.parametrize("kind", ["vp", "ve"])
+@pytest.mark.parametrize("share", [0.0, 0.6, 1.0])
+def test_cfg_pp_is_the_papers_algorithm(kind: str, share: float) -> None:
+    model, asked = Recorder(), condition([1, 2], [3, 3])
+    spec = TrainingSpec(SCHEDULES[kind])
+    plan = diffexp.compile("euler", steps=12, model=spec, grid="karras")
+    levels = [row.level for row in plan.rows]
+    predict = cfg_pp(lambda u, t, c: 1e-3 * model(u, t, c), share, levels)
+
+    def network(u: Tensor, level: Level) -> Tensor:
+        return predict(u, torch.full((len(u),), level.timestep, dtype=u.dtype), asked)
+
+    x = torch.randn(2, 3, dtype=torch.float64) * plan.start_std
+    scaled = SimpleNamespace(run=lambda u, t, c: 1e-3 * model(u, t, c))
+    expected = plain_cfg_pp(scaled.run, x * plan.rows[0].scale, levels, share, asked)  # pyright: ignore
+    torch.testing.assert_close(sample(plan, network, x, lambda: torch.zeros_like(x)), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_cfg_pp_with_rows_at_different_levels_and_between_them() -> None:
+    model, asked, spec = Recorder(), condition([1, 1, 1, 1], [3, 3, 3, 3]), TrainingSpec(SCHEDULES["vp"])
+    levels = [row.level for row in diffexp.compile("ddim", steps=3, model=spec, grid="trailing").rows]
+    guided = cfg_pp(model, 0.5, levels)
+    t, u = torch.tensor([999.0, 666.0, 333.0, 700.0]), torch.ones(4, 3)
+    found = (guided(u, t, asked) - 4 - t[:, None]) / (2 - 4)  # the share of the way from the negative side
+    ratios = [level.ratio for level in levels]
+    steps = [here / (here - there) for here, there in pairwise([*ratios, 0.0])]
+    expected = [0.5 * steps[0], 0.5 * steps[1], 0.5 * steps[2], 0.5 * steps[1]]
+    torch.testing.assert_close(found[:, 0], torch.tensor(expected), rtol=1e-3, atol=1e-3)
+
+
+def test_cfg_pp_from_pure_noise_and_without_a_negative_condition() -> None:
+    pure = [Level(999.0, 0.0, 1.0), Level(500.0, 0.6, 0.8)]
+    guided, t, u = cfg_pp(Recorder(), 0.6, pure), torch.tensor([999.0]), torch.ones(1, 3)
+    torch.testing.assert_close(guided(u, t, condition([0], [10])), 999 + 11 - 0.6 * 10 * u)
+    torch.testing.assert_close(guided(u, t, condition([0], None)), 999 + u)
+
+
+@pytest.mark.parametrize("scale", [-0.1, 1.1, 7.5])
+def test_cfg_pp_outside_of_its_range(scale: float) -> None:
+    with pytest.raises(InputError, match="takes a guidance_scale from 0 to 1, such as 0.6, not"):
+        cfg_pp(Recorder(), scale, [])
 
 
 def test_registered_names() -> None:

@@ -30,6 +30,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
 
 CELLS = [
     ("guidance=interval", "guidance.low=1", "scheduler=heun"),
+    ("guidance=cfg_pp", "guidance_scale=0.6", "scheduler=ddim"),
     ("guidance=diffusers/apg", "guidance.adaptive_projected_guidance_momentum=-0.5", "scheduler=ddpm"),
     ("guidance=diffusers/apg_mix", "guidance.adaptive_projected_guidance_start_step=1", "steps=5"),
 ]
@@ -46,7 +47,14 @@ def test_cells_of_a_sweep_are_what_they_are_alone(
         assert record(folder)["status"] == "done" and len(alone) == 3
 
 
-@pytest.mark.parametrize("words", [("guidance=interval",), ("guidance=diffusers/apg", "guidance.start=0.3")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("guidance=interval",),
+        ("guidance=cfg_pp", "guidance_scale=0.6"),
+        ("guidance=diffusers/apg", "guidance.start=0.3"),
+    ],
+)
 def test_loops_that_ask_at_many_levels_at_once(
     words: tuple[str, ...], digits: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,8 +16,8 @@ POSITIONAL = {
     "metric": (),
     "tracker": (),
 }
-MAY_FOLLOW = {"guidance": ("model",)}
-"""Positional parameters that a kind may also have, by these names; see ``takes``."""
+MAY_FOLLOW = {"guidance": ("model", "levels")}
+"""Positional parameters that a kind may also have, by these names; see ``further``."""
 FUNCTION = ("denoise", "x", "levels", "noise")
 K_DIFFUSION = ("model", "x", "sigmas")
 K_DIFFUSION_IGNORED = ("extra_args", "callback", "disable", "noise_sampler")
@@ -140,10 +140,11 @@ def form_of_class(kind: str, signature: Signature | None, methods: set[str], inh
     return _form(kind, "class", signature, POSITIONAL[kind])
 
 
-def takes(function: Any, name: str) -> bool:
-    """Whether an imported function has a positional parameter of that name."""
-    found = inspect.signature(function).parameters.get(name)
-    return found is not None and found.kind in (found.POSITIONAL_ONLY, found.POSITIONAL_OR_KEYWORD)
+def further(kind: str, function: Any) -> list[str]:
+    """Which of ``MAY_FOLLOW`` an imported function has among its positional parameters, in its order."""
+    found = inspect.signature(function).parameters.values()
+    positional = [p.name for p in found if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return [name for name in positional[len(POSITIONAL[kind]) :] if name in MAY_FOLLOW[kind]]
 
 
 def _form(kind: str, style: str, signature: Signature, expected: tuple[str, ...]) -> Form:
