@@ -19,7 +19,7 @@ from diffexp.errors import InputError
 from diffexp.guiders.of_diffusers import guided_by, guider_of, is_guider, try_out
 from diffexp.host import Host
 from diffexp.levels import Level, Schedule
-from diffexp.loops.base import Batch
+from diffexp.loops.base import FROM_NOISE, Batch
 from diffexp.metrics.base import Metric
 from diffexp.models.base import Model, Request, Runtime
 from diffexp.plan import Direct, Grid, Plan, Recipe, Sampler
@@ -54,6 +54,10 @@ class Parts:
     guidance_options: Mapping[str, Any] = field(default_factory=dict)
     stepwise: bool = False
     """Whether the guidance goes by the steps of the run, not by the noise level alone."""
+    code_sha256: tuple[str, ...] = ()
+    """Of the plugins' files that the model and its guidance are from."""
+    from_noise: bool = True
+    """Whether the loop takes the start noise to the sample by ``sampler`` alone."""
     host: Host = field(default_factory=Host)
 
 
@@ -89,8 +93,15 @@ def assemble(config: Mapping[str, Any], catalog: Catalog, host: Host | None = No
         guidance_scale=scale,
         guidance_options=guidance.keywords,
         stepwise=_is_stepwise(guidance, config["guidance"], catalog),
+        code_sha256=_code(config, catalog),
+        from_noise=config["loop"]["name"] in FROM_NOISE,
         host=host,
     )
+
+
+def _code(config: Mapping[str, Any], catalog: Catalog) -> tuple[str, ...]:
+    entries = [catalog.find(kind, str(config[kind].get("name"))) for kind in ("model", "guidance")]
+    return tuple(entry.sha256 for entry in entries if entry and entry.file.is_file() and not entry.built_in)
 
 
 def _guidance(node: Mapping[str, Any], catalog: Catalog) -> functools.partial[Any]:
@@ -106,7 +117,7 @@ def _guided(guidance: functools.partial[Any], model: Model, scale: float, sample
         guider = guider_of(guidance.func, guidance.keywords, scale)
         timesteps = [level.timestep for level in levels]
         try_out(guider, model.shape, len({*timesteps}))
-        return guided_by(guider, model.predict, timesteps)
+        return guided_by(guider, model.predict, timesteps) if scale > 1 else model.predict
     known = {"model": model, "levels": levels}
     return guidance(model.predict, scale, *(known[name] for name in further("guidance", guidance)))
 

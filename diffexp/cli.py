@@ -88,7 +88,8 @@ def _run(catalog: Catalog, options: argparse.Namespace) -> int:
     if resumed:
         options.overrides, options.config_dir = resumed.record.overrides, resumed.record.config_dir
     else:
-        options.overrides = resumed_words(options.overrides)
+        options.overrides, config_dir = resumed_words(options.overrides)
+        options.config_dir = options.config_dir or config_dir
     with hydra_session(catalog, _config_dir(options)) as hydra:
         checked = Preflight(hydra, catalog).check(options.overrides, options.multirun or resumed is not None)
         ran = None if options.cfg else launch(hydra, checked, options.overrides, catalog, resumed)

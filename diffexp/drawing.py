@@ -14,7 +14,7 @@ from diffexp.loops.base import Batch
 from diffexp.memory import out_of_memory
 from diffexp.meters import Meters
 from diffexp.noise import SampleNoise
-from diffexp.outputs import RunFolder, read_image
+from diffexp.outputs import RunFolder, kept_samples, read_image
 from diffexp.pictures import Snapshot
 from diffexp.previews import as_pictures
 from diffexp.watch import SHOWN_IMAGES, Watch
@@ -72,7 +72,8 @@ def draw_samples(parts: Parts, config: Mapping[str, Any], output: RunFolder, met
     model, size = parts.model, int(config["batch_size"])
     drawing = drawn_before(parts, config, output, meters)
     todo = sorted(set(range(int(config["num_samples"]))).difference(drawing.indices))
-    watch = Watch(model, parts.sampler.nfe, -(-len(todo) // size), config["snapshot_every"], parts.host)
+    batches = -(-len(todo) // size)
+    watch = Watch(model, parts.sampler.nfe, batches, config["snapshot_every"], config.get("max_nfe"), parts.host)
     watch.model_seconds = drawing.model_seconds
     first: Tensor | None = None
     broken: list[int] = []
@@ -82,6 +83,8 @@ def draw_samples(parts: Parts, config: Mapping[str, Any], output: RunFolder, met
                 images = model.decode(samples).float().cpu()
             first = images[:SHOWN_IMAGES] if first is None else first
             broken += [i for i, fine in zip(indices, samples.flatten(1).isfinite().all(1).tolist()) if not fine]
+            if images.ndim > 2:
+                output.keep(indices, samples.float().cpu())
             output.save_samples(indices, images)
             drawing.add(indices, captions, images)  # at once, so that an interrupt does not part it from its files
             output.update(
@@ -120,12 +123,15 @@ def drawn_before(parts: Parts, config: Mapping[str, Any], output: RunFolder, met
         model_seconds=record.get("model_seconds", 0.0),
         model=parts.model,
     )
-    paths = output.finished_images()
+    paths, kept = output.finished_images(), output.kept()
+    if paths.keys() - kept.keys():
+        meters.only_pictures()
     for start in range(0, len(paths), size):
         indices = list(paths)[start : start + size]
         images = torch.stack([read_image(paths[index]) for index in indices])
         drawing.add(indices, _captions(parts, indices), images)
-        meters.update(indices, images * 2 - 1, images)
+        known = all(index in kept for index in indices)
+        meters.update(indices, kept_samples(kept, indices) if known else images * 2 - 1, images)
     indices, points = output.finished_points()
     if indices:
         drawing.add(indices, _captions(parts, indices), points)

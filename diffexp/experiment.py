@@ -11,6 +11,7 @@ from diffexp.discovery import Catalog
 from diffexp.drawing import Drawing, draw_samples, drawn_before
 from diffexp.errors import InputError, one_line
 from diffexp.host import Host
+from diffexp.inputs import inputs_sha256
 from diffexp.measure import facts_of
 from diffexp.meters import Meters
 from diffexp.metrics.line import metrics_line
@@ -80,6 +81,7 @@ def run_experiment(
             "model_id": parts.model.id,
             "weights_sha256": parts.model.weights_sha256,
             "plan_sha256": plan.sha256 if plan else None,
+            "inputs_sha256": inputs_sha256(config),
         }
         named = named_run(config)
         for known in (earlier, named):
@@ -99,6 +101,8 @@ def run_experiment(
         _track(parts, config, output, drawing)
         status = "interrupted" if drawing.interrupted else "done"
         output.update(status=status, nfe=drawing.nfe, seconds=host.clock() - began)
+        if status == "done":
+            output.forget_kept()
         tracker.finish(metrics, status)
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt)
@@ -185,6 +189,7 @@ def _announcement(config: Mapping[str, Any]) -> str:
 
 def _told(error: BaseException, catalog: Catalog) -> str:
     """One line; where a plugin raised it, the error keeps a note of the place."""
-    if not isinstance(error, InputError) and (place := catalog.place_of(error)):
+    place = None if isinstance(error, InputError) else catalog.place_of(error)
+    if place and place not in getattr(error, "__notes__", ()):  # an error may be that of several cells
         error.add_note(place)
     return one_line(error)

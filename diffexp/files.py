@@ -1,9 +1,10 @@
 """Files that are written whole or not at all."""
 
 import json
+import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,19 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    write_text(path, json.dumps(content, indent=2, default=str) + "\n")
+    """Infinity and NaN, which JSON does not have, become text."""
+    write_text(path, json.dumps(plain(content), indent=2, default=str, allow_nan=False) + "\n")
+
+
+def plain(value: Any) -> Any:
+    """The same without infinities and NaNs, which JSON has no numbers for."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -55,8 +55,9 @@ def run(overrides: list[str]) -> "RunResult":
     if "-m" in overrides or "--multirun" in overrides:
         raise InputError(NO_SWEEP)
     catalog = discover()
-    with hydra_session(catalog) as hydra:
-        checked = Preflight(hydra, catalog).check(resumed_words(overrides), multirun=False)
+    words, config_dir = resumed_words(overrides)
+    with hydra_session(catalog, Path(config_dir) if config_dir else None) as hydra:
+        checked = Preflight(hydra, catalog).check(words, multirun=False)
         if checked.multirun:
             raise InputError(NO_SWEEP)
         HydraConfig.instance().set_config(checked.config)

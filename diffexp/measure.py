@@ -25,7 +25,7 @@ def facts_of(parts: Parts, drawing: Drawing) -> RunFacts:
         model_seconds=drawing.model_seconds,
         scheduler_us_per_step=scheduler_us_per_step(parts),
         peak_memory_mb=peak_memory_mb(parts.model.device),
-        plan=parts.sampler if isinstance(parts.sampler, Plan) else None,
+        plan=parts.sampler if isinstance(parts.sampler, Plan) and parts.from_noise else None,
         model=parts.model,
         captions=tuple(drawing.captions),
     )

@@ -60,6 +60,13 @@ class Meters:
             if reason:
                 self._leave_out(name, reason, logging.WARNING)
 
+    def only_pictures(self) -> None:
+        """Of some samples no more is known than the pictures: metrics that read more of them are left out."""
+        for name, metric in list(self._metrics.items()):
+            if getattr(metric, "reads_samples", False):
+                reason = "of samples that are taken over from a run that is done only the pictures are known"
+                self._leave_out(name, reason, logging.WARNING)
+
     def update(self, indices: Sequence[int], samples: Tensor, images: Tensor) -> None:
         """Take in a batch of the run's samples with these indices.
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +19,8 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from diffexp.errors import InputError
@@ -28,7 +31,9 @@ from diffexp.plan import Plan
 
 RESULTS = ("metrics.json", PER_SAMPLE, RESAMPLES, "plan.csv", "grid.png", "trajectory.png", "trajectory.gif")
 """What a run writes at its end; of an earlier run in the same folder it must not be taken for this one's."""
-SAMPLES = ("samples/*.png", "samples/points*.csv")
+UNFINISHED = ".unfinished"
+"""The samples of a run that is not done, as numbers: what pictures cannot say of them."""
+SAMPLES = ("samples/*.png", "samples/points*.csv", f"{UNFINISHED}/*.safetensors")
 OF_THE_SAMPLES = ("nfe", "weights_sha256", "plan_sha256", "drawn", "sampling_seconds", "model_seconds")
 """What ``run.json`` says of the samples that are there."""
 HALVES = (".*-????????.*", "samples/.*-????????.*")
@@ -77,15 +82,23 @@ class RunFolder:
             "model_id": None,
             "weights_sha256": None,
             "plan_sha256": None,
+            "inputs_sha256": None,
             "wandb_id": None,
             "drawn": 0,
             "sampling_seconds": 0.0,
             "model_seconds": 0.0,
             **kept,
         }
+        there = [path for pattern in remove for path in self.folder.glob(pattern)]
+        foreign = [] if (self.folder / "run.json").is_file() else [path for path in there if path.name[0] != "."]
+        if foreign:
+            name = foreign[0].relative_to(self.folder)
+            raise InputError(
+                f"the output folder {self.folder} is none of a run, and {name} is in it: choose another one"
+            )
         try:
             (self.folder / "samples").mkdir(parents=True, exist_ok=True)
-            for path in (path for pattern in remove for path in self.folder.glob(pattern)):
+            for path in there:
                 path.unlink()
             self._write()
         except OSError as error:
@@ -123,6 +136,23 @@ class RunFolder:
             with replace_whole(self.sample_path(index)) as temporary:
                 to_image(image).save(temporary, "PNG", compress_level=1)
 
+    def keep(self, indices: Sequence[int], samples: Tensor) -> None:
+        """A batch of samples [B, *shape] as they are, for a run that goes on from here; see ``kept``."""
+        with replace_whole(self.folder / UNFINISHED / f"{indices[0]:06d}.safetensors") as temporary:
+            temporary.write_bytes(save({str(i): x.contiguous() for i, x in zip(indices, samples)}))
+
+    def kept(self) -> dict[int, Path]:
+        """Where samples are as they are, by index, for ``kept_samples``; nothing of a run that is done."""
+        found: dict[int, Path] = {}
+        for path in sorted((self.folder / UNFINISHED).glob("[0-9]*.safetensors")):
+            with suppress(SafetensorError, OSError, ValueError), safe_open(path, "pt") as file:
+                found |= {int(name): path for name in file.keys()}  # noqa: SIM118
+        return found
+
+    def forget_kept(self) -> None:
+        """The run is done."""
+        shutil.rmtree(self.folder / UNFINISHED, ignore_errors=True)
+
     def finished_images(self) -> dict[int, Path]:
         """Samples that are on disk as images, by index."""
         paths = sorted((self.folder / "samples").glob("*.png"))
@@ -156,11 +186,16 @@ class RunFolder:
         for index, path in images.items():
             _copy(path, self.sample_path(index))
         indices, points = source.finished_points()
-        kept = [row for row, index in enumerate(indices) if index < wanted]
-        if kept:
-            self.save_points([indices[row] for row in kept], points[kept])
+        rows = [row for row, index in enumerate(indices) if index < wanted]
+        if rows:
+            self.save_points([indices[row] for row in rows], points[rows])
             self.join_points()
-        return len(images) + len(kept)
+        kept = {index: path for index, path in source.kept().items() if index in images}
+        for path in dict.fromkeys(kept.values()):
+            own = [index for index in kept if kept[index] == path]
+            self.keep(own, kept_samples(kept, own))
+        self.record["nfe"] = read_json(source.folder / "run.json").get("nfe")
+        return len(images) + len(rows)
 
     def copy_results(self, source: "RunFolder") -> dict[str, float]:
         """Take over all that a finished run of the same samples has left; its metrics."""
@@ -195,6 +230,15 @@ class RunFolder:
 def _copy(source: Path, target: Path) -> None:
     with replace_whole(target) as temporary:
         shutil.copyfile(source, temporary)
+
+
+def kept_samples(kept: Mapping[int, Path], indices: Sequence[int]) -> Tensor:
+    """Samples [len(indices), *shape] from where they were ``kept``."""
+    found = []
+    for index in indices:
+        with safe_open(kept[index], "pt") as file:
+            found.append(file.get_tensor(str(index)))
+    return torch.stack(found)
 
 
 def points_csv(indices: Sequence[int], points: Tensor) -> str:

@@ -26,9 +26,11 @@ from diffexp.assembly import Parts
 from diffexp.errors import InputError
 from diffexp.files import replace_whole
 from diffexp.grids import cosine, exponential
+from diffexp.inputs import inputs_sha256
 from diffexp.levels import Level
 from diffexp.models.base import Model
 from diffexp.noise import SampleNoise
+from diffexp.outputs import installed_versions
 from diffexp.plan import Grid, Plan, Sampler, build_sampler, sample
 from diffexp.plan.method import Spec
 from diffexp.schedulers.heun import heun
@@ -38,8 +40,6 @@ log = logging.getLogger(__name__)
 
 STEPS = 64
 """Of UniPC, order 3, even in log sigma: on the embedded model 0.0005 (rms) from 300 steps of DPM-Solver-2."""
-LOOPS = ("denoise", "paradigms")
-"""Loops that take the start noise to the sample and draw no other noise."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,16 @@ class Reference:
     @property
     def missing(self) -> str | None:
         """Why there is no solution to compare with; None if there is."""
-        if self._config["loop"]["name"] not in LOOPS:
+        if not self._parts.from_noise:
             return f"loop={self._config['loop']['name']} does not only solve an equation from the start noise"
         if self._parts.stepwise:
             return "the guidance goes by the steps of the run, which an equation does not have"
         if self._start is None or self._start.draws:
             return "the sampler draws noise on its way, so that the start noise does not decide the sample"
+        try:
+            _ = self._plan
+        except InputError as error:
+            return f"there is no accurate solver from where the sampler begins: {error}"
         return None
 
     def __call__(self, indices: Sequence[int]) -> Tensor:
@@ -119,7 +123,11 @@ class Reference:
 
 
 def accurate_plan(spec: Spec, start: Start) -> Plan:
-    """The sampler of the solutions: from ``start`` down, clipping as the model asks for."""
+    """The sampler of the solutions: from ``start`` down, clipping as the model asks for.
+
+    Raises:
+        InputError: the start is the lowest level there is, or the model clips in a way that is no table.
+    """
     highest = spec.schedule.sigma_of(spec.schedule.at_ratio(start.level.ratio))
     even = Grid("exponential", partial(exponential, sigma_max=highest))
     try:
@@ -127,7 +135,8 @@ def accurate_plan(spec: Spec, start: Start) -> Plan:
     except InputError:  # pure noise has no logarithm of sigma
         ending = Grid("cosine", partial(cosine, sigma_max=None if math.isinf(highest) else highest))
         plan = build_sampler(heun, steps=4 * STEPS, spec=spec, grid=ending)
-    assert isinstance(plan, Plan)  # both are linear
+    if not isinstance(plan, Plan):
+        raise InputError(plan.reason)
     return replace(plan, start_std=plan.start_std * start.std / _start_of_plan(plan).std)
 
 
@@ -169,6 +178,9 @@ def content_key(parts: Parts, config: Mapping[str, Any], plan: Plan) -> str:
         "guidance": [config["guidance"], parts.guidance_scale],
         **{key: config[key] for key in ("prompt", "negative_prompt", "label", "seed")},
         "plan": plan.sha256,
+        "inputs": inputs_sha256(config),
+        "code": parts.code_sha256,
+        "versions": [installed_versions().get(name) for name in ("diffexp", "diffusers", "torch")],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:32]
 

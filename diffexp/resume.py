@@ -26,7 +26,7 @@ FREE = (
     "snapshot_every",
 )
 """Keys that may differ: sample i is the same whatever they say."""
-DIGESTS = ("weights_sha256", "plan_sha256")
+DIGESTS = ("weights_sha256", "plan_sha256", "inputs_sha256")
 """Of the code and files that a config only names."""
 PLAIN = re.compile(r"(?!null$)[^,${}()]+")
 """A folder as it stands in a command line: no list of several, no interpolation, not nothing."""
@@ -41,11 +41,11 @@ class Earlier:
     """Its ``run.json``."""
 
 
-def resumed_words(overrides: Sequence[str]) -> list[str]:
+def resumed_words(overrides: Sequence[str]) -> tuple[list[str], str | None]:
     """A command line with ``resume=<run folder>`` goes on as that run was started; words given now replace its own.
 
     Returns:
-        ``overrides`` as they are where they name no run of the command line.
+        The words, and the run's ``--config-dir``; ``overrides`` as they are where they name no run of the command line.
 
     Raises:
         InputError: they name a folder without a run.
@@ -56,9 +56,20 @@ def resumed_words(overrides: Sequence[str]) -> list[str]:
         _there(named[-1])
     file = Path(named[-1], ".hydra", "overrides.yaml").expanduser() if named else None
     if file is None or not file.is_file():
-        return list(overrides)
+        return list(overrides), None
     earlier = [str(word) for word in yaml.safe_load(file.read_text(encoding="utf-8")) or []]
-    return [*(word for word in earlier if _key(word) not in given), *overrides]
+    return [*(word for word in earlier if _key(word) not in given), *overrides], _config_dir(
+        file.with_name("hydra.yaml")
+    )
+
+
+def _config_dir(composed: Path) -> str | None:
+    """The folder of configs that a run was started with, from Hydra's own settings of it."""
+    if not composed.is_file():
+        return None
+    runtime = yaml.safe_load(composed.read_text(encoding="utf-8"))["hydra"]["runtime"]
+    given = [source["path"] for source in runtime["config_sources"] if source["provider"] == "command-line"]
+    return given[0] if given else None
 
 
 def _key(override: str) -> str:

@@ -29,9 +29,14 @@ def read_pictures(key: str, path: str, shape: tuple[int, int, int], indices: Seq
     return [fitted[file] for file in chosen]
 
 
+def pictures_in(folder: Path) -> list[Path]:
+    """By name."""
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+
+
 def _files(key: str, path: str, indices: Sequence[int]) -> list[Path]:
     place = Path(path).expanduser()
-    files = sorted(f for f in place.iterdir() if f.suffix.lower() in SUFFIXES) if place.is_dir() else [place]
+    files = pictures_in(place) if place.is_dir() else [place]
     if not files:
         raise InputError(f"{key}={path} is a folder without pictures; give png, jpg or webp files")
     return [files[i % len(files)] for i in indices]
@@ -40,7 +45,9 @@ def _files(key: str, path: str, indices: Sequence[int]) -> list[Path]:
 def _read(key: str, file: Path) -> Image.Image:
     try:
         with Image.open(file) as image:
-            return ImageOps.exif_transpose(image)
+            whole = ImageOps.exif_transpose(image)
+            # 16 bits a pixel, as depth maps have: Pillow would cut off what is above 255.
+            return whole.point(lambda value: value / 256).convert("L") if whole.mode.startswith("I") else whole
     except FileNotFoundError:
         raise InputError(f"{key}={file}: no such file") from None
     except (UnidentifiedImageError, OSError) as error:

@@ -11,6 +11,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from diffexp.errors import InputError
 from diffexp.host import Host
 from diffexp.levels import CLEAN, Level
 from diffexp.models.base import Condition, Model
@@ -47,6 +48,8 @@ class Watch:
     batches: int
     """How many are left."""
     snapshot_every: int | None
+    max_nfe: int | None = None
+    """The run's own limit."""
     host: Host = field(default_factory=Host)
     snapshots: list[Snapshot] = field(default_factory=list)
     steps: list[tuple[int, dict[str, float]]] = field(default_factory=list)
@@ -71,7 +74,13 @@ class Watch:
         self._bar.refresh()
 
     def expect_evaluations(self, nfe: int) -> None:
-        """A batch takes so many a sample: said before its first one, where the sampler alone takes another number."""
+        """A batch takes so many a sample: said before its first one, where the sampler alone takes another number.
+
+        Raises:
+            InputError: more than the run may take.
+        """
+        if self.max_nfe is not None and nfe > self.max_nfe:
+            raise InputError(f"max_nfe={self.max_nfe}: the loop takes {nfe} evaluations; give fewer steps")
         if self._first:  # of later ones it is known
             self.nfe, self._keep = nfe, snapshot_steps(nfe, self.snapshot_every)
             self.expect(self.batches)

@@ -17,7 +17,7 @@ from diffexp.outputs import RunFolder, read_image
 
 RUN_KEYS = set(
     "status error command config seed nfe device dtype versions git_commit started seconds model_id weights_sha256 "
-    "plan_sha256 wandb_id drawn sampling_seconds model_seconds".split()
+    "plan_sha256 inputs_sha256 wandb_id drawn sampling_seconds model_seconds".split()
 )
 PICTURES = ("model=mixture", "model.shape=[1,8,8]", "steps=5", "num_samples=7", "batch_size=3")
 """Samples that are images."""

@@ -1,6 +1,7 @@
 """Cells of a sweep that share a model: each as if it were alone, whatever the others do."""
 
 import re
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from diffexp.discovery import Catalog, discover
 from diffexp.outputs import RunFolder
+from diffexp.pictures import to_image
 from diffexp.sweep.failures import FAILED_HERE
 from tests.checkpoints import save_unet, tiny_digits_unet
 from tests.pipeline_runs import COMMON
@@ -233,6 +235,32 @@ def test_loops_and_metrics_of_every_kind(together, run):
     assert "asking" in metrics(folders[4])
     assert metrics(folders[4]) == metrics(run(*words, "metric=asking", "seed=2").folder)
     assert len(asking) == 7
+
+
+def test_a_cell_that_waits_for_the_processor_holds_up_nobody(together, monkeypatch, tmp_path):
+    """Accurate solutions are computed by one cell while the others wait to do so: nobody waits for those."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("diffexp.sweep.batcher.PATIENCE_SECONDS", 1000.0)
+    words = (*PICTURES, "num_samples=3", "metric=psnr", "scheduler=euler")
+    cells = [(*words, f"steps={steps}") for steps in (5, 6, 7)]
+    found: list[Path] = []
+    sweep = threading.Thread(target=lambda: found.extend(together(*cells)), daemon=True)
+    sweep.start()
+    sweep.join(120)
+    assert not sweep.is_alive()
+    assert all(metrics(folder)["psnr"] > 5 for folder in found) and len(found) == 3
+
+
+def test_loops_that_make_other_plans_draw_for_themselves(together, run, tmp_path):
+    """Two orders of the last step have the same table of 15 steps or more, but not of a part of it."""
+    to_image(torch.rand(1, 8, 8)).save(tmp_path / "picture.png")
+    words = (*PICTURES, "steps=15", "grid=karras", "scheduler=dpmpp_3m", "loop=img2img", "loop.strength=0.3")
+    words += (f"loop.image={tmp_path / 'picture.png'}",)
+    cells = [(*words, f"scheduler.lower_order_final={value}") for value in ("true", "false")]
+    for cell, folder in zip(cells, together(*cells)):
+        assert "same_as" not in record(folder)
+        alone = images(run(*cell).folder)
+        assert all(same_but_for_rounding(image, alone[index]) for index, image in images(folder).items())
 
 
 def test_the_same_samples_are_drawn_once(together, monkeypatch):

@@ -1,6 +1,7 @@
 """One run as a whole: its files, its samples, its snapshots."""
 
 import csv
+import json
 import logging
 
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 import diffexp
 from diffexp.errors import InputError
 from diffexp.experiment import run_experiment
+from diffexp.pictures import to_image
 from diffexp.watch import snapshot_steps
 from tests.checkpoints import save_unet, tiny_unet
 from tests.runs import (
@@ -202,3 +204,30 @@ def test_samples_that_are_no_numbers_are_told(run, checkpoint, caplog):
 def test_options_that_give_no_numbers(run, words, expected):
     with pytest.raises(InputError, match=expected):
         run("model=mixture", "steps=3", *words)
+
+
+def test_a_folder_of_other_things_is_not_cleaned(catalog, compose, tmp_path):
+    photo = tmp_path / "samples" / "photo.png"
+    photo.parent.mkdir()
+    photo.write_bytes(b"mine")
+    with pytest.raises(InputError, match="is none of a run, and samples/photo.png is in it: choose another one"):
+        run_experiment(compose(*PICTURES), tmp_path, catalog)
+    assert photo.read_bytes() == b"mine"
+
+
+def test_infinite_options_are_json(run):
+    folder = run(*PICTURES, "scheduler=diffusers/dpmsolver_multistep", "scheduler.lambda_min_clipped=-inf").folder
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    content = json.loads((folder / "run.json").read_text(), parse_constant=refuse)
+    assert content["config"]["scheduler"]["lambda_min_clipped"] == "-inf"
+
+
+@pytest.mark.parametrize("loop", ["denoise", "img2img"])
+def test_what_the_plan_alone_would_give_is_said_of_loops_that_only_run_it(run, tmp_path, loop):
+    to_image(torch.rand(1, 8, 8)).save(tmp_path / "picture.png")
+    words = ("model=gaussian", "model.shape=[1,8,8]", "steps=5", "num_samples=4", "metric=wasserstein", f"loop={loop}")
+    found = metrics(run(*words, *([f"loop.image={tmp_path / 'picture.png'}"] if loop == "img2img" else [])).folder)
+    assert ("wasserstein2/exact" in found) == (loop == "denoise")

@@ -47,6 +47,14 @@ def test_cells_of_a_sweep_are_what_they_are_alone(
         assert record(folder)["status"] == "done" and len(alone) == 3
 
 
+@pytest.mark.parametrize("name", ["interval", "diffusers/cfg", "diffusers/apg"])
+def test_at_one_and_below_there_is_none(name: str, digits: tuple[str, ...], run: Callable[..., RunResult]) -> None:
+    plain = images(run(*digits, "guidance=none").folder)
+    for scale in (0.0, 1.0):
+        found = images(run(*digits, f"guidance={name}", guidance_scale=scale).folder)
+        assert all(torch.equal(found[index], plain[index]) for index in plain)
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -30,6 +30,7 @@ from diffexp.models.mixture import mixture
 from diffexp.noise import SampleNoise
 from diffexp.paths import conf_dir
 from diffexp.plan import Grid, Plan, build_sampler, sample
+from diffexp.predictions import DynamicThreshold
 from diffexp.reference import Reference, Start, accurate_plan, start_of
 from diffexp.schedulers.ddim import ddim
 from diffexp.schedulers.ddpm import ddpm
@@ -261,10 +262,10 @@ def test_identical_pictures_have_the_psnr_of_rounding():
 # the solutions themselves
 
 
-def parts(model: Any, sampler: Any = None) -> Any:
+def parts(model: Any, sampler: Any = None, **other: Any) -> Any:
     sampler = sampler or build_sampler(ddim, steps=5, spec=model)
-    known = {"model": model, "sampler": sampler, "predict": model.predict, "guidance_scale": 1.0}
-    return SimpleNamespace(**known, stepwise=False, request=Request())
+    known = {"model": model, "sampler": sampler, "predict": model.predict, "guidance_scale": 1.0, "from_noise": True}
+    return SimpleNamespace(**{**known, "stepwise": False, "code_sha256": (), "request": Request(), **other})
 
 
 def config(**other: Any) -> dict[str, Any]:
@@ -324,6 +325,25 @@ def test_what_solutions_depend_on_is_in_the_name_of_their_folder(change: dict[st
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_solutions_of_other_code_and_other_files_are_others(tmp_path: Path):
+    model, table = mixture(Runtime()), tmp_path / "points.csv"
+    for code, text in ((), "1"), (("changed",), "1"), ((), "2"):
+        table.write_text(text)
+        own = config(model={"name": "mixture", "points": str(table)})
+        Reference(parts(model, code_sha256=code), own, tmp_path / "cache")([0])
+    assert len(list((tmp_path / "cache").iterdir())) == 3
+
+
+def test_where_nothing_can_be_solved_the_reason_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    model, expected = mixture(Runtime()), "there is no accurate solver from where the sampler begins: "
+    lowest = Grid("given", timesteps=[model.schedule.timestep_range[0]])
+    begins_at_the_end, plain = build_sampler(ddim, steps=1, spec=model, grid=lowest), parts(model)
+    assert (Reference(parts(model, begins_at_the_end), config(), tmp_path).missing or "").startswith(expected)
+    monkeypatch.setattr(type(model), "clip", DynamicThreshold())
+    told = Reference(plain, config(), tmp_path).missing
+    assert told and told.startswith(expected) and "\n" not in told
+
+
 def test_a_cache_that_cannot_be_written_or_read_does_no_harm(tmp_path: Path):
     model, file = mixture(Runtime()), tmp_path / "file"
     file.touch()
@@ -340,7 +360,7 @@ def test_who_draws_noise_has_no_solution(tmp_path: Path):
     assert Reference(parts(model), config(), tmp_path).missing is None
     assert "draws noise" in (Reference(parts(model, noisy), config(), tmp_path).missing or "")
     other = config(loop={"name": "img2img"})
-    assert "img2img" in (Reference(parts(model), other, tmp_path).missing or "")
+    assert "img2img" in (Reference(parts(model, from_noise=False), other, tmp_path).missing or "")
 
 
 def test_a_direct_sampler_is_tried():

@@ -224,6 +224,22 @@ def test_pictures_are_fitted_and_taken_turns_with(tmp_path: Path) -> None:
         read_masks(wide, square, (3, 1, 2), [0])
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bits_a_pixel_are_scaled(tmp_path: Path, suffix: str) -> None:
+    """As depth maps and masks have them."""
+    ramp = (torch.linspace(0, 1, 256).expand(4, 256) * 65535).to(torch.uint16)
+    Image.fromarray(ramp.numpy()).save(tmp_path / f"depth.{suffix}")
+    (found,) = to_tensor(read_pictures("loop.image", str(tmp_path / f"depth.{suffix}"), (1, 4, 256), [0]))
+    torch.testing.assert_close(found[0, 0], torch.linspace(0, 1, 256), atol=0.006, rtol=0)
+
+
+@pytest.mark.parametrize("words", [("loop=inversion",), ("loop=inpaint", "loop.mask={digit}", "loop.resample=3")])
+def test_a_budget_holds_for_loops_that_take_more(run: Run, digit: Path, words: tuple[str, ...]) -> None:
+    given = [word.format(digit=digit) for word in words]
+    with pytest.raises(InputError, match="max_nfe=6: the loop takes (12|18) evaluations; give fewer steps"):
+        run(*given, f"loop.image={digit}", "steps=6", "max_nfe=6", "num_samples=1")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

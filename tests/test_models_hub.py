@@ -97,6 +97,13 @@ def test_attention_weights_under_their_first_names(tmp_path: Path) -> None:
     assert_is_the_network(hub(RUNTIME, id=str(folder)))
 
 
+def test_a_network_must_say_how_large_its_pictures_are(tmp_path: Path) -> None:
+    folder = save_unet(tmp_path, tiny_unet())
+    edit_json(folder / "config.json", sample_size=None)
+    with pytest.raises(InputError, match="does not say how large its pictures are: its config.json has no sample_size"):
+        hub(Runtime(), id=str(folder))
+
+
 def test_learned_variance_is_left_aside(tmp_path: Path) -> None:
     net = tiny_unet(out_channels=6)
     model = hub(RUNTIME, id=str(save_pipeline(tmp_path / "checkpoint", net)))

@@ -17,8 +17,17 @@ from diffexp.errors import InputError
 from diffexp.report import write_report
 from diffexp.report.__main__ import main
 from diffexp.report.axes import ABSENT, lay_out
-from diffexp.report.comparison import MOST_PAIRS, choose_pairs, compare, holm, read_all_resamples
+from diffexp.report.comparison import (
+    MOST_PAIRS,
+    as_normal,
+    as_student,
+    choose_pairs,
+    compare,
+    holm,
+    read_all_resamples,
+)
 from diffexp.report.page import Report
+from diffexp.report.quality import points_of
 from diffexp.report.reading import collect
 from diffexp.report.thumbnails import make_thumbnails
 from diffexp.report.values import Quality, metric_names, pareto_front, qualities, value_of
@@ -144,6 +153,29 @@ def test_holm_multiplies_by_the_number_of_those_still_open():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+@pytest.mark.parametrize(("freedom", "t"), [(15, 2.1314), (63, 1.9983), (999, 1.9623)])
+def test_few_samples_are_held_against_students_distribution(freedom: int, t: float):
+    """The two-sided quantiles at 5 %, as in any table of it."""
+    assert as_student(1.959964, freedom) == pytest.approx(t, rel=1e-3)
+    assert as_normal(as_student(1.3, freedom), freedom) == pytest.approx(1.3)
+
+
+def test_cells_with_another_number_of_resamples_are_not_compared(tmp_path: Path):
+    for number in range(3):
+        made_up_cell(tmp_path, f"{number}_a", {"x": number})
+    cells = read_cells(tmp_path)
+    resamples = read_all_resamples(cells)
+    resamples[2] = {name: values[:100] for name, values in resamples[2].items()}
+    (only,) = compare(cells, resamples, FID, [(0, 1), (0, 2), (1, 2)])
+    assert (only.first, only.second) == (0, 1)
+
+
+def test_a_cell_that_is_not_done_is_on_no_chart(tmp_path: Path):
+    made_up_cell(tmp_path, "0_a", {"steps": 5, "x": 0}, quality=1.0)
+    made_up_cell(tmp_path, "1_a", {"steps": 5, "x": 1}, quality=0.1, status="interrupted")
+    assert list(points_of(read_cells(tmp_path), FID, "nfe")) == [0]
 
 
 def test_a_small_difference_from_the_same_noise_is_real_and_none_is_not(tmp_path: Path):

@@ -12,11 +12,12 @@ import yaml
 from diffexp.errors import InputError
 from diffexp.experiment import run_experiment
 from diffexp.files import write_json, write_text
+from diffexp.pictures import to_image
 from diffexp.resume import resumed_words
 from diffexp.sweep.failures import FAILED_HERE
 from diffexp.sweep.jobs import Job
 from diffexp.sweep.record import Resumed, SweepRecord, held, read_sweep, resumed_sweep
-from tests.checkpoints import save_unet, tiny_unet
+from tests.checkpoints import save_unet, tiny_digits_unet, tiny_unet
 from tests.runs import (
     PICTURES,
     POINTS,
@@ -61,12 +62,60 @@ def test_the_command_line_goes_on_as_the_run_was_started(tmp_path):
     write_text(tmp_path / ".hydra" / "overrides.yaml", yaml.safe_dump(words))
     write_text(tmp_path / "run.json", '{"config": {}}')
     resume = f"resume='{tmp_path}'"
-    assert resumed_words([resume]) == [*words, resume]
-    assert resumed_words([resume, "steps=6", "model.more=2"]) == [words[0], words[3], resume, "steps=6", "model.more=2"]
+    assert resumed_words([resume]) == ([*words, resume], None)
+    more = ["steps=6", "model.more=2"]
+    assert resumed_words([resume, *more]) == ([words[0], words[3], resume, *more], None)
     for others in (["steps=6"], ["resume=null", "steps=6"], ["resume=one,two"]):
-        assert resumed_words(others) == others
+        assert resumed_words(others) == (others, None)
     with pytest.raises(InputError, match="^resume=nowhere: no run.json there; give the folder of an earlier run"):
         resumed_words(["steps=6", "resume=nowhere"])
+
+
+def test_metrics_of_a_resumed_run_are_those_of_a_whole_one(run, monkeypatch, tmp_path):
+    """Also those that read what pictures cannot say: samples beyond white and between two of 256 values."""
+    words = ("model=gaussian", "model.shape=[1,4,4]", "steps=5", "num_samples=40", "batch_size=20")
+    words += ("metric=[wasserstein,trajectory_error]",)
+    whole = metrics(run(*words).folder)
+    with monkeypatch.context() as patch:
+        network(patch, raise_at(6, KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            run(*words)
+    assert (tmp_path / "1" / ".unfinished").is_dir()
+    resumed = run(*words, resume=str(tmp_path / "1")).folder
+    assert metrics(resumed) == pytest.approx(whole, rel=1e-5)
+    assert not (resumed / ".unfinished").exists(), "nothing of it is left once the run is done"
+
+
+def test_of_a_finished_run_only_the_pictures_are_known(run, caplog):
+    words = ("model=gaussian", "model.shape=[1,4,4]", "steps=5", "metric=[cost,trajectory_error]")
+    whole = run(*words, num_samples=4).folder
+    found = metrics(run(*words, num_samples=8, resume=str(whole)).folder)
+    assert found["nfe"] == 5 and "trajectory_error" not in found
+    assert "metric trajectory_error is left out: of samples that are taken over" in caplog.text
+
+
+def test_evaluations_of_a_loop_are_taken_over_too(run, tmp_path):
+    to_image(torch.rand(1, 8, 8)).save(tmp_path / "picture.png")
+    words = (*PICTURES, "loop=img2img", f"loop.image={tmp_path / 'picture.png'}", "loop.strength=0.4")
+    whole = run(*words).folder
+    assert record(run(*words, resume=str(whole)).folder)["nfe"] == record(whole)["nfe"] == 2
+
+
+@pytest.mark.parametrize("name", ["picture.png", "prompts.txt"])
+def test_resume_notices_other_files(run, name, tmp_path, checkpoint):
+    """What the config only names."""
+    (tmp_path / "prompts.txt").write_text("a zero\na one")
+    to_image(torch.zeros(1, 8, 8)).save(tmp_path / "picture.png")
+    words = (*PICTURES, "loop=img2img", f"loop.image={tmp_path / 'picture.png'}")
+    if name == "prompts.txt":
+        weights = save_unet(tmp_path / "digits", tiny_digits_unet())
+        words = (f"model.weights={weights}", f"prompt=@{tmp_path / name}", "steps=2", "num_samples=2")
+    earlier = run(*words).folder
+    assert run(*words, resume=str(earlier)).status == "done"
+    (tmp_path / "prompts.txt").write_text("a zero\na two")
+    to_image(torch.ones(1, 8, 8)).save(tmp_path / "picture.png")
+    with pytest.raises(InputError, match="inputs_sha256 was .* and is now .*, which gives other samples"):
+        run(*words, resume=str(earlier))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,11 @@ class Entry:
     def where(self) -> str:
         """File and line, for messages."""
         return f"{relative(self.file)}:{self.line}"
+
+    @property
+    def sha256(self) -> str:
+        """Of the file's text."""
+        return sha256(self.file.read_bytes()).hexdigest()
 
     @property
     def path(self) -> str:

@@ -1,10 +1,11 @@
 """What a check says: one of four verdicts, one sentence, and the numbers behind it."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
+
+from diffexp.files import plain
 
 
 class Verdict(Enum):
@@ -94,14 +95,3 @@ class Certificate:
                 "versions": self.versions,
             }
         )
-
-
-def plain(value: Any) -> Any:
-    """The same without infinities and NaNs, which JSON has no numbers for."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value

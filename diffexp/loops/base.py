@@ -12,6 +12,9 @@ from diffexp.models.base import Condition, Model, Request
 from diffexp.plan import Recipe, Sampler
 from diffexp.plan.execute import Network
 
+FROM_NOISE = ("denoise", "paradigms")
+"""Loops that take the start noise to the sample by the run's sampler alone."""
+
 
 @dataclass(frozen=True)
 class Batch:

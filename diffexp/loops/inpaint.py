@@ -1,6 +1,5 @@
 """Inpainting: a part of a picture is drawn anew so that it fits the rest, by a model that was not trained for it."""
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -11,11 +10,12 @@ from diffexp.levels import Level
 from diffexp.loops.base import Batch
 from diffexp.loops.img2img import first_step
 from diffexp.models.base import encode_images, picture_shape
-from diffexp.plan import Part, sample
+from diffexp.plan import sample
 from diffexp.plan.execute import Network
 from diffexp.predictions import Target
 from diffexp.registry import loop
 from diffexp.source_pictures import read_masks, read_pictures, to_tensor
+from diffexp.steps import add_noise
 
 
 @loop
@@ -58,7 +58,7 @@ def inpaint(batch: Batch, *, image: str, mask: str, strength: float = 1.0, resam
         for again in reversed(range(resample)):
             x = sample(part.sampler, network, x, batch.noise)
             if again:
-                x = renoised(x, part, batch.noise())
+                x = add_noise(x, part.end, part.start, batch.noise())  # eq. 1 of the paper, several steps
                 network.eps = batch.noise()
     return torch.lerp(known, x, drawn.to(x.dtype))
 
@@ -85,10 +85,3 @@ class Informed:
         output = self.network(seen, level)
         truth = self.prediction.output(level, self.known, (u - level.alpha * self.known) / level.sigma)
         return torch.where(self.drawn > 0, output, truth.to(output.dtype))
-
-
-def renoised(x: Tensor, part: Part, noise: Tensor) -> Tensor:
-    """From where the part ends back to where it starts, by the forward process (eq. 1 of the paper, several steps)."""
-    here, there = part.end, part.start
-    keep = there.alpha / here.alpha
-    return keep * x + math.sqrt(max(there.sigma**2 - (keep * here.sigma) ** 2, 0.0)) * noise

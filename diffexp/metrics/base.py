@@ -31,7 +31,7 @@ class RunFacts:
     peak_memory_mb: float | None
     """Highest memory in use, in 10^6 bytes: of the device, or of the process on a CPU; None if unknown."""
     plan: Plan | None
-    """None where the scheduler is not linear and ran directly."""
+    """None where the scheduler is not linear and ran directly, or the loop does more than run it from noise."""
     model: Model
     captions: Sequence[str] = ()
     """What was asked for, one a sample, in the order in which the batches came."""
@@ -66,6 +66,9 @@ class Metric(Protocol):
     A metric plugin is a class or factory marked ``@diffexp.metric`` whose keyword-only parameters are its options;
     what it returns has these three methods. One object serves one run. Smaller values count as better, except for those
     that ``@metric(higher_is_better=("precision", "recall"))`` names, by the part of their name before a slash.
+
+    A class attribute ``reads_samples = True`` leaves the metric out of a run that takes samples over from one that is
+    done, of which only pictures are left; without it ``samples`` are then these pictures, in [-1, 1].
     """
 
     def applies(self, model: Model) -> str | None:

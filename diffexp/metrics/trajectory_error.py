@@ -21,6 +21,8 @@ class TrajectoryError:
     global error of a solver of the probability-flow ODE, for pixels, latents and points alike.
     """
 
+    reads_samples = True
+
     def applies(self, model: Model) -> str | None:
         return None
 

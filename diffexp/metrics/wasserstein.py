@@ -36,6 +36,8 @@ class Wasserstein:
     what two sets of true draws of that size have between them.
     """
 
+    reads_samples = True
+
     def __init__(self) -> None:
         self.batches: list[Tensor] = []
 

@@ -146,6 +146,8 @@ def load_unet(
 def _check_inputs(net: UNet2DModel, id: str) -> None:
     if net.config["class_embed_type"] is not None:
         raise InputError(f"{id} wants class_embed_type={net.config['class_embed_type']}; only labels can be given")
+    if net.config["sample_size"] is None:
+        raise InputError(f"{id} does not say how large its pictures are: its config.json has no sample_size")
     taken, given = net.config["in_channels"], net.config["out_channels"]
     if given == 2 * taken:
         log.info("%s also predicts a variance; it is left aside", id)

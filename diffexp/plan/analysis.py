@@ -196,8 +196,9 @@ def unrolled_difference(one: Plan, other: Plan) -> float:
     draws = max(len(one.start_z), len(other.start_z))
     mine, theirs = _unrolled(one, shape, draws), _unrolled(other, shape, draws)
     scale = torch.maximum(mine.abs(), theirs.abs()).clamp(min=1.0)
+    difference = torch.where(mine.isfinite() & theirs.isfinite(), (mine - theirs).abs() / scale, math.inf)
     # Infinite limits of clamps are equal where they are the same.
-    difference = torch.where(mine == theirs, 0.0, (mine - theirs).abs() / scale)
+    difference = torch.where(mine == theirs, 0.0, difference)
     return difference.max().item()
 
 

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -137,7 +138,7 @@ class Plan:
                 pairs += _paired(past_a, past_b)
             for c, e in _padded(a.clamps, b.clamps, Clamp(0.0, 0.0, 0.0, 0.0)):
                 pairs += [(c.x, e.x), (c.m, e.m), (c.low, e.low), (c.high, e.high)]
-        return max(abs(a - b) / max(1.0, abs(a), abs(b)) if a != b else 0.0 for a, b in pairs)
+        return max(_relative(a, b) for a, b in pairs)
 
     def to_csv(self) -> str:
         """The table as text: a line per row, empty cells where a method has no such coefficient."""
@@ -165,6 +166,12 @@ class Plan:
 
 def _cell(values: Sequence[float], index: int) -> float | str:
     return values[index] if index < len(values) else ""
+
+
+def _relative(a: float, b: float) -> float:
+    if a == b:
+        return 0.0
+    return abs(a - b) / max(1.0, abs(a), abs(b)) if math.isfinite(a) and math.isfinite(b) else math.inf
 
 
 def _padded(a: Sequence[T], b: Sequence[T], fill: T) -> list[tuple[T, T]]:

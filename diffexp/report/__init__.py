@@ -69,6 +69,8 @@ def report_sweep(sweep: Path, catalog: Catalog) -> Path | None:
     Returns:
         The page; None where there is none.
     """
+    if not any(sweep.glob("*/run.json")):
+        return None  # no cell has begun
     try:
         page, report = _write([sweep], None)
         if all(cell.status in FINAL for cell in report.cells):

@@ -8,6 +8,7 @@ import csv
 import io
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -63,6 +64,9 @@ def compare(
         for i, (cell, found) in enumerate(zip(cells, resamples))
         if quality.name in found and found[quality.name].isfinite().all() and value_of(cell, quality.name)
     }
+    # Another version of diffexp, or a plugin, may make more or fewer of them: only the usual number can be compared.
+    usual = Counter(map(len, resampled.values())).most_common(1)
+    resampled = {i: found for i, found in resampled.items() if len(found) == usual[0][0]}
     counts = {i: cells[i].config.get("num_samples") for i in resampled}
     pairs = [(i, j) for i, j in pairs if i in resampled and j in resampled and counts[i] == counts[j]]
     if not pairs:
@@ -75,10 +79,12 @@ def compare(
         a, b = rows[i], rows[j]
         variance = covariance[a, a] + covariance[b, b] - 2 * covariance[a, b]
         found.append((values[i] - values[j], math.sqrt(max(variance.item(), 0.0))))
-    p_values = [_p_value(difference, error) for difference, error in found]
+    freedom = [max(int(counts[i] or 0) - 1, 1) for i, _ in pairs]
+    p_values = [_p_value(difference, error, own) for (difference, error), own in zip(found, freedom)]
+    reach = [as_student(Z, own) * error for (_, error), own in zip(found, freedom)]
     return [
-        Difference(i, j, difference, difference - Z * error, difference + Z * error, p, adjusted)
-        for (i, j), (difference, error), p, adjusted in zip(pairs, found, p_values, holm(p_values))
+        Difference(i, j, difference, difference - most, difference + most, p, adjusted)
+        for (i, j), (difference, _), most, p, adjusted in zip(pairs, found, reach, p_values, holm(p_values))
     ]
 
 
@@ -95,8 +101,9 @@ def choose_pairs(layout: Layout) -> tuple[list[tuple[int, int]], str]:
     if len(pairs) <= MOST_PAIRS:
         return pairs, f"{len(pairs):,} of the {every:,} pairs of cells: those that differ on one axis only"
     near = [(i, j) for i, j in pairs if sum(abs(a - b) for a, b in zip(layout.places[i], layout.places[j])) == 1]
-    near = near[:MOST_PAIRS]
-    return near, f"{len(near):,} of the {every:,} pairs of cells: those that are neighbours on one axis"
+    shown = near[:MOST_PAIRS]
+    first = "" if len(shown) == len(near) else f"the first of the {len(near):,} "
+    return shown, f"{len(shown):,} of the {every:,} pairs of cells: {first or 'those '}that are neighbours on one axis"
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -127,10 +134,22 @@ def write_comparison(
     write_text(file, text.getvalue())
 
 
-def _p_value(difference: float, error: float) -> float:
+def _p_value(difference: float, error: float, freedom: int) -> float:
+    """Of Student's t: the error itself is estimated, from one sample more than there are degrees of freedom."""
     if error == 0.0:
         return 1.0 if difference == 0.0 else 0.0
-    return math.erfc(abs(difference) / error / math.sqrt(2))
+    return math.erfc(as_normal(abs(difference) / error, freedom) / math.sqrt(2))
+
+
+def as_normal(t: float, freedom: int) -> float:
+    """The normal deviate that is as improbable as ``t`` of Student's distribution (Wallace 1959)."""
+    return (8 * freedom + 1) / (8 * freedom + 3) * math.sqrt(freedom * math.log1p(t * t / freedom))
+
+
+def as_student(z: float, freedom: int) -> float:
+    """The inverse."""
+    within = z * (8 * freedom + 3) / (8 * freedom + 1)
+    return math.sqrt(freedom * math.expm1(within * within / freedom))
 
 
 def _relative(cell: Cell, file: Path) -> str:

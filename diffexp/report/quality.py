@@ -55,9 +55,11 @@ def lines_of(layout: Layout) -> list[Line]:
 
 
 def points_of(cells: Sequence[Cell], quality: Quality, cost: str) -> dict[int, Point]:
-    """By cell, those that have both."""
+    """By cell, those that are done and have both: what an unfinished one has is of fewer samples than the others'."""
     points = {}
     for i, cell in enumerate(cells):
+        if cell.status != "done":
+            continue
         found, spent = value_of(cell, quality.name), cost_of(cell, cost)
         if found and spent is not None and spent > 0:
             points[i] = Point(i, spent, found.value, found.low, found.high)

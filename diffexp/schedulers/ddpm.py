@@ -27,7 +27,8 @@ def ddpm(
 
     Args:
         variance: of the reverse step, section 3.2: ``fixed_small`` is the posterior's (beta-tilde, right where x0 is
-            a point), ``fixed_large`` the forward step's (beta, right where x0 is standard normal).
+            a point), ``fixed_large`` the forward step's (beta, right where x0 is standard normal). On a grid that ends
+            above timestep 0, such as trailing, the latter adds noise in the last step too, as in diffusers.
     """
     for here, there in levels.pairs():
         x0 = denoise(x, here)

@@ -117,8 +117,12 @@ def job_return(job: Job) -> JobReturn:
 def check_folders(jobs: Sequence[Job]) -> None:
     """
     Raises:
-        InputError: two cells have the same folder.
+        InputError: two cells have the same folder, or one is not right in the sweep's.
     """
+    for job in jobs:
+        if job.folder.parent != Path(job.composed.hydra.sweep.dir).absolute():
+            subdir = job.composed.hydra.sweep.subdir
+            raise InputError(f"hydra.sweep.subdir={subdir}: cells have their folders side by side; write it without /")
     taken: dict[Path, Job] = {}
     for job in jobs:
         other = taken.setdefault(job.folder, job)

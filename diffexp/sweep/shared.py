@@ -60,6 +60,8 @@ class CellHost(Host):
         self._progress = progress
         self._bar = progress.start(seat.number)
         self._claimed: str | None = None
+        self._seated = True
+        """Whether it is still to draw."""
 
     def model(self, load: Callable[[], Model]) -> Model:
         model = self._shared.model(load)
@@ -84,12 +86,20 @@ class CellHost(Host):
         try:
             yield
         finally:
+            self._seated = False
             self._shared.batcher.leave(self._seat)
 
     @contextmanager
     def busy(self) -> Iterator[None]:
-        with self._shared.processor:
+        lock = self._shared.processor
+        if not lock.acquire(blocking=False):
+            # Nobody waits for one that waits; whoever holds the lock may ask the model again and again (``Reference``).
+            with self._away() if self._seat.asked and self._seated else nullcontext():
+                lock.acquire()
+        try:
             yield
+        finally:
+            lock.release()
 
     def twin(self, record: Mapping[str, Any]) -> Path | None:
         key, twins = samples_key(record), self._shared.twins
@@ -109,8 +119,10 @@ class CellHost(Host):
     def _away(self) -> Iterator[None]:
         """Not waited for."""
         self._shared.batcher.leave(self._seat)
-        yield
-        self._shared.batcher.sit(self._seat)
+        try:
+            yield
+        finally:
+            self._shared.batcher.sit(self._seat)
 
 
 class SoloHost(Host):

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from diffexp.loops.base import FROM_NOISE
+
 ONLY_NAMED = ("resume", "objective", "name", "tags", "notes", "tracker")
 """Keys that no file of a run depends on but its record."""
 IN_THE_PLAN = ("scheduler", "grid", "steps", "max_nfe")
@@ -14,12 +16,13 @@ IN_THE_PLAN = ("scheduler", "grid", "steps", "max_nfe")
 def samples_key(record: Mapping[str, Any]) -> str:
     """What decides all that a run with this ``run.json`` draws and measures, as text.
 
-    A plan says all about scheduler, grid and steps.
+    A plan says all about scheduler, grid and steps, unless the loop makes other plans of these.
     """
-    plan = record["plan_sha256"]
-    left_out = (*ONLY_NAMED, *(IN_THE_PLAN if plan else ()))
+    by_plan = record["plan_sha256"] and record["config"]["loop"]["name"] in FROM_NOISE
+    left_out = (*ONLY_NAMED, *(IN_THE_PLAN if by_plan else ()))
     config = {key: value for key, value in record["config"].items() if key not in left_out}
-    return json.dumps([config, plan, record["weights_sha256"], record["device"], record["dtype"]], default=str)
+    facts = [record[key] for key in ("plan_sha256", "weights_sha256", "device", "dtype")]
+    return json.dumps([config, *facts], default=str)
 
 
 class Twins:

@@ -38,7 +38,7 @@ def weighted(
         shape: linear and cosine grow, inverse_linear and sine fall, v is least and lambda is greatest in the middle of
             the model's timesteps.
     """
-    if scale == 1:
+    if scale <= 1:
         return predict
     weight, (clean, noise) = SHAPES[shape], model.schedule.timestep_range
     sides = both_sides(predict)

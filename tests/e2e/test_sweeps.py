@@ -213,3 +213,30 @@ def test_a_search_finds_options_under_a_budget(tmp_path: Path):
     assert f"Best value: {best}" in out
     code, _, errors = command(tmp_path, "resume=sweep")
     assert (code, errors.count("\n")) == (2, 1)
+
+
+def test_a_run_goes_on_with_the_configs_that_it_was_started_with(tmp_path: Path):
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "conf" / "experiment" / "mine.yaml").write_text("# @package _global_\nmodel: {std: 0.1}\n")
+    words = "--config-dir=conf experiment=mine model=mixture steps=5 num_samples=4 tracker=none metric=cost"
+    assert command(tmp_path, *words.split(), "hydra.run.dir=first")[::2] == (0, "")
+    code, _, errors = command(tmp_path, "resume=first", "num_samples=6", "hydra.run.dir=second")
+    assert (code, errors) == (0, "")
+    assert json.loads((tmp_path / "second" / "run.json").read_text())["config"]["model"]["std"] == 0.1
+    assert len((tmp_path / "second" / "samples" / "points.csv").read_text().splitlines()) == 7
+
+
+def test_cells_have_their_folders_side_by_side(tmp_path: Path):
+    words = [
+        "-m",
+        "model=mixture",
+        "steps=5,6",
+        "tracker=none",
+        "hydra.sweep.subdir=${scheduler.name}/${hydra.job.num}",
+    ]
+    code, out, errors = command(tmp_path, *words)
+    assert (code, errors) == (
+        2,
+        "error: hydra.sweep.subdir=ddim/0: cells have their folders side by side; write it without /\n",
+    )
+    assert "no report" not in out

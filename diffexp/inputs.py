@@ -1,0 +1,39 @@
+"""Files that a config only names: what is in them decides the samples, and the config does not say it."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from diffexp.flat import flat
+from diffexp.source_pictures import pictures_in
+
+NAMING = ("model", "scheduler", "grid", "loop", "guidance", "prompt", "negative_prompt")
+"""Keys of a config whose values may name files."""
+
+
+def inputs_sha256(config: Mapping[str, Any]) -> str | None:
+    """Of all files that the config names, pictures and texts and tables; None where it names none.
+
+    Of folders only those count that the loop takes its pictures from: the weights of models have hashes of their own.
+    """
+    digest, found = hashlib.sha256(), False
+    for key, file in _named(config):
+        found = True
+        with file.open("rb") as content:
+            digest.update(f"{key}\0".encode() + hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest() if found else None
+
+
+def _named(config: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
+    for key, value in sorted(flat({key: config.get(key) for key in NAMING}).items()):
+        if not isinstance(value, str) or not value or "\n" in value or len(value) > 1000:
+            continue
+        place = Path(value.removeprefix("@")).expanduser()
+        try:
+            if place.is_file():
+                yield key, place
+            elif key.startswith("loop.") and place.is_dir():
+                yield from ((key, file) for file in pictures_in(place))
+        except OSError:  # no name that a file could have
+            continue
