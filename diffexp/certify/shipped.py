@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffexp.levels import Level, Schedule
-from diffexp.plan.diffusers_class import ClassMethod, _begin_at, _stepper, integrate_once
+from diffexp.plan.diffusers_class import ClassMethod, begin_at, integrate_once, stepper
 from diffexp.plan.method import Evaluate, Noise
 
 
@@ -66,9 +66,9 @@ class Shipped:
 
     def drive(self, scheduler: Any, evaluate: Evaluate, x: Tensor) -> Tensor:
         """The loop of a pipeline."""
-        step, span = _stepper(scheduler, self.method.step_options), self.method.span
+        step, span = stepper(scheduler, self.method.step_options), self.method.span
         if span[0]:
-            _begin_at(scheduler, span[0])
+            begin_at(scheduler, span[0])
         for t in scheduler.timesteps[slice(*span)]:
             u = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
             x = step(evaluate(x, u, self.level(scheduler, float(t))), t, x)
@@ -86,7 +86,7 @@ class Widened(Shipped):
     """The same with tables and arithmetic in float64, as far as their values allow."""
 
     def prepared(self) -> Any:
-        return self.method._prepared(torch.float64)
+        return self.method.prepared(torch.float64)
 
 
 def _own_level(scheduler: Any, schedule: Schedule) -> Level | None:

@@ -15,7 +15,7 @@ from diffexp.errors import InputError
 from diffexp.metrics.base import RunFacts
 from diffexp.metrics.images import as_saved
 from diffexp.models.download import Fetch, locate
-from diffexp.models.layout import PICKLED, SAFE, read_json
+from diffexp.models.layout import PICKLED, SAFE, read_config
 from diffexp.registry import metric
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class ClipFiles:
         return [name for name in self.choose(names, lambda _: folder) if name not in names]
 
     def choose(self, names: Sequence[str], fetch: Fetch) -> list[str]:
-        kind = read_json(fetch(["config.json"]) / "config.json").get("model_type")
+        kind = read_config(fetch(["config.json"]) / "config.json").get("model_type")
         if kind != "clip":
             raise InputError(f"{self.source} is a {kind} and no CLIP model")
         tokens = ["tokenizer.json"] if "tokenizer.json" in names else ["vocab.json", "merges.txt"]

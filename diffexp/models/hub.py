@@ -8,7 +8,7 @@ from diffexp.errors import InputError
 from diffexp.models.base import Model, Runtime
 from diffexp.models.download import Fetch, locate
 from diffexp.models.labels import ClassLabels
-from diffexp.models.layout import check_format, check_network, check_pipeline, find_layout, list_files, read_json
+from diffexp.models.layout import check_format, check_network, check_pipeline, find_layout, list_files, read_config
 from diffexp.registry import model
 
 
@@ -33,7 +33,7 @@ def hub(runtime: Runtime, *, id: str, revision: str | None = None, allow_pickle:
     check_pipeline(folder, source)
     layout = find_layout(list_files(folder), source)
     check_format(layout, source, allow_pickle)
-    check_network(read_json(folder / layout.network / "config.json"), source)
+    check_network(read_config(folder / layout.network / "config.json"), source)
     if layout.scheduler is None:
         raise InputError(f"{source} has no scheduler_config.json, which says how the network was trained")
 
@@ -41,7 +41,7 @@ def hub(runtime: Runtime, *, id: str, revision: str | None = None, allow_pickle:
     from diffexp.models.training import read_training
     from diffexp.models.unet import load_unet
 
-    training = read_training(read_json(folder / layout.scheduler), source)
+    training = read_training(read_config(folder / layout.scheduler), source)
     return load_unet(runtime, folder, layout, training, id=id, labels=lambda n: ClassLabels(id, n) if n else None)
 
 

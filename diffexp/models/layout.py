@@ -81,7 +81,7 @@ def check_pipeline(folder: Path, source: str) -> None:
     path = folder / "model_index.json"
     if not path.is_file():
         return  # as ``UNet2DModel.save_pretrained`` leaves a folder: the network's own config is enough
-    index = read_json(path)
+    index = read_config(path)
     parts = [name for name, value in index.items() if isinstance(value, list) and value and value[0]]
     other = next((name for name in _NOT_PIXELS if name in parts), None)
     if other:
@@ -101,7 +101,7 @@ def check_network(config: dict[str, Any], source: str) -> None:
         raise InputError(f"{source} is a {name}; only checkpoints of UNet2DModel can be used")
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
     """Raises InputError where the file is missing or no JSON object."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

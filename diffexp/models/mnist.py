@@ -5,7 +5,7 @@ from pathlib import Path
 from diffexp.errors import InputError
 from diffexp.models.base import Model, Runtime
 from diffexp.models.labels import ClassLabels
-from diffexp.models.layout import check_network, find_layout, read_json
+from diffexp.models.layout import check_network, find_layout, read_config
 from diffexp.models.training import read_training
 from diffexp.models.unet import load_unet
 from diffexp.registry import model
@@ -35,8 +35,8 @@ def mnist(runtime: Runtime, *, weights: str | None = None) -> Model:
         raise InputError(f"model.weights={folder}: no such folder; python -m diffexp.train task=denoiser makes one")
     names = [path.name for path in folder.iterdir()]
     layout = find_layout(names, f"model.weights={folder}")
-    check_network(read_json(folder / "config.json"), str(folder))
-    config = read_json(folder / layout.scheduler) if layout.scheduler else {}
+    check_network(read_config(folder / "config.json"), str(folder))
+    config = read_config(folder / layout.scheduler) if layout.scheduler else {}
     return load_unet(runtime, folder, layout, read_training(config, str(folder)), id="mnist", labels=_digits)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from diffexp.errors import InputError
 from diffexp.models.base import sha256_of_file
 from diffexp.models.download import Fetch
-from diffexp.models.layout import PICKLED, SAFE, find_layout, list_files, read_json
+from diffexp.models.layout import PICKLED, SAFE, find_layout, list_files, read_config
 
 INDEX = "model_index.json"
 CARD = "README.md"
@@ -51,7 +51,7 @@ def read_index(folder: Path, source: str) -> dict[str, Any]:
     """
     if not (folder / INDEX).is_file():
         raise InputError(f"{source} is not a diffusers pipeline: it has no {INDEX}")
-    index = read_json(folder / INDEX)
+    index = read_config(folder / INDEX)
     name = index.get("_class_name")
     if not isinstance(name, str):
         raise InputError(f"{source} asks for a pipeline class of its own ({name}); code from a checkpoint is never run")
@@ -65,7 +65,7 @@ def read_index(folder: Path, source: str) -> dict[str, Any]:
 
 def _names_code(folder: Path) -> bool:
     """Whether a config names the class that an Auto class of transformers is to import from the checkpoint."""
-    return any("auto_map" in read_json(path) for path in folder.glob("*config.json"))
+    return any("auto_map" in read_config(path) for path in folder.glob("*config.json"))
 
 
 def _is_pipeline_of_diffusers(name: str) -> bool:

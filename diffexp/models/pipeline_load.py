@@ -16,7 +16,7 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 from diffexp.errors import InputError
 from diffexp.models.base import Runtime, fast_dtype
 from diffexp.models.latent import Kandinsky22, StableDiffusion, StableDiffusionXL
-from diffexp.models.layout import SAFE, read_json
+from diffexp.models.layout import SAFE, read_config
 from diffexp.models.pipeline_files import Addition, Found, absent_parts, read_index
 from diffexp.models.text_to_image import TextToImage, evenly_spaced
 from diffexp.models.trained import Training
@@ -215,7 +215,7 @@ def _shifted(training: Training, config: Mapping[str, Any], tokens: int) -> Trai
 
 
 def _controlnet(folder: Path, dtype: torch.dtype) -> Any:
-    name = read_json(folder / "config.json").get("_class_name", "ControlNetModel")
+    name = read_config(folder / "config.json").get("_class_name", "ControlNetModel")
     cls = getattr(diffusers, str(name), None)
     if cls is None or "ControlNet" not in str(name):
         raise InputError(f"model.controlnet={folder} is a {name}, not a ControlNet of diffusers")

@@ -55,22 +55,22 @@ class ClassMethod:
 
     def __post_init__(self) -> None:
         self._templates: dict[torch.dtype, Any] = {}
-        prepared = self._prepared(torch.float32)
+        prepared = self.prepared(torch.float32)
         self.name = type(self.scheduler).__name__
         self.nfe = len(prepared.timesteps[slice(*self.span)])
         self.start_std = float(getattr(prepared, "init_noise_sigma", 1.0))
 
     def __call__(self, evaluate: Evaluate, x: Tensor, noise: Noise) -> Tensor:
-        scheduler = self._prepared(x.dtype)
+        scheduler = self.prepared(x.dtype)
         if self.span[0]:
-            _begin_at(scheduler, self.span[0])
-        step = _stepper(scheduler, self.step_options)
+            begin_at(scheduler, self.span[0])
+        step = stepper(scheduler, self.step_options)
         for t in scheduler.timesteps[slice(*self.span)]:
             u = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
             x = step(evaluate(x, u, self.level(float(t))), t, x)
         return x
 
-    def _prepared(self, dtype: torch.dtype) -> Any:
+    def prepared(self, dtype: torch.dtype) -> Any:
         """A fresh copy with its timesteps set, as the class sets them; its tables carry the precision of the run."""
         if dtype not in self._templates:
             scheduler = copy.deepcopy(self.scheduler)
@@ -85,7 +85,7 @@ class ClassMethod:
 
     @property
     def timesteps(self) -> Sequence[float]:
-        return self._prepared(torch.float32).timesteps[slice(*self.span)].tolist()
+        return self.prepared(torch.float32).timesteps[slice(*self.span)].tolist()
 
     @property
     def ends(self) -> tuple[Level, Level]:
@@ -98,8 +98,8 @@ class ClassMethod:
 
     def _level_of_sample(self, index: int) -> Level:
         """Of the sample, as the class scales it, before the timestep of that index."""
-        scheduler = self._prepared(torch.float32)
-        _begin_at(scheduler, index)
+        scheduler = self.prepared(torch.float32)
+        begin_at(scheduler, index)
         t, one = scheduler.timesteps[index], torch.ones(1)
         seen = scheduler.scale_model_input(one, t) if hasattr(scheduler, "scale_model_input") else one
         return self.level(float(t)).scaled(1 / float(seen))
@@ -111,12 +111,13 @@ class ClassMethod:
         return replace(level.scaled(self.schedule.input_scale(level)), timestep=timestep)
 
 
-def _begin_at(scheduler: Any, index: int) -> None:
+def begin_at(scheduler: Any, index: int) -> None:
+    """Have its next step be that of this timestep, where it counts steps."""
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(index)
 
 
-def _stepper(scheduler: Any, options: Mapping[str, Any]) -> Callable[[Tensor, Any, Tensor], Tensor]:
+def stepper(scheduler: Any, options: Mapping[str, Any]) -> Callable[[Tensor, Any, Tensor], Tensor]:
     """(output, t, x) -> x of the next step."""
     if "old_pred_original_sample" in inspect.signature(scheduler.step).parameters:
         return _cogvideox_stepper(scheduler, options)
