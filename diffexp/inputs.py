@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,15 @@ def inputs_sha256(config: Mapping[str, Any]) -> str | None:
     """
     digest, found = hashlib.sha256(), False
     for key, file in _named(config):
-        found = True
-        with file.open("rb") as content:
-            digest.update(f"{key}\0".encode() + hashlib.file_digest(content, "sha256").digest())
+        found, state = True, file.stat()
+        digest.update(f"{key}\0".encode() + _digest(file, state.st_mtime_ns, state.st_size))
     return digest.hexdigest() if found else None
+
+
+@lru_cache(maxsize=4096)  # the cells of a sweep name the same
+def _digest(file: Path, changed: int, size: int) -> bytes:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").digest()
 
 
 def _named(config: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:

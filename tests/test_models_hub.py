@@ -15,8 +15,8 @@ import torch
 from huggingface_hub import constants, errors
 from safetensors.torch import load_file, save_file
 
+from diffexp.checkpoints import download
 from diffexp.errors import InputError
-from diffexp.models import download
 from diffexp.models.base import Request, Runtime
 from diffexp.models.hub import hub
 from diffexp.models.unet import UNetModel

@@ -13,9 +13,9 @@ import pytest
 import torch
 from huggingface_hub import constants
 
+from diffexp.checkpoints import download
 from diffexp.errors import InputError
 from diffexp.experiment import RunResult
-from diffexp.models import download
 from diffexp.models.base import Request, Runtime
 from diffexp.models.latent import Kandinsky22, StableDiffusion, StableDiffusionXL
 from diffexp.models.pipeline import pipeline

@@ -319,5 +319,9 @@ def test_a_sweep_that_is_not_finished_is_not_compared_yet(tmp_path: Path):
 
 
 def test_a_report_that_cannot_be_made_costs_nothing_else(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    assert report_sweep(tmp_path / "nothing", discover()) is None
+    assert report_sweep(tmp_path, discover()) is None
+    assert caplog.text == "", "where no cell has begun there is nothing to report"
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "run.json").write_text("{}")
+    assert report_sweep(tmp_path, discover()) is None
     assert "no report: InputError" in caplog.text

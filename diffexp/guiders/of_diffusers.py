@@ -32,7 +32,7 @@ def guider_of(cls: Callable[..., Any], options: Mapping[str, Any], scale: float)
     """
     from diffusers.guiders import BaseGuidance
 
-    from diffexp.models.quiet import quietly
+    from diffexp.checkpoints.quiet import quietly
 
     name = cls.__name__
     reason = LEFT_OUT.get(name)

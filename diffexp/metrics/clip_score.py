@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from diffexp.checkpoints.download import Fetch, locate
+from diffexp.checkpoints.layout import PICKLED, SAFE, read_config
 from diffexp.errors import InputError
 from diffexp.metrics.base import RunFacts
 from diffexp.metrics.images import as_saved
-from diffexp.models.download import Fetch, locate
-from diffexp.models.layout import PICKLED, SAFE, read_config
 from diffexp.registry import metric
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Clip:
         """From a folder that has everything."""
         from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer  # seconds to import
 
-        from diffexp.models.quiet import quietly
+        from diffexp.checkpoints.quiet import quietly
 
         with quietly():
             safe = any(file.suffix == f".{SAFE}" for file in folder.iterdir())

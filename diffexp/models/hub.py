@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from diffexp.checkpoints.download import Fetch, locate
+from diffexp.checkpoints.layout import check_format, check_network, check_pipeline, find_layout, list_files, read_config
 from diffexp.errors import InputError
 from diffexp.models.base import Model, Runtime
-from diffexp.models.download import Fetch, locate
 from diffexp.models.labels import ClassLabels
-from diffexp.models.layout import check_format, check_network, check_pipeline, find_layout, list_files, read_config
 from diffexp.registry import model
 
 

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from diffexp.checkpoints.layout import check_network, find_layout, read_config
 from diffexp.errors import InputError
 from diffexp.models.base import Model, Runtime
 from diffexp.models.labels import ClassLabels
-from diffexp.models.layout import check_network, find_layout, read_config
 from diffexp.models.training import read_training
 from diffexp.models.unet import load_unet
 from diffexp.registry import model

@@ -8,10 +8,10 @@ from typing import Literal
 
 import torch
 
+from diffexp.checkpoints.download import locate
+from diffexp.checkpoints.layout import SAFE, find_layout, list_files
 from diffexp.errors import InputError
 from diffexp.models.base import Model, Runtime
-from diffexp.models.download import locate
-from diffexp.models.layout import SAFE, find_layout, list_files
 from diffexp.models.pipeline_files import Addition, Files, Found, Network, Pipeline, digest, prior_of, read_index
 from diffexp.registry import model
 
@@ -91,7 +91,7 @@ def pipeline(
     }
 
     # diffusers takes seconds to import: whatever is wrong with the files has been said by now.
-    from diffexp.models.quiet import quietly
+    from diffexp.checkpoints.quiet import quietly
 
     with quietly():
         from diffexp.models.pipeline_load import Memory, build, load

@@ -9,10 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from diffexp.checkpoints.download import Fetch
+from diffexp.checkpoints.layout import PICKLED, SAFE, find_layout, list_files, read_config
 from diffexp.errors import InputError
 from diffexp.models.base import sha256_of_file
-from diffexp.models.download import Fetch
-from diffexp.models.layout import PICKLED, SAFE, find_layout, list_files, read_config
 
 INDEX = "model_index.json"
 CARD = "README.md"

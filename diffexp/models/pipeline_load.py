@@ -13,10 +13,10 @@ from diffusers import AutoPipelineForText2Image, DiffusionPipeline
 from diffusers.utils import is_accelerate_available, is_peft_available, is_transformers_available
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
+from diffexp.checkpoints.layout import SAFE, read_config
 from diffexp.errors import InputError
 from diffexp.models.base import Runtime, fast_dtype
 from diffexp.models.latent import Kandinsky22, StableDiffusion, StableDiffusionXL
-from diffexp.models.layout import SAFE, read_config
 from diffexp.models.pipeline_files import Addition, Found, absent_parts, read_index
 from diffexp.models.text_to_image import TextToImage, evenly_spaced
 from diffexp.models.trained import Training

@@ -13,10 +13,10 @@ from diffusers.utils import is_accelerate_available
 from torch import Tensor
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
+from diffexp.checkpoints.layout import PICKLED, Layout
 from diffexp.errors import InputError
 from diffexp.models.base import Condition, Request, Runtime, fast_dtype, pixels_to_images, sha256_of_file
 from diffexp.models.labels import ClassLabels, unconditional
-from diffexp.models.layout import PICKLED, Layout
 from diffexp.models.trained import Trained, Training
 
 log = logging.getLogger(__name__)
