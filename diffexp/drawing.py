@@ -83,7 +83,7 @@ def draw_samples(parts: Parts, config: Mapping[str, Any], output: RunFolder, met
                 images = model.decode(samples).float().cpu()
             first = images[:SHOWN_IMAGES] if first is None else first
             broken += [i for i, fine in zip(indices, samples.flatten(1).isfinite().all(1).tolist()) if not fine]
-            if images.ndim > 2:
+            if images.ndim > 2 and meters.reads_samples:
                 output.keep(indices, samples.float().cpu())
             output.save_samples(indices, images)
             drawing.add(indices, captions, images)  # at once, so that an interrupt does not part it from its files

@@ -60,12 +60,18 @@ class Meters:
             if reason:
                 self._leave_out(name, reason, logging.WARNING)
 
+    @property
+    def reads_samples(self) -> bool:
+        """Whether some metric wants more of the samples than the pictures."""
+        return bool(self._reading())
+
     def only_pictures(self) -> None:
         """Of some samples no more is known than the pictures: metrics that read more of them are left out."""
-        for name, metric in list(self._metrics.items()):
-            if getattr(metric, "reads_samples", False):
-                reason = "of samples that are taken over from a run that is done only the pictures are known"
-                self._leave_out(name, reason, logging.WARNING)
+        for name in self._reading():
+            self._leave_out(name, "of samples that are taken over only the pictures are known", logging.WARNING)
+
+    def _reading(self) -> list[str]:
+        return [name for name, metric in self._metrics.items() if getattr(metric, "reads_samples", False)]
 
     def update(self, indices: Sequence[int], samples: Tensor, images: Tensor) -> None:
         """Take in a batch of the run's samples with these indices.

@@ -32,7 +32,7 @@ from diffexp.plan import Plan
 RESULTS = ("metrics.json", PER_SAMPLE, RESAMPLES, "plan.csv", "grid.png", "trajectory.png", "trajectory.gif")
 """What a run writes at its end; of an earlier run in the same folder it must not be taken for this one's."""
 UNFINISHED = ".unfinished"
-"""The samples of a run that is not done, as numbers: what pictures cannot say of them."""
+"""The samples of a run that is not done, as numbers, where a metric wants them: pictures cannot say all of them."""
 SAMPLES = ("samples/*.png", "samples/points*.csv", f"{UNFINISHED}/*.safetensors")
 OF_THE_SAMPLES = ("nfe", "weights_sha256", "plan_sha256", "drawn", "sampling_seconds", "model_seconds")
 """What ``run.json`` says of the samples that are there."""

@@ -67,8 +67,8 @@ class Metric(Protocol):
     what it returns has these three methods. One object serves one run. Smaller values count as better, except for those
     that ``@metric(higher_is_better=("precision", "recall"))`` names, by the part of their name before a slash.
 
-    A class attribute ``reads_samples = True`` leaves the metric out of a run that takes samples over from one that is
-    done, of which only pictures are left; without it ``samples`` are then these pictures, in [-1, 1].
+    With the class attribute ``reads_samples = True`` a run keeps its samples until it is done, and the metric is left
+    out where they were not kept; without it, ``samples`` that are taken over are their pictures, in [-1, 1].
     """
 
     def applies(self, model: Model) -> str | None:
