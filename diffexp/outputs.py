@@ -28,6 +28,7 @@ from diffexp.files import read_json, replace_whole, write_json, write_text
 from diffexp.metrics.evidence import PER_SAMPLE, RESAMPLES
 from diffexp.pictures import Snapshot, film_gif, film_strip, image_grid, scatter, to_image
 from diffexp.plan import Plan
+from diffexp.source_pictures import to_tensor
 
 RESULTS = ("metrics.json", PER_SAMPLE, RESAMPLES, "plan.csv", "grid.png", "trajectory.png", "trajectory.gif")
 """What a run writes at its end; of an earlier run in the same folder it must not be taken for this one's."""
@@ -290,5 +291,4 @@ def git_commit() -> str | None:
 def read_image(path: Path) -> Tensor:
     """A sample's PNG as [C, H, W] in [0, 1]."""
     with Image.open(path) as image:
-        pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-        return pixels.view(image.height, image.width, -1).permute(2, 0, 1).float() / 255
+        return to_tensor([image])[0]

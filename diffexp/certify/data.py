@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from diffexp.levels import Level
+from diffexp.models.gaussian import natural_spectrum
 from diffexp.plan.analysis import Gaussian
 
 SPECTRUM_FILE = Path(__file__).with_name("mnist_spectrum.safetensors")
@@ -82,20 +83,11 @@ MIXTURE = Mixture()
 @cache
 def spectra() -> dict[str, Gaussian]:
     """Gaussians with the mean and spectrum of MNIST (32 x 32, in [-1, 1]) and with the 1/f^2 of natural images."""
-    return {"mnist": _mnist(), "natural": _natural(32)}
+    natural = torch.tensor(natural_spectrum((32, 32)), dtype=torch.float64)
+    return {"mnist": _mnist(), "natural": Gaussian(torch.zeros_like(natural), natural)}
 
 
 def _mnist() -> Gaussian:
     """Shipped by ``python -m diffexp.train task=spectrum``: of all 60,000 training images."""
     tensors = load_file(SPECTRUM_FILE)
     return Gaussian(tensors["mean"].double(), tensors["variances"].double())
-
-
-def _natural(side: int) -> Gaussian:
-    """Power 1 / (1 + |k|^2) at frequency k of the cosine transform (van der Schaaf & van Hateren 1996), mean 0.
-
-    Scaled to a standard deviation of 0.5 a pixel.
-    """
-    frequency = torch.arange(side, dtype=torch.float64)
-    spectrum = 1 / (1 + frequency.view(-1, 1) ** 2 + frequency**2).flatten()
-    return Gaussian(torch.zeros(side * side, dtype=torch.float64), 0.25 * spectrum / spectrum.mean())

@@ -66,10 +66,10 @@ def noised(network: Network, prediction: Target, x0: Tensor, levels: Sequence[Le
     """From samples ``x0`` [batch, *shape] along the ODE to the last of the levels, as the network sees it there."""
     x = x0
     for here, there in pairwise([CLEAN, *levels]):
-        ratio, begun = there.sigma - there.alpha * here.ratio, x
+        begun = x
         for _ in range(iterations):
             eps = combine(prediction.noise(there), x, network(x, there))
-            x = (there.alpha / here.alpha) * begun + ratio * eps
+            x = (there.alpha / here.alpha) * begun + (there.sigma - there.alpha * here.ratio) * eps
     return x
 
 

@@ -96,7 +96,7 @@ def gaussian(
     """
     size, dtype = read_shape(shape), exact_dtype(runtime)
     planar = size == (2,)
-    spread = variances if variances is not None else [1.0, 0.15] if planar else _natural_spectrum(size)
+    spread = variances if variances is not None else [1.0, 0.15] if planar else natural_spectrum(size)
     if any(value < 0 for value in spread):
         raise InputError(f"model.variances: {min(spread):g} is negative; a variance is at least 0")
 
@@ -121,7 +121,11 @@ def _one_per_element(name: str, values: Sequence[float], count: int) -> Sequence
     return values
 
 
-def _natural_spectrum(size: tuple[int, ...]) -> list[float]:
+def natural_spectrum(size: tuple[int, ...]) -> list[float]:
+    """Variances along the cosines of pictures [channels, height, width] or [height, width]; 0.5 a pixel as deviation.
+
+    1 / (1 + |k|^2) at frequency k, as natural images have it (van der Schaaf & van Hateren 1996).
+    """
     spatial = size[1:] if len(size) == 3 else size
     frequencies = torch.cartesian_prod(*[torch.arange(n, dtype=torch.float64) for n in spatial]).view(-1, len(spatial))
     spectrum = 1 / (1 + frequencies.square().sum(1))
