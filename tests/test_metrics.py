@@ -331,3 +331,13 @@ def test_reconstruction_is_the_distance_to_the_picture_of_the_sample_as_it_was_s
     lost.update(found, found)
     with pytest.raises(InputError, match="metric.reconstruction.image=nowhere: no such file"):
         lost.compute(facts(MNIST))
+
+
+def test_density_has_an_interval_and_coverage_has_none():
+    """A resample covers no more than the samples do, so it cannot tell how coverage scatters."""
+    metric = DensityCoverage()
+    metric.update(draws(40), draws(40))
+    found = metric.compute(facts(MNIST))
+    assert isinstance(found["coverage/mnist_cnn"], float) and 0 <= found["coverage/mnist_cnn"] <= 1
+    density = found["density/mnist_cnn"]
+    assert isinstance(density, Tensor) and len(density) == 40
