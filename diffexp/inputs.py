@@ -11,6 +11,8 @@ from diffexp.source_pictures import pictures_in
 
 NAMING = ("model", "scheduler", "grid", "loop", "guidance", "prompt", "negative_prompt")
 """Keys of a config whose values may name files."""
+TEXTS = ("prompt", "negative_prompt", "loop.source")
+"""Those that name one only behind an @."""
 
 
 def inputs_sha256(config: Mapping[str, Any]) -> str | None:
@@ -33,13 +35,15 @@ def _digest(file: Path, changed: int, size: int) -> bytes:
 
 def _named(config: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
     for key, value in sorted(flat({key: config.get(key) for key in NAMING}).items()):
-        if not isinstance(value, str) or not value or "\n" in value or len(value) > 1000:
+        if not isinstance(value, str) or not value or key.endswith(".name"):
             continue
-        place = Path(value.removeprefix("@")).expanduser()
+        if key in TEXTS and (value.startswith("@@") or not value.startswith("@")):
+            continue
+        place = Path(value.removeprefix("@") if key in TEXTS else value).expanduser()
         try:
             if place.is_file():
                 yield key, place
             elif key.startswith("loop.") and place.is_dir():
                 yield from ((key, file) for file in pictures_in(place))
-        except OSError:  # no name that a file could have
+        except (OSError, ValueError):  # no name that a file could have
             continue

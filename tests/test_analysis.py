@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from functools import partial
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from diffexp.errors import InputError
 from diffexp.levels import CLEAN, Level
 from diffexp.models.base import Request, Runtime
 from diffexp.models.gaussian import gaussian
-from diffexp.plan import Plan, TrainingSpec, bind, execute
+from diffexp.plan import Clamp, Plan, TrainingSpec, bind, execute
 from diffexp.plan.analysis import (
     POINT,
     Gaussian,
@@ -171,3 +172,13 @@ def test_coupled_distance_is_that_of_coupled_samples() -> None:
         columns = made[steps].seen[-1][1].columns[0]
         ends.append(columns[0] * start[0] + columns[1 : 1 + len(draws)] @ draws + columns[-1])
     assert (ends[0] - ends[1]).square().mean().sqrt().item() == pytest.approx(exact, rel=0.03)
+
+
+def test_limits_without_an_end_and_coefficients_that_are_no_numbers_are_differences():
+    row = diffexp.compile("ddim", steps=2).rows[0]
+    half, whole = (replace(row, clamps=(Clamp(1.0, 0.0, low, 1.0),), d=((0.5,),)) for low in (-math.inf, -1.0))
+    broken = replace(row, x=(math.nan,))
+    for one, other in combinations([Plan((found,), 1.0) for found in (row, half, whole, broken)], 2):
+        assert one.difference(other) > 0 and unrolled_difference(one, other) > 0
+    assert Plan((half,), 1.0).difference(Plan((half,), 1.0)) == 0
+    assert Plan((half,), 1.0).difference(Plan((whole,), 1.0)) == math.inf

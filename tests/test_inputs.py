@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 
 from diffexp.inputs import inputs_sha256
@@ -17,6 +18,13 @@ def test_a_config_that_names_none_has_none():
     assert inputs_sha256(config()) is None
     assert inputs_sha256(config(prompt="a cat\n" * 500, loop={"name": "img2img", "image": "nowhere.png"})) is None
     assert inputs_sha256(config(prompt="x" * 5000)) is None
+
+
+def test_words_that_happen_to_be_names_of_files_are_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("mnist", "cat", "@cat"):
+        (tmp_path / name).write_text("not looked at")
+    assert inputs_sha256(config(prompt="cat", loop={"name": "inversion", "source": "@@cat"})) is None
 
 
 def test_contents_and_keys_count_and_times_do_not(tmp_path: Path):

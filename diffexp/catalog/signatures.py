@@ -152,11 +152,9 @@ def _form(kind: str, style: str, signature: Signature, expected: tuple[str, ...]
     if len(positional) < len(expected):  # names are free: these are passed by position
         wanted = ", ".join([*expected, "*", "options"])
         raise WrongSignature(f"a {kind} has the signature ({wanted}); found {_shown(signature)}")
-    further = [p.name for p in positional[len(expected) :] if p.name not in MAY_FOLLOW.get(kind, ())]
-    if further:
-        raise WrongSignature(
-            f"options of a {kind} are keyword-only: put '*' before {further[0]}{MADE_OF.get(kind, '')}"
-        )
+    others = [p.name for p in positional[len(expected) :] if p.name not in MAY_FOLLOW.get(kind, ())]
+    if others:
+        raise WrongSignature(f"options of a {kind} are keyword-only: put '*' before {others[0]}{MADE_OF.get(kind, '')}")
     return Form(style, _options(kind, [p for p in signature.parameters if p.keyword_only]), signature.open)
 
 

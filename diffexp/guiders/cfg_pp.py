@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 
 import torch
@@ -32,14 +33,19 @@ def cfg_pp(predict: Predict, scale: float, levels: Sequence[Level]) -> Predict:
     visited = sorted({level.timestep: level.ratio for level in levels}.items())
     ratios = [0.0, *(ratio for _, ratio in visited)]
     growth = [1.0 if math.isinf(above) else above / (above - below) for below, above in pairwise(ratios)]
-    timesteps, weights = torch.tensor([t for t, _ in visited]), scale * torch.tensor(growth)
+
+    @lru_cache(maxsize=1)  # copying from the host at every evaluation would make it wait for the device
+    def table(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        timesteps = torch.tensor([t for t, _ in visited], device=device, dtype=dtype)
+        return timesteps, scale * torch.tensor(growth, device=device, dtype=dtype)
 
     def guided(u: Tensor, t: Tensor, condition: Condition) -> Tensor:
         if condition.negative is None:
             return predict(u, t, condition)
         negative, positive = sides(u, t, condition)
-        # The visited timestep that is nearest below, but for rounding; found on the device, which nobody waits for.
-        place = torch.bucketize(t + 1e-6 * t.abs().clamp_min(1), timesteps.to(t), right=True).sub(1).clamp_min(0)
-        return torch.lerp(negative, positive, per_sample(weights.to(u)[place], u))
+        timesteps, weights = table(t.device, t.dtype)
+        # The visited timestep that is nearest below, but for rounding.
+        place = torch.bucketize(t + 1e-6 * t.abs().clamp_min(1), timesteps, right=True).sub(1).clamp_min(0)
+        return torch.lerp(negative, positive, per_sample(weights[place].to(negative.dtype), u))
 
     return guided
