@@ -17,10 +17,11 @@ run: $(VENV)/.installed ## set up, then the default experiment; options: make ru
 test: $(VENV)/.installed-dev ## set up, then the whole test suite; options: make test ARGS="-k plan"
 	@$(PY) -m pytest -q -n auto --maxprocesses 8 --dist worksteal $(ARGS)
 
-lint: $(VENV)/.installed-dev ## ruff and pyright
+lint: $(VENV)/.installed-dev ## ruff, pyright, and which room may import which
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m pyright
+	@$(VENV)/bin/lint-imports --no-logo
 
 bench: $(VENV)/.installed-dev ## time the schedulers beside those of diffusers
 	@$(PY) -m tests.benchmarks $(ARGS)

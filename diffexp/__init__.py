@@ -5,21 +5,23 @@
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from diffexp.api import compile as compile
-    from diffexp.launch import run as run
-    from diffexp.plan import Plan as Plan
-    from diffexp.registry import grid as grid
-    from diffexp.registry import guidance as guidance
-    from diffexp.registry import loop as loop
-    from diffexp.registry import metric as metric
-    from diffexp.registry import model as model
-    from diffexp.registry import scheduler as scheduler
-    from diffexp.registry import tracker as tracker
+    from diffexp.catalog.register import grid as grid
+    from diffexp.catalog.register import guidance as guidance
+    from diffexp.catalog.register import loop as loop
+    from diffexp.catalog.register import metric as metric
+    from diffexp.catalog.register import model as model
+    from diffexp.catalog.register import scheduler as scheduler
+    from diffexp.catalog.register import tracker as tracker
+    from diffexp.cli.launch import run as run
+    from diffexp.plan.table import Plan as Plan
 
 _HOMES = {
-    **dict.fromkeys(("model", "scheduler", "grid", "loop", "guidance", "metric", "tracker"), "diffexp.registry"),
+    **dict.fromkeys(
+        ("model", "scheduler", "grid", "loop", "guidance", "metric", "tracker"), "diffexp.catalog.register"
+    ),
     "compile": "diffexp.api",
-    "Plan": "diffexp.plan",
-    "run": "diffexp.launch",
+    "Plan": "diffexp.plan.table",
+    "run": "diffexp.cli.launch",
 }
 
 __all__ = ["Plan", "compile", "grid", "guidance", "loop", "metric", "model", "run", "scheduler", "tracker"]

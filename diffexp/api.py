@@ -5,22 +5,25 @@ from dataclasses import replace
 from inspect import isfunction
 from typing import Any
 
-from diffexp.catalog.diffusers_options import PREFIX, TRAINING
-from diffexp.catalog.entries import nearest
-from diffexp.catalog.options import OptionType, check_values
+from diffexp.catalog.diffusers import PREFIX, TRAINING
+from diffexp.catalog.discover import discover
 from diffexp.catalog.signatures import WrongSignature, form_of_function, from_object, readable
-from diffexp.discovery import discover
-from diffexp.errors import InputError
-from diffexp.levels import Schedule
-from diffexp.models.base import Runtime
-from diffexp.models.trained import Training
-from diffexp.models.training import read_training
-from diffexp.plan import Direct, Grid, NotLinear, Plan, Spec, TrainingSpec, build_sampler
-from diffexp.plan.bind import MakeLevels
-from diffexp.plan.class_config import FLOW_ONLY, Accepted
-from diffexp.plan.diffusers_class import REFUSALS
-from diffexp.predictions import Prediction
-from diffexp.schedules import FlowSchedule, VPSchedule
+from diffexp.catalog.types import OptionType, check_values
+from diffexp.components.grids.choice import Grid, MakeLevels
+from diffexp.components.models.base import Runtime
+from diffexp.components.models.scheduler_config import read_training
+from diffexp.components.sampler import build_sampler
+from diffexp.components.schedulers.foreign.diffusers_config import FLOW_ONLY, Accepted
+from diffexp.components.schedulers.foreign.diffusers_method import REFUSALS
+from diffexp.errors import InputError, nearest
+from diffexp.plan.compile import Direct
+from diffexp.plan.levels import Schedule
+from diffexp.plan.method import Spec, TrainingSpec
+from diffexp.plan.predictions import Prediction
+from diffexp.plan.schedules import FlowSchedule, VPSchedule
+from diffexp.plan.table import Plan
+from diffexp.plan.trace import NotLinear
+from diffexp.plan.training import Training
 
 
 def compile(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from diffexp import tracker
-from diffexp.tracking.base import RunInfo, SampleRow
+from diffexp.components.trackers.base import RunInfo, SampleRow
 
 
 @tracker

@@ -6,9 +6,9 @@ ComfyUI calls it ``linear_quadratic``; in diffusers it is a private function of 
 """
 
 from diffexp import grid
+from diffexp.components.grids import at_sigmas, check_steps, sigma_range
 from diffexp.errors import InputError
-from diffexp.grids import at_sigmas, check_steps, sigma_range
-from diffexp.levels import Levels, Schedule
+from diffexp.plan.levels import Levels, Schedule
 
 
 @grid

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from diffexp import loop
+from diffexp.components.loops.base import Batch
 from diffexp.errors import InputError
-from diffexp.loops.base import Batch
-from diffexp.plan import Plan
 from diffexp.plan.execute import History, advance, begin, clamped
+from diffexp.plan.table import Plan
 
 log = logging.getLogger("diffexp.paradigms")
 

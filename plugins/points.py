@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from diffexp import model
+from diffexp.components.models.base import Runtime
+from diffexp.components.models.exact import exact_dtype, exact_training
+from diffexp.components.models.mixture import MixtureModel
 from diffexp.errors import InputError
-from diffexp.models.base import Runtime
-from diffexp.models.exact import exact_dtype, exact_training
-from diffexp.models.mixture import MixtureModel
 
 
 @dataclass(frozen=True)

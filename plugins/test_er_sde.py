@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 import diffexp
-from diffexp.plan import Plan, TrainingSpec
-from diffexp.plan.analysis import gaussian_output
-from diffexp.predictions import Prediction
-from diffexp.schedules import FlowSchedule, VESchedule, VPSchedule
+from diffexp.plan.method import TrainingSpec
+from diffexp.plan.moments import gaussian_output
+from diffexp.plan.predictions import Prediction
+from diffexp.plan.schedules import FlowSchedule, VESchedule, VPSchedule
+from diffexp.plan.table import Plan
 
 VARIANCES = torch.logspace(0, -2, 10, dtype=torch.float64)
 

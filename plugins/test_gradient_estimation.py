@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import diffexp
-from diffexp.plan.analysis import gaussian_output
+from diffexp.plan.moments import gaussian_output
 
 
 def error(scheduler: str, steps: int, **options: Any) -> float:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from diffexp.discovery import discover
-from diffexp.tracking.base import RunInfo, SampleRow
+from diffexp.catalog.discover import discover
+from diffexp.components.trackers.base import RunInfo, SampleRow
 
 
 def info(folder: Path) -> RunInfo:

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from diffexp.discovery import discover
+from diffexp.catalog.discover import discover
 from diffexp.errors import InputError
-from diffexp.schedules import FlowSchedule, VESchedule, VPSchedule
+from diffexp.plan.schedules import FlowSchedule, VESchedule, VPSchedule
 
 SCHEDULES: list[Any] = [FlowSchedule(), VESchedule(), VPSchedule.from_betas()]
 

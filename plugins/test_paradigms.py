@@ -9,12 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffexp.discovery import discover
+from diffexp.catalog.discover import discover
+from diffexp.components.grids.choice import Grid
+from diffexp.components.models.base import Condition, Request, Runtime
+from diffexp.components.sampler import build_sampler
 from diffexp.errors import InputError
-from diffexp.models.base import Condition, Request, Runtime
-from diffexp.noise import SampleNoise
-from diffexp.plan import Grid, Plan, Sampler, build_sampler
-from diffexp.watch import Watch
+from diffexp.experiment.monitor import Watch
+from diffexp.plan.compile import Sampler
+from diffexp.plan.noise import SampleNoise
+from diffexp.plan.table import Plan
 
 CATALOG = discover()
 PARADIGMS, DENOISE = (CATALOG.build("loop", {"name": name}) for name in ("paradigms", "denoise"))

@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffexp.discovery import discover
+from diffexp.catalog.discover import discover
+from diffexp.components.models.base import Condition, Runtime
+from diffexp.components.sampler import build_sampler
+from diffexp.components.schedulers.euler import euler
 from diffexp.errors import InputError
-from diffexp.models.base import Condition, Runtime
-from diffexp.plan import Plan, build_sampler, execute
-from diffexp.schedulers.euler import euler
+from diffexp.plan.execute import execute
+from diffexp.plan.table import Plan
 
 NOBODY = Condition({}, None, [])
 

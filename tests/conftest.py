@@ -21,17 +21,16 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import settings
-from omegaconf import OmegaConf
 
-from diffexp.config import hydra_session
-from diffexp.discovery import Catalog, discover
-from diffexp.experiment import RunResult, SweepInfo, run_experiment
-from diffexp.host import Host
-from diffexp.launch import task_config
-from diffexp.preflight import Preflight
-from diffexp.sweep.failures import FAILED_HERE
-from diffexp.sweep.jobs import Job
-from diffexp.sweep.runner import Runner
+from diffexp.catalog.discover import Catalog, discover
+from diffexp.cli.check import Preflight
+from diffexp.cli.hydra_config import hydra_session
+from diffexp.cli.launch import task_config
+from diffexp.experiment.context import Host
+from diffexp.experiment.run import RunResult, SweepInfo, run_experiment
+from diffexp.sweeps.cell import Job
+from diffexp.sweeps.failures import FAILED_HERE
+from diffexp.sweeps.runner import Runner
 from tests.checkpoints import save_unet, tiny_unet
 from tests.runs import PLUGINS
 
@@ -106,7 +105,7 @@ def together(catalog: Catalog, compose: Callable[..., dict[str, Any]], tmp_path:
         def run_one(job: Job, host: Host) -> None:
             run_experiment(job.config, job.folder, catalog, SweepInfo(sweep, job.number, resumed), host)
 
-        jobs = [Job(i, compose(*words), sweep / str(i), OmegaConf.create()) for i, words in enumerate(cells)]
+        jobs = [Job(i, compose(*words), sweep / str(i)) for i, words in enumerate(cells)]
         Runner(run_one, catalog, batch, resumed).run(jobs)
         return [job.folder for job in jobs]
 
@@ -116,5 +115,5 @@ def together(catalog: Catalog, compose: Callable[..., dict[str, Any]], tmp_path:
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cells of a sweep wait for each other, so that counts of calls do not depend on how busy the machine is."""
-    monkeypatch.setattr("diffexp.sweep.batcher.STARTING_SECONDS", 20.0)
-    monkeypatch.setattr("diffexp.sweep.batcher.PATIENCE_SECONDS", 5.0)
+    monkeypatch.setattr("diffexp.sweeps.batching.STARTING_SECONDS", 20.0)
+    monkeypatch.setattr("diffexp.sweeps.batching.PATIENCE_SECONDS", 5.0)

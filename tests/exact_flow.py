@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffexp.levels import Level, Levels, Schedule
-from diffexp.plan import Denoiser, TrainingSpec
-from diffexp.predictions import Prediction
+from diffexp.plan.levels import Level, Levels, Schedule
+from diffexp.plan.method import Denoiser, TrainingSpec
+from diffexp.plan.predictions import Prediction
 
 STD = 0.3
 

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from PIL import Image
 
-from diffexp.metrics.evidence import write_evidence
-from diffexp.metrics.resampling import weights
-from diffexp.outputs import points_csv
-from diffexp.sweep.results import Cell
+from diffexp.components.metrics.bootstrap import weights
+from diffexp.experiment.folder import points_csv
+from diffexp.experiment.per_sample import write_evidence
+from diffexp.sweeps.results import Cell
 
 SAMPLES = 24
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> \"quoted\" 'too' {{ 1093 * 3511 }} ${x} ]]>"

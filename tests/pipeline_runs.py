@@ -10,12 +10,12 @@ import torch
 from diffusers import AutoPipelineForText2Image
 from torch import Tensor
 
-from diffexp.discovery import Catalog
-from diffexp.experiment import RunResult, run_experiment
-from diffexp.host import Host
-from diffexp.models.base import Model
-from diffexp.noise import sample_seed
-from diffexp.registry import KINDS
+from diffexp.catalog.discover import Catalog
+from diffexp.catalog.register import KINDS
+from diffexp.components.models.base import Model
+from diffexp.experiment.context import Host
+from diffexp.experiment.run import RunResult, run_experiment
+from diffexp.plan.noise import sample_seed
 from tests.runs import images
 
 Tiny = Callable[[str], Path]

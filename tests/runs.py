@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from diffexp.models.exact import ExactModel
-from diffexp.outputs import RunFolder, read_image
+from diffexp.components.models.exact import ExactModel
+from diffexp.experiment.folder import RunFolder, read_image
 
 RUN_KEYS = set(
     "status error command config seed nfe device dtype versions git_commit started seconds model_id weights_sha256 "

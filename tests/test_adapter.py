@@ -21,11 +21,15 @@ from diffusers import (
 
 import diffexp
 import diffexp.api
-from diffexp.discovery import discover
-from diffexp.plan import Grid, Plan, Recipe, TrainingSpec
-from diffexp.plan.adapter import PlanScheduler, compile_recipe
-from diffexp.predictions import Clip, Prediction
-from diffexp.schedules import FlowSchedule, VPSchedule
+from diffexp.catalog.discover import discover
+from diffexp.components.grids.choice import Grid
+from diffexp.components.loops.pipeline import compile_recipe
+from diffexp.components.sampler import Recipe
+from diffexp.plan.adapter import PlanScheduler
+from diffexp.plan.method import TrainingSpec
+from diffexp.plan.predictions import Clip, Prediction
+from diffexp.plan.schedules import FlowSchedule, VPSchedule
+from diffexp.plan.table import Plan
 
 SPEC = TrainingSpec(VPSchedule.from_betas(), clip=Clip())
 

@@ -10,11 +10,13 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler,
 from torch import Tensor
 
 from diffexp.api import own_training
-from diffexp.discovery import discover
-from diffexp.plan import Recipe, TrainingSpec
-from diffexp.plan.adapter import PlanScheduler, compile_recipe
-from diffexp.predictions import Prediction
-from diffexp.schedules import FlowSchedule, VPSchedule
+from diffexp.catalog.discover import discover
+from diffexp.components.loops.pipeline import compile_recipe
+from diffexp.components.sampler import Recipe
+from diffexp.plan.adapter import PlanScheduler
+from diffexp.plan.method import TrainingSpec
+from diffexp.plan.predictions import Prediction
+from diffexp.plan.schedules import FlowSchedule, VPSchedule
 
 NAMES = ["ddpm", "ddim", "euler", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_2m_sde", "deis", "unipc", "pndm", "lms"]
 SPECS = {

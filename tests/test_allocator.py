@@ -9,7 +9,7 @@ import pytest
 
 FAULTS = """
 import resource
-from diffexp.allocator import keep_freed_memory
+from diffexp.cli.allocator import keep_freed_memory
 if {kept}:
     keep_freed_memory()
 for turn in range(12):

@@ -12,25 +12,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import diffexp
-from diffexp.discovery import discover
+from diffexp.catalog.discover import discover
+from diffexp.certify.defects import coupled_distance, point_defects
+from diffexp.components.models.base import Request, Runtime
+from diffexp.components.models.gaussian import gaussian
+from diffexp.components.sampler import bind
 from diffexp.errors import InputError
-from diffexp.levels import CLEAN, Level
-from diffexp.models.base import Request, Runtime
-from diffexp.models.gaussian import gaussian
-from diffexp.plan import Clamp, Plan, TrainingSpec, bind, execute
-from diffexp.plan.analysis import (
-    POINT,
-    Gaussian,
-    coupled_distance,
-    gaussian_output,
-    point_defects,
-    respond,
-    started,
-    unrolled_difference,
-)
 from diffexp.plan.compile import run_directly
-from diffexp.predictions import Clip, Prediction
-from diffexp.schedules import VPSchedule
+from diffexp.plan.difference import unrolled_difference
+from diffexp.plan.execute import execute
+from diffexp.plan.levels import CLEAN, Level
+from diffexp.plan.method import TrainingSpec
+from diffexp.plan.moments import POINT, Gaussian, gaussian_output, respond, started
+from diffexp.plan.predictions import Clip, Prediction
+from diffexp.plan.schedules import VPSchedule
+from diffexp.plan.table import Clamp, Plan
 
 MEAN, VARIANCES = (
     torch.tensor([0.5, -1.0, 0.0], dtype=torch.float64),

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffexp.discovery import Catalog, discover
-from diffexp.outputs import RunFolder
-from diffexp.pictures import to_image
-from diffexp.sweep.failures import FAILED_HERE
+from diffexp.catalog.discover import Catalog, discover
+from diffexp.components.pixels import to_image
+from diffexp.experiment.folder import RunFolder
+from diffexp.sweeps.failures import FAILED_HERE
 from tests.checkpoints import save_unet, tiny_digits_unet
 from tests.pipeline_runs import COMMON
 from tests.runs import (
@@ -40,12 +40,12 @@ import threading
 import torch
 
 from diffexp import loop, metric
-from diffexp.models.base import Request
+from diffexp.components.models.base import Request
 
 
 @loop
 def denoise_in_a_thread(batch):
-    from diffexp.loops.denoise import denoise
+    from diffexp.components.loops.denoise import denoise
 
     told = []
     thread = threading.Thread(target=lambda: told.append(denoise(batch)))
@@ -145,7 +145,7 @@ def test_the_same_pictures_as_alone(run, together, drawn, tmp_path):
 
 @pytest.mark.parametrize("family", ["sd15", "sdxl", "kandinsky22"])
 def test_text_to_image_cells_share_calls_too(run, together, drawn, tiny, monkeypatch, family):
-    from diffexp.models.latent import LatentModel
+    from diffexp.components.models.text_to_image.latent import LatentModel
 
     model = (*COMMON, f"model.id={tiny(family)}", "steps=3", "metric=none")
     cells = [
@@ -240,7 +240,7 @@ def test_loops_and_metrics_of_every_kind(together, run):
 def test_a_cell_that_waits_for_the_processor_holds_up_nobody(together, monkeypatch, tmp_path):
     """Accurate solutions are computed by one cell while the others wait to do so: nobody waits for those."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("diffexp.sweep.batcher.PATIENCE_SECONDS", 1000.0)
+    monkeypatch.setattr("diffexp.sweeps.batching.PATIENCE_SECONDS", 1000.0)
     words = (*PICTURES, "num_samples=3", "metric=psnr", "scheduler=euler")
     cells = [(*words, f"steps={steps}") for steps in (5, 6, 7)]
     found: list[Path] = []
@@ -303,7 +303,7 @@ def test_a_cell_that_interrupts_itself_ends_the_sweep(together, monkeypatch):
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("diffexp.experiment.facts_of", interrupted)
+    monkeypatch.setattr("diffexp.experiment.run.facts_of", interrupted)
     with pytest.raises(KeyboardInterrupt):
         together(PICTURES, (*PICTURES, "seed=1"))
 

@@ -12,10 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from diffexp.models.base import Condition
-from diffexp.sweep.batcher import Batcher, Seat
-from diffexp.sweep.limit import START, BatchLimit
-from diffexp.sweep.merge import kind_of, merge, part_of
+from diffexp.components.models.base import Condition
+from diffexp.sweeps.batch_size import START, BatchLimit
+from diffexp.sweeps.batching import Batcher, Seat, kind_of, merge, part_of
 
 pytestmark = pytest.mark.usefixtures("patient")
 

@@ -11,17 +11,17 @@ import pytest
 import torch
 from PIL import Image
 
+from diffexp.catalog.discover import discover
 from diffexp.certify import Outcome, Verdict, certify, run_check, subject_of
 from diffexp.certify.chart import Axes, Series, draw_charts, log_ticks
-from diffexp.certify.command import read_words, run_command
+from diffexp.certify.checks.order import Fit
 from diffexp.certify.data import MIXTURE, spectra
-from diffexp.certify.order import Fit
+from diffexp.certify.equivalents import TWINS, Twin
 from diffexp.certify.outcome import Certificate, failed, passed, plain
 from diffexp.certify.overview import error_panels, in_order, table
-from diffexp.certify.twins import TWINS, Twin
-from diffexp.discovery import discover
+from diffexp.cli.certify import read_words, run_command
 from diffexp.errors import InputError
-from diffexp.schedules import FlowSchedule, VPSchedule
+from diffexp.plan.schedules import FlowSchedule, VPSchedule
 from tests.faulty import classes, right
 from tests.faulty.manners import FAULTS, Fault
 

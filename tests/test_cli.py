@@ -16,8 +16,8 @@ import pytest
 import diffexp
 from diffexp.__main__ import keep_working_folder_out
 from diffexp.cli import run_command
+from diffexp.cli.keys import TOP_LEVEL
 from diffexp.errors import InputError
-from diffexp.keys import TOP_LEVEL
 
 
 @dataclass
@@ -53,9 +53,9 @@ def runs(tmp_path, monkeypatch):
         (folder / "metrics.json").write_text(json.dumps({"nfe": config["steps"]}))
         return Result(folder, "done")
 
-    module = ModuleType("diffexp.experiment")
+    module = ModuleType("diffexp.experiment.run")
     vars(module).update(run_experiment=run_experiment, SweepInfo=SweepInfo)
-    monkeypatch.setitem(sys.modules, "diffexp.experiment", module)
+    monkeypatch.setitem(sys.modules, "diffexp.experiment.run", module)
     return seen
 
 

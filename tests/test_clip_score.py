@@ -19,8 +19,8 @@ from transformers import (
     CLIPVisionConfig,
 )
 
-from diffexp.experiment import RunResult
-from diffexp.metrics.clip_score import Clip, ClipScore
+from diffexp.components.metrics.clip_score import Clip, ClipScore
+from diffexp.experiment.run import RunResult
 from tests.checkpoints import edit_json, put_in_cache
 from tests.pipeline_checkpoints import clip_tokenizer
 from tests.runs import metrics, told
@@ -172,7 +172,7 @@ def test_why_it_is_left_out(spoil: Callable[[Path], object], expected: str, cach
 def test_it_needs_a_prompt_and_transformers(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digits = SimpleNamespace(id="mnist", device=MODEL.device)
     assert ClipScore(model=ID).applies(digits) == "model=mnist draws no prompts"  # pyright: ignore[reportArgumentType]
-    monkeypatch.setattr("diffexp.metrics.clip_score.find_spec", lambda name: None)
+    monkeypatch.setattr("diffexp.components.metrics.clip_score.find_spec", lambda name: None)
     assert "pip install" in (ClipScore(model=ID).applies(MODEL) or "")  # pyright: ignore[reportArgumentType]
 
 

@@ -10,9 +10,9 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from diffexp.composing import QuickLoader
-from diffexp.config import CONFIG_NAME, hydra_session
-from diffexp.discovery import discover
+from diffexp.catalog.discover import discover
+from diffexp.cli.fast_compose import QuickLoader
+from diffexp.cli.hydra_config import CONFIG_NAME, hydra_session
 
 
 @pytest.fixture(scope="module")

@@ -11,16 +11,16 @@ import diffusers
 import pytest
 
 import diffexp
-from diffexp.assembly import assemble
-from diffexp.catalog.diffusers_options import CLASSES, PREFIX, TRAINING, class_entry, class_names
-from diffexp.config import hydra_session
-from diffexp.discovery import discover
+from diffexp.catalog.diffusers import CLASSES, PREFIX, TRAINING, class_entry, class_names
+from diffexp.catalog.discover import discover
+from diffexp.cli.check import Preflight
+from diffexp.cli.help import help_text
+from diffexp.cli.hydra_config import hydra_session
+from diffexp.cli.keys import Keys
+from diffexp.components.models.exact import ExactModel, exact_training
 from diffexp.errors import InputError
-from diffexp.help import help_text
-from diffexp.keys import Keys
-from diffexp.models.exact import ExactModel, exact_training
-from diffexp.plan import Plan
-from diffexp.preflight import Preflight
+from diffexp.experiment.build import assemble
+from diffexp.plan.table import Plan
 from tests.runs import POINTS, record, told
 
 UNIPC = ("scheduler=diffusers/unipc", "scheduler.solver_order=3")

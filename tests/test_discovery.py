@@ -6,11 +6,11 @@ import textwrap
 
 import pytest
 
-from diffexp.catalog.options import MISSING
-from diffexp.catalog.scanning import scan
-from diffexp.discovery import discover
+from diffexp.catalog.discover import discover
+from diffexp.catalog.scan import scan
+from diffexp.catalog.types import MISSING
+from diffexp.cli.help import help_text
 from diffexp.errors import InputError
-from diffexp.help import help_text
 
 SCHEDULER = """
 from diffexp import scheduler
@@ -51,7 +51,7 @@ def message():
 
 def test_built_ins_are_found_without_importing_anything():
     code = (
-        "import sys; from diffexp.discovery import discover; c = discover()\n"
+        "import sys; from diffexp.catalog.discover import discover; c = discover()\n"
         "assert {('scheduler','ddim'), ('grid','karras'), ('metric','fid'), ('tracker','none')} <= set(c.entries)\n"
         "print([m for m in sys.modules if m.split('.')[0] in ('torch', 'numpy', 'diffusers', 'wandb')])"
     )
@@ -73,9 +73,9 @@ def test_a_dropped_file_is_an_option_and_is_not_imported(plugins):
         "import diffexp\n@diffexp.scheduler\n",
         "import diffexp as d\n@d.scheduler()\n",
         "from diffexp import scheduler as s\n@s\n",
-        "from diffexp.registry import scheduler\n@scheduler(name='mine')\n",
-        "import diffexp.registry\n@diffexp.registry.scheduler\n",
-        "from diffexp import registry as r\n@r.scheduler\n",
+        "from diffexp.catalog.register import scheduler\n@scheduler(name='mine')\n",
+        "import diffexp.catalog.register\n@diffexp.catalog.register.scheduler\n",
+        "from diffexp.catalog import register as r\n@r.scheduler\n",
         "try:\n    from diffexp import scheduler\nexcept ImportError:\n    pass\n@scheduler\n",
     ],
 )

@@ -1,6 +1,6 @@
 """What a complaint says of the names that there are."""
 
-from diffexp.catalog.entries import hint, nearest
+from diffexp.errors import hint, nearest
 
 
 def test_hints():

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
+from diffexp.catalog.discover import discover
 from diffexp.catalog.sources import raised_at
-from diffexp.config import hydra_session
-from diffexp.discovery import discover
+from diffexp.cli.check import Preflight
+from diffexp.cli.hydra_config import hydra_session
+from diffexp.cli.launch import task_config
 from diffexp.errors import InputError, one_line
-from diffexp.experiment import run_experiment
-from diffexp.launch import task_config
-from diffexp.preflight import Preflight
-from diffexp.sweep.failures import record_failure
+from diffexp.experiment.run import run_experiment
+from diffexp.sweeps.failures import record_failure
 
 BASE = ("model=gaussian", "model.shape=[16]", "metric=cost", "tracker=none", "steps=2", "num_samples=2")
 PLUGINS = {

@@ -9,10 +9,11 @@ import torch
 from PIL import Image
 
 import diffexp
+from diffexp.components.models.base import fast_dtype
+from diffexp.components.pixels import to_image
 from diffexp.errors import InputError
-from diffexp.experiment import run_experiment
-from diffexp.pictures import to_image
-from diffexp.watch import snapshot_steps
+from diffexp.experiment.monitor import snapshot_steps
+from diffexp.experiment.run import run_experiment
 from tests.checkpoints import save_unet, tiny_unet
 from tests.runs import (
     PICTURES,
@@ -41,7 +42,8 @@ def test_a_run_of_pictures_writes_the_contract(run, checkpoint, caplog):
     stated = record(folder)
     assert set(stated) == RUN_KEYS
     assert (stated["status"], stated["error"], stated["nfe"], stated["seed"]) == ("done", None, 4, 0)
-    assert (stated["device"], stated["dtype"], stated["model_id"]) == ("cpu", "float32", str(checkpoint))
+    native = str(fast_dtype(torch.device("cpu"))).removeprefix("torch.")
+    assert (stated["device"], stated["dtype"], stated["model_id"]) == ("cpu", native, str(checkpoint))
     assert stated["config"]["num_samples"] == 5
     assert stated["versions"]["torch"] == torch.__version__
     assert len(stated["weights_sha256"]) == len(stated["plan_sha256"]) == 64

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import quad
 
-from diffexp import grids
-from diffexp.exponential import adams_weights, phi, slope_weight, step_orders
-from diffexp.schedules import VPSchedule
+from diffexp.components import grids
+from diffexp.components.schedulers.shared.exponential import adams_weights, phi, slope_weight, step_orders
+from diffexp.plan.schedules import VPSchedule
 
 
 @given(st.integers(1, 5), st.floats(-12, 12))

@@ -13,18 +13,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special
 
-from diffexp import grids
+from diffexp.components import grids
+from diffexp.components.grids.ays import TABLES
+from diffexp.components.grids.beta import beta_distribution, beta_quantile
+from diffexp.components.grids.choice import Grid, MakeLevels
+from diffexp.components.sampler import build_sampler
+from diffexp.components.schedulers.ddim import ddim
+from diffexp.components.schedulers.ddpm import ddpm
+from diffexp.components.schedulers.euler import euler
 from diffexp.errors import InputError
-from diffexp.grids.ays import TABLES
-from diffexp.grids.beta import beta_distribution, beta_quantile
-from diffexp.levels import CLEAN, Levels, Schedule
-from diffexp.plan import Grid, Plan, TrainingSpec, build_sampler
-from diffexp.plan.bind import MakeLevels
-from diffexp.predictions import Prediction
-from diffexp.schedulers.ddim import ddim
-from diffexp.schedulers.ddpm import ddpm
-from diffexp.schedulers.euler import euler
-from diffexp.schedules import FlowSchedule, VESchedule, VPSchedule
+from diffexp.plan.levels import CLEAN, Levels, Schedule
+from diffexp.plan.method import TrainingSpec
+from diffexp.plan.predictions import Prediction
+from diffexp.plan.schedules import FlowSchedule, VESchedule, VPSchedule
+from diffexp.plan.table import Plan
 
 # Typed loosely, because tests hand over options as dictionaries.
 DDIMScheduler: Any = diffusers.DDIMScheduler
@@ -68,7 +70,7 @@ PAIRS = [
 
 
 def test_every_grid_of_the_package_is_tested_here() -> None:
-    from diffexp.discovery import discover
+    from diffexp.catalog.discover import discover
 
     built_in = {name for name, entry in discover().of_kind("grid").items() if entry.built_in}
     assert built_in == set(GRIDS)

@@ -11,16 +11,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import diffexp
+from diffexp.catalog.register import registration
+from diffexp.components.guidance.cfg import cfg
+from diffexp.components.guidance.cfg_pp import cfg_pp
+from diffexp.components.guidance.interval import interval, timesteps_between
+from diffexp.components.guidance.none import no_guidance
+from diffexp.components.models.base import Condition
 from diffexp.errors import InputError
-from diffexp.guiders.cfg import cfg
-from diffexp.guiders.cfg_pp import cfg_pp
-from diffexp.guiders.interval import interval, timesteps_between
-from diffexp.guiders.none import no_guidance
-from diffexp.levels import CLEAN, Level
-from diffexp.models.base import Condition
-from diffexp.plan import TrainingSpec, sample
-from diffexp.registry import registration
-from diffexp.schedules import FlowSchedule, VESchedule, VPSchedule
+from diffexp.plan.compile import sample
+from diffexp.plan.levels import CLEAN, Level
+from diffexp.plan.method import TrainingSpec
+from diffexp.plan.schedules import FlowSchedule, VESchedule, VPSchedule
 
 
 class Recorder:

@@ -12,22 +12,22 @@ import torch
 from diffusers.guiders import AdaptiveProjectedGuidance, ClassifierFreeGuidance
 from torch import Tensor
 
-from diffexp.assembly import Parts, assemble
-from diffexp.catalog.diffusers_options import PREFIX, class_entry, class_names
-from diffexp.config import hydra_session
-from diffexp.discovery import discover
+from diffexp.catalog.diffusers import PREFIX, class_entry, class_names
+from diffexp.catalog.discover import discover
+from diffexp.catalog.guiders import CLASSES, LEFT_OUT
+from diffexp.cli.check import Preflight
+from diffexp.cli.help import help_text
+from diffexp.cli.hydra_config import hydra_session
+from diffexp.cli.keys import Keys
+from diffexp.components.guidance.diffusers_guiders import guided_by, guider_of, try_out
+from diffexp.components.models.base import Condition
 from diffexp.errors import InputError
-from diffexp.guiders.classes import CLASSES, LEFT_OUT
-from diffexp.guiders.of_diffusers import guided_by, guider_of, try_out
-from diffexp.help import help_text
-from diffexp.keys import Keys
-from diffexp.levels import Level
-from diffexp.models.base import Condition
-from diffexp.noise import SampleNoise
-from diffexp.plan import Plan
+from diffexp.experiment.build import Parts, assemble
+from diffexp.experiment.reference import Reference
 from diffexp.plan.execute import execute
-from diffexp.preflight import Preflight
-from diffexp.reference import Reference
+from diffexp.plan.levels import Level
+from diffexp.plan.noise import SampleNoise
+from diffexp.plan.table import Plan
 from tests.pipeline_runs import Kept
 
 Compose = Callable[..., dict[str, Any]]

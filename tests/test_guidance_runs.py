@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from diffexp.config import hydra_session
-from diffexp.discovery import Catalog, discover
+from diffexp.catalog.discover import Catalog, discover
+from diffexp.cli.check import Preflight
+from diffexp.cli.hydra_config import hydra_session
+from diffexp.cli.launch import task_config
 from diffexp.errors import InputError
-from diffexp.experiment import RunResult, run_experiment
-from diffexp.launch import task_config
-from diffexp.preflight import Preflight
+from diffexp.experiment.run import RunResult, run_experiment
 from tests.checkpoints import save_unet, tiny_digits_unet
 from tests.pipeline_runs import COMMON, Draw, Tiny, by_diffusers, drawn, psnr, studio
 from tests.runs import images, record, same_but_for_rounding

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from diffexp.inputs import inputs_sha256
+from diffexp.experiment.provenance import inputs_sha256
 
 
 def config(**changes: Any) -> dict[str, Any]:

@@ -14,27 +14,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from diffexp.discovery import discover
-from diffexp.levels import Level
-from diffexp.meters import USUAL, Meters
-from diffexp.metrics.base import Finished, RunFacts
-from diffexp.metrics.evidence import PER_SAMPLE, read_resamples, write_evidence
-from diffexp.metrics.features import load_features
-from diffexp.metrics.fid import FID
-from diffexp.metrics.psnr import PSNR
-from diffexp.metrics.resampling import FEWEST, RESAMPLES, Estimate, estimate, mean_of, weights
-from diffexp.metrics.ssim import SSIM
-from diffexp.metrics.trajectory_error import TrajectoryError
-from diffexp.models.base import Request, Runtime
-from diffexp.models.mixture import mixture
-from diffexp.noise import SampleNoise
-from diffexp.paths import conf_dir
-from diffexp.plan import Grid, Plan, build_sampler, sample
-from diffexp.predictions import DynamicThreshold
-from diffexp.reference import Reference, Start, accurate_plan, start_of
-from diffexp.schedulers.ddim import ddim
-from diffexp.schedulers.ddpm import ddpm
-from diffexp.schedulers.heun import heun
+from diffexp.catalog.discover import discover
+from diffexp.catalog.sources import conf_dir
+from diffexp.components.grids.choice import Grid
+from diffexp.components.metrics.base import Finished, RunFacts
+from diffexp.components.metrics.bootstrap import FEWEST, RESAMPLES, Estimate, estimate, mean_of, weights
+from diffexp.components.metrics.features import load_features
+from diffexp.components.metrics.fid import FID
+from diffexp.components.metrics.psnr import PSNR
+from diffexp.components.metrics.ssim import SSIM
+from diffexp.components.metrics.trajectory_error import TrajectoryError
+from diffexp.components.models.base import Request, Runtime
+from diffexp.components.models.mixture import mixture
+from diffexp.components.sampler import build_sampler
+from diffexp.components.schedulers.ddim import ddim
+from diffexp.components.schedulers.ddpm import ddpm
+from diffexp.components.schedulers.heun import heun
+from diffexp.experiment.metric_suite import USUAL, Meters
+from diffexp.experiment.per_sample import PER_SAMPLE, read_resamples, write_evidence
+from diffexp.experiment.reference import Reference, Start, accurate_plan, start_of
+from diffexp.plan.compile import sample
+from diffexp.plan.levels import Level
+from diffexp.plan.noise import SampleNoise
+from diffexp.plan.predictions import DynamicThreshold
+from diffexp.plan.table import Plan
 
 
 def facts(model: Any = None) -> RunFacts:
@@ -381,9 +384,9 @@ def test_a_direct_sampler_is_tried():
 
 
 def test_a_schedule_that_ends_in_pure_noise_has_a_solution_too():
-    from diffexp.plan import TrainingSpec
-    from diffexp.predictions import Prediction
-    from diffexp.schedules import VPSchedule
+    from diffexp.plan.method import TrainingSpec
+    from diffexp.plan.predictions import Prediction
+    from diffexp.plan.schedules import VPSchedule
 
     schedule = VPSchedule.from_betas(rescale_betas_zero_snr=True)
     plan = accurate_plan(TrainingSpec(schedule, Prediction.V), Start(schedule.at(999), 1.0, 0))

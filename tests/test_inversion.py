@@ -11,16 +11,17 @@ from PIL import Image
 from torch import Tensor
 
 import diffexp
-from diffexp.discovery import Catalog
+from diffexp.catalog.discover import Catalog
+from diffexp.components.loops.inversion import noised, visited
+from diffexp.components.models.base import Request, Runtime
+from diffexp.components.models.mixture import mixture
+from diffexp.components.pixels import to_image
 from diffexp.errors import InputError
-from diffexp.experiment import RunResult
-from diffexp.loops.inversion import noised, visited
-from diffexp.models.base import Request, Runtime
-from diffexp.models.mixture import mixture
-from diffexp.outputs import read_image
-from diffexp.pictures import to_image
-from diffexp.plan import Plan, sample
+from diffexp.experiment.folder import read_image
+from diffexp.experiment.run import RunResult
+from diffexp.plan.compile import sample
 from diffexp.plan.execute import Network
+from diffexp.plan.table import Plan
 from tests.checkpoints import save_unet, tiny_digits_unet
 from tests.pipeline_runs import COMMON, Tiny, drawn, psnr, studio
 from tests.runs import images, metrics

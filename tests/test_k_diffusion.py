@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffexp.plan.k_diffusion import BrownianPath
+from diffexp.components.schedulers.foreign.k_diffusion import BrownianPath
 
 DRAWS = 40000
 

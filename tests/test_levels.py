@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffexp.errors import InputError
-from diffexp.levels import CLEAN, Level
-from diffexp.schedules import VPSchedule
+from diffexp.plan.levels import CLEAN, Level
+from diffexp.plan.schedules import VPSchedule
 
 # Typed loosely, because tests hand over options as dictionaries.
 DDIMScheduler: Any = diffusers.DDIMScheduler

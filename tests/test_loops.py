@@ -10,14 +10,17 @@ from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
 from PIL import Image
 
 import diffexp
-from diffexp.discovery import Catalog
+from diffexp.catalog.discover import Catalog
+from diffexp.components.grids.choice import Grid
+from diffexp.components.pixels import to_image, to_tensor
+from diffexp.components.sampler import Recipe
+from diffexp.components.user_files import read_masks, read_pictures
 from diffexp.errors import InputError
-from diffexp.experiment import RunResult
-from diffexp.levels import CLEAN
-from diffexp.pictures import to_image
-from diffexp.plan import Grid, Plan, Recipe, TrainingSpec
-from diffexp.schedules import VPSchedule
-from diffexp.source_pictures import read_masks, read_pictures, to_tensor
+from diffexp.experiment.run import RunResult
+from diffexp.plan.levels import CLEAN
+from diffexp.plan.method import TrainingSpec
+from diffexp.plan.schedules import VPSchedule
+from diffexp.plan.table import Plan
 from tests.pipeline_runs import COMMON, Draw, Tiny, by_diffusers, drawn, psnr, studio
 from tests.runs import images
 

@@ -13,28 +13,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from diffexp.components.metrics.base import RunFacts
+from diffexp.components.metrics.bootstrap import Estimate
+from diffexp.components.metrics.cost import Cost
+from diffexp.components.metrics.density_coverage import DensityCoverage
+from diffexp.components.metrics.features import load_features
+from diffexp.components.metrics.fid import FID
+from diffexp.components.metrics.frechet import moments, squared_frechet_distance, weighted_squared_distances
+from diffexp.components.metrics.kid import KID
+from diffexp.components.metrics.precision_recall import PrecisionRecall
+from diffexp.components.metrics.reconstruction import Reconstruction
+from diffexp.components.metrics.wasserstein import Wasserstein, sliced_wasserstein
+from diffexp.components.models.base import Request, Runtime
+from diffexp.components.models.gaussian import gaussian
+from diffexp.components.models.mixture import mixture
+from diffexp.components.pixels import as_saved, to_image
+from diffexp.components.sampler import build_sampler
+from diffexp.components.schedulers.ddim import ddim
 from diffexp.errors import InputError
-from diffexp.levels import Level
-from diffexp.metrics.base import RunFacts
-from diffexp.metrics.cost import Cost
-from diffexp.metrics.density_coverage import DensityCoverage
-from diffexp.metrics.features import load_features
-from diffexp.metrics.fid import FID
-from diffexp.metrics.frechet import moments, squared_frechet_distance, weighted_squared_distances
-from diffexp.metrics.images import as_saved
-from diffexp.metrics.kid import KID
-from diffexp.metrics.line import metrics_line
-from diffexp.metrics.precision_recall import PrecisionRecall
-from diffexp.metrics.reconstruction import Reconstruction
-from diffexp.metrics.resampling import Estimate
-from diffexp.metrics.wasserstein import Wasserstein, sliced_wasserstein
-from diffexp.models.base import Request, Runtime
-from diffexp.models.gaussian import gaussian
-from diffexp.models.mixture import mixture
-from diffexp.pictures import to_image
-from diffexp.plan import Plan, TrainingSpec, build_sampler, sample
-from diffexp.predictions import Clip
-from diffexp.schedulers.ddim import ddim
+from diffexp.experiment.summary import metrics_line
+from diffexp.plan.compile import sample
+from diffexp.plan.levels import Level
+from diffexp.plan.method import TrainingSpec
+from diffexp.plan.predictions import Clip
+from diffexp.plan.table import Plan
 
 MNIST: Any = SimpleNamespace(id="mnist", shape=(1, 32, 32))
 CHURCH: Any = SimpleNamespace(id="google/ddpm-church-256", shape=(3, 256, 256))

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from diffexp.components.models.base import Request, Runtime
+from diffexp.components.models.exact import ExactModel
+from diffexp.components.models.gaussian import GaussianModel, gaussian
+from diffexp.components.models.mixture import MixtureModel, mixture
 from diffexp.errors import InputError
-from diffexp.models.base import Request, Runtime
-from diffexp.models.exact import ExactModel
-from diffexp.models.gaussian import GaussianModel, gaussian
-from diffexp.models.mixture import MixtureModel, mixture
-from diffexp.predictions import Prediction
+from diffexp.plan.predictions import Prediction
 
 RUNTIME = Runtime(torch.device("cpu"), None, False)
 TIMESTEPS = st.floats(0, 999)

@@ -15,12 +15,12 @@ import torch
 from huggingface_hub import constants, errors
 from safetensors.torch import load_file, save_file
 
-from diffexp.checkpoints import download
+from diffexp.components.checkpoints import download
+from diffexp.components.models.base import Request, Runtime
+from diffexp.components.models.hub import hub
+from diffexp.components.models.unet import UNetModel
 from diffexp.errors import InputError
-from diffexp.models.base import Request, Runtime
-from diffexp.models.hub import hub
-from diffexp.models.unet import UNetModel
-from diffexp.predictions import Clip, Prediction
+from diffexp.plan.predictions import Clip, Prediction
 from tests.checkpoints import edit_json, put_in_cache, save_flat_pipeline, save_pipeline, save_unet, tiny_unet
 
 RUNTIME = Runtime(torch.device("cpu"), torch.float32, False)
@@ -310,8 +310,8 @@ def test_a_missing_checkpoint_is_reported_before_diffusers_is_imported(tmp_path:
     code = """
 import sys, torch
 from diffexp.errors import InputError
-from diffexp.models.base import Runtime
-from diffexp.models.hub import hub
+from diffexp.components.models.base import Runtime
+from diffexp.components.models.hub import hub
 try:
     hub(Runtime(torch.device("cpu"), None, False), id="someone/nothing")
 except InputError as error:

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 import torch
 
+from diffexp.components.models import mnist as module
+from diffexp.components.models.base import Model, Request, Runtime, sha256_of_file
+from diffexp.components.models.mnist import mnist
+from diffexp.components.models.unet import UNet
 from diffexp.errors import InputError
-from diffexp.models import mnist as module
-from diffexp.models.base import Model, Request, Runtime, sha256_of_file
-from diffexp.models.mnist import mnist
-from diffexp.models.unet import UNet
-from diffexp.predictions import Clip, Prediction
+from diffexp.plan.predictions import Clip, Prediction
 from tests.checkpoints import save_unet, tiny_digits_unet, tiny_unet
 
 RUNTIME = Runtime(torch.device("cpu"), torch.float32, False)

@@ -5,11 +5,11 @@ from typing import Any
 import diffusers
 import pytest
 
+from diffexp.components.models.scheduler_config import read_training
 from diffexp.errors import InputError
-from diffexp.models.trained import Training
-from diffexp.models.training import read_training
-from diffexp.predictions import Clip, DynamicThreshold, Preconditioned, Prediction
-from diffexp.schedules import FlowSchedule, VESchedule, VPSchedule
+from diffexp.plan.predictions import Clip, DynamicThreshold, Preconditioned, Prediction
+from diffexp.plan.schedules import FlowSchedule, VESchedule, VPSchedule
+from diffexp.plan.training import Training
 
 
 def saved(scheduler: Any, folder: Path) -> Training:

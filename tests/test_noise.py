@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffexp.noise import SampleNoise, sample_seed
+from diffexp.plan.noise import SampleNoise, sample_seed
 
 
 @given(st.integers(0, 2**63), st.lists(st.integers(0, 10**6), min_size=1, max_size=5, unique=True))

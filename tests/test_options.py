@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import diffexp
-from diffexp.catalog.options import UNREADABLE, OptionType, plain, read_type, read_value
+from diffexp.catalog.types import UNREADABLE, OptionType, plain, read_type, read_value
+from diffexp.components.schedulers.ddim import ddim
 from diffexp.errors import InputError
-from diffexp.schedulers.ddim import ddim
 
 
 def type_of(text: str, default: object = "???") -> OptionType:

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from diffexp.levels import Level
-from diffexp.pictures import Snapshot, _columns, film_gif, film_strip, image_grid, scatter, to_image
-from diffexp.plots import frame_around, ticks
-from diffexp.schedules import VPSchedule
+from diffexp.components.pixels import to_image
+from diffexp.experiment.pictures.points import frame_around, ticks
+from diffexp.experiment.pictures.strips import Snapshot, _columns, film_gif, film_strip, image_grid, scatter
+from diffexp.plan.levels import Level
+from diffexp.plan.schedules import VPSchedule
 
 
 def snapshots(shape: tuple[int, ...], samples: int = 2, count: int = 5) -> list[Snapshot]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from diffexp.discovery import Catalog
+from diffexp.catalog.discover import Catalog
 from tests.pipeline_runs import COMMON, Draw, Tiny, by_diffusers, drawn, psnr, studio
 
 TWINS: dict[str, tuple[str, dict[str, Any]]] = {

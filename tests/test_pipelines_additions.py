@@ -16,11 +16,11 @@ from PIL import Image
 from safetensors.torch import save_file
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from diffexp.discovery import Catalog
+from diffexp.catalog.discover import Catalog
+from diffexp.components.pixels import to_image
 from diffexp.errors import InputError
-from diffexp.experiment import run_experiment
-from diffexp.noise import sample_seed
-from diffexp.pictures import to_image
+from diffexp.experiment.run import run_experiment
+from diffexp.plan.noise import sample_seed
 from tests.pipeline_checkpoints import WIDTH
 from tests.pipeline_runs import COMMON, PROMPTS, Tiny, drawn, psnr
 

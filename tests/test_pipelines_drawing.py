@@ -7,18 +7,19 @@ from typing import Any
 import pytest
 import torch
 
-from diffexp.discovery import Catalog
+from diffexp.catalog.discover import Catalog
+from diffexp.components.models.base import Request
+from diffexp.components.pixels import to_image
+from diffexp.components.prompts import read_texts
 from diffexp.errors import InputError
-from diffexp.levels import Level
-from diffexp.models.base import Request
-from diffexp.noise import SampleNoise
-from diffexp.pictures import Snapshot, to_image
-from diffexp.previews import as_pictures
-from diffexp.prompts import read_texts
+from diffexp.experiment.pictures.previews import as_pictures
+from diffexp.experiment.pictures.strips import Snapshot
+from diffexp.plan.levels import Level
+from diffexp.plan.noise import SampleNoise
 from tests.pipeline_runs import COMMON, Draw, Tiny, by_diffusers, drawn, psnr, studio
 from tests.runs import images, record
 
-OTHER_GUIDANCE = {"name": "mine", "_target_": "diffexp.guiders.cfg.cfg"}
+OTHER_GUIDANCE = {"name": "mine", "_target_": "diffexp.components.guidance.cfg.cfg"}
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +100,7 @@ def test_latents_become_the_colours_that_fit() -> None:
 
 
 def test_conditions_are_computed_once_for_a_prompt(draw: Draw, catalog: Catalog, tiny: Tiny) -> None:
-    from diffexp.models.base import Runtime
+    from diffexp.components.models.base import Runtime
 
     model = catalog.build("model", {"name": "pipeline", "id": str(tiny("sd15"))})(Runtime())
     condition = model.conditions(Request(prompt=["a cat", "a dog"]), range(3))

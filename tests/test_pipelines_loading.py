@@ -13,15 +13,15 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from diffexp.checkpoints import download
+from diffexp.components.checkpoints import download
+from diffexp.components.models.base import Request, Runtime
+from diffexp.components.models.pipeline import pipeline
+from diffexp.components.models.text_to_image.black_box import TextToImage
+from diffexp.components.models.text_to_image.files import Pipeline, choose_files, digest, read_index
+from diffexp.components.models.text_to_image.latent import Kandinsky22, StableDiffusion, StableDiffusionXL
 from diffexp.errors import InputError
-from diffexp.experiment import RunResult
-from diffexp.models.base import Request, Runtime
-from diffexp.models.latent import Kandinsky22, StableDiffusion, StableDiffusionXL
-from diffexp.models.pipeline import pipeline
-from diffexp.models.pipeline_files import Pipeline, choose_files, digest, read_index
-from diffexp.models.text_to_image import TextToImage
-from diffexp.predictions import Prediction
+from diffexp.experiment.run import RunResult
+from diffexp.plan.predictions import Prediction
 from tests.checkpoints import edit_json, put_in_cache
 from tests.pipeline_runs import Tiny
 from tests.runs import record
@@ -247,8 +247,8 @@ def test_offline_the_answer_comes_before_diffusers_is_imported(tmp_path: Path) -
     code = """
 import sys
 from diffexp.errors import InputError
-from diffexp.models.base import Runtime
-from diffexp.models.pipeline import pipeline
+from diffexp.components.models.base import Runtime
+from diffexp.components.models.pipeline import pipeline
 try:
     pipeline(Runtime(), id="someone/nothing")
 except InputError as error:

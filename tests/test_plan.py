@@ -12,31 +12,21 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import diffexp
-from diffexp import grids
+from diffexp.components import grids
+from diffexp.components.grids.choice import Grid
+from diffexp.components.sampler import bind, build_sampler
+from diffexp.components.schedulers.ddim import ddim
+from diffexp.components.schedulers.ddpm import ddpm
+from diffexp.components.schedulers.euler import euler
 from diffexp.errors import InputError
-from diffexp.levels import Level, Levels
-from diffexp.plan import (
-    Clamp,
-    Denoiser,
-    Direct,
-    Grid,
-    NotLinear,
-    Plan,
-    Row,
-    TrainingSpec,
-    bind,
-    build_sampler,
-    compile_method,
-    execute,
-    sample,
-)
-from diffexp.plan.compile import run_directly
-from diffexp.plan.execute import History, advance, clamped, fused_step
-from diffexp.predictions import Clip, DynamicThreshold, Prediction
-from diffexp.schedulers.ddim import ddim
-from diffexp.schedulers.ddpm import ddpm
-from diffexp.schedulers.euler import euler
-from diffexp.schedules import FlowSchedule, VPSchedule
+from diffexp.plan.compile import Direct, compile_method, run_directly, sample
+from diffexp.plan.execute import History, advance, clamped, execute, fused_step
+from diffexp.plan.levels import Level, Levels
+from diffexp.plan.method import Denoiser, TrainingSpec
+from diffexp.plan.predictions import Clip, DynamicThreshold, Prediction
+from diffexp.plan.schedules import FlowSchedule, VPSchedule
+from diffexp.plan.table import Clamp, Plan, Row
+from diffexp.plan.trace import NotLinear
 
 SPEC = TrainingSpec(VPSchedule.from_betas())
 CLIPPED = TrainingSpec(SPEC.schedule, clip=Clip(0.5))

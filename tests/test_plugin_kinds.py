@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 
 import diffexp
-from diffexp.config import hydra_session
-from diffexp.contracts import held_to_its_word
-from diffexp.discovery import Catalog, discover
+from diffexp.catalog.discover import Catalog, discover
+from diffexp.catalog.register import KINDS
+from diffexp.cli.check import Preflight
+from diffexp.cli.help import help_text
+from diffexp.cli.hydra_config import hydra_session
+from diffexp.cli.launch import task_config
 from diffexp.errors import InputError
-from diffexp.experiment import run_experiment
-from diffexp.help import help_text
-from diffexp.launch import task_config
-from diffexp.preflight import Preflight
-from diffexp.registry import KINDS
+from diffexp.experiment.contracts import held_to_its_word
+from diffexp.experiment.run import run_experiment
 
 SOURCES = {
     "scheduler": """
@@ -39,7 +39,7 @@ SOURCES = {
         """,
     "grid": """
         from diffexp import grid
-        from diffexp.grids import linspace
+        from diffexp.components.grids import linspace
 
         @grid
         def mine(schedule, steps, *, strength: float = 0.5):
@@ -48,7 +48,7 @@ SOURCES = {
         """,
     "loop": """
         from diffexp import loop
-        from diffexp.plan import sample
+        from diffexp.plan.compile import sample
 
         @loop
         def mine(batch, *, strength: float = 0.5):
@@ -65,7 +65,7 @@ SOURCES = {
         """,
     "model": """
         from diffexp import model
-        from diffexp.models.gaussian import gaussian
+        from diffexp.components.models.gaussian import gaussian
 
         @model
         def mine(runtime, *, strength: float = 0.5):

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffexp.errors import InputError
-from diffexp.levels import Level
-from diffexp.predictions import Clip, DynamicThreshold, Prediction
+from diffexp.plan.levels import Level
+from diffexp.plan.predictions import Clip, DynamicThreshold, Prediction
 
 # Typed loosely, because tests hand over options as dictionaries.
 DDIMScheduler: Any = diffusers.DDIMScheduler

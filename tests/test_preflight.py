@@ -2,11 +2,11 @@
 
 import pytest
 
-from diffexp.config import hydra_session
-from diffexp.discovery import discover
+from diffexp.catalog.discover import discover
+from diffexp.cli.cells import task_config
+from diffexp.cli.check import Preflight
+from diffexp.cli.hydra_config import hydra_session
 from diffexp.errors import InputError
-from diffexp.preflight import Preflight
-from diffexp.sweep.jobs import task_config
 
 MISTAKES = {
     "stepz=3": "unknown key 'stepz'; did you mean 'steps'?",

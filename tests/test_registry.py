@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import diffexp
-from diffexp import registry
-from diffexp.registry import KINDS, Registration, default_name, registration
+from diffexp.catalog import register as registry
+from diffexp.catalog.register import KINDS, Registration, default_name, registration
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -72,7 +72,8 @@ def test_unknown_attribute_of_the_package():
 
 def test_importing_the_light_modules_imports_nothing_heavy():
     code = (
-        "import sys, diffexp, diffexp.registry, diffexp.discovery, diffexp.cli, diffexp.help, diffexp.keys\n"
+        "import sys, diffexp, diffexp.catalog.register, diffexp.catalog.discover\n"
+        "import diffexp.cli, diffexp.cli.help, diffexp.cli.keys\n"
         "from diffexp import scheduler\n"
         "print(sorted({'torch', 'diffusers', 'wandb', 'torchmetrics', 'numpy', 'hydra', 'omegaconf'} & {*sys.modules}))"
     )

@@ -13,10 +13,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diffexp.cli.report import main
 from diffexp.errors import InputError
 from diffexp.report import write_report
-from diffexp.report.__main__ import main
 from diffexp.report.axes import ABSENT, lay_out
+from diffexp.report.collect import collect
 from diffexp.report.comparison import (
     MOST_PAIRS,
     as_normal,
@@ -28,10 +29,9 @@ from diffexp.report.comparison import (
 )
 from diffexp.report.page import Report
 from diffexp.report.quality import points_of
-from diffexp.report.reading import collect
 from diffexp.report.thumbnails import make_thumbnails
 from diffexp.report.values import Quality, metric_names, pareto_front, qualities, value_of
-from diffexp.sweep.results import read_cells
+from diffexp.sweeps.results import read_cells
 from tests.made_up import HOSTILE, cell_of, made_up_cell, made_up_sweep
 
 FID = Quality("fid/mnist_cnn", higher=False)

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffexp.report.__main__ import main
+from diffexp.cli.report import main
 from diffexp.report.axes import lay_out
+from diffexp.report.chart_file import spread
 from diffexp.report.charts import Chart, Point, Series, log_ticks
-from diffexp.report.picture import spread
 from diffexp.report.quality import lines_of
 from tests.made_up import HOSTILE, cell_of, made_up_sweep
 

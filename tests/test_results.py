@@ -7,9 +7,9 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffexp.flat import differing_keys, flat
-from diffexp.sweep.record import SweepRecord
-from diffexp.sweep.results import read_cells, write_results
+from diffexp.experiment.configs import differing_keys, flat
+from diffexp.sweeps.record import SweepRecord
+from diffexp.sweeps.results import read_cells, write_results
 
 
 def cell(sweep: Path, name: str, overrides: list[str], run: dict | None, metrics: dict | None = None) -> None:

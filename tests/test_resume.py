@@ -9,14 +9,14 @@ import pytest
 import torch
 import yaml
 
+from diffexp.cli.resume import Resumed, resumed_sweep, resumed_words
+from diffexp.components.pixels import to_image
 from diffexp.errors import InputError
-from diffexp.experiment import run_experiment
+from diffexp.experiment.run import run_experiment
 from diffexp.files import write_json, write_text
-from diffexp.pictures import to_image
-from diffexp.resume import resumed_words
-from diffexp.sweep.failures import FAILED_HERE
-from diffexp.sweep.jobs import Job
-from diffexp.sweep.record import Resumed, SweepRecord, held, read_sweep, resumed_sweep
+from diffexp.sweeps.cell import Job
+from diffexp.sweeps.failures import FAILED_HERE
+from diffexp.sweeps.record import SweepRecord, held, read_sweep
 from tests.checkpoints import save_unet, tiny_digits_unet, tiny_unet
 from tests.runs import (
     PICTURES,
@@ -246,7 +246,7 @@ def test_a_cell_with_other_samples_is_refused_and_kept(together, halted):
 
 def test_a_cell_whose_code_has_changed_is_refused_and_kept(together, halted, catalog, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("diffexp.plan.plan.Plan.sha256", "changed")
+        patch.setattr("diffexp.plan.table.Plan.sha256", "changed")
         folders = together(*CELLS, resumed=True)
     assert all("plan_sha256 was" in failure.message for failure in FAILED_HERE)
     assert len(FAILED_HERE) == 3

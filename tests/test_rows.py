@@ -10,9 +10,11 @@ from torch import Tensor
 
 import diffexp
 from diffexp.api import own_training
-from diffexp.levels import Level
-from diffexp.plan import NotLinear, bind, execute
+from diffexp.components.sampler import bind
 from diffexp.plan.compile import run_directly
+from diffexp.plan.execute import execute
+from diffexp.plan.levels import Level
+from diffexp.plan.trace import NotLinear
 
 
 def network(u: Tensor, level: Level) -> Tensor:

@@ -11,20 +11,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffexp import grids
+from diffexp.components import grids
+from diffexp.components.grids.choice import Grid
+from diffexp.components.sampler import bind, build_sampler
+from diffexp.components.schedulers.deis import deis
+from diffexp.components.schedulers.dpmpp_2m import dpmpp_2m
+from diffexp.components.schedulers.dpmpp_2m_sde import dpmpp_2m_sde
+from diffexp.components.schedulers.dpmpp_3m import dpmpp_3m
+from diffexp.components.schedulers.dpmpp_sde import dpmpp_sde
+from diffexp.components.schedulers.euler import euler
+from diffexp.components.schedulers.unipc import unipc
 from diffexp.errors import InputError
-from diffexp.levels import Levels, Schedule
-from diffexp.plan import Denoiser, Grid, Plan, TrainingSpec, bind, build_sampler, compile_method
-from diffexp.plan.analysis import gaussian_output
-from diffexp.predictions import Prediction
-from diffexp.schedulers.deis import deis
-from diffexp.schedulers.dpmpp_2m import dpmpp_2m
-from diffexp.schedulers.dpmpp_2m_sde import dpmpp_2m_sde
-from diffexp.schedulers.dpmpp_3m import dpmpp_3m
-from diffexp.schedulers.dpmpp_sde import dpmpp_sde
-from diffexp.schedulers.euler import euler
-from diffexp.schedulers.unipc import unipc
-from diffexp.schedules import FlowSchedule, VESchedule, VPSchedule
+from diffexp.plan.compile import compile_method
+from diffexp.plan.levels import Levels, Schedule
+from diffexp.plan.method import Denoiser, TrainingSpec
+from diffexp.plan.moments import gaussian_output
+from diffexp.plan.predictions import Prediction
+from diffexp.plan.schedules import FlowSchedule, VESchedule, VPSchedule
+from diffexp.plan.table import Plan
 from tests.exact_flow import error, even_levels, order_of, posterior_mean
 from tests.parity.common import unrolled_difference
 

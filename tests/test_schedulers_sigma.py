@@ -10,25 +10,28 @@ import pytest
 import torch
 from torch import Tensor
 
+from diffexp.components.grids import karras
+from diffexp.components.grids.choice import Grid
+from diffexp.components.sampler import bind
+from diffexp.components.schedulers.ddim import ddim
+from diffexp.components.schedulers.dpm2 import dpm2
+from diffexp.components.schedulers.dpm2_ancestral import dpm2_ancestral
+from diffexp.components.schedulers.edm_stochastic import edm_stochastic
+from diffexp.components.schedulers.euler import euler
+from diffexp.components.schedulers.euler_ancestral import euler_ancestral
+from diffexp.components.schedulers.heun import heun
+from diffexp.components.schedulers.lms import lms
+from diffexp.components.schedulers.restart import restart
+from diffexp.components.schedulers.shared.sigma_space import SigmaSpace, add_noise, ancestral_split
 from diffexp.errors import InputError
-from diffexp.grids import karras
-from diffexp.levels import Level, Levels, Schedule
-from diffexp.plan import Grid, Plan, TrainingSpec, bind, compile_method
-from diffexp.plan.analysis import gaussian_output, unrolled_difference
-from diffexp.plan.compile import run_directly
-from diffexp.plan.method import FunctionMethod
-from diffexp.predictions import Prediction
-from diffexp.schedulers.ddim import ddim
-from diffexp.schedulers.dpm2 import dpm2
-from diffexp.schedulers.dpm2_ancestral import dpm2_ancestral
-from diffexp.schedulers.edm_stochastic import edm_stochastic
-from diffexp.schedulers.euler import euler
-from diffexp.schedulers.euler_ancestral import euler_ancestral
-from diffexp.schedulers.heun import heun
-from diffexp.schedulers.lms import lms
-from diffexp.schedulers.restart import restart
-from diffexp.schedules import FlowSchedule, VESchedule, VPSchedule
-from diffexp.steps import SigmaSpace, add_noise, ancestral_split
+from diffexp.plan.compile import compile_method, run_directly
+from diffexp.plan.difference import unrolled_difference
+from diffexp.plan.levels import Level, Levels, Schedule
+from diffexp.plan.method import FunctionMethod, TrainingSpec
+from diffexp.plan.moments import gaussian_output
+from diffexp.plan.predictions import Prediction
+from diffexp.plan.schedules import FlowSchedule, VESchedule, VPSchedule
+from diffexp.plan.table import Plan
 from tests.parity.common import compiled
 
 SCHEDULES: dict[str, Schedule] = {"vp": VPSchedule.from_betas(), "ve": VESchedule(), "flow": FlowSchedule()}

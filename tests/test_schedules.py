@@ -10,17 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import diffexp
+from diffexp.components.grids import flow, karras, linspace, trailing
+from diffexp.components.models.base import Request, Runtime
+from diffexp.components.models.gaussian import gaussian
+from diffexp.components.sampler import bind
+from diffexp.components.schedulers.euler import euler
 from diffexp.errors import InputError
-from diffexp.grids import flow, karras, linspace, trailing
-from diffexp.levels import CLEAN, Level, Schedule
-from diffexp.models.base import Request, Runtime
-from diffexp.models.gaussian import gaussian
-from diffexp.plan import TrainingSpec, compile_method, execute
-from diffexp.plan.bind import bind
-from diffexp.plan.method import combine
-from diffexp.predictions import Preconditioned, Prediction
-from diffexp.schedulers.euler import euler
-from diffexp.schedules import FlowSchedule, VESchedule, VPSchedule
+from diffexp.plan.compile import compile_method
+from diffexp.plan.execute import execute
+from diffexp.plan.levels import CLEAN, Level, Schedule
+from diffexp.plan.method import TrainingSpec, combine
+from diffexp.plan.predictions import Preconditioned, Prediction
+from diffexp.plan.schedules import FlowSchedule, VESchedule, VPSchedule
 
 SCHEDULES = [VPSchedule.from_betas(), VESchedule(), VESchedule(sigma_data=0.5), FlowSchedule(), FlowSchedule(shift=3.0)]
 RUNTIME = Runtime(torch.device("cpu"), None, False)

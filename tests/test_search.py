@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
-from diffexp.budget import within_budget
+from diffexp.cli.search import scheduler_options
+from diffexp.components.grids.choice import Grid
+from diffexp.components.sampler import Recipe, within_budget
+from diffexp.components.schedulers.euler import euler
+from diffexp.components.schedulers.heun import heun
 from diffexp.errors import InputError
-from diffexp.plan import Grid, Plan, Recipe
 from diffexp.plan.method import TrainingSpec
-from diffexp.schedulers.euler import euler
-from diffexp.schedulers.heun import heun
-from diffexp.schedules import VPSchedule
-from diffexp.sweep.best import best_text
-from diffexp.sweep.objective import objective_value
-from diffexp.sweep.results import read_cells
-from diffexp.sweep.search import scheduler_options
+from diffexp.plan.schedules import VPSchedule
+from diffexp.plan.table import Plan
+from diffexp.sweeps.objective import best_text, objective_value
+from diffexp.sweeps.results import read_cells
 from tests.made_up import made_up_cell
 from tests.runs import POINTS, record
 

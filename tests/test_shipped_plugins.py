@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from diffexp.config import hydra_session
-from diffexp.discovery import Catalog, discover
-from diffexp.preflight import Preflight
-from diffexp.registry import KINDS
+from diffexp.catalog.discover import Catalog, discover
+from diffexp.catalog.register import KINDS
+from diffexp.cli.check import Preflight
+from diffexp.cli.hydra_config import hydra_session
 
 FOLDER = Path(__file__).parents[1] / "plugins"
 FILES = sorted(path for path in FOLDER.rglob("*.py") if not path.name.startswith("test_"))

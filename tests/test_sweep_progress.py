@@ -2,7 +2,7 @@
 
 import pytest
 
-from diffexp.sweep.progress import Progress
+from diffexp.sweeps.progress import Progress
 
 
 def test_progress_counts_cells_by_their_work():

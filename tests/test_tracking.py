@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from diffexp.discovery import discover
+from diffexp.catalog.discover import discover
+from diffexp.components.trackers.base import Guarded, RunInfo, SampleRow, Tracker
+from diffexp.components.trackers.none import NoTracker
+from diffexp.components.trackers.wandb import TAKES_RUNS, WandbTracker, _reachable, choose_mode
 from diffexp.errors import InputError
 from diffexp.report import report_sweep
-from diffexp.sweep.results import write_results
-from diffexp.tracking.base import Guarded, RunInfo, SampleRow, Tracker
-from diffexp.tracking.none import NoTracker
-from diffexp.tracking.wandb import TAKES_RUNS, WandbTracker, _reachable, choose_mode
+from diffexp.sweeps.results import write_results
 from tests.made_up import made_up_cell, made_up_sweep
 
 KEY = "a" * 40
@@ -196,7 +196,7 @@ def test_unknown_mode_is_an_input_error():
 def test_a_server_that_refuses_leaves_an_offline_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setattr("diffexp.tracking.wandb.choose_mode", lambda requested: "online")
+    monkeypatch.setattr("diffexp.components.trackers.wandb.choose_mode", lambda requested: "online")
     monkeypatch.setenv("WANDB_API_KEY", "too short")
     tracker = WandbTracker()
     tracker.start(info(tmp_path))
@@ -217,7 +217,7 @@ def test_a_server_that_refuses_is_asked_once_by_a_sweep(
             raise TimeoutError("nobody there")
 
     monkeypatch.setattr(WandbTracker, "_init", init)
-    monkeypatch.setattr("diffexp.tracking.wandb.choose_mode", lambda requested: "online")
+    monkeypatch.setattr("diffexp.components.trackers.wandb.choose_mode", lambda requested: "online")
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda number: WandbTracker()._begin(info(tmp_path / str(number))), range(4)))
     assert sorted(asked) == ["offline"] * 4 + ["online"]

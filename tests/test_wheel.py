@@ -47,7 +47,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_has_what_the_package_needs(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    needed = ("diffexp/models/weights", "diffexp/metrics/weights", "diffexp/report/templates")
+    needed = ("diffexp/components/models/weights", "diffexp/components/metrics/weights", "diffexp/report/templates")
     for folder, target in (("conf", "diffexp/conf"), *((folder, "") for folder in needed)):
         files = [path for path in (ROOT / folder).rglob("*") if path.is_file() and not path.name.startswith(".")]
         inside = {Path(target or folder, path.relative_to(ROOT / folder)).as_posix() for path in files}
@@ -58,12 +58,12 @@ def test_the_wheel_has_what_the_package_needs(wheel: Path) -> None:
 
 
 def test_it_finds_its_own_configs_and_weights(installed: Path, tmp_path: Path) -> None:
-    code = "from diffexp.paths import conf_dir; import diffexp; print(conf_dir()); print(diffexp.__path__[0])"
+    code = "from diffexp.catalog.sources import conf_dir; import diffexp; print(conf_dir()); print(diffexp.__path__[0])"
     conf, package = (Path(line) for line in call(installed / "python", "-c", code, cwd=tmp_path).splitlines())
     assert conf == package / "conf"
     assert package.is_relative_to(installed.parent)
     assert (conf / "config.yaml").is_file()
-    assert (package / "models" / "weights" / "mnist" / "scheduler_config.json").is_file()
+    assert (package / "components" / "models" / "weights" / "mnist" / "scheduler_config.json").is_file()
 
 
 def test_help_and_a_run_from_another_folder(installed: Path, tmp_path: Path) -> None:

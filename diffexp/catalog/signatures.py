@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from diffexp.catalog.options import MISSING, UNREADABLE, Option, OptionType, plain, read_type, read_value
+from diffexp.catalog.types import MISSING, UNREADABLE, Option, OptionType, plain, read_type, read_value
 
 POSITIONAL = {
     "grid": ("schedule", "steps"),

@@ -17,12 +17,12 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-from diffexp.catalog.scanning import relative
+from diffexp.catalog.scan import relative
 from diffexp.errors import InputError
 
 VARIABLE = "DIFFEXP_PLUGINS"
 ENTRY_POINTS = "diffexp.plugins"
-BUILT_IN = ("schedulers", "grids", "loops", "guiders", "metrics", "models", "tracking")
+BUILT_IN = ("schedulers", "grids", "loops", "guidance", "metrics", "models", "trackers")
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,7 @@ def built_in_sources() -> Iterator[Source]:
     package = Path(__file__).resolve().parents[1]
     files: list[Path] = []
     for folder in BUILT_IN:
-        if (package / folder).is_dir():
-            files += sorted((package / folder).glob("*.py"))
+        files += sorted((package / "components" / folder).glob("*.py"))
     for file in files:
         if file.is_file():
             module = ".".join(["diffexp", *file.relative_to(package).with_suffix("").parts])
@@ -202,3 +201,10 @@ def _import_failure(file: Path, error: BaseException) -> str:
         where = raised_at(error, [file.parent]) or relative(file)
     message = " ".join(str(error).split())
     return f"{where}: the plugin cannot be imported: {type(error).__name__}: {message}"
+
+
+def conf_dir() -> Path:
+    """The configs: packaged inside the wheel, else the checkout's ``conf/`` beside the package."""
+    package = Path(__file__).resolve().parents[1]
+    packaged = package / "conf"
+    return packaged if packaged.is_dir() else package.parent / "conf"

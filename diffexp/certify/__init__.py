@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     from diffexp.certify.checks import CHECKS as CHECKS
     from diffexp.certify.checks import certify as certify
     from diffexp.certify.checks import run_check as run_check
-    from diffexp.certify.find import subject_of as subject_of
     from diffexp.certify.outcome import Certificate as Certificate
     from diffexp.certify.outcome import Outcome as Outcome
     from diffexp.certify.outcome import Verdict as Verdict
+    from diffexp.certify.subject import subject_of as subject_of
 
 _HOMES = {
     **dict.fromkeys(("CHECKS", "certify", "run_check"), "checks"),
     **dict.fromkeys(("Certificate", "Outcome", "Verdict"), "outcome"),
-    "subject_of": "find",
+    "subject_of": "subject",
 }
 
 __all__ = ["CHECKS", "Certificate", "Outcome", "Verdict", "certify", "run_check", "subject_of"]

@@ -9,6 +9,6 @@ if __name__ == "__main__":
     if not sys.flags.safe_path:
         package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         sys.path[:] = keep_working_folder_out(sys.path, package, os.getcwd())
-    from diffexp.certify.command import main
+    from diffexp.cli.certify import main
 
     main()

@@ -7,7 +7,7 @@ from itertools import cycle, pairwise
 
 from PIL import Image, ImageDraw, ImageFont
 
-from diffexp.plots import FRAME, INK, LINE, SMOOTH
+from diffexp.experiment.pictures.points import FRAME, INK, LINE, SMOOTH
 
 PAPER = (255, 255, 255)
 COLOURS = (

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from diffexp.levels import Level
-from diffexp.models.gaussian import natural_spectrum
-from diffexp.plan.analysis import Gaussian
+from diffexp.components.models.gaussian import natural_spectrum
+from diffexp.plan.levels import Level
+from diffexp.plan.moments import Gaussian
 
 SPECTRUM_FILE = Path(__file__).with_name("mnist_spectrum.safetensors")
 

@@ -1,59 +1,27 @@
 """What is certified: a scheduler with its options, bound to exact models on the grids that a check asks for."""
 
 import inspect
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from diffexp import grids
-from diffexp.catalog.sources import raised_at
-from diffexp.certify.shipped import Shipped, Widened
-from diffexp.certify.twins import order_of_class
+from diffexp.catalog.discover import Catalog, discover
+from diffexp.catalog.register import registration
+from diffexp.catalog.sources import VARIABLE, raised_at
+from diffexp.certify.bound import Bound, _bound, quiet
+from diffexp.certify.cases import EDM, FLOW, VELOCITY, VP, Case
+from diffexp.certify.equivalents import order_of_class
+from diffexp.components import grids
+from diffexp.components.grids.choice import Grid
+from diffexp.components.sampler import bind, in_k_diffusion_convention, returns_plan
 from diffexp.errors import InputError
-from diffexp.levels import CLEAN, Level, Levels
-from diffexp.models.exact import PredictionName, ScheduleName, exact_training
-from diffexp.plan import Grid, Method, Plan, Sampler, TrainingSpec, bind, execute
-from diffexp.plan.analysis import Run
-from diffexp.plan.bind import in_k_diffusion_convention, returns_plan
-from diffexp.plan.compile import compile_or_direct, run_directly
-from diffexp.plan.diffusers_class import ClassMethod
-from diffexp.plan.method import FunctionMethod, Spec
-from diffexp.predictions import Prediction
-from diffexp.registry import registration
-from diffexp.schedules import VPSchedule
+from diffexp.plan.execute import execute
+from diffexp.plan.levels import Levels
+from diffexp.plan.table import Plan
 
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Case:
-    """One kind of model, and the grid on which it is usually sampled."""
-
-    name: str
-    spec: Spec
-    grid: str
-
-
-def _case(name: ScheduleName, grid: str, prediction: PredictionName | None = None) -> Case:
-    made = exact_training(name, prediction)
-    label = f"{name}, {prediction}" if prediction else name
-    spec = TrainingSpec(made.schedule, made.prediction, None, made.config, made.spacing)
-    return Case(label, spec, grid)
-
-
-VP, VE, EDM, FLOW = _case("vp", "exponential"), _case("ve", "karras"), _case("edm", "karras"), _case("flow", "flow")
-VELOCITY = _case("vp", "exponential", "v_prediction")
-ZERO_SNR = Case(
-    "zero terminal SNR",
-    TrainingSpec(VPSchedule.from_betas(rescale_betas_zero_snr=True), Prediction.V, spacing="trailing"),
-    "trailing",
-)
-CASES = {case.name: case for case in (VP, VE, EDM, FLOW)}
 CONSISTENCY_CLASSES = ("LCMScheduler", "TCDScheduler", "CMStochasticIterativeScheduler", "FlowMatchLCMScheduler")
 KARRAS = "karras"
 GIVEN = "given"
@@ -66,57 +34,6 @@ MAKE = {
     "linspace": grids.linspace,
     "leading": grids.leading,
 }
-
-
-@dataclass(frozen=True)
-class Bound:
-    """A scheduler bound to a kind of model and a number of steps."""
-
-    run: Run
-    """(network, start, noise) to the output, by the scheduler's own code."""
-    case: Case
-    start_std: float
-    levels: Levels | None
-    """What it was told to visit; None for a class that made its own grid."""
-    method: Method | None
-    """None for a function that returns its plan by itself."""
-    code: Method | None
-    """The same, a class with the tables it ships."""
-    plan: Plan | None = None
-    _known: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
-
-    def once(self, key: Any, make: Callable[[], T]) -> T:
-        """What ``make`` gives, computed once: several checks look at the same run."""
-        if key not in self._known:
-            self._known[key] = make()
-        return self._known[key]
-
-    @cached_property
-    def widened(self) -> "Bound":
-        """The same in float64 throughout: another run only for classes, which keep float32 tables."""
-        if not isinstance(self.method, ClassMethod):
-            return self
-        return replace(self, run=partial(run_directly, Widened(self.method, self.case.spec.schedule)))
-
-    @property
-    def end(self) -> Level:
-        """Where the output belongs; of a class, where it says nothing about it, the clean end."""
-        return CLEAN if self.levels is None else self.levels[-1]
-
-    def part(self, begin: int, end: int) -> "Bound | None":
-        """Bound to the steps from ``begin`` to ``end`` only; None for a plan, which is for all of its steps."""
-        if self.method is None:
-            return None
-        return _bound(self.method.part(begin, end), self.case)
-
-    @cached_property
-    def sampler(self) -> Sampler:
-        """The table, or the method where it is none."""
-        if self.method is None:
-            assert self.plan is not None
-            return self.plan
-        with quiet():
-            return compile_or_direct(self.method)
 
 
 @dataclass(frozen=True)
@@ -269,23 +186,36 @@ def _has(cls: type, option: str) -> bool:
     return option in inspect.signature(cls.__init__).parameters  # pyright: ignore[reportGeneralTypeIssues]
 
 
-def _bound(method: Method, case: Case) -> Bound:
-    levels = method.levels if isinstance(method, FunctionMethod) else None
-    code = Shipped(method, case.spec.schedule) if isinstance(method, ClassMethod) else method
-    return Bound(partial(run_directly, code), case, method.start_std, levels, method, code)
+def catalog() -> Catalog:
+    """Everything there is, found once for the same plugins."""
+    return _catalog(os.environ.get(VARIABLE), os.getcwd())
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the warnings that are meant for runs: a certificate says the same in its own words."""
-    loggers = [logging.getLogger(name) for name in ("diffexp", "diffusers")]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, before):
-            logger.setLevel(level)
+@cache
+def _catalog(plugins: str | None, folder: str) -> Catalog:
+    return discover()
+
+
+def subject_of(scheduler: Any, name: str | None = None, options: Mapping[str, Any] | None = None) -> Subject:
+    """
+    Args:
+        scheduler: the name of an option, a function, a diffusers-style class or object, or a plan.
+
+    Raises:
+        InputError: there is no such scheduler, or it has no such option.
+    """
+    options = dict(options or {})
+    if isinstance(scheduler, str):
+        return named(scheduler, options)
+    found = registration(scheduler)
+    own = found.name if found else getattr(scheduler, "name" if isinstance(scheduler, Plan) else "__name__", None)
+    return Subject(name or own or type(scheduler).__name__, scheduler, options)
+
+
+def named(name: str, options: Mapping[str, Any]) -> Subject:
+    """
+    Raises:
+        InputError: there is no such scheduler, or it has no such option.
+    """
+    bound = catalog().build("scheduler", {"name": name, **options})
+    return Subject(name, bound.func, dict(bound.keywords))

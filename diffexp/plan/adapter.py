@@ -1,7 +1,6 @@
 """A plan as a diffusers scheduler, for every pipeline that takes one."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,11 +9,9 @@ from diffusers.schedulers.scheduling_utils import SchedulerOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from diffexp.errors import InputError
-from diffexp.levels import Level
-from diffexp.plan.bind import Grid, Recipe
 from diffexp.plan.execute import History, advance, clamped
-from diffexp.plan.plan import Plan, Row
+from diffexp.plan.levels import Level
+from diffexp.plan.table import Plan, Row
 
 Generators = torch.Generator | list[torch.Generator] | None
 Observe = Callable[[Tensor, Tensor, Level], None]
@@ -248,40 +245,6 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         value = float(timestep)
         distances = [abs(row.level.timestep - value) for row in self.plan.rows]
         return distances.index(min(distances))
-
-
-def compile_recipe(
-    recipe: Recipe,
-    steps: int,
-    *,
-    begin: int = 0,
-    timesteps: Sequence[float] | None = None,
-    sigmas: Sequence[float] | None = None,
-) -> Plan:
-    """The plan of a recipe at what a pipeline asks for; with the recipe bound, the ``compile`` of a PlanScheduler.
-
-    Levels of the pipeline's own count where the recipe leaves its grid to the model.
-
-    Raises:
-        InputError: the scheduler is no table, so that there is no plan.
-    """
-    grid = recipe.grid
-    if timesteps is not None:
-        grid = Grid(timesteps=timesteps)
-    elif sigmas and grid.name == "auto" and not grid.explicit and not _visits(recipe, steps, sigmas):
-        grid = Grid(sigmas=sigmas)
-    found = replace(recipe, steps=steps, grid=grid)
-    sampler = found.part(begin).sampler if begin else found.sampler()
-    if not isinstance(sampler, Plan):
-        raise InputError(f"{sampler.method.name} runs directly ({sampler.reason}), and a pipeline needs a plan")
-    return sampler
-
-
-def _visits(recipe: Recipe, steps: int, sigmas: Sequence[float]) -> bool:
-    """Whether the recipe's own levels are these, up to the float32 that they come in."""
-    levels = recipe.grid.levels(recipe.spec, steps)
-    own = [levels.schedule.sigma_of(level) for level in levels[:-1]]
-    return len(own) == len(sigmas) and all(abs(a - b) <= 1e-5 * max(1.0, abs(a)) for a, b in zip(own, sigmas))
 
 
 def _column(values: Sequence[float], like: Tensor, tail: Sequence[int]) -> Tensor:

@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from diffexp.errors import InputError
-from diffexp.levels import Level
 from diffexp.plan.execute import Network, execute
+from diffexp.plan.levels import Level
 from diffexp.plan.method import Method, Noise
-from diffexp.plan.plan import Plan
 from diffexp.plan.rows import build_plan
-from diffexp.plan.tape import NotLinear, record
+from diffexp.plan.table import Plan
+from diffexp.plan.trace import NotLinear, record
 
 log = logging.getLogger(__name__)
 

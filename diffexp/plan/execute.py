@@ -7,9 +7,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from diffexp.levels import Level
+from diffexp.plan.levels import Level
 from diffexp.plan.method import Noise
-from diffexp.plan.plan import Plan, Row
+from diffexp.plan.table import Plan, Row
 
 Network = Callable[[Tensor, Level], Tensor]
 """One evaluation: what the network sees and where, to its raw output in the same shape."""

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from diffexp.levels import Level, Levels, Schedule
-from diffexp.predictions import Clip, DynamicThreshold, Prediction, Target
+from diffexp.plan.levels import Level, Levels, Schedule
+from diffexp.plan.predictions import Clip, DynamicThreshold, Prediction, Target
 
 Noise = Callable[[], Tensor]
 """Fresh standard normal noise in the shape of the sample."""

@@ -5,8 +5,8 @@ from functools import cached_property
 
 import numpy as np
 
-from diffexp.plan.plan import Clamp, Plan, Row
-from diffexp.plan.tape import NotLinear, Recording, TapeRow, Vector
+from diffexp.plan.table import Clamp, Plan, Row
+from diffexp.plan.trace import NotLinear, Recording, TapeRow, Vector
 
 MAX_DEPTH = 6
 """Rows an update may look back and read all of them; fourth-order multistep methods with a corrector need five."""

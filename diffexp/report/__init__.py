@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from diffexp.discovery import Catalog
+    from diffexp.catalog.discover import Catalog
     from diffexp.report.page import Report
 
 log = logging.getLogger(__name__)
@@ -47,9 +47,9 @@ def write_chart(folders: Sequence[Path], out: Path, metric: str | None = None, c
     """
     from diffexp.errors import InputError
     from diffexp.files import write_text
+    from diffexp.report.chart_file import chart_picture
+    from diffexp.report.collect import collect
     from diffexp.report.page import Report
-    from diffexp.report.picture import chart_picture
-    from diffexp.report.reading import collect
 
     report = Report(collect(folders), out.absolute())
     known = [(quality.name, chart) for quality, own, chart in report.charts if own == cost]
@@ -84,10 +84,10 @@ def report_sweep(sweep: Path, catalog: Catalog) -> Path | None:
 
 def _write(folders: Sequence[Path], out: Path | None) -> tuple[Path, Report]:
     from diffexp.files import write_text
+    from diffexp.report.collect import collect
     from diffexp.report.comparison import NAME as COMPARISON
     from diffexp.report.comparison import write_comparison
     from diffexp.report.page import Report
-    from diffexp.report.reading import collect
 
     out = out or (folders[0] if len(folders) == 1 else Path.cwd()) / NAME
     report = Report(collect(folders), out.absolute())
@@ -98,10 +98,10 @@ def _write(folders: Sequence[Path], out: Path | None) -> tuple[Path, Report]:
 
 
 def _track(sweep: Path, page: Path, report: Report, catalog: Catalog) -> None:
+    from diffexp.components.trackers.base import Guarded
     from diffexp.report.comparison import NAME as COMPARISON
-    from diffexp.report.tracked import comparison_of
-    from diffexp.sweep.results import NAME as RESULTS
-    from diffexp.tracking.base import Guarded
+    from diffexp.report.tracker import comparison_of
+    from diffexp.sweeps.results import NAME as RESULTS
 
     node = next((cell.record["config"]["tracker"] for cell in report.cells if cell.record.get("config")), None)
     if node is not None:

@@ -6,8 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from diffexp.flat import differing_keys
-from diffexp.sweep.results import Cell
+from diffexp.experiment.configs import differing_keys
+from diffexp.sweeps.results import Cell
 
 GROUPS = ("model", "scheduler", "grid", "loop", "guidance")
 """Options that a word chooses; the config has that word as ``<group>.name``."""

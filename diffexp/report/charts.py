@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup, escape
 
-from diffexp.plots import ticks
+from diffexp.experiment.pictures.points import ticks
 
 COLOURS, MARKERS = 8, ("circle", "square", "triangle", "diamond", "down", "cross")
 """How many colours the style sheet has, as classes ``c0`` and so on, and the shapes that tell more series apart."""

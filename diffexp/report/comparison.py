@@ -1,6 +1,6 @@
 """Which differences between cells are real: for each pair a difference, its 95 % interval and a p-value.
 
-Cells of one seed start from the same noise. Their resamples (``diffexp.metrics.resampling``) are of the same samples,
+Cells of one seed start from the same noise. Their resamples (``components.metrics.bootstrap``) are of the same samples,
 so that what the noise does to both cancels in the difference: the paired bootstrap (Efron & Tibshirani 1993).
 """
 
@@ -17,11 +17,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from diffexp.experiment.per_sample import read_resamples
 from diffexp.files import write_text
-from diffexp.metrics.evidence import read_resamples
 from diffexp.report.axes import Layout
 from diffexp.report.values import Quality, value_of
-from diffexp.sweep.results import Cell
+from diffexp.sweeps.results import Cell
 
 NAME = "comparison.csv"
 MOST_PAIRS = 6000

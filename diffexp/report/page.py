@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from diffexp.flat import differing_keys
+from diffexp.experiment.configs import differing_keys
 from diffexp.report.assets import asset
 from diffexp.report.axes import ABSENT, Layout, as_text, lay_out, option_of
 from diffexp.report.charts import Chart, Series, marker_definitions
@@ -20,7 +20,7 @@ from diffexp.report.comparison import Difference, choose_pairs, compare, read_al
 from diffexp.report.quality import Answer, Line, answers, chart_of, lines_of, points_of
 from diffexp.report.thumbnails import Thumbnails, make_thumbnails
 from diffexp.report.values import COSTS, Quality, Value, metric_names, qualities, value_of
-from diffexp.sweep.results import Cell
+from diffexp.sweeps.results import Cell
 
 STYLES = ("chart", "report")
 SCRIPTS = ("base", "charts", "pictures", "viewer", "pairs", "results", "start")

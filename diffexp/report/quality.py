@@ -7,7 +7,7 @@ from diffexp.report.axes import PHRASES, Axis, Layout
 from diffexp.report.charts import Chart, Point, Series
 from diffexp.report.comparison import REAL, Difference
 from diffexp.report.values import COSTS, Quality, cost_of, pareto_front, value_of
-from diffexp.sweep.results import Cell
+from diffexp.sweeps.results import Cell
 
 MOST_STYLES = 16
 """So many lines have a look of their own; of more, those of one scheduler share one."""

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffexp.discovery import discover
-from diffexp.models.base import Runtime
-from diffexp.outputs import RunFolder
-from diffexp.plots import draw_points, frame_around
-from diffexp.sweep.results import Cell
+from diffexp.catalog.discover import discover
+from diffexp.components.models.base import Runtime
+from diffexp.experiment.folder import RunFolder
+from diffexp.experiment.pictures.points import draw_points, frame_around
+from diffexp.sweeps.results import Cell
 
 MOST_SAMPLES = 16
 BUDGET_BYTES = 12_000_000

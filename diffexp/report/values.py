@@ -4,9 +4,9 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from diffexp.discovery import discover
-from diffexp.metrics.line import HIGH, LOW
-from diffexp.sweep.results import Cell
+from diffexp.catalog.discover import discover
+from diffexp.experiment.summary import HIGH, LOW
+from diffexp.sweeps.results import Cell
 
 COSTS = {"nfe": "model evaluations per sample (NFE)", "seconds_per_image": "seconds per sample"}
 NOT_QUALITY = (*COSTS, "images_per_second", "scheduler_us_per_step", "peak_memory_mb")

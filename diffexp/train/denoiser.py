@@ -13,7 +13,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor
 from tqdm import tqdm
 
-from diffexp.schedules import VPSchedule
+from diffexp.plan.schedules import VPSchedule
 from diffexp.train.data import Digits
 from diffexp.train.state import load_state, save_state
 

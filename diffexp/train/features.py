@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from diffexp.components.metrics.features import MnistFeatures, extract_features
+from diffexp.components.metrics.frechet import moments, squared_frechet_distance
 from diffexp.files import replace_whole
-from diffexp.metrics.features import MnistFeatures, extract_features
-from diffexp.metrics.frechet import moments, squared_frechet_distance
 from diffexp.train.data import Digits
 from diffexp.train.state import load_state, save_state
 

@@ -4,11 +4,12 @@ import torch
 from torch import Tensor
 
 from diffexp import metric
-from diffexp.metrics.base import RunFacts
-from diffexp.metrics.features import load_features
-from diffexp.metrics.images import as_saved, not_mnist
-from diffexp.metrics.resampling import Estimate, estimate, mean_of
-from diffexp.models.base import Model
+from diffexp.components.metrics.applicability import not_mnist
+from diffexp.components.metrics.base import RunFacts
+from diffexp.components.metrics.bootstrap import Estimate, estimate, mean_of
+from diffexp.components.metrics.features import load_features
+from diffexp.components.models.base import Model
+from diffexp.components.pixels import as_saved
 
 
 @metric(higher_is_better=("accuracy", "confidence"))

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffexp.config import hydra_session
-from diffexp.discovery import discover
-from diffexp.metrics.resampling import Estimate
-from diffexp.models.base import Condition
-from diffexp.preflight import Preflight
-from diffexp.schedules import FlowSchedule, VESchedule, VPSchedule
+from diffexp.catalog.discover import discover
+from diffexp.cli.check import Preflight
+from diffexp.cli.hydra_config import hydra_session
+from diffexp.components.metrics.bootstrap import Estimate
+from diffexp.components.models.base import Condition
+from diffexp.plan.schedules import FlowSchedule, VESchedule, VPSchedule
 
 CATALOG = discover()
 CONDITION = Condition({"label": torch.tensor([1, 2])}, {"label": torch.tensor([10, 10])}, ["1", "2"])

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from diffexp import guidance
-from diffexp.guiders.base import Predict, both_sides, per_sample
-from diffexp.models.base import Condition, Model
+from diffexp.components.guidance.base import Predict, both_sides, per_sample
+from diffexp.components.models.base import Condition, Model
 
 SHAPES: dict[str, Callable[[Tensor], Tensor]] = {
     "linear": lambda s: 2 * s,

@@ -21,14 +21,15 @@ import torch
 from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, UNet2DModel
 from huggingface_hub import constants
 
-from diffexp.assembly import assemble, read_device
-from diffexp.config import hydra_session
-from diffexp.discovery import discover
-from diffexp.drawing import draw_samples
-from diffexp.launch import task_config
-from diffexp.meters import Meters
-from diffexp.outputs import RunFolder
-from diffexp.preflight import Preflight
+from diffexp.catalog.discover import discover
+from diffexp.cli.check import Preflight
+from diffexp.cli.hydra_config import hydra_session
+from diffexp.cli.launch import task_config
+from diffexp.experiment.build import assemble
+from diffexp.experiment.device import read_device
+from diffexp.experiment.folder import RunFolder
+from diffexp.experiment.metric_suite import Meters
+from diffexp.experiment.sampling import draw_samples
 from tests.checkpoints import put_in_cache, save_pipeline
 
 ID = "google/ddpm-church-256"

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import torch
 
-from diffexp.assembly import assemble
-from diffexp.config import hydra_session
-from diffexp.discovery import discover
-from diffexp.drawing import draw_samples
-from diffexp.launch import task_config
-from diffexp.meters import Meters
-from diffexp.outputs import RunFolder
-from diffexp.preflight import Preflight
+from diffexp.catalog.discover import discover
+from diffexp.cli.check import Preflight
+from diffexp.cli.hydra_config import hydra_session
+from diffexp.cli.launch import task_config
+from diffexp.experiment.build import assemble
+from diffexp.experiment.folder import RunFolder
+from diffexp.experiment.metric_suite import Meters
+from diffexp.experiment.sampling import draw_samples
 
 ROUNDS = 5
 

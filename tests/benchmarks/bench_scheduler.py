@@ -19,9 +19,11 @@ import torch
 from diffusers.schedulers import scheduling_ddim, scheduling_ddpm
 
 import diffexp
-from diffexp.plan import Plan, TrainingSpec, execute
-from diffexp.predictions import Clip
-from diffexp.schedules import VPSchedule
+from diffexp.plan.execute import execute
+from diffexp.plan.method import TrainingSpec
+from diffexp.plan.predictions import Clip
+from diffexp.plan.schedules import VPSchedule
+from diffexp.plan.table import Plan
 
 STEPS, ROUNDS = 50, 15
 SHAPE = (1, 4, 64, 64)

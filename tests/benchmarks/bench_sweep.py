@@ -29,8 +29,8 @@ from PIL import Image
 from torch import Tensor
 
 from diffexp.cli import run_command
-from diffexp.models.mnist import WEIGHTS
-from diffexp.outputs import RunFolder
+from diffexp.components.models.mnist import WEIGHTS
+from diffexp.experiment.folder import RunFolder
 
 CLASSES = {
     "ddpm": DDPMScheduler,

@@ -6,13 +6,13 @@ from typing import Any, get_type_hints
 import pytest
 import yaml
 
-from diffexp.config import Schema, hydra_session
-from diffexp.discovery import discover, yaml_options
+from diffexp.catalog.discover import discover, yaml_options
+from diffexp.catalog.register import KINDS
+from diffexp.catalog.sources import conf_dir
+from diffexp.cli.check import Preflight
+from diffexp.cli.hydra_config import Schema, hydra_session
+from diffexp.cli.keys import TOP_LEVEL, VALUES, Keys, config_file
 from diffexp.errors import InputError
-from diffexp.keys import TOP_LEVEL, VALUES, Keys, config_file
-from diffexp.paths import conf_dir
-from diffexp.preflight import Preflight
-from diffexp.registry import KINDS
 
 GROUPS = Keys.of(discover()).groups
 CHOICES = [(group, option) for group, options in GROUPS.items() for option in options]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import diffexp
-from diffexp.sweep.record import NAME
+from diffexp.sweeps.record import NAME
 from tests.runs import images, same_but_for_rounding
 
 PLACES = [str(Path(diffexp.__path__[0]).parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
@@ -138,7 +138,7 @@ def test_a_failing_cell_is_told_and_can_be_resumed(tmp_path: Path):
     plugin = tmp_path / "plugins" / "fickle.py"
     plugin.parent.mkdir()
     good = (
-        "from diffexp import loop\nfrom diffexp.loops.denoise import denoise\n"
+        "from diffexp import loop\nfrom diffexp.components.loops.denoise import denoise\n"
         "@loop\ndef fickle(batch):\n    return denoise(batch)\n"
     )
     plugin.write_text(good.replace("    return", "    assert batch.sampler.nfe != 7, 'unlucky'\n    return"))

@@ -6,9 +6,12 @@ from typing import Any
 import torch
 
 from diffexp import Plan
-from diffexp.plan import Grid, TrainingSpec, bind, compile_method
-from diffexp.schedulers.euler import euler
-from diffexp.schedules import VPSchedule
+from diffexp.components.grids.choice import Grid
+from diffexp.components.sampler import bind
+from diffexp.components.schedulers.euler import euler
+from diffexp.plan.compile import compile_method
+from diffexp.plan.method import TrainingSpec
+from diffexp.plan.schedules import VPSchedule
 
 
 def sample_heun(model, x, sigmas, extra_args=None, callback=None, disable=None):

@@ -3,10 +3,13 @@
 from functools import cache
 from typing import Any
 
-from diffexp.discovery import Catalog, discover
-from diffexp.models.training import read_training
-from diffexp.plan import Grid, Plan, TrainingSpec, build_sampler
-from diffexp.plan.analysis import unrolled_difference
+from diffexp.catalog.discover import Catalog, discover
+from diffexp.components.grids.choice import Grid
+from diffexp.components.models.scheduler_config import read_training
+from diffexp.components.sampler import build_sampler
+from diffexp.plan.difference import unrolled_difference
+from diffexp.plan.method import TrainingSpec
+from diffexp.plan.table import Plan
 
 EXACT = 1e-12
 SINGLE = 2e-6

@@ -21,14 +21,19 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import diffexp
-from diffexp import grids
-from diffexp.catalog import diffusers_options
-from diffexp.catalog.diffusers_options import CLASSES, INERT, PREFIX, class_entry
+from diffexp.catalog import diffusers as diffusers_options
+from diffexp.catalog.diffusers import CLASSES, INERT, PREFIX, class_entry
+from diffexp.components import grids
+from diffexp.components.grids.choice import Grid
+from diffexp.components.sampler import build_sampler
 from diffexp.errors import InputError
-from diffexp.plan import Direct, Grid, NotLinear, TrainingSpec, build_sampler, execute
-from diffexp.plan.analysis import gaussian_output
-from diffexp.predictions import Clip, Preconditioned, Prediction
-from diffexp.schedules import FlowSchedule, VESchedule, VPSchedule
+from diffexp.plan.compile import Direct
+from diffexp.plan.execute import execute
+from diffexp.plan.method import TrainingSpec
+from diffexp.plan.moments import gaussian_output
+from diffexp.plan.predictions import Clip, Preconditioned, Prediction
+from diffexp.plan.schedules import FlowSchedule, VESchedule, VPSchedule
+from diffexp.plan.trace import NotLinear
 
 SPEC = TrainingSpec(VPSchedule.from_betas())
 SHAPE = (2, 3, 4, 4)

@@ -7,10 +7,10 @@ from typing import Any
 import diffusers
 import pytest
 
-from diffexp.certify.twins import SINGLE, TWINS
-from diffexp.models.training import read_training
-from diffexp.plan import TrainingSpec
-from diffexp.plan.analysis import unrolled_difference
+from diffexp.certify.equivalents import SINGLE, TWINS
+from diffexp.components.models.scheduler_config import read_training
+from diffexp.plan.difference import unrolled_difference
+from diffexp.plan.method import TrainingSpec
 from tests.parity.common import catalog, compiled
 
 # What hubs have: Stable Diffusion 1.5's config says nothing about its spacing, and each class has a default of its own.

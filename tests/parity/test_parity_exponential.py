@@ -13,17 +13,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from diffexp.exponential import data_step, phi, step_length, step_orders
-from diffexp.grids import exponential
-from diffexp.levels import Level, Levels, Schedule
-from diffexp.plan import Grid, TrainingSpec, bind, compile_method
-from diffexp.predictions import Prediction
-from diffexp.schedulers.deis import deis
-from diffexp.schedulers.dpmpp_2m import dpmpp_2m
-from diffexp.schedulers.dpmpp_2m_sde import dpmpp_2m_sde
-from diffexp.schedulers.dpmpp_3m import dpmpp_3m
-from diffexp.schedulers.unipc import unipc
-from diffexp.schedules import FlowSchedule, VPSchedule
+from diffexp.components.grids import exponential
+from diffexp.components.grids.choice import Grid
+from diffexp.components.sampler import bind
+from diffexp.components.schedulers.deis import deis
+from diffexp.components.schedulers.dpmpp_2m import dpmpp_2m
+from diffexp.components.schedulers.dpmpp_2m_sde import dpmpp_2m_sde
+from diffexp.components.schedulers.dpmpp_3m import dpmpp_3m
+from diffexp.components.schedulers.shared.exponential import data_step, phi, step_length, step_orders
+from diffexp.components.schedulers.unipc import unipc
+from diffexp.plan.compile import compile_method
+from diffexp.plan.levels import Level, Levels, Schedule
+from diffexp.plan.method import TrainingSpec
+from diffexp.plan.predictions import Prediction
+from diffexp.plan.schedules import FlowSchedule, VPSchedule
 from tests.exact_flow import distance, error, even_levels, order_of, posterior_mean, solved
 from tests.parity.common import BETAS, EXACT, PREDICTIONS, spec_of, unrolled_difference
 

@@ -7,10 +7,10 @@ import diffusers
 import numpy as np
 import pytest
 
-from diffexp import grids
-from diffexp.levels import Levels, Schedule
-from diffexp.plan.bind import MakeLevels
-from diffexp.schedules import FlowSchedule, VESchedule
+from diffexp.components import grids
+from diffexp.components.grids.choice import MakeLevels
+from diffexp.plan.levels import Levels, Schedule
+from diffexp.plan.schedules import FlowSchedule, VESchedule
 from tests.parity.common import BETAS, difference, spec_of
 
 # Typed loosely, because tests hand over options as dictionaries.

@@ -11,16 +11,18 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import diffexp
-from diffexp import grids
+from diffexp.components import grids
+from diffexp.components.schedulers.ipndm import ipndm
+from diffexp.components.schedulers.pndm import pndm
 from diffexp.errors import InputError
-from diffexp.levels import Level, Levels
-from diffexp.plan import Plan, TrainingSpec, compile_method, execute
-from diffexp.plan.analysis import unrolled_difference
-from diffexp.plan.method import FunctionMethod
-from diffexp.predictions import Prediction
-from diffexp.schedulers.ipndm import ipndm
-from diffexp.schedulers.pndm import pndm
-from diffexp.schedules import FlowSchedule, VESchedule, VPSchedule
+from diffexp.plan.compile import compile_method
+from diffexp.plan.difference import unrolled_difference
+from diffexp.plan.execute import execute
+from diffexp.plan.levels import Level, Levels
+from diffexp.plan.method import FunctionMethod, TrainingSpec
+from diffexp.plan.predictions import Prediction
+from diffexp.plan.schedules import FlowSchedule, VESchedule, VPSchedule
+from diffexp.plan.table import Plan
 from tests.exact_flow import distance, error, even_levels, order_of, posterior_mean
 from tests.parity.common import BETAS, EXACT, PREDICTIONS, SINGLE, difference, spec_of
 

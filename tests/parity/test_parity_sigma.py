@@ -8,15 +8,16 @@ import diffusers
 import pytest
 import torch
 
-from diffexp.plan import Plan, TrainingSpec
-from diffexp.plan.analysis import gaussian_output
-from diffexp.predictions import Prediction
-from diffexp.schedulers.dpm2 import dpm2
-from diffexp.schedulers.dpm2_ancestral import dpm2_ancestral
-from diffexp.schedulers.edm_stochastic import edm_stochastic
-from diffexp.schedulers.euler_ancestral import euler_ancestral
-from diffexp.schedulers.restart import restart
-from diffexp.schedules import VESchedule, VPSchedule
+from diffexp.components.schedulers.dpm2 import dpm2
+from diffexp.components.schedulers.dpm2_ancestral import dpm2_ancestral
+from diffexp.components.schedulers.edm_stochastic import edm_stochastic
+from diffexp.components.schedulers.euler_ancestral import euler_ancestral
+from diffexp.components.schedulers.restart import restart
+from diffexp.plan.method import TrainingSpec
+from diffexp.plan.moments import gaussian_output
+from diffexp.plan.predictions import Prediction
+from diffexp.plan.schedules import VESchedule, VPSchedule
+from diffexp.plan.table import Plan
 from tests.parity.common import (
     BETAS,
     EXACT,

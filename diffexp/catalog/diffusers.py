@@ -1,0 +1,268 @@
+"""Classes of diffusers as options ``scheduler=diffusers/<name>``, ``guidance=diffusers/<name>``, read and not imported.
+
+A scheduler takes part where a table can hold what it does, or could but for one of its options. Others still run as
+``scheduler=diffusers scheduler._target_=diffusers.X``. Left out are: classes for tokens instead of numbers (Amused,
+BlockRefinement, DiscreteDDIM, EntropyBound, VQDiffusion); those whose ``step`` wants more than an output and a sample
+(HeliosDMD, KarrasVe, Piflow, RePaint, RFD4Proteina, ScoreSdeVe, ScoreSdeVp); those for networks that no other
+scheduler goes with (ConsistencyDecoder, DDPMWuerstchen, Helios, MiniMaxH3, SCM); and those whose noise comes from
+torchsde as one path per batch (CosineDPMSolverMultistep, DPMSolverSDE).
+"""
+
+import ast
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from diffexp.catalog import guiders
+from diffexp.catalog.entry import Entry
+from diffexp.catalog.signatures import Parameter, from_ast
+from diffexp.catalog.sources import Source
+from diffexp.catalog.types import MISSING, SCALARS, UNREADABLE, Option, OptionType
+
+PREFIX = "diffusers/"
+
+CLASSES: Mapping[str, tuple[str, str]] = {
+    "cm": ("consistency_models", "CMStochasticIterativeScheduler"),
+    "cogvideox_ddim": ("ddim_cogvideox", "CogVideoXDDIMScheduler"),
+    "cogvideox_dpm": ("dpm_cogvideox", "CogVideoXDPMScheduler"),
+    "ddim": ("ddim", "DDIMScheduler"),
+    "ddim_inverse": ("ddim_inverse", "DDIMInverseScheduler"),
+    "ddim_parallel": ("ddim_parallel", "DDIMParallelScheduler"),
+    "ddpm": ("ddpm", "DDPMScheduler"),
+    "ddpm_parallel": ("ddpm_parallel", "DDPMParallelScheduler"),
+    "deis": ("deis_multistep", "DEISMultistepScheduler"),
+    "dpmsolver_multistep": ("dpmsolver_multistep", "DPMSolverMultistepScheduler"),
+    "dpmsolver_multistep_inverse": ("dpmsolver_multistep_inverse", "DPMSolverMultistepInverseScheduler"),
+    "dpmsolver_singlestep": ("dpmsolver_singlestep", "DPMSolverSinglestepScheduler"),
+    "edm_dpmsolver_multistep": ("edm_dpmsolver_multistep", "EDMDPMSolverMultistepScheduler"),
+    "edm_euler": ("edm_euler", "EDMEulerScheduler"),
+    "euler": ("euler_discrete", "EulerDiscreteScheduler"),
+    "euler_ancestral": ("euler_ancestral_discrete", "EulerAncestralDiscreteScheduler"),
+    "flow_map_euler": ("flow_map_euler_discrete", "FlowMapEulerDiscreteScheduler"),
+    "flow_match_euler": ("flow_match_euler_discrete", "FlowMatchEulerDiscreteScheduler"),
+    "flow_match_heun": ("flow_match_heun_discrete", "FlowMatchHeunDiscreteScheduler"),
+    "flow_match_lcm": ("flow_match_lcm", "FlowMatchLCMScheduler"),
+    "heun": ("heun_discrete", "HeunDiscreteScheduler"),
+    "ipndm": ("ipndm", "IPNDMScheduler"),
+    "kdpm2": ("k_dpm_2_discrete", "KDPM2DiscreteScheduler"),
+    "kdpm2_ancestral": ("k_dpm_2_ancestral_discrete", "KDPM2AncestralDiscreteScheduler"),
+    "lcm": ("lcm", "LCMScheduler"),
+    "lms": ("lms_discrete", "LMSDiscreteScheduler"),
+    "ltx_euler_ancestral": ("ltx_euler_ancestral_rf", "LTXEulerAncestralRFScheduler"),
+    "pndm": ("pndm", "PNDMScheduler"),
+    "sasolver": ("sasolver", "SASolverScheduler"),
+    "tcd": ("tcd", "TCDScheduler"),
+    "unclip": ("unclip", "UnCLIPScheduler"),
+    "unipc": ("unipc_multistep", "UniPCMultistepScheduler"),
+}
+"""Option name: the module ``diffusers.schedulers.scheduling_<module>``, and the class in it."""
+
+TRAINING: tuple[str, ...] = (
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "rescale_betas_zero_snr",
+    "snr_shift_scale",
+    "prediction_type",
+    "sigma_data",
+    "use_flow_sigmas",
+)
+"""What the network was trained with: it comes from the model, and no option of a scheduler changes it."""
+
+WITHOUT_EFFECT: tuple[str, ...] = (
+    "base_shift",
+    "max_shift",
+    "base_image_seq_len",
+    "max_image_seq_len",
+    "scale_factors",
+    "upscale_mode",
+)
+"""What only a pipeline of diffusers reads, or what changes the size of the sample on the way."""
+
+REFUSED: Mapping[str, str] = {
+    **dict.fromkeys(TRAINING, "is how the model was trained, which a scheduler does not change"),
+    **dict.fromkeys(WITHOUT_EFFECT, "is for diffusers' own pipelines; it would have no effect here"),
+}
+"""What follows the option's name in the complaint about it."""
+
+_CLIPPING = ("clip_sample", "clip_sample_range", "thresholding", "dynamic_thresholding_ratio", "sample_max_value")
+INERT: Mapping[str, tuple[str, ...]] = {
+    "CogVideoXDDIMScheduler": (*_CLIPPING, "eta", "use_clipped_model_output"),
+    "CogVideoXDPMScheduler": (*_CLIPPING, "eta", "use_clipped_model_output"),
+    "FlowMatchEulerDiscreteScheduler": ("s_churn", "s_tmin", "s_tmax", "s_noise"),
+    "LCMScheduler": ("timestep_spacing", "steps_offset", "set_alpha_to_one"),
+    "TCDScheduler": (*_CLIPPING, "timestep_spacing", "steps_offset", "set_alpha_to_one", "timestep_scaling"),
+}
+"""Options that a class takes and makes no use of, whatever the others are."""
+
+NOT_OF_A_RUN = ("num_inference_steps", "timesteps", "sigmas", "device", "return_dict", "prev_timestep", "solver_p")
+
+MISTYPED = {"mu": OptionType("float"), "sigma_max": OptionType("float"), "shift_terminal": OptionType("float")}
+"""Types that diffusers' annotations get wrong in places (``sigma_max: bool | None``)."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """The classes of one kind."""
+
+    folder: str
+    """Of diffusers, the package that they lie in."""
+    prefix: str
+    """What the names of their modules begin with."""
+    ending: str
+    """What the names of the classes end with."""
+    classes: Mapping[str, tuple[str, str]]
+    refused: Mapping[str, str]
+    """Options that a class takes and must not be given, each with the reason."""
+    methods: Sequence[str]
+    """Whose parameters are options besides those of ``__init__``."""
+    option: Callable[[Parameter], Option | None]
+    """None for a parameter that is none."""
+    summary: Callable[[str, str, set[str]], str]
+    """A line about a class: of its option, its own name and its parameters."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Classes that are no options although one may ask for them, each with the reason."""
+
+
+def class_names(kind: str) -> list[str]:
+    """The options ``diffusers/<name>`` of a kind that the installed diffusers has."""
+    found = FAMILIES.get(kind)
+    return [PREFIX + name for name, (module, _) in found.classes.items() if module in _modules(kind)] if found else []
+
+
+@cache
+def class_entry(kind: str, name: str) -> Entry | None:
+    """The entry of an option ``diffusers/<name>``; None where there is no such class.
+
+    Options of a scheduler are null by default: what the model's own scheduler config says, else the class's default.
+    """
+    if kind not in FAMILIES or not name.startswith(PREFIX):
+        return None
+    family, short = FAMILIES[kind], name.removeprefix(PREFIX)
+    module, cls = family.classes.get(short, ("", ""))
+    if module not in _modules(kind):
+        return None
+    file = _modules(kind)[module]
+    text = file.read_text(encoding="utf-8")
+    start = text.index(f"\nclass {cls}(") + 1
+    body = re.split(r"^(?=\w)", text[start:], maxsplit=2, flags=re.MULTILINE)[1]
+    parameters = {parameter.name: parameter for parameter in _parameters(body, "__init__")}
+    for parameter in (parameter for method in family.methods for parameter in _parameters(body, method)):
+        if parameter.type.base in SCALARS:
+            parameters.setdefault(parameter.name, parameter)
+    options = [family.option(parameter) for parameter in parameters.values() if parameter.name not in family.refused]
+    return Entry(
+        kind=kind,
+        name=name,
+        file=file,
+        line=text.count("\n", 0, start) + 1,
+        qualname=cls,
+        options=tuple(option for option in options if option is not None),
+        doc=family.summary(short, cls, set(parameters)),
+        traits={"stepwise": True} if kind == "guidance" else {},
+        style="class",
+        open=False,
+        source=Source(file, f"diffusers.{family.folder}.{family.prefix}{module}", file.parent, by_path=False),
+        refused=family.refused,
+    )
+
+
+def other_name(kind: str, word: str) -> str | None:
+    """The option that is meant by another name of its class: ``UniPCMultistepScheduler``, ``unipc_multistep``."""
+    family = FAMILIES.get(kind)
+    if family is None:
+        return None
+    plain = _squeezed(word, family)
+    for name, (module, cls) in family.classes.items():
+        if plain in (_squeezed(name, family), _squeezed(module, family), _squeezed(cls, family)):
+            return PREFIX + name
+    return None
+
+
+def left_out(kind: str, word: str) -> str | None:
+    """Why a class of diffusers that somebody asks for is no option; None where there is nothing to say."""
+    family = FAMILIES.get(kind)
+    names = family.left_out if family else {}
+    return next((f"{cls} {why}" for cls, why in names.items() if family and _is_meant(word, cls, family)), None)
+
+
+def _is_meant(word: str, cls: str, family: Family) -> bool:
+    initials = "".join(filter(str.isupper, cls)).lower()
+    return _squeezed(word, family) in (_squeezed(cls, family), initials)
+
+
+def _squeezed(word: str, family: Family) -> str:
+    plain = word.removeprefix(PREFIX).removeprefix("diffusers.").lower().replace("_", "")
+    return plain.removesuffix(family.ending).removesuffix("discrete")
+
+
+@cache
+def _modules(kind: str) -> dict[str, Path]:
+    """The files of a kind in the installed diffusers, by what follows the prefix of their names."""
+    family, spec = FAMILIES[kind], find_spec("diffusers")  # of a package at the top: found, not imported
+    folders = (spec and spec.submodule_search_locations) or []
+    files = [file for folder in folders for file in Path(folder, family.folder).glob(f"{family.prefix}*.py")]
+    return {file.stem.removeprefix(family.prefix): file for file in files}
+
+
+def _parameters(body: str, method: str) -> tuple[Parameter, ...]:
+    """Those of a method, without ``self``. Only its head is parsed: whole files would take a second for ``--help``."""
+    head = re.search(rf"^    def {method}\((.*?)\)(?: -> [^\n]*)?:\n", body, re.MULTILINE | re.DOTALL)
+    if head is None:
+        return ()
+    (function,) = ast.parse(f"def head({head[1]}): ...").body
+    assert isinstance(function, ast.FunctionDef)
+    return from_ast(function.args, {}).without_self().parameters
+
+
+def _option_of_scheduler(parameter: Parameter) -> Option | None:
+    if parameter.name in NOT_OF_A_RUN or parameter.default is MISSING or parameter.default is UNREADABLE:
+        return None
+    if parameter.type.base == "any":  # functions, schedulers, tensors: what no config can hold
+        return None
+    kind = MISTYPED.get(parameter.name, parameter.type)
+    return Option(parameter.name, replace(kind, optional=True), None, stands_for=parameter.default)
+
+
+def _option_of_guider(parameter: Parameter) -> Option:
+    return Option(parameter.name, guiders.MISTYPED.get(parameter.name, parameter.type), parameter.default)
+
+
+def _audience(short: str, cls: str, parameters: set[str]) -> str:
+    """Whom a scheduler is for, as its own options tell."""
+    if "sigma_data" in parameters:
+        return f"{cls}, for EDM models"
+    kinds = {"beta_schedule", "trained_betas"} & parameters
+    if "use_flow_sigmas" in parameters:
+        return f"{cls}, also for flow models"
+    return cls if kinds else f"{cls}, for flow models"
+
+
+FAMILIES: Mapping[str, Family] = {
+    "scheduler": Family(
+        folder="schedulers",
+        prefix="scheduling_",
+        ending="scheduler",
+        classes=CLASSES,
+        refused=REFUSED,
+        methods=("set_timesteps", "step"),
+        option=_option_of_scheduler,
+        summary=_audience,
+    ),
+    "guidance": Family(
+        folder="guiders",
+        prefix="",
+        ending="guidance",
+        classes=guiders.CLASSES,
+        refused=guiders.REFUSED,
+        methods=(),
+        option=_option_of_guider,
+        summary=lambda short, cls, parameters: f"{cls}: {guiders.PAPERS[short]}",
+        left_out=guiders.LEFT_OUT,
+    ),
+}

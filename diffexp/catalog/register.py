@@ -1,0 +1,83 @@
+"""Decorators that register a plugin: scheduler, grid, loop, guidance, model, metric, tracker.
+
+    from diffexp import scheduler
+
+    @scheduler
+    def euler(denoise, x, levels, noise, *, churn: float = 0.0): ...
+
+A decorator changes nothing but one attribute, so a registered function stays an ordinary function. Registrations are
+normally found without importing the file (see ``diffexp.catalog.discover``).
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, overload
+
+Registered = TypeVar("Registered", bound=Callable[..., Any])
+
+KINDS = ("model", "scheduler", "grid", "loop", "guidance", "metric", "tracker")
+ATTRIBUTE = "__diffexp__"
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What a decorator leaves on the object, as ``object.__diffexp__``."""
+
+    kind: str
+    """One of ``KINDS``."""
+    name: str
+    """The option's name on the command line."""
+    traits: dict[str, Any] = field(default_factory=dict)
+    """Further keywords of the decorator; their meaning belongs to the kind."""
+
+
+def default_name(identifier: str, is_class: bool) -> str:
+    """The name where the decorator gives none: the object's own, for a class in snake_case (``MyFID``: my_fid)."""
+    if not is_class:
+        return identifier
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", identifier)
+    return words.lower()
+
+
+def registration(thing: Any) -> Registration | None:
+    """The registration of an object itself; one inherited from a base class does not count."""
+    found = getattr(thing, "__dict__", {}).get(ATTRIBUTE)
+    return found if isinstance(found, Registration) else None
+
+
+class Decorator:
+    """Registers under one kind; usable bare (``@metric``) or called (``@metric(name="fid", discrete=True)``)."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    @overload
+    def __call__(self, thing: Registered, /) -> Registered: ...
+
+    @overload
+    def __call__(self, /, *, name: str | None = None, **traits: Any) -> Callable[[Registered], Registered]: ...
+
+    def __call__(self, thing: Any = None, /, *, name: str | None = None, **traits: Any) -> Any:
+        if thing is None:
+            return lambda later: self._register(later, name, traits)
+        if name is not None or traits or not callable(thing):
+            raise TypeError(f"@{self.kind} takes keywords only, as in @{self.kind}(name='mine')")
+        return self._register(thing, None, {})
+
+    def _register(self, thing: Registered, name: str | None, traits: dict[str, Any]) -> Registered:
+        own = name or default_name(thing.__name__, isinstance(thing, type))
+        setattr(thing, ATTRIBUTE, Registration(self.kind, own, traits))
+        return thing
+
+    def __repr__(self) -> str:
+        return f"diffexp.{self.kind}"
+
+
+model = Decorator("model")
+scheduler = Decorator("scheduler")
+grid = Decorator("grid")
+loop = Decorator("loop")
+guidance = Decorator("guidance")
+metric = Decorator("metric")
+tracker = Decorator("tracker")

@@ -1,0 +1,263 @@
+"""Reads the registrations in a Python file without running it."""
+
+import ast
+import re
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from diffexp.catalog.register import KINDS, Registration, default_name, registration
+from diffexp.catalog.signatures import (
+    K_DIFFUSION,
+    Form,
+    NeedsImport,
+    Signature,
+    WrongSignature,
+    form_of_class,
+    form_of_function,
+    from_ast,
+    from_object,
+    readable,
+)
+from diffexp.catalog.types import UNREADABLE, read_value
+from diffexp.errors import InputError
+
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+HOMES = ("diffexp", "diffexp.catalog.register")
+NO_BASE = ("object", "Protocol", "SchedulerMixin", "ConfigMixin", "ABC", "Generic")
+
+
+@dataclass(frozen=True)
+class Found:
+    """One registration in a file."""
+
+    registration: Registration
+    form: Form
+    qualname: str
+    line: int
+    doc: str
+    plain: bool = False
+    """Whether it is a k-diffusion sampler that no decorator registers."""
+
+
+def scan(text: str, shown: str) -> list[Found]:
+    """Every registration in a file's source.
+
+    Args:
+        text: the source.
+        shown: the file's name for messages.
+
+    Raises:
+        InputError: a syntax error, or a signature that its kind does not have.
+        NeedsImport: decorators or defaults whose meaning only running the file would tell.
+    """
+    if not re.search(
+        r"\bfrom diffexp(\.catalog(\.register)?)? import|\bimport diffexp|^def sample_", text, re.MULTILINE
+    ):
+        return []
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError) as error:
+        raise InputError(f"{shown}:{getattr(error, 'lineno', 1)}: {getattr(error, 'msg', error)}") from error
+    return _Scan(tree, text, shown).found()
+
+
+def scan_module(module: ModuleType, shown: str) -> list[Found]:
+    """The same for a module that had to be imported."""
+    found = []
+    for name, thing in vars(module).items():
+        entry = registration(thing)
+        if entry is None or getattr(thing, "__module__", module.__name__) != module.__name__:
+            continue
+        line = thing.__code__.co_firstlineno if hasattr(thing, "__code__") else 1
+        try:
+            signature = readable(from_object(thing))
+            if isinstance(thing, type):
+                form = form_of_class(entry.kind, signature, set(dir(thing)), inherits=False)
+            else:
+                form = form_of_function(entry.kind, signature)
+        except WrongSignature as error:
+            raise InputError(f"{shown}:{line}: {error}") from error
+        found.append(Found(entry, form, name, line, thing.__doc__ or ""))
+    return found
+
+
+class _Scan:
+    def __init__(self, tree: ast.Module, text: str, shown: str) -> None:
+        self.text = text
+        self.shown = shown
+        self.statements = list(_top_level(tree.body))
+        self.definitions = [s for s in self.statements if isinstance(s, Definition)]
+        self.classes = {s.name: s for s in self.definitions if isinstance(s, ast.ClassDef)}
+        self.constants = _constants(self.statements)
+        self.decorators, self.modules = _aliases(self.statements)
+
+    def found(self) -> list[Found]:
+        registered = [found for definition in self.definitions for found in self._registrations(definition)]
+        seen = {id(node) for definition in self.definitions for node in definition.decorator_list if self._use(node)}
+        mentions = self._mentions()
+        if any(self._hides_a_use(s, seen, frozenset(), mentions) for s in self.statements):
+            raise NeedsImport
+        return registered or [found for definition in self.definitions for found in self._sampler(definition)]
+
+    def _registrations(self, definition: Definition) -> Iterator[Found]:
+        for node in definition.decorator_list:
+            use = self._use(node)
+            if use is not None:
+                entry = self._entry(*use, definition)
+                yield Found(
+                    entry,
+                    self._form(entry.kind, definition),
+                    definition.name,
+                    definition.lineno,
+                    ast.get_docstring(definition) or "",
+                )
+
+    def _sampler(self, definition: Definition) -> Iterator[Found]:
+        """k-diffusion's convention: a file of functions sample_<name>(model, x, sigmas, ...) that registers nothing."""
+        if not isinstance(definition, ast.FunctionDef) or not definition.name.startswith("sample_"):
+            return
+        if tuple(argument.arg for argument in definition.args.args[:3]) == K_DIFFUSION:
+            entry = Registration("scheduler", definition.name.removeprefix("sample_"))
+            form = form_of_function("scheduler", readable(from_ast(definition.args, self.constants)))
+            doc = ast.get_docstring(definition) or ""
+            yield Found(entry, form, definition.name, definition.lineno, doc, plain=True)
+
+    def _use(self, node: ast.expr) -> tuple[str, list[ast.keyword]] | None:
+        """The kind and keywords of a decorator, where it is one of diffexp's."""
+        call = node if isinstance(node, ast.Call) else None
+        target = call.func if call else node
+        kind = self._kind(target)
+        if kind is None:
+            return None
+        if call and call.args:
+            raise InputError(f"{self.shown}:{node.lineno}: @{kind} takes keywords only, as in @{kind}(name='mine')")
+        return kind, call.keywords if call else []
+
+    def _kind(self, node: ast.expr) -> str | None:
+        if isinstance(node, ast.Name):
+            return self.decorators.get(node.id)
+        if isinstance(node, ast.Attribute) and node.attr in KINDS:
+            return node.attr if ast.unparse(node.value) in self.modules else None
+        return None
+
+    def _entry(self, kind: str, keywords: list[ast.keyword], definition: Definition) -> Registration:
+        traits: dict[str, Any] = {}
+        for keyword in keywords:
+            value = read_value(keyword.value, self.constants)
+            if keyword.arg is None or value is UNREADABLE:
+                raise NeedsImport
+            traits[keyword.arg] = value
+        name = traits.pop("name", None) or default_name(definition.name, isinstance(definition, ast.ClassDef))
+        return Registration(kind, name, traits)
+
+    def _form(self, kind: str, definition: Definition) -> Form:
+        try:
+            if isinstance(definition, ast.ClassDef):
+                return self._form_of_class(kind, definition)
+            return form_of_function(kind, from_ast(definition.args, self.constants))
+        except WrongSignature as error:
+            raise InputError(f"{self.shown}:{definition.lineno}: {error}") from error
+
+    def _form_of_class(self, kind: str, definition: ast.ClassDef) -> Form:
+        lineage, elsewhere = self._lineage(definition)
+        if any("dataclass" in ast.unparse(node) for ancestor in lineage for node in ancestor.decorator_list):
+            raise NeedsImport  # its __init__ is generated
+        methods = [node for ancestor in lineage for node in ancestor.body if isinstance(node, ast.FunctionDef)]
+        start = next((method for method in methods if method.name == "__init__"), None)
+        if start is not None:
+            signature = from_ast(start.args, self.constants).without_self()
+        else:
+            signature = None if elsewhere else Signature((), open=False)
+        return form_of_class(kind, signature, {method.name for method in methods}, elsewhere)
+
+    def _lineage(self, definition: ast.ClassDef) -> tuple[list[ast.ClassDef], bool]:
+        """The class with its bases in this file, and whether some base is defined elsewhere."""
+        lineage, elsewhere = [definition], False
+        for base in definition.bases:
+            name = ast.unparse(base.value if isinstance(base, ast.Subscript) else base).split(".")[-1]
+            if name in self.classes and name != definition.name:
+                more, further = self._lineage(self.classes[name])
+                lineage, elsewhere = [*lineage, *more], elsewhere or further
+            elif name not in NO_BASE:
+                elsewhere = True
+        return lineage, elsewhere
+
+    def _mentions(self) -> list[int]:
+        """The lines that have a name of the decorators: what makes the search below quick."""
+        roots = {*self.decorators, *(module.split(".")[0] for module in self.modules)}
+        names = [rf"(?<![\w.]){re.escape(root)}(?!\w)" for root in roots]
+        word = re.compile("|".join([*names, r"import +\*"]))
+        return [number for number, line in enumerate(self.text.splitlines(), 1) if word.search(line)]
+
+    def _hides_a_use(self, node: ast.AST, seen: set[int], hidden: frozenset[str], mentions: list[int]) -> bool:
+        """Whether one of the decorators is used where this reader does not follow it."""
+        if isinstance(node, ast.stmt | ast.expr):
+            first = bisect_left(mentions, min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))]))
+            if first == len(mentions) or mentions[first] > (node.end_lineno or node.lineno):
+                return False
+        if id(node) in seen or isinstance(node, ast.ImportFrom | ast.Import):
+            return isinstance(node, ast.ImportFrom) and node.module in HOMES and node.names[0].name == "*"
+        if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load) and self._kind(node):
+            return not (isinstance(node, ast.Name) and node.id in hidden)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            hidden |= _locals(node)
+        return any(self._hides_a_use(child, seen, hidden, mentions) for child in ast.iter_child_nodes(node))
+
+
+def _top_level(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """The statements that run on import, those inside if, try and with included."""
+    for statement in body:
+        if isinstance(statement, ast.If | ast.Try | ast.With):
+            for block in ("body", "orelse", "finalbody"):
+                yield from _top_level(getattr(statement, block, []))
+            for handler in getattr(statement, "handlers", []):
+                yield from _top_level(handler.body)
+        else:
+            yield statement
+
+
+def _constants(statements: list[ast.stmt]) -> dict[str, ast.expr]:
+    found: dict[str, ast.expr] = {}
+    for statement in statements:
+        if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
+            if isinstance(statement.targets[0], ast.Name):
+                found[statement.targets[0].id] = statement.value
+        elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and statement.value:
+            found[statement.target.id] = statement.value
+    return found
+
+
+def _aliases(statements: list[ast.stmt]) -> tuple[dict[str, str], set[str]]:
+    """Local names of the decorators, and the expressions that name a module that has them."""
+    decorators: dict[str, str] = {}
+    modules: set[str] = set()
+    for statement in statements:
+        if isinstance(statement, ast.ImportFrom) and not statement.level:
+            for alias in statement.names:
+                if statement.module in HOMES and alias.name in KINDS:
+                    decorators[alias.asname or alias.name] = alias.name
+                elif f"{statement.module}.{alias.name}" in HOMES:
+                    modules.add(alias.asname or alias.name)
+        elif isinstance(statement, ast.Import):
+            for alias in statement.names:
+                if alias.name in HOMES:
+                    modules.update([alias.asname] if alias.asname else ["diffexp", alias.name])
+    return decorators, modules
+
+
+def _locals(function: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> set[str]:
+    arguments = {node.arg for node in ast.walk(function.args) if isinstance(node, ast.arg)}
+    stored = {n.id for n in ast.walk(function) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    return arguments | stored
+
+
+def relative(path: Path) -> str:
+    """A path as a person would type it: relative where it lies under the working folder."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,37 @@
+"""The kinds of model that a scheduler is certified on."""
+
+from dataclasses import dataclass
+
+from diffexp.components.models.exact import PredictionName, ScheduleName, exact_training
+from diffexp.plan.method import Spec, TrainingSpec
+from diffexp.plan.predictions import Prediction
+from diffexp.plan.schedules import VPSchedule
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kind of model, and the grid on which it is usually sampled."""
+
+    name: str
+    spec: Spec
+    grid: str
+
+
+def _case(name: ScheduleName, grid: str, prediction: PredictionName | None = None) -> Case:
+    made = exact_training(name, prediction)
+    label = f"{name}, {prediction}" if prediction else name
+    spec = TrainingSpec(made.schedule, made.prediction, None, made.config, made.spacing)
+    return Case(label, spec, grid)
+
+
+VP, VE, EDM, FLOW = _case("vp", "exponential"), _case("ve", "karras"), _case("edm", "karras"), _case("flow", "flow")
+
+VELOCITY = _case("vp", "exponential", "v_prediction")
+
+ZERO_SNR = Case(
+    "zero terminal SNR",
+    TrainingSpec(VPSchedule.from_betas(rescale_betas_zero_snr=True), Prediction.V, spacing="trailing"),
+    "trailing",
+)
+
+CASES = {case.name: case for case in (VP, VE, EDM, FLOW)}

@@ -1,0 +1,102 @@
+"""All checks in order, and the certificate that they make."""
+
+import time
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from diffexp.certify.bound import quiet
+from diffexp.certify.checks.behaviour import (
+    batch,
+    deterministic,
+    few_steps,
+    inputs,
+    middle_start,
+    reuse,
+    timesteps,
+    told,
+)
+from diffexp.certify.checks.cost import cost
+from diffexp.certify.checks.exact_error import exact_error
+from diffexp.certify.checks.first_and_last_step import ends
+from diffexp.certify.checks.local_error import even
+from diffexp.certify.checks.order import order, strong_order
+from diffexp.certify.checks.parity import parity, same_table
+from diffexp.certify.checks.point_data import point
+from diffexp.certify.checks.precision import precision
+from diffexp.certify.outcome import Certificate, Outcome, failed, skipped
+from diffexp.certify.subject import Subject
+from diffexp.errors import InputError
+
+Check = Callable[[Subject], Outcome]
+
+CHECKS: Mapping[str, Check] = {
+    "deterministic": deterministic,
+    "batch": batch,
+    "inputs": inputs,
+    "reuse": reuse,
+    "few_steps": few_steps,
+    "timesteps": timesteps,
+    "told": told,
+    "middle_start": middle_start,
+    "ends": ends,
+    "point": point,
+    "even": even,
+    "order": order,
+    "strong_order": strong_order,
+    "exact_error": exact_error,
+    "precision": precision,
+    "cost": cost,
+    "parity": parity,
+    "same_table": same_table,
+}
+"""Every check by its name, in the order in which they run."""
+
+SAMPLING = frozenset(CHECKS) - {"deterministic", "batch", "inputs", "reuse", "cost"}
+"""Checks that make sense for what goes from noise to data alone."""
+
+
+def certify(scheduler: Any, *, name: str | None = None, **options: Any) -> Certificate:
+    """Run all checks on one scheduler.
+
+    Args:
+        scheduler: the name of an option, a function, a diffusers-style class or object, or a plan.
+        name: for the page; by default the scheduler's own.
+        **options: the scheduler's.
+
+    Raises:
+        InputError: there is no such scheduler or option, or it takes no kind of model.
+    """
+    from diffexp.certify.subject import subject_of
+
+    subject = subject_of(scheduler, name, options)
+    assert subject.home
+    began = time.perf_counter()
+    outcomes = {check: run_check(check, subject) for check in CHECKS}
+    return Certificate(subject.name, dict(subject.options), outcomes, time.perf_counter() - began, versions())
+
+
+def run_check(check: str, subject: Subject) -> Outcome:
+    """One check; what the scheduler raises in it is a failure of its own."""
+    if subject.inverts and check in SAMPLING:
+        return skipped("goes from data to noise")
+    try:
+        with quiet():
+            return CHECKS[check](subject)
+    except InputError as error:
+        return failed(f"refuses: {error}")
+    except Exception as error:  # a scheduler under test may raise anything
+        return failed(f"raises {subject.blame(error)}")
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Of what the result may depend on."""
+    found = {}
+    for package in ("diffexp", "diffusers", "torch"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found

@@ -1,0 +1,218 @@
+"""How fast a scheduler converges: order of the ODE solution, weak and strong order of a stochastic one."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+
+from diffexp.certify.bound import Bound
+from diffexp.certify.data import MIXTURE
+from diffexp.certify.defects import coupled_distance
+from diffexp.certify.outcome import Outcome, failed, passed, skipped
+from diffexp.certify.runs import draws_of, moments, nonlinear, usual_walk
+from diffexp.certify.subject import Subject
+from diffexp.components.grids.choice import Grid
+from diffexp.plan.moments import POINT, Gaussian, Response
+from diffexp.plan.table import Plan
+
+COUNTS = (32, 48, 64, 96, 128, 192)
+"""Numbers of steps: far enough for the leading term, near enough for float32 tables."""
+CLASS_COUNTS = (24, 32, 48, 64, 80, 96)
+"""For classes of diffusers, which take milliseconds a step."""
+WEAK_COUNTS = (16, 24, 32, 48, 64, 96)
+STRONG_COUNTS = (9, 13, 17, 25, 33, 41)
+"""Each is compared with the grid of 2n - 1 levels, which has all of its levels."""
+SMALL = 1e-9
+"""Errors below say nothing about the order any more: they are rounding."""
+SLACK = 0.25
+"""By how much a fitted order may fall short of the declared one (by a tenth of it, if that is more)."""
+DATA = Gaussian(
+    torch.tensor([0.5, -1.0, 0.2, 0.0], dtype=torch.float64), torch.tensor([1.0, 0.3, 0.05, 0.5], dtype=torch.float64)
+)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """error ~ counts^-order."""
+
+    order: float
+    half_width: float
+    """Of the 95 % confidence interval of the slope."""
+    last: float
+    """The slope between the last two counts that are an octave apart."""
+
+    @classmethod
+    def of(cls, counts: Sequence[int], errors: Sequence[float]) -> "Fit":
+        """Least squares on logarithms (at least three points)."""
+        x, y = np.log(counts), np.log(np.maximum(errors, 1e-300))
+        dx = x - x.mean()
+        slope = float(dx @ y / (dx @ dx))
+        rest = y - y.mean() - slope * dx
+        deviation = math.sqrt(float(rest @ rest) / (len(x) - 2) / float(dx @ dx))
+        half = next(k for k, count in enumerate(counts) if count * 2 >= counts[-1])
+        last = float(y[half] - y[-1]) / float(x[-1] - x[half])
+        return cls(-slope, T_95[len(x) - 2] * deviation, last)
+
+    def __str__(self) -> str:
+        return f"{self.order:.2f} ± {self.half_width:.2f}"
+
+
+T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306}
+"""Student's t at 97.5 %, by degrees of freedom."""
+
+
+def order(subject: Subject) -> Outcome:
+    """Order of convergence: to the exact ODE solution of a mixture, or of the moments of Gaussian data."""
+    if subject.consistency:
+        return skipped("a consistency method asks the network for the end of the path, no ODE or SDE for its solution")
+    bound = subject.bind(12, subject.home)
+    if draws_of(bound):
+        reason = nonlinear(bound)
+        if reason:
+            return skipped(f"{reason} and draws noise, so that the moments of its output are not known exactly")
+        return _judged(subject, WEAK_COUNTS, [_moment_error(subject, n) for n in WEAK_COUNTS], "weak order")
+    counts = CLASS_COUNTS if subject.is_class else COUNTS
+    outcome = _judged(subject, counts, [_ode_error(_smooth(subject, n)) for n in counts], "order")
+    return _as_shipped(subject, outcome) if subject.is_class else outcome
+
+
+def strong_order(subject: Subject) -> Outcome:
+    """Order in which the paths of a stochastic scheduler converge, driven by one Brownian path; exact, no sampling."""
+    if subject.consistency:
+        return skipped("a consistency method solves no SDE")
+    bound = subject.bind(12, subject.home)
+    if not draws_of(bound):
+        return skipped("draws no noise")
+    if reason := nonlinear(bound):
+        return skipped(reason)
+    runs = {n: _smooth(subject, n) for count in STRONG_COUNTS for n in (count, 2 * count - 1)}
+    made = {n: moments(run, DATA) for n, run in runs.items()}
+    for count in STRONG_COUNTS:
+        reason = _not_coupled(made[count], made[2 * count - 1], count)
+        if reason:
+            return skipped(reason)
+    points = {n: moments(runs[n], POINT) for n in (2 * count - 1 for count in STRONG_COUNTS)}
+    errors = [coupled_distance(made[n], made[2 * n - 1], points[2 * n - 1]) for n in STRONG_COUNTS]
+    numbers: dict[str, Any] = {"counts": list(STRONG_COUNTS), "errors": errors}
+    if not all(map(math.isfinite, errors)):
+        return failed("its paths are not finite", **numbers)
+    if max(errors) < SMALL:
+        return passed("its paths do not change with the number of steps", **numbers)
+    fit = Fit.of(STRONG_COUNTS, errors)
+    numbers |= {"order": fit.order, "interval": fit.half_width}
+    if fit.last < 0.35:
+        return failed(f"its paths do not converge: strong order {fit}", **numbers)
+    return passed(
+        f"strong order {fit}: distance {errors[-1]:.1e} between {STRONG_COUNTS[-1]} steps and twice as many", **numbers
+    )
+
+
+def _not_coupled(coarse: Response, fine: Response, count: int) -> str:
+    if len(coarse.seen) != count or len(fine.seen) != 2 * count - 1:
+        return "more than one evaluation a step: its draws belong to no common Brownian path"
+    if any(after - before > 1 for before, after in zip(coarse.drawn, coarse.drawn[1:])):
+        return "more than one draw a step: they belong to no common Brownian path"
+    told = [level.ratio for level, _ in coarse.seen]
+    if not np.allclose(told, [level.ratio for level, _ in fine.seen[::2]], rtol=1e-4):
+        return "its grids are not nested"
+    return ""
+
+
+def _as_shipped(subject: Subject, outcome: Outcome) -> Outcome:
+    """The same with the float32 tables of a class: fails where more steps make it worse."""
+    grid = _smooth_grid(subject)
+    errors = [_ode_error(subject.bind(n, subject.home, grid)) for n in CLASS_COUNTS]
+    numbers = {**outcome.numbers, "errors_as_shipped": errors}
+    least = min(range(len(errors)), key=lambda k: errors[k])
+    if errors[-1] > 1.2 * errors[least]:
+        return failed(
+            f"its error grows from {errors[least]:.1e} at {CLASS_COUNTS[least]} steps to {errors[-1]:.1e} at "
+            f"{CLASS_COUNTS[-1]}, because its coefficients are float32; with float64 arithmetic: {outcome.sentence}",
+            **numbers,
+        )
+    return replace(outcome, numbers=numbers)
+
+
+def _ode_error(bound: Bound) -> float:
+    """Root mean square distance to the exact solution at the last level that the network is asked about.
+
+    The step to the clean end is left out: it is of first order in the last sigma, not in the number of steps.
+    """
+    walked = usual_walk(bound)
+    (here, first), (there, last) = walked.seen[0], walked.seen[-1]
+    return (last - MIXTURE.transport(first, here, there)).square().mean().sqrt().item()
+
+
+def _moment_error(subject: Subject, steps: int) -> float:
+    """Largest error of a mean or standard deviation, at the last level that the network is asked about."""
+    level, sample = moments(_smooth(subject, steps), DATA).seen[-1]
+    truth, made = DATA.at(level), sample.moments
+    means = (made.mean - truth.mean).abs().max()
+    return max(means.item(), (made.variances.sqrt() - truth.variances.sqrt()).abs().max().item())
+
+
+def _smooth(subject: Subject, steps: int) -> Bound:
+    """Bound to the grid that orders are measured on, in float64: uniform in log sigma, if the scheduler takes it."""
+    return subject.bind(steps, subject.home, _smooth_grid(subject)).widened
+
+
+def _smooth_grid(subject: Subject) -> Grid:
+    return subject.grid(subject.home, "exponential")
+
+
+def _judged(subject: Subject, counts: Sequence[int], errors: Sequence[float], noun: str) -> Outcome:
+    smooth = _smooth_grid(subject).name == "exponential"
+    used = "a grid uniform in log sigma" if smooth else "its own grid"
+    declared = subject.declared_weak_order if noun == "weak order" else subject.declared_order
+    numbers: dict[str, Any] = {"kind": noun, "grid": used, "counts": list(counts), "errors": list(errors)}
+    numbers["declared"] = declared
+    if not all(map(math.isfinite, errors)):
+        bad = next(n for n, error in zip(counts, errors) if not math.isfinite(error))
+        return failed(f"what the network sees is not finite at {bad} steps", **numbers)
+    kept = [(n, error) for n, error in zip(counts, errors) if error > SMALL]
+    if len(kept) < 3:
+        return passed(f"exact to rounding ({max(errors):.0e}) at every number of steps", **numbers)
+    fit = Fit.of(*zip(*kept))
+    numbers |= {"order": fit.order, "interval": fit.half_width, "last_slope": fit.last}
+    found = f"{noun} {fit}"
+    if declared is not None:
+        found += f" (declared {declared:g})"
+    found += f", error {errors[-1]:.1e} at {counts[-1]} steps on {used}"
+    few, many = counts[0], counts[-1]
+    if fit.last < 1.5 and (longest := _longest_step(subject, many)) > 2 * few / many * _longest_step(subject, few):
+        return skipped(
+            f"its steps do not get shorter as they become more ({many} of them still take sigma down by a factor of "
+            f"{math.exp(longest):.2g} at once), so that no order shows: error {errors[-1]:.1e} on {used}",
+            **numbers,
+        )
+    if errors[-1] > 0.1 or fit.last < 0.5:
+        return failed(f"does not converge to the truth: {found}", **numbers)
+    lowest = 1.0 if declared is None else declared
+    slack = max(SLACK, lowest / 10)
+    if max(fit.order + fit.half_width, fit.last) < lowest - slack or fit.last < lowest - 2 * slack:
+        end = f", {fit.last:.2f} from half as many steps on" if fit.last < fit.order - fit.half_width else ""
+        return failed(f"converges more slowly than it should: {found}{end}; a wrong coefficient?", **numbers)
+    if declared is None and min(fit.order, fit.last) < 1.5 and _works_for_more(subject):
+        return failed(
+            f"{found}, although it looks back or evaluates more than once a step: a wrong coefficient, or, if that is "
+            "meant, declare it with @scheduler(order=1)",
+            **numbers,
+        )
+    return passed(found, **numbers)
+
+
+def _longest_step(subject: Subject, steps: int) -> float:
+    """How far log sigma falls from one evaluation to the next, at most."""
+    ratios = [level.ratio for level, _ in usual_walk(_smooth(subject, steps)).seen]
+    return max((math.log(before / after) for before, after in pairwise(ratios)), default=0.0)
+
+
+def _works_for_more(subject: Subject) -> bool:
+    """Whether a step costs or remembers more than a method of order 1 has to."""
+    steps = 12
+    sampler = subject.bind(steps, subject.home).sampler
+    return isinstance(sampler, Plan) and (sampler.depth > 0 or sampler.nfe > 1.5 * steps)

@@ -1,0 +1,124 @@
+"""The command ``python -m diffexp.certify scheduler=NAME``: words in, certificates and an exit code out."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from diffexp.catalog.discover import Catalog, discover
+from diffexp.catalog.types import OptionType
+from diffexp.certify.request import Job, Request
+from diffexp.cli.keys import Keys
+from diffexp.errors import BAD_INPUT, FAILED, INTERRUPTED, InputError, nearest
+
+OUT = "outputs/certify"
+ALL = "all"
+HELP = f"""\
+diffexp.certify: is a scheduler implemented correctly? Exact models tell, offline, in seconds.
+
+  python -m diffexp.certify scheduler=euler
+  python -m diffexp.certify scheduler=mine scheduler.gamma=1.5      a plugin, with options
+  python -m diffexp.certify scheduler=dpmpp_2m,diffusers/dpmsolver_multistep
+  python -m diffexp.certify scheduler={ALL}                           one table, sorted
+
+Keys:
+  scheduler=NAME     what to certify: a name, several with commas, or {ALL}
+  scheduler.OPTION=  an option of it; `python -m diffexp --help` lists them
+  out={OUT}   where certificate.json, certificate.md and certificate.png go, in a folder for each
+
+The exit code is 0 where all passed, 1 where a check failed, 2 for bad input.
+
+Schedulers:
+"""
+
+
+def main() -> NoReturn:
+    """Run the command line in ``sys.argv`` and exit."""
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def run_command(words: Sequence[str]) -> int:
+    """Run a command line; returns the exit code."""
+    try:
+        if not words or "--help" in words or "-h" in words:
+            print(HELP + "  " + "\n  ".join(sorted(discover().names("scheduler"))))
+            return 0
+        request = read_words(words, discover())
+        from diffexp.certify.session import run_request
+
+        return 0 if run_request(request) else FAILED
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def read_words(words: Sequence[str], catalog: Catalog) -> Request:
+    """
+    Raises:
+        InputError: a word that is no key, a scheduler or option that does not exist, a value of the wrong type.
+    """
+    values: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            known = key in ("scheduler", "out")
+            raise InputError(f"'{word}' is not key=value" + (f": write {key}=..." if known else "; see --help"))
+        if key not in ("scheduler", "out") and not key.startswith("scheduler."):
+            raise InputError(f"unknown key '{key}'{nearest(key, ['scheduler', 'out']) or '; see --help'}")
+        values[key] = value
+    if not values.get("scheduler"):
+        raise InputError(f"give scheduler=NAME, or scheduler={ALL}; see --help")
+    chosen = {key.partition(".")[2]: word for key, word in values.items() if key.startswith("scheduler.")}
+    out = Path(values.get("out") or OUT)
+    if values["scheduler"] == ALL:
+        if chosen:
+            raise InputError(
+                f"scheduler={ALL} takes no options: name the scheduler that scheduler.{min(chosen)} is for"
+            )
+        return Request(everything(catalog), out, True)
+    names = [name.strip() for name in values["scheduler"].strip("[]").split(",")]
+    return Request(tuple(Job(name, _options(catalog, name, chosen)) for name in names), out, False)
+
+
+def everything(catalog: Catalog) -> tuple[Job, ...]:
+    """All schedulers at their defaults, and the variants that have something of their own to tell."""
+    from diffexp.certify.equivalents import VARIANTS
+
+    jobs = [Job(name) for name in catalog.names("scheduler")]
+    return (*jobs, *(Job(name, options) for name, options in VARIANTS if catalog.find("scheduler", name)))
+
+
+def _options(catalog: Catalog, name: str, chosen: Mapping[str, str]) -> dict[str, Any]:
+    entry = catalog.find("scheduler", name)
+    if entry is None:
+        Keys.of(catalog).check_choices("scheduler", [name])
+        raise InputError(f"scheduler={name} is no scheduler by itself; write scheduler=diffusers/<class>")
+    options = {}
+    types = {option.name: option.type for option in entry.options}
+    for option, word in chosen.items():
+        entry.check_option(option)
+        kind = types.get(option, OptionType("any"))
+        value = _value(f"scheduler.{option}", word, kind)
+        problem = kind.problem(value)
+        if problem:
+            raise InputError(f"scheduler.{option}={word} {problem}")
+        options[option] = value
+    return options
+
+
+def _value(key: str, word: str, kind: OptionType) -> Any:
+    """A value as the main command reads it."""
+    if kind.base == "literal":
+        return next((choice for choice in kind.choices if str(choice) == word), word)
+    if kind.base == "str" and word != "null":
+        return word
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return OverridesParser.create().parse_override(f"{key}={word}").value()
+    except HydraException as error:
+        raise InputError(f"{key}={word} cannot be read: {str(error).splitlines()[0]}") from error

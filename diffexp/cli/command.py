@@ -1,0 +1,130 @@
+"""A command line, from its words to an exit code."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from diffexp.catalog.discover import Catalog, discover
+from diffexp.cli.keys import Keys
+from diffexp.errors import BAD_INPUT, FAILED, INTERRUPTED, InputError
+
+if TYPE_CHECKING:
+    from diffexp.sweeps.failures import Failure
+
+
+def run_command(arguments: list[str]) -> int:
+    """Run a command line; returns the exit code."""
+    try:
+        return _dispatch(arguments)
+    except InputError as error:
+        return _complain(str(error), BAD_INPUT)
+    except KeyboardInterrupt as interrupt:
+        where = f"; what was finished is in {interrupt}" if interrupt.args else ""
+        return _complain(f"interrupted{where}", INTERRUPTED)
+    except BrokenPipeError:  # the reader of a pipe has seen enough, as in `diffexp --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except Exception as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        return _complain(f"{type(error).__name__}: {error} (HYDRA_FULL_ERROR=1 shows where)", FAILED)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if "--help" in arguments or "-h" in arguments:
+        from diffexp.cli.help import help_text
+
+        print(help_text(discover()))
+        return 0
+    if "--version" in arguments:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"diffexp {version('diffexp')}")
+        except PackageNotFoundError:
+            print("diffexp, not installed")
+        return 0
+    catalog = discover()
+    if not any(word.startswith(("--config-d", "--shell", "-sc", "-cd", "hydra.searchpath")) for word in arguments):
+        Keys.of(catalog).check_plain(arguments)
+    from hydra._internal.utils import get_args_parser
+
+    parser = get_args_parser()
+    parser.error = _refuse
+    options = parser.parse_intermixed_args(arguments)  # flags may stand between the words
+    for flag in ("config_path", "config_name", "experimental_rerun"):
+        if getattr(options, flag) is not None:
+            raise InputError(f"--{flag.replace('_', '-')} is not supported; add a folder of configs with --config-dir")
+    if options.shell_completion or options.hydra_help or options.info:
+        return _hydra_itself(catalog, options)
+    return _run(catalog, options)
+
+
+def _run(catalog: Catalog, options: argparse.Namespace) -> int:
+    from diffexp.cli.check import Preflight
+    from diffexp.cli.hydra_config import hydra_session
+    from diffexp.cli.launch import launch
+    from diffexp.cli.resume import resumed_sweep, resumed_words
+
+    resumed = resumed_sweep(options.overrides)
+    if resumed:
+        options.overrides, options.config_dir = resumed.record.overrides, resumed.record.config_dir
+    else:
+        options.overrides, config_dir = resumed_words(options.overrides)
+        options.config_dir = options.config_dir or config_dir
+    with hydra_session(catalog, _config_dir(options)) as hydra:
+        checked = Preflight(hydra, catalog).check(options.overrides, options.multirun or resumed is not None)
+        ran = None if options.cfg else launch(hydra, checked, options.overrides, catalog, resumed)
+    return _hydra_itself(catalog, options) if ran is None else _report(*ran, multirun=checked.multirun)
+
+
+def _report(folder: Path, failures: list["Failure"], *, multirun: bool) -> int:
+    """Say how it ended; the exit code."""
+    if not failures:
+        if multirun:
+            for name in ("results.csv", "report.html"):
+                if (folder / name).is_file():
+                    print(f"{name.partition('.')[0]}: {folder / name}")
+        return 0
+    code = BAD_INPUT if all(failure.input_error for failure in failures) else FAILED
+    if not multirun:
+        more = "" if failures[0].input_error else f" (traceback: {folder / 'diffexp.log'})"
+        return _complain(failures[0].message + more, code)
+    lines = [f"{Path(failure.folder).name}: {failure.message}" for failure in failures]
+    return _complain("\n  ".join([f"{len(failures)} of the sweep's runs failed, see {folder}", *lines]), code)
+
+
+def _hydra_itself(catalog: Catalog, options: argparse.Namespace) -> int:
+    """What only shows something is left to Hydra's own command."""
+    import hydra
+
+    from diffexp.catalog.sources import conf_dir
+    from diffexp.cli.hydra_config import CONFIG_NAME, set_up
+    from diffexp.cli.launch import job
+
+    set_up(catalog, _config_dir(options))
+    hydra.main(config_path=str(conf_dir()), config_name=CONFIG_NAME, version_base="1.3")(job)()
+    return 0
+
+
+def _config_dir(options: argparse.Namespace) -> Path | None:
+    if options.config_dir is None:
+        return None
+    folder = Path(options.config_dir).absolute()
+    if not folder.is_dir():
+        raise InputError(f"--config-dir={options.config_dir} is not a folder")
+    return folder
+
+
+def _refuse(message: str) -> NoReturn:
+    flag = message.rpartition(": ")[2].split(" ")[0]
+    if message.startswith("unrecognized arguments: --"):
+        message = f"{flag} is not a flag: write {flag.strip('-').partition('=')[0]}=... (see --help)"
+    raise InputError(message)
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code

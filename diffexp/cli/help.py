@@ -1,0 +1,117 @@
+"""The text of ``--help``: every key, every option of every group, every option's keys."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+
+from diffexp.catalog.diffusers import FAMILIES, PREFIX
+from diffexp.catalog.discover import Catalog, yaml_options
+from diffexp.catalog.entry import Entry
+from diffexp.catalog.register import KINDS
+from diffexp.catalog.scan import relative
+from diffexp.catalog.types import MISSING, Option
+from diffexp.cli.keys import config_file
+
+HEADER = """\
+diffexp: experiments with diffusion schedulers and pipelines
+
+  python -m diffexp model=mnist scheduler=ddim steps=50
+  python -m diffexp -m scheduler=ddpm,ddim,euler steps=10,25,50     every combination
+  python -m diffexp experiment=compare_schedulers
+  python -m diffexp scheduler=diffusers/unipc scheduler.solver_order=3 grid=karras"""
+
+FOOTER = """\
+Flags: -m runs a sweep, --cfg job shows the composed config, --config-dir adds a folder of configs, --info and
+--shell-completion are Hydra's; --hydra-help lists all of its flags, launchers and sweepers.
+Plugins are the files and folders in ./plugins, or those that DIFFEXP_PLUGINS names."""
+
+
+def help_text(catalog: Catalog) -> str:
+    """Everything that can be written on the command line, with types and defaults; plugins marked with their file."""
+    main = config_file()
+    blocks = [HEADER, "Keys (key=value):\n" + "\n".join(_keys(main))]
+    defaults = _defaults(main)
+    for kind in (*KINDS, "experiment"):
+        blocks.append(f"{kind}={_shown(defaults.get(kind))}\n" + "\n".join(_group(catalog, kind)))
+    return "\n\n".join([*blocks, FOOTER])
+
+
+def _keys(file: Path) -> list[str]:
+    """The top-level keys with defaults and comments, as they stand in the YAML file."""
+    found = re.findall(r"^(\w+): +(.*?) +# (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+    width = max(len(f"{key}={default}") for key, default, _ in found)
+    return [f"  {f'{key}={default}':{width}}  {comment}" for key, default, comment in found]
+
+
+def _defaults(file: Path) -> dict[str, object]:
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return {key: value for item in content["defaults"] if isinstance(item, dict) for key, value in item.items()}
+
+
+def _group(catalog: Catalog, kind: str) -> list[str]:
+    lines = {name: _entry(catalog.get(kind, name)) for name in catalog.names(kind)}
+    for folder in catalog.conf_dirs:
+        for group, name, file in yaml_options(folder):
+            if group == kind and name not in lines:
+                own = "" if folder == catalog.conf_dirs[0] else f"  [{relative(file)}]"
+                lines[name] = [f"  {name:18} {_first_comment(file)}{own}"]
+    if kind in FAMILIES:
+        lines["diffusers"] = _any_class(kind)
+    shown = [line for name in sorted(lines) for line in lines[name]]
+    if kind == "scheduler":
+        shown.append(
+            "  values shown for diffusers/... are the class's own; what the model's scheduler config says goes first"
+        )
+    if kind == "grid":
+        shown.append("  with every grid: grid.timesteps=[999,500,0] or grid.sigmas=[80.0,5.0,0.1]")
+    return shown
+
+
+def _any_class(kind: str) -> list[str]:
+    if kind == "scheduler":
+        title, target = "any scheduler class; without one, that of the checkpoint", "str | null = null"
+    else:
+        title, target = "any guider of diffusers", "str = ???"
+    return [
+        f"  {'diffusers':18} {title}",
+        f"      {kind}._target_: {target}",
+        f"      {kind}.<any keyword of the class>",
+    ]
+
+
+def _entry(entry: Entry) -> list[str]:
+    summary = entry.doc.strip().splitlines()[0] if entry.doc.strip() else ""
+    keys = [f"      {entry.path}.{_option(option)}" for option in entry.options]
+    if entry.open:
+        keys.append(f"      {entry.path}.<any keyword it takes>")
+    return [f"  {entry.name:18} {summary}{_origin(entry)}".rstrip(), *keys]
+
+
+def _origin(entry: Entry) -> str:
+    """Where it comes from, unless that goes without saying."""
+    if entry.built_in or entry.name.startswith(PREFIX):
+        return ""
+    namesake = entry.name.removeprefix("sample_") if entry.plain and entry.name == entry.qualname else ""
+    return f"  [{relative(entry.file)}{namesake and f'; {namesake} is another scheduler'}]"
+
+
+def _option(option: Option) -> str:
+    if option.stands_for is MISSING:
+        return f"{option.name}: {option.type} = {_shown(option.default)}"
+    kind = replace(option.type, optional=option.stands_for is None)
+    return f"{option.name}: {kind} = {_shown(option.stands_for)}"
+
+
+def _first_comment(file: Path) -> str:
+    comments = re.findall(r"^# (?!@package)(.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+    return comments[0] if comments else ""
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_shown, value))}]"
+    return "null" if value is None else MISSING if value is MISSING else str(value)

@@ -1,0 +1,56 @@
+"""The command ``python -m diffexp.report DIR… [out=FILE]``: a page that compares runs, or one chart of it."""
+
+import sys
+from pathlib import Path
+
+from diffexp.errors import InputError
+
+USAGE = """usage: python -m diffexp.report DIR... [key=value ...]   (folders of runs or sweeps)
+  out=FILE      the page, with comparison.csv, its table of pairs, beside it (default: report.html in DIR, or here for
+                several folders); or, if it ends in .svg, one chart as a picture
+  metric=NAME   of that chart, as in metrics.json (default: the first on the page)
+  cost=NAME     of that chart: nfe (default) or seconds_per_image"""
+KEYS = ("out", "metric", "cost")
+
+
+def main(arguments: list[str]) -> int:
+    """Returns the exit code."""
+    if {"-h", "--help"} & set(arguments):
+        print(USAGE)
+        return 0
+    try:
+        print(f"report: {_write(arguments)}")
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _write(arguments: list[str]) -> Path:
+    words: dict[str, str] = {}
+    folders: list[Path] = []
+    for word in arguments:
+        key, _, value = word.partition("=")
+        if key in KEYS and value:
+            words[key] = value
+        elif Path(word).is_dir():
+            folders.append(Path(word))
+        else:
+            raise InputError(f"{word} is no folder, and none of {', '.join(f'{key}=...' for key in KEYS)}")
+    if not folders:
+        raise InputError("no folder is given, as in python -m diffexp.report outputs/multirun/2026-01-31/12-00-00")
+    from diffexp.report import write_chart, write_report  # seconds to import
+
+    out = Path(words["out"]) if "out" in words else None
+    if out and out.suffix not in (".html", ".svg"):
+        raise InputError(f"out={out} ends in neither .html, the page, nor .svg, one chart of it")
+    if out and not out.absolute().parent.is_dir():
+        raise InputError(f"out={out}: there is no folder {out.parent}")
+    if out and out.suffix == ".svg":
+        return write_chart(folders, out, words.get("metric"), words.get("cost", "nfe"))
+    if {"metric", "cost"} & set(words):
+        raise InputError("metric and cost choose a chart; give its file too, as in out=chart.svg")
+    return write_report(folders, out)

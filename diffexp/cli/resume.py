@@ -1,0 +1,101 @@
+"""``resume=<folder>`` on the command line: the words that a run or a sweep was started with."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import yaml
+
+from diffexp.errors import InputError
+from diffexp.experiment.resume import PLAIN, _there, check_same_samples, read_earlier
+from diffexp.sweeps.cell import Job
+from diffexp.sweeps.record import LAUNCHER, SweepRecord, read_sweep
+
+
+def resumed_words(overrides: Sequence[str]) -> tuple[list[str], str | None]:
+    """A command line with ``resume=<run folder>`` goes on as that run was started; words given now replace its own.
+
+    Returns:
+        The words, and the run's ``--config-dir``; ``overrides`` as they are where they name no run of the command line.
+
+    Raises:
+        InputError: they name a folder without a run.
+    """
+    given = {_key(word) for word in overrides}
+    named = [word.partition("=")[2].strip("'\"") for word in overrides if word.startswith("resume=")]
+    if named and PLAIN.fullmatch(named[-1]):
+        _there(named[-1])
+    file = Path(named[-1], ".hydra", "overrides.yaml").expanduser() if named else None
+    if file is None or not file.is_file():
+        return list(overrides), None
+    earlier = [str(word) for word in yaml.safe_load(file.read_text(encoding="utf-8")) or []]
+    return [*(word for word in earlier if _key(word) not in given), *overrides], _config_dir(
+        file.with_name("hydra.yaml")
+    )
+
+
+def _config_dir(composed: Path) -> str | None:
+    """The folder of configs that a run was started with, from Hydra's own settings of it."""
+    if not composed.is_file():
+        return None
+    runtime = yaml.safe_load(composed.read_text(encoding="utf-8"))["hydra"]["runtime"]
+    given = [source["path"] for source in runtime["config_sources"] if source["provider"] == "command-line"]
+    return given[0] if given else None
+
+
+def _key(override: str) -> str:
+    return re.split("[=@]", override.lstrip("+~"), maxsplit=1)[0]
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A sweep that a command line asks to finish."""
+
+    folder: Path
+    record: SweepRecord
+    """Of the new attempt."""
+
+    def check_cells(self, cells: Sequence[Sequence[str]] | None, compose: Callable[[int, Sequence[str]], Job]) -> None:
+        """What has begun must not have changed, be it on the command line or in the files that it names.
+
+        Raises:
+            InputError: the first difference.
+        """
+        if self.record.cells is None:
+            raise InputError(
+                f"resume={self.folder}: its sweeper chose the cells as it went; a search goes on from its storage"
+            )
+        for number, (before, now) in enumerate(zip(self.record.cells, cells or [])):
+            if list(before) != list(now):
+                raise InputError(
+                    f"resume={self.folder}: cell {number} was {' '.join(before)} and is now {' '.join(now)}"
+                )
+        if len(self.record.cells) != len(cells or []):
+            raise InputError(
+                f"resume={self.folder}: it had {len(self.record.cells)} cells and has now {len(cells or [])}"
+            )
+        for number, words in enumerate(self.record.cells):
+            cell = compose(number, words)
+            earlier = read_earlier(cell.folder)
+            if earlier:
+                check_same_samples(earlier, {"config": cell.config})
+
+
+def resumed_sweep(overrides: Sequence[str]) -> Resumed | None:
+    """The sweep that ``resume=<folder>`` among the words names; None if there is no such word, or it names a run.
+
+    Raises:
+        InputError: something else is asked as well.
+    """
+    named = [match[1].strip("'\"") for text in overrides if (match := re.fullmatch(r"resume=(.+)", text))]
+    folder = Path(named[-1]).expanduser().absolute() if named else None
+    found = read_sweep(folder) if folder else None
+    if folder is None or found is None:
+        return None
+    more = [text for text in overrides if not text.startswith("resume=")]
+    for text in more:
+        if not LAUNCHER.match(text):
+            raise InputError(f"resume={named[-1]} finishes the sweep as it was started; leave {text} out")
+    kept = [text for text in found.overrides if not (more and LAUNCHER.match(text))]
+    return Resumed(folder, replace(found, overrides=[*kept, *more], attempts=found.attempts + 1))

@@ -1,0 +1,36 @@
+"""A search space that follows the scheduler: each has options of its own."""
+
+from functools import cache
+from typing import Any
+
+from diffexp.catalog.discover import Catalog, discover
+
+RANGES: dict[str, tuple[float, float] | tuple[int, int]] = {"eta": (0.0, 1.0), "order": (1, 3)}
+"""Between which values an option of this name is searched."""
+
+
+def scheduler_options(config: Any, trial: Any) -> None:
+    """Suggest values for those options of the trial's scheduler that have a range or a few named values.
+
+    For ``hydra.sweeper.custom_search_space`` of Hydra's Optuna sweeper, beside a choice of schedulers in
+    ``hydra.sweeper.params``; without one, ``scheduler`` of the command line.
+
+    Args:
+        config: the composed config of the sweep.
+        trial: an ``optuna.trial.Trial`` that has its ``scheduler``.
+    """
+    name = trial.params.get("scheduler") or trial.user_attrs.get("scheduler") or config.scheduler.name
+    entry = _catalog().get("scheduler", name)
+    for option in entry.options:
+        key = f"scheduler.{option.name}"
+        if option.type.base == "literal":
+            trial.suggest_categorical(key, option.type.choices)
+        elif option.name in RANGES and option.type.base == "float":
+            trial.suggest_float(key, *RANGES[option.name])
+        elif option.name in RANGES and option.type.base == "int":
+            trial.suggest_int(key, *RANGES[option.name])
+
+
+@cache
+def _catalog() -> Catalog:
+    return discover()

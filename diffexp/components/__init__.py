@@ -1,0 +1,1 @@
+"""What ships: one folder for each kind of plugin, called as its config group."""

@@ -1,0 +1,247 @@
+"""Black box: a diffusers pipeline's own call, with a plan of ours as its scheduler."""
+
+import copy
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from diffexp import loop
+from diffexp.components.grids.choice import Grid
+from diffexp.components.loops.base import Batch
+from diffexp.components.loops.img2img import first_step
+from diffexp.components.sampler import Recipe
+from diffexp.components.schedulers.foreign.diffusers_method import ClassMethod
+from diffexp.components.user_files import read_masks, read_pictures
+from diffexp.errors import InputError
+from diffexp.plan.levels import Level
+from diffexp.plan.table import Plan
+
+if TYPE_CHECKING:
+    from diffexp.components.models.text_to_image.black_box import TextToImage
+
+Observe = Callable[[Tensor, Tensor, Level], None]
+
+
+@loop(alone=True)
+def pipeline(
+    batch: Batch,
+    *,
+    image: str | None = None,
+    mask: str | None = None,
+    strength: float | None = None,
+    true_cfg_scale: float | None = None,
+    control_image: str | None = None,
+    control_scale: float = 1.0,
+    ip_adapter_image: str | None = None,
+) -> Tensor:
+    """Let the pipeline do everything: encode the prompt, loop, guide, decode. Any text-to-image family, any scheduler.
+
+    The scheduler is compiled to a plan and handed to the pipeline; a diffusers class that is no table is handed over
+    itself. Sample i is drawn from the same stream as in ``loop=denoise``. With ``image`` it is the family's
+    image-to-image pipeline, with ``mask`` too its inpainting pipeline.
+
+    Args:
+        image: start from this picture: a file, or a folder whose pictures the samples take turns with.
+        mask: likewise; white is what is to be drawn anew.
+        strength: how much of ``image`` is to be changed, in (0, 1]; null: the pipeline's own default.
+        true_cfg_scale: classifier-free guidance of models that are told ``guidance_scale`` and need none (Flux,
+            Qwen-Image); above 1 they read ``negative_prompt``.
+        control_image: what the ControlNet of ``model.controlnet`` is shown.
+        control_scale: how much it counts.
+        ip_adapter_image: what the IP-Adapter of ``model.ip_adapter`` is shown.
+
+    Raises:
+        InputError: the model is no pipeline, the family has none for the task, or the scheduler cannot run in one.
+    """
+    if not hasattr(batch.model, "task"):
+        raise InputError(f"model={batch.model.id} is no pipeline of diffusers; leave loop=pipeline out")
+    model: TextToImage = batch.model  # pyright: ignore[reportAssignmentType]
+    if mask is not None and image is None:
+        raise InputError("loop.mask needs loop.image, the picture that it belongs to")
+    pipe = model.pipe if image is None else model.task("image-to-image" if mask is None else "inpainting")
+    if mask is None and _needs_mask(pipe):
+        raise InputError(f"model={batch.model.id} is made for inpainting: add loop.image=... and loop.mask=...")
+    _check_shown(pipe, {"controlnet": control_image, "ip_adapter": ip_adapter_image})
+    parameters = inspect.signature(pipe.__call__).parameters
+    asked: dict[str, Any] = {"strength": strength, "true_cfg_scale": true_cfg_scale}
+    if image is not None:
+        if "strength" in parameters:
+            first_step(parameters["strength"].default if strength is None else strength, batch.recipe.steps)
+        asked["image"] = read_pictures("loop.image", image, model.picture_shape, batch.indices)
+    if mask is not None:
+        asked["mask_image"] = read_masks(mask, str(image), model.picture_shape, batch.indices)
+    if control_image is not None:
+        shown = read_pictures("loop.control_image", control_image, model.picture_shape, batch.indices)
+        asked["control_image" if "control_image" in parameters else "image"] = shown
+        asked["controlnet_conditioning_scale"] = control_scale
+    if ip_adapter_image is not None:
+        asked["ip_adapter_image"] = read_pictures("loop.ip_adapter_image", ip_adapter_image, model.picture_shape, [0])[
+            0
+        ]
+    for name in (name for name, value in asked.items() if value is not None and name not in parameters):
+        raise InputError(f"{type(pipe).__name__} takes no {name}; leave the loop's option out")
+    return _call(batch, model, pipe, {name: value for name, value in asked.items() if value is not None})
+
+
+def _needs_mask(pipe: Any) -> bool:
+    """Whether its UNet reads the sample, a mask and the masked picture, all three at once."""
+    unet, vae = getattr(pipe, "unet", None), getattr(pipe, "vae", None)
+    if unet is None or vae is None:
+        return False
+    return unet.config["in_channels"] == 2 * vae.config["latent_channels"] + 1
+
+
+def _check_shown(pipe: Any, shown: Mapping[str, str | None]) -> None:
+    """What lies on top of a pipeline has to be shown a picture, and what is shown needs something to see it."""
+    network = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
+    sight = getattr(network, "encoder_hid_proj", None)  # SD 3 has another name for it
+    adapted = hasattr(sight, "image_projection_layers") or getattr(network, "image_proj", None) is not None
+    there = {"controlnet": getattr(pipe, "controlnet", None) is not None, "ip_adapter": adapted}
+    for part, option in (("controlnet", "control_image"), ("ip_adapter", "ip_adapter_image")):
+        if there[part] and shown[part] is None:
+            raise InputError(f"model.{part} has to be shown a picture: add loop.{option}=...")
+        if shown[part] is not None and not there[part]:
+            raise InputError(f"loop.{option}={shown[part]} needs something to see it: add model.{part}=...")
+
+
+def _call(batch: Batch, model: "TextToImage", pipe: Any, asked: dict[str, Any]) -> Tensor:
+    parameters = inspect.signature(pipe.__call__).parameters
+    offered = {
+        **model.arguments(batch.request, batch.indices, batch.condition),
+        "num_inference_steps": batch.recipe.steps,
+        "guidance_scale": _guidance_scale(batch),
+        "guidance_rescale": batch.guidance_options.get("rescale", 0.0),
+        "height": model.height,
+        "width": model.width,
+        "generator": list(batch.generators),
+        "output_type": model.output_type,
+    }
+    given = {name: value for name, value in offered.items() if name in parameters} | asked
+    if offered["guidance_rescale"] and "guidance_rescale" not in given:
+        raise InputError(f"{type(pipe).__name__} takes no guidance_rescale; leave guidance.rescale out")
+    if "negative_prompt" in offered:
+        _check_negative_prompt(pipe, parameters, given)
+    stock = pipe.scheduler
+    try:
+        pipe.scheduler = _scheduler(batch, stock, _observer(batch, model, pipe))
+        with _SingleNoise() if model.dtype.itemsize < 4 else nullcontext():
+            return model.pictures(pipe(**given)).to(model.device)
+    except ValueError as error:  # how pipelines and schedulers refuse what they are given
+        raise InputError(f"{type(pipe).__name__}: {' '.join(str(error).split())}") from error
+    finally:
+        pipe.scheduler = stock
+
+
+def _check_negative_prompt(pipe: Any, parameters: Mapping[str, inspect.Parameter], given: Mapping[str, Any]) -> None:
+    name = type(pipe).__name__
+    if "negative_prompt" not in given:
+        raise InputError(f"{name} takes no negative_prompt; leave it out")
+    if "true_cfg_scale" in parameters and not given.get("true_cfg_scale", parameters["true_cfg_scale"].default) > 1:
+        raise InputError(f"{name} reads negative_prompt only with loop.true_cfg_scale above 1; give one, or neither")
+
+
+def _guidance_scale(batch: Batch) -> float:
+    if batch.guidance not in ("cfg", "none"):
+        raise InputError(f"loop=pipeline has the pipeline's own guidance; guidance={batch.guidance} needs loop=denoise")
+    return batch.guidance_scale if batch.guidance == "cfg" else 1.0
+
+
+def _scheduler(batch: Batch, stock: Any, observe: Observe) -> Any:
+    from diffexp.plan.adapter import PlanScheduler
+
+    recipe, sampler = batch.recipe, batch.sampler
+    if isinstance(sampler, Plan):
+
+        def plan(steps: int, **visit: Any) -> Plan:
+            same = steps == recipe.steps and not visit
+            # Unscaled, because some pipelines (Kandinsky's) never call scale_model_input.
+            return (sampler if same else compile_recipe(recipe, steps, **visit)).unscaled()
+
+        return PlanScheduler(
+            plan,
+            config=dict(stock.config),
+            stock=copy.deepcopy(stock),
+            generators=list(batch.generators),
+            observe=observe,
+        )
+    method = sampler.method
+    if isinstance(method, ClassMethod) and not (method.visit or method.set_options):
+        return _observed(copy.deepcopy(method.scheduler), method, observe)
+    raise InputError(f"{method.name} is no table ({sampler.reason}): a pipeline cannot run it, loop=denoise can")
+
+
+def _observed(scheduler: Any, method: ClassMethod, observe: Observe) -> Any:
+    """The class itself, watched at every step."""
+    step = scheduler.step
+
+    @functools.wraps(step)  # pipelines look at its signature
+    def watched(model_output: Tensor, timestep: Any, sample: Tensor, *rest: Any, **options: Any) -> Any:
+        seen = scheduler.scale_model_input(sample, timestep) if hasattr(scheduler, "scale_model_input") else sample
+        observe(seen, model_output, method.level(float(timestep)))
+        return step(model_output, timestep, sample, *rest, **options, **method.step_options)
+
+    scheduler.step = watched
+    return scheduler
+
+
+def _observer(batch: Batch, model: "TextToImage", pipe: Any) -> Observe:
+    """Hands the latents of every step on as pictures of channels, where the pipeline keeps them packed as tokens."""
+
+    def spread(x: Tensor) -> Tensor:
+        if x.ndim == 3 and hasattr(pipe, "_unpack_latents"):
+            x = pipe._unpack_latents(x, model.height, model.width, pipe.vae_scale_factor)
+        return x.squeeze(2) if x.ndim == 5 else x
+
+    return lambda u, output, level: batch.seen(spread(u), spread(output), level)
+
+
+class _SingleNoise(TorchFunctionMode):
+    """Noise is drawn in float32 and then rounded, so that a seed means the same picture in every precision."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        dtype = kwargs.get("dtype")
+        if func is torch.randn and dtype in (torch.float16, torch.bfloat16):
+            return func(*args, **kwargs | {"dtype": torch.float32}).to(dtype)
+        return func(*args, **kwargs)
+
+
+def compile_recipe(
+    recipe: Recipe,
+    steps: int,
+    *,
+    begin: int = 0,
+    timesteps: Sequence[float] | None = None,
+    sigmas: Sequence[float] | None = None,
+) -> Plan:
+    """The plan of a recipe at what a pipeline asks for; with the recipe bound, the ``compile`` of a PlanScheduler.
+
+    Levels of the pipeline's own count where the recipe leaves its grid to the model.
+
+    Raises:
+        InputError: the scheduler is no table, so that there is no plan.
+    """
+    grid = recipe.grid
+    if timesteps is not None:
+        grid = Grid(timesteps=timesteps)
+    elif sigmas and grid.name == "auto" and not grid.explicit and not _visits(recipe, steps, sigmas):
+        grid = Grid(sigmas=sigmas)
+    found = replace(recipe, steps=steps, grid=grid)
+    sampler = found.part(begin).sampler if begin else found.sampler()
+    if not isinstance(sampler, Plan):
+        raise InputError(f"{sampler.method.name} runs directly ({sampler.reason}), and a pipeline needs a plan")
+    return sampler
+
+
+def _visits(recipe: Recipe, steps: int, sigmas: Sequence[float]) -> bool:
+    """Whether the recipe's own levels are these, up to the float32 that they come in."""
+    levels = recipe.grid.levels(recipe.spec, steps)
+    own = [levels.schedule.sigma_of(level) for level in levels[:-1]]
+    return len(own) == len(sigmas) and all(abs(a - b) <= 1e-5 * max(1.0, abs(a)) for a, b in zip(own, sigmas))

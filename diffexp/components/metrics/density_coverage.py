@@ -1,0 +1,44 @@
+"""Density and coverage of samples against real images (Naeem et al. 2020)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from diffexp import metric
+from diffexp.components.metrics.base import RunFacts
+from diffexp.components.metrics.feature_metric import SeenFeatures
+from diffexp.components.metrics.neighbours import inside, radii, share_reached
+from diffexp.errors import InputError
+
+
+@metric(higher_is_better=("density", "coverage"))
+class DensityCoverage(SeenFeatures):
+    """``density/<features>`` and ``coverage/<features>``, larger is better (arXiv:2002.09797, eqs. 3 and 4).
+
+    Density is the number of real images within whose k-th neighbour a sample lies, over k: about 1 for real images, and
+    unlike ``precision`` not taken in by outliers. Coverage, 0 to 1, is the share of real images that have a sample as
+    near as their k-th neighbour. The real images are 5,000 training images; coverage grows with the number of samples,
+    and has no interval: a resample reaches nothing that the samples do not, so it cannot tell how coverage scatters.
+
+    Args:
+        k: which neighbour.
+
+    Raises:
+        InputError: unknown ``features``, or k < 1.
+    """
+
+    def __init__(self, *, features: str = "mnist_cnn", k: int = 5) -> None:
+        if k < 1:
+            raise InputError(f"metric.density_coverage.k={k} must be at least 1")
+        super().__init__(features)
+        self.k = k
+
+    def compute(self, run: RunFacts) -> dict[str, Tensor | float]:
+        name, real = self.features.name, self.features.reference.samples
+        seen = self.seen(f"density/{name} and coverage/{name}")
+        if seen is None:
+            return {}
+        near = inside(seen, real, radii(real, self.k))
+        coverage = share_reached(near.T, torch.ones(len(seen), 1, dtype=torch.float64)).item()
+        return {f"density/{name}": near.double().sum(dim=1) / self.k, f"coverage/{name}": coverage}

@@ -1,0 +1,136 @@
+"""Feature networks behind ``fid`` and ``kid``, each with the statistics of its training images."""
+
+from dataclasses import dataclass
+from functools import cache, cached_property, lru_cache
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from diffexp.components.pixels import as_saved
+from diffexp.errors import InputError
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+class MnistFeatures(nn.Module):
+    """A small MNIST classifier; its 64 features are what ``fid/mnist_cnn`` compares.
+
+    The features are the batch-normalised (zero mean, unit variance over the training images) input of the last
+    ReLU and linear layer, so that a Frechet distance of 64 is about as far as a single point at the training mean.
+    """
+
+    num_features = 64
+    """Name and meaning as torchmetrics wants them from a custom feature network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(
+            *_convolution(1, 16, kernel=5, stride=2),  # 16 x 16
+            *_convolution(16, 32, kernel=3, stride=2),  # 8 x 8
+            *_convolution(32, 64, kernel=3, stride=1),
+            nn.MaxPool2d(2),  # 4 x 4
+            *_convolution(64, 96, kernel=3, stride=1),
+            nn.Flatten(),
+            nn.Linear(96 * 16, self.num_features, bias=False),
+            nn.BatchNorm1d(self.num_features, affine=False),
+        )
+        self.head = nn.Sequential(nn.ReLU(), nn.Dropout(0.3), nn.Linear(self.num_features, 10))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N, 1, 32, 32) in [0, 1] to features (N, 64)."""
+        return self.trunk(images * 2 - 1)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Images (N, 1, 32, 32) in [0, 1] to the scores (N, 10) of the ten digits."""
+        return self.head(self(images))
+
+
+def _convolution(channels_in: int, channels_out: int, *, kernel: int, stride: int) -> tuple[nn.Module, ...]:
+    convolution = nn.Conv2d(channels_in, channels_out, kernel, stride, padding=kernel // 2, bias=False)
+    return convolution, nn.BatchNorm2d(channels_out), nn.ReLU()
+
+
+@dataclass(frozen=True)
+class ReferenceStatistics:
+    """The real images, as feature moments (float64) and a few features."""
+
+    total: Tensor
+    """Sum of the features, (F,)."""
+    outer: Tensor
+    """Sum of the outer products of the features, (F, F), not centred."""
+    num_samples: int
+    samples: Tensor
+    """Features of a random subset, (M, F) float32: for KID, precision and the like."""
+
+    @cached_property
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean (F,) and unbiased covariance (F, F), float64."""
+        mean = self.total / self.num_samples
+        return mean, (self.outer - self.num_samples * mean.outer(mean)) / (self.num_samples - 1)
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """A feature network in evaluation mode and what it says about the real images."""
+
+    name: str
+    network: MnistFeatures
+    reference: ReferenceStatistics
+    metadata: dict[str, str]
+    """How good the network is: ``test_accuracy``, ``floor_test``, ``floor_train``."""
+
+    def of(self, images: Tensor) -> Tensor:
+        """Features (N, F) float32 of images (N, 1, 32, 32) in [0, 1], as their PNGs hold them.
+
+        The last batch is remembered, because several metrics ask for the same one.
+        """
+        return _of_batch(self.network, images)
+
+
+def load_features(name: str) -> FeatureSet:
+    """The feature set ``name`` as shipped.
+
+    Raises:
+        InputError: unknown name.
+    """
+    if name != "mnist_cnn":
+        raise InputError(f"features={name} is not known; choose mnist_cnn")
+    return read_features(WEIGHTS / f"{name}.safetensors")
+
+
+@cache
+def read_features(path: Path) -> FeatureSet:
+    """A feature set as ``diffexp.train.features`` writes it: ``network.*`` tensors and ``reference.*`` statistics.
+
+    Raises:
+        InputError: no such file.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; make it with 'python -m diffexp.train task=features'")
+    with safe_open(path, framework="pt") as file:
+        keys = list(file.keys())
+        tensors = {key: file.get_tensor(key) for key in keys}
+        metadata = file.metadata() or {}
+    network = MnistFeatures()
+    prefix = "network."
+    network.load_state_dict({key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)})
+    reference = ReferenceStatistics(
+        total=tensors["reference.total"],
+        outer=tensors["reference.outer"],
+        num_samples=int(tensors["reference.num_samples"]),
+        samples=tensors["reference.samples"].float(),
+    )
+    return FeatureSet(path.stem, network.eval().requires_grad_(False), reference, metadata)
+
+
+@lru_cache(maxsize=1)
+def _of_batch(network: MnistFeatures, images: Tensor) -> Tensor:  # tensors are hashed by identity
+    return extract_features(network, as_saved(images))
+
+
+@torch.no_grad()
+def extract_features(network: MnistFeatures, images: Tensor, batch_size: int = 500) -> Tensor:
+    """Features (N, F) float32 of images (N, 1, 32, 32) in [0, 1], some at a time."""
+    return torch.cat([network(batch) for batch in images.split(batch_size)])

@@ -1,0 +1,44 @@
+"""Improved precision and recall of samples against real images (Kynkäänniemi et al. 2019)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from diffexp import metric
+from diffexp.components.metrics.base import RunFacts
+from diffexp.components.metrics.bootstrap import Estimate, estimate
+from diffexp.components.metrics.feature_metric import SeenFeatures
+from diffexp.components.metrics.neighbours import inside, radii, share_reached
+from diffexp.errors import InputError
+
+
+@metric(higher_is_better=("precision", "recall"))
+class PrecisionRecall(SeenFeatures):
+    """``precision/<features>`` and ``recall/<features>``, 0 to 1, larger is better (arXiv:1904.06991, eq. 2).
+
+    Precision is the share of samples that lie where real images are, recall the share of real images that lie where
+    samples are; "where" is within the distance of some member of the set to its k-th nearest neighbour. The real images
+    are 5,000 training images; recall grows with the number of samples. In resamples the balls keep their radii.
+
+    Args:
+        k: which neighbour.
+
+    Raises:
+        InputError: unknown ``features``, or k < 1.
+    """
+
+    def __init__(self, *, features: str = "mnist_cnn", k: int = 3) -> None:
+        if k < 1:
+            raise InputError(f"metric.precision_recall.k={k} must be at least 1")
+        super().__init__(features)
+        self.k = k
+
+    def compute(self, run: RunFacts) -> dict[str, Tensor | Estimate]:
+        name, real = self.features.name, self.features.reference.samples
+        seen = self.seen(f"precision/{name} and recall/{name}", fewest=self.k + 1)
+        if seen is None:
+            return {}
+        lifelike = inside(seen, real, radii(real, self.k)).any(dim=1)
+        found = inside(real, seen, radii(seen, self.k))
+        recall = estimate(lambda weights: share_reached(found, weights), run.indices_of(len(seen)), bounds=(0.0, 1.0))
+        return {f"precision/{name}": lifelike.double(), f"recall/{name}": recall}

@@ -1,0 +1,36 @@
+"""Peak signal-to-noise ratio against the accurate solution from the same start noise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from diffexp import metric
+from diffexp.components.metrics.applicability import no_images
+from diffexp.components.metrics.base import Finished
+from diffexp.components.pixels import as_saved
+
+if TYPE_CHECKING:
+    from diffexp.components.models.base import Model
+
+
+@metric(name="psnr", higher_is_better=("psnr",))
+class PSNR:
+    """``psnr``: in dB, larger is better; 59 dB is the rounding to 8 bits. The mean over the samples.
+
+    How far the sampler is from the solution of the ODE that it solves, whatever the images look like: see
+    ``diffexp.experiment.reference``. Not for samplers that draw noise, which solve another equation.
+    """
+
+    def applies(self, model: Model) -> str | None:
+        return no_images(model)
+
+    def compare(self, ours: Finished, reference: Finished) -> dict[str, Tensor]:
+        from torchmetrics.functional.image import peak_signal_noise_ratio  # seconds to import
+
+        one_each = tuple(range(1, ours.images.ndim))
+        values = peak_signal_noise_ratio(
+            as_saved(ours.images), reference.images, data_range=1.0, reduction="none", dim=one_each
+        )
+        return {"psnr": values}

@@ -1,0 +1,48 @@
+"""How close samples are to pictures that are given: what an inversion, image to image or inpainting made of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from diffexp import metric
+from diffexp.components.metrics.applicability import no_images
+from diffexp.components.metrics.base import RunFacts
+from diffexp.components.models.base import picture_shape
+from diffexp.components.pixels import to_tensor
+from diffexp.components.user_files import read_pictures
+
+if TYPE_CHECKING:
+    from diffexp.components.models.base import Model
+
+
+@metric(higher_is_better=("reconstruction",))
+class Reconstruction:
+    """``reconstruction/psnr`` in dB, larger is better: of the samples, as they are saved, to the given pictures.
+
+    One value a sample; without any difference it is 60, about what rounding to 8 bits would leave. Samples are kept as
+    bytes until the run ends.
+
+    Args:
+        image: a file, or a folder whose pictures the samples take turns with; by default that of the loop.
+    """
+
+    def __init__(self, *, image: str = "${loop.image}") -> None:
+        self.image = image
+        self.seen: list[Tensor] = []
+
+    def applies(self, model: Model) -> str | None:
+        return no_images(model)
+
+    def update(self, samples: Tensor, images: Tensor) -> None:
+        self.seen.append(images.clamp(0, 1).mul(255).round().byte())
+
+    def compute(self, run: RunFacts) -> dict[str, Tensor]:
+        seen = torch.cat(self.seen)
+        given = read_pictures(
+            "metric.reconstruction.image", self.image, picture_shape(run.model), run.indices_of(len(seen))
+        )
+        errors = [(one.float() / 255 - to_tensor([own])[0]).square().mean() for one, own in zip(seen, given)]
+        return {"reconstruction/psnr": -10 * torch.log10(torch.stack(errors).clamp_min(1e-6))}

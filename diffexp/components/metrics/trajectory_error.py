@@ -1,0 +1,31 @@
+"""Distance to the accurate solution from the same start noise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from diffexp import metric
+from diffexp.components.metrics.base import Finished
+
+if TYPE_CHECKING:
+    from diffexp.components.models.base import Model
+
+
+@metric
+class TrajectoryError:
+    """``trajectory_error``: root mean square difference, >= 0, in the units of the samples (pixels: -1 to 1).
+
+    Where the solver ends against where the exact trajectory from the same noise ends, the mean over the samples: the
+    global error of a solver of the probability-flow ODE, for pixels, latents and points alike.
+    """
+
+    reads_samples = True
+
+    def applies(self, model: Model) -> str | None:
+        return None
+
+    def compare(self, ours: Finished, reference: Finished) -> dict[str, Tensor]:
+        difference = (ours.samples - reference.samples).flatten(start_dim=1)
+        return {"trajectory_error": difference.square().mean(dim=1).sqrt()}

@@ -1,0 +1,181 @@
+"""What the rest of diffexp knows of a model."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from diffexp.errors import InputError
+from diffexp.plan.levels import Schedule
+from diffexp.plan.predictions import Clip, DynamicThreshold, Target
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how a model is to run."""
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    dtype: torch.dtype | None = None
+    """None: the best one for this device and model."""
+    compile: bool = False
+    """Whether networks go through ``torch.compile``."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to draw, in the user's words. Lists are cycled over the samples."""
+
+    prompt: str | list[str] | None = None
+    negative_prompt: str | list[str] | None = None
+    label: int | str | list[int] | list[str] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """What a batch is to show, as the network takes it.
+
+    Compared and hashed by identity, so that what is derived from it (a doubled batch, say) can be kept.
+    """
+
+    positive: dict[str, Tensor]
+    """Keyword tensors for the network, first axis = samples; empty for an unconditional model."""
+    negative: dict[str, Tensor] | None
+    """The same for the other side of classifier-free guidance; None where a model has no such side."""
+    captions: list[str]
+    """One per sample."""
+    draw: Callable[[Sequence[torch.Generator]], "Condition"] | None = None
+    """Where the condition is itself drawn (Kandinsky's prior): how, from the streams of the samples."""
+
+    def drawn(self, generators: Sequence[torch.Generator]) -> "Condition":
+        """The condition with everything in it; ``generators``, one a sample, are advanced where it is random."""
+        return self if self.draw is None else self.draw(generators)
+
+
+class Model(Protocol):
+    """A network with everything that belongs to it."""
+
+    @property
+    def id(self) -> str:
+        """For people and for run.json: ``"mnist"``, ``"google/ddpm-church-256"``."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample: ``(channels, height, width)``, or ``(d,)`` for points."""
+        ...
+
+    @property
+    def schedule(self) -> Schedule:
+        """The noise schedule of its training."""
+        ...
+
+    @property
+    def prediction(self) -> Target: ...
+
+    @property
+    def clip(self) -> Clip | DynamicThreshold | None:
+        """What the checkpoint's scheduler config asks for on the x0 estimate."""
+        ...
+
+    @property
+    def scheduler_config(self) -> dict[str, Any]:
+        """The checkpoint's own scheduler_config.json, for building diffusers classes; empty if it has none."""
+        ...
+
+    @property
+    def spacing(self) -> str:
+        """The grid it samples on unless told otherwise: linspace, leading or trailing."""
+        ...
+
+    @property
+    def steps_offset(self) -> int:
+        """Offset of the leading grid."""
+        ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def weights_sha256(self) -> str | None:
+        """Of the weight file; None for a formula. Computed on first use."""
+        ...
+
+    @property
+    def guidance_scale(self) -> float:
+        """Used where the user gives none; 1.0 means no guidance."""
+        ...
+
+    def conditions(self, request: Request, indices: Sequence[int]) -> Condition:
+        """The condition of the samples with these indices in the run.
+
+        Raises:
+            InputError: the model cannot do what is asked.
+        """
+        ...
+
+    def predict(self, u: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """One evaluation: ``u`` [B, *shape], ``t`` [B] floating point -> raw output [B, *shape], at least float32.
+
+        Of the condition only the positive side counts; the samples may come from different runs.
+        """
+        ...
+
+    def decode(self, x: Tensor) -> Tensor:
+        """Samples -> images [B, C, H, W] in [0, 1], float32, on the CPU; points are returned unchanged."""
+        ...
+
+    def describe(self, condition: Condition) -> list[str]:
+        """One caption per sample: ``"7"``, ``"unconditional"``."""
+        ...
+
+
+def pixels_to_images(x: Tensor) -> Tensor:
+    """Pixels in [-1, 1] -> float32 images in [0, 1] on the CPU."""
+    return (x.float() / 2 + 0.5).clamp(0, 1).cpu()
+
+
+def picture_shape(model: Model) -> tuple[int, int, int]:
+    """(channels, height, width) of what ``decode`` returns.
+
+    Raises:
+        InputError: the model's samples are no pictures.
+    """
+    shape = getattr(model, "picture_shape", model.shape)
+    if len(shape) != 3:
+        raise InputError(f"model={model.id} draws points, not pictures")
+    return shape
+
+
+def encode_images(model: Model, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    """Images [B, *picture_shape] in [0, 1] as samples [B, *shape] of the model: the way back from ``decode``.
+
+    Pixels are only rescaled to [-1, 1]; a latent model has an ``encode`` of its own, which may draw from the streams.
+    """
+    if hasattr(model, "encode"):
+        return model.encode(images, generators)  # pyright: ignore[reportAttributeAccessIssue]
+    return images.to(model.device) * 2 - 1
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the hardware multiplies in it, else float32."""
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        native = any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+    else:
+        native = False
+    return torch.bfloat16 if native else torch.float32
+
+
+def sha256_of_file(path: Path) -> str:
+    """Hex digest of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

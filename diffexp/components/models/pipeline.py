@@ -1,0 +1,146 @@
+"""Text-to-image pipelines of diffusers, from a folder, the local cache or the Hugging Face hub."""
+
+import hashlib
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from diffexp import model
+from diffexp.components.checkpoints.download import locate
+from diffexp.components.checkpoints.layout import SAFE, find_layout, list_files
+from diffexp.components.models.base import Model, Runtime
+from diffexp.components.models.text_to_image.files import (
+    Addition,
+    Files,
+    Found,
+    Network,
+    Pipeline,
+    digest,
+    prior_of,
+    read_index,
+)
+from diffexp.errors import InputError
+
+HALF = (torch.float16, torch.bfloat16)
+
+
+@model
+def pipeline(
+    runtime: Runtime,
+    *,
+    id: str,
+    revision: str | None = None,
+    variant: str = "auto",
+    allow_pickle: bool = False,
+    height: int | None = None,
+    width: int | None = None,
+    prior: str | None = None,
+    prior_steps: int = 25,
+    prior_guidance_scale: float = 4.0,
+    controlnet: str | None = None,
+    lora: str | None = None,
+    lora_file: str = "pytorch_lora_weights.safetensors",
+    lora_scale: float = 1.0,
+    ip_adapter: str | None = None,
+    ip_adapter_file: str = "models/ip-adapter_sd15.safetensors",
+    ip_adapter_scale: float = 1.0,
+    offload: Literal["none", "model", "sequential"] = "none",
+    vae_tiling: bool = False,
+    vae_slicing: bool = False,
+) -> Model:
+    """Any text-to-image pipeline that diffusers' AutoPipelineForText2Image resolves.
+
+    ``loop=denoise`` runs SD 1.x and 2.x, SDXL and Kandinsky 2.2 from inside, with everything this package has;
+    ``loop=pipeline`` runs every family through the pipeline's own call. Noise schedule and prediction type come from
+    the checkpoint's own scheduler config. A safety checker is not loaded. Sample i starts from the stream of
+    ``diffexp.sample_seed(seed, i)``, in the pipeline as well: ``generator=[torch.Generator().manual_seed(...)]`` gives
+    the same image without this package.
+
+    Args:
+        id: a folder, or a repository on the hub such as ``stable-diffusion-v1-5/stable-diffusion-v1-5``.
+        revision: branch, tag or commit of the repository.
+        variant: weights such as ``fp16``, or ``none``; ``auto``: fp16 where there are some and the dtype is a half one.
+        allow_pickle: also take weights in pickle format (.bin), which can run any code when loaded.
+        height: of the pictures in pixels, a multiple of 8; null: the model's own.
+        width: likewise.
+        prior: Kandinsky's prior, a folder or repository; null: in the checkpoint, or named by its model card.
+        prior_steps: steps of the prior.
+        prior_guidance_scale: its guidance.
+        controlnet: a ControlNet (folder or repository), for ``loop=pipeline loop.control_image=...``.
+        lora: a LoRA (folder or repository).
+        lora_file: its file.
+        lora_scale: its strength.
+        ip_adapter: an IP-Adapter (folder or repository), for ``loop=pipeline loop.ip_adapter_image=...``.
+        ip_adapter_file: its file; the image encoder lies beside it.
+        ip_adapter_scale: its strength.
+        offload: keep parts on the CPU while they are not needed (``model``), or every layer (``sequential``).
+        vae_tiling: decode large pictures tile by tile.
+        vae_slicing: decode a pipeline's batch one by one.
+
+    Raises:
+        InputError: no such checkpoint, no network to get it, or not one that can be used.
+    """
+    half = runtime.dtype in HALF or (runtime.dtype is None and runtime.device.type == "cuda")
+    wanted = {"auto": "fp16" if half else None, "none": None}.get(variant, variant)
+    found = _find(id, "model.id", revision, wanted, allow_pickle)
+    if variant not in ("auto", "none") and found.choice.variant != variant:
+        raise InputError(f"model.variant={variant}: {id} has no such weights; choose auto or none")
+    index = read_index(found.folder, f"model.id={id}")
+    named = prior or prior_of(found.folder, index, f"model.id={id}")
+    first = _find(named, "model.prior", None, wanted, allow_pickle) if named else None
+    control = (
+        locate(controlnet, None, Network(f"model.controlnet={controlnet}"), "model.controlnet") if controlnet else None
+    )
+    additions = {
+        "lora": _addition("lora", lora, lora_file, lora_scale),
+        "ip_adapter": _addition("ip_adapter", ip_adapter, ip_adapter_file, ip_adapter_scale),
+    }
+
+    # diffusers takes seconds to import: whatever is wrong with the files has been said by now.
+    from diffexp.components.checkpoints.quiet import quietly
+
+    with quietly():
+        from diffexp.components.models.text_to_image.load import Memory, build, load
+
+        pipe = load(runtime, found, first, control, additions, Memory(offload, vae_tiling, vae_slicing), source=id)
+    weights: list[tuple[Path, Sequence[str]]] = [(part.folder, part.choice.files) for part in (found, first) if part]
+    weights += [(part.folder, (part.file,)) for part in additions.values() if part]
+    if control:
+        weights.append((control, find_layout(list_files(control), str(control)).files))
+    return build(
+        runtime,
+        pipe,
+        id=id,
+        size=(height, width),
+        hash_weights=partial(_hash_all, weights),
+        prior_options={"prior_steps": prior_steps, "prior_guidance_scale": prior_guidance_scale},
+    )
+
+
+def _find(id: str, key: str, revision: str | None, variant: str | None, allow_pickle: bool) -> Found:
+    need = Pipeline(f"{key}={id}", variant, allow_pickle)
+    folder = locate(id, revision, need, key)
+    return Found(folder, need.load_from(folder))
+
+
+def _addition(kind: str, id: str | None, file: str, scale: float) -> Addition | None:
+    if id is None:
+        return None
+    source = f"model.{kind}={id}"
+    if not file.endswith(f".{SAFE}"):
+        raise InputError(f"model.{kind}_file={file}: only {SAFE} files are loaded")
+    beside = (str(Path(file).parent / "image_encoder"),) if kind == "ip_adapter" else ()
+    need = Files(source, (file,), beside)
+    folder = locate(id, None, need, f"model.{kind}")
+    if not need.complete(folder):
+        raise InputError(f"{source} has no {file}" + (f", or nothing in {beside[0]}" if beside else ""))
+    return Addition(folder, file, scale)
+
+
+def _hash_all(parts: Sequence[tuple[Path, Sequence[str]]]) -> str:
+    """Of the weights in one folder their hash, of several the hash of theirs."""
+    hashes = [digest(folder, files) for folder, files in parts]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest()

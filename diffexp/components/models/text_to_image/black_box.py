@@ -1,0 +1,142 @@
+"""A text-to-image pipeline of diffusers as a model: known from outside only, for ``loop=pipeline``.
+
+``diffexp.components.models.text_to_image.latent`` opens up the families that are also known from inside.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
+from torch import Tensor
+
+from diffexp.components.models.base import Condition, Request, pixels_to_images
+from diffexp.errors import InputError
+from diffexp.plan.levels import Levels, Schedule
+from diffexp.plan.schedules import FlowSchedule
+from diffexp.plan.training import Trained, Training
+
+WITH_IMAGE, WITH_MASK = "image-to-image", "inpainting"
+"""Tasks besides text-to-image."""
+
+
+@dataclass(eq=False)
+class TextToImage(Trained):
+    """A whole pipeline. Its samples are the finished pictures, as pixels in [-1, 1]."""
+
+    id: str
+    pipe: Any
+    """A diffusers pipeline, in place and in evaluation mode."""
+    training: Training
+    device: torch.device
+    dtype: torch.dtype
+    height: int
+    width: int
+    """Of the pictures, in pixels."""
+    hash_weights: Callable[[], str]
+    inside: str = ""
+    """Why nothing is known of its inside, for messages."""
+    own_levels: Callable[[Schedule, int], Levels] | None = None
+    """The levels that the pipeline itself visits, where its spacing has no name."""
+    _tasks: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.picture_shape
+
+    @property
+    def picture_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of the pictures."""
+        return (3, self.height, self.width)
+
+    @property
+    def weights_sha256(self) -> str:
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        return self.hash_weights()
+
+    @property
+    def guidance_scale(self) -> float:
+        """The default of the pipeline itself."""
+        parameter = inspect.signature(self.pipe.__call__).parameters.get("guidance_scale")
+        return float(parameter.default) if parameter and parameter.default is not None else 1.0
+
+    def conditions(self, request: Request, indices: Sequence[int]) -> Condition:
+        """Only captions: the pipeline itself reads the prompts."""
+        return Condition(positive={}, negative=None, captions=self.prompts(request, indices))
+
+    def prompts(self, request: Request, indices: Sequence[int]) -> list[str]:
+        """One a sample.
+
+        Raises:
+            InputError: there is no prompt, or a label.
+        """
+        if request.label is not None:
+            raise InputError(f"label={request.label}: model={self.id} takes no label; write prompt=...")
+        prompts = cycled(request.prompt, indices)
+        if prompts is None:
+            raise InputError(f'model={self.id} draws what a text says: add prompt="an astronaut riding a horse"')
+        return prompts
+
+    def predict(self, u: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        raise InputError(f"model={self.id} runs as a whole only ({self.inside}): add loop=pipeline")
+
+    def encode(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        return self.predict(images, images, Condition({}, None, []))
+
+    def decode(self, x: Tensor) -> Tensor:
+        return pixels_to_images(x)
+
+    def describe(self, condition: Condition) -> list[str]:
+        return condition.captions
+
+    def arguments(self, request: Request, indices: Sequence[int], condition: Condition) -> dict[str, Any]:
+        """What the pipeline's call is given of the condition."""
+        negative = cycled(request.negative_prompt, indices)
+        return {"prompt": condition.captions} | ({} if negative is None else {"negative_prompt": negative})
+
+    def pictures(self, output: Any) -> Tensor:
+        """Samples [B, *shape] from what the pipeline's call returned for ``output_type``."""
+        return output.images.float() * 2 - 1
+
+    output_type = "pt"
+    """As the pipeline's call is asked for it."""
+
+    def task(self, name: str) -> Any:
+        """The pipeline of the same parts for another task.
+
+        Raises:
+            InputError: diffusers has none for this family.
+        """
+        if name not in self._tasks:
+            self._tasks[name] = self._make_task(name)
+            self._tasks[name].set_progress_bar_config(disable=True)
+        return self._tasks[name]
+
+    def _make_task(self, name: str) -> Any:
+        auto = AutoPipelineForImage2Image if name == WITH_IMAGE else AutoPipelineForInpainting
+        try:
+            return auto.from_pipe(self.pipe)
+        except ValueError as error:
+            told = f"diffusers has no {name} pipeline for {type(self.pipe).__name__}"
+            raise InputError(f"model={self.id}: {told}; leave loop.image out") from error
+
+
+def cycled(texts: str | Sequence[str] | None, indices: Sequence[int]) -> list[str] | None:
+    """The text of every sample: a list is gone through again and again."""
+    if texts is None:
+        return None
+    several = [texts] if isinstance(texts, str) else list(texts)
+    return [several[i % len(several)] for i in indices]
+
+
+def evenly_spaced(schedule: Schedule, steps: int) -> Levels:
+    """sigma = 1, ..., 1 / steps, shifted: what the pipelines of Flux and its kin ask their scheduler for."""
+    assert isinstance(schedule, FlowSchedule)
+    points = [schedule.at_sigma(schedule.shifted(1 - k / steps)) for k in range(steps)]
+    return Levels((*points, schedule.final), schedule, points[0].sigma)

@@ -1,0 +1,274 @@
+"""Loading a pipeline of diffusers and putting it in place."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import diffusers
+import torch
+from diffusers import AutoPipelineForText2Image, DiffusionPipeline
+from diffusers.utils import is_accelerate_available, is_peft_available, is_transformers_available
+from torch.nn.utils import convert_conv2d_weight_memory_format
+
+from diffexp.components.checkpoints.layout import SAFE, read_config
+from diffexp.components.models.base import Runtime, fast_dtype
+from diffexp.components.models.scheduler_config import read_training
+from diffexp.components.models.text_to_image.black_box import TextToImage, evenly_spaced
+from diffexp.components.models.text_to_image.files import Addition, Found, absent_parts, read_index
+from diffexp.components.models.text_to_image.latent import Kandinsky22, StableDiffusion, StableDiffusionXL
+from diffexp.errors import InputError
+from diffexp.plan.schedules import FlowSchedule
+from diffexp.plan.training import Training
+
+OPEN: Mapping[str, Any] = {
+    "StableDiffusionPipeline": StableDiffusion,
+    "StableDiffusionXLPipeline": StableDiffusionXL,
+    "KandinskyV22Pipeline": Kandinsky22,
+}
+"""The families that are known from inside, by the class of their pipeline."""
+
+SIZES = 6
+"""How many numbers say which size the picture has, had, and where it was cut out (Podell et al. 2023, section 2.2)."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What to do about too little of it."""
+
+    offload: Literal["none", "model", "sequential"]
+    vae_tiling: bool
+    vae_slicing: bool
+
+
+def load(
+    runtime: Runtime,
+    found: Found,
+    prior: Found | None,
+    controlnet: Path | None,
+    additions: Mapping[str, Addition | None],
+    memory: Memory,
+    *,
+    source: str,
+) -> Any:
+    """The text-to-image pipeline of a checkpoint on its device, with everything that goes on top.
+
+    Raises:
+        InputError: it does not load, or it is of a kind that AutoPipelineForText2Image does not know.
+    """
+    if not is_transformers_available():
+        raise InputError("text-to-image pipelines need transformers: pip install diffexp[pipelines]")
+    if memory.offload != "none" and (runtime.device.type == "cpu" or not is_accelerate_available()):
+        raise InputError(f"model.offload={memory.offload} needs a GPU and accelerate; leave it out here")
+    index = read_index(found.folder, source)
+    dtype = runtime.dtype or _fitting_dtype(runtime.device, index)
+    with _loading(f"model.id={source}"):
+        more = {"controlnet": _controlnet(controlnet, dtype)} if controlnet else {}
+        if prior is None:
+            arguments = _arguments(found, index, dtype) | more
+            pipe = AutoPipelineForText2Image.from_pretrained(str(found.folder), **arguments)
+        else:
+            first = DiffusionPipeline.from_pretrained(
+                str(prior.folder), **_arguments(prior, read_index(prior.folder, source), dtype)
+            )
+            decoder = DiffusionPipeline.from_pretrained(str(found.folder), **_arguments(found, index, dtype))
+            parts = {f"prior_{name}": part for name, part in first.components.items()}
+            pipe = AutoPipelineForText2Image.from_pipe(decoder, **parts)
+        if (memory.vae_tiling or memory.vae_slicing) and getattr(_pieces(pipe)[0], "vae", None) is None:
+            raise InputError(f"model.id={source} has no VAE; leave model.vae_tiling and model.vae_slicing out")
+        _add_lora(pipe, additions["lora"])
+        _add_ip_adapter(pipe, additions["ip_adapter"])
+        for one in _pieces(pipe):
+            _place(one, runtime, memory)
+    return pipe
+
+
+def build(
+    runtime: Runtime,
+    pipe: Any,
+    *,
+    id: str,
+    size: tuple[int | None, int | None],
+    hash_weights: Callable[[], str],
+    prior_options: Mapping[str, Any],
+) -> TextToImage:
+    """The model that a pipeline becomes: open where its family is known from inside.
+
+    Raises:
+        InputError: an impossible size, or a noise schedule that diffexp does not know.
+    """
+    pieces = _pieces(pipe)
+    main = pieces[0]
+    factor = int(getattr(main, "vae_scale_factor", getattr(main, "movq_scale_factor", 8)))
+    network = denoiser(main)
+    height, width = (given or _default_size(main, network) * factor for given in size)
+    packed = 2 if hasattr(main, "_pack_latents") else 1
+    multiple = factor**2 if hasattr(main, "movq") else max(8, packed * factor)
+    for name, value in (("height", height), ("width", width)):
+        if value % multiple or value < multiple:
+            nearest = max(multiple, round(value / multiple) * multiple)
+            raise InputError(f"model.{name}={value} is not a multiple of {multiple}; the nearest is {nearest}")
+    common: dict[str, Any] = {
+        "id": id,
+        "pipe": main,
+        "training": _training(main.scheduler, id),
+        "device": runtime.device,
+        "dtype": network.dtype,
+        "height": height,
+        "width": width,
+        "hash_weights": hash_weights,
+    }
+    closed = _closed(main, network)
+    if closed and main.scheduler.config.get("use_dynamic_shifting"):
+        tokens = (height // factor // 2) * (width // factor // 2)
+        common["training"] = _shifted(common["training"], main.scheduler.config, tokens)
+        return TextToImage(**common, inside=closed, own_levels=evenly_spaced)
+    if closed:
+        return TextToImage(**common, inside=closed)
+    if len(pieces) > 1:
+        return Kandinsky22(**common, factor=factor, prior=pieces[1], **prior_options)
+    return OPEN[type(main).__name__](**common, factor=factor)
+
+
+def denoiser(pipe: Any) -> Any:
+    """The network that is called at every step."""
+    return getattr(pipe, "unet", None) or getattr(pipe, "transformer", None) or pipe.prior
+
+
+def _pieces(pipe: Any) -> list[Any]:
+    """The pipeline, or where one combines two, its decoder and its prior."""
+    whole = hasattr(pipe, "decoder_pipe") and type(pipe.decoder_pipe).__name__ in OPEN
+    return [pipe.decoder_pipe, pipe.prior_pipe] if whole else [pipe]
+
+
+def _closed(pipe: Any, network: Any) -> str:
+    """Why a pipeline is not one that is known from inside; empty where it is."""
+    name = type(pipe).__name__
+    if name not in OPEN:
+        return f"a {name}"
+    if network.config.get("time_cond_proj_dim"):
+        return f"a {name} whose UNet is told the guidance scale"
+    if network.config.get("encoder_hid_dim_type") == "ip_image_proj":
+        return f"a {name} with an IP-Adapter"
+    latents = (getattr(pipe, "vae", None) or pipe.movq).config["latent_channels"]
+    if network.config["in_channels"] != latents:
+        return f"a {name} whose UNet takes {network.config['in_channels']} channels"
+    if name == "StableDiffusionXLPipeline" and _numbers_told(pipe, network) != SIZES:
+        return f"a {name} whose UNet is told {_numbers_told(pipe, network)} numbers (an aesthetic score, say)"
+    return ""
+
+
+def _numbers_told(pipe: Any, network: Any) -> int:
+    """How many numbers about the picture SDXL's UNet takes beside the pooled text."""
+    width = network.config["projection_class_embeddings_input_dim"] - pipe.text_encoder_2.config.projection_dim
+    return width // network.config["addition_time_embed_dim"]
+
+
+def _arguments(found: Found, index: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    # diffusers renamed the keyword.
+    known = hasattr(diffusers.utils.deprecation_utils, "_resolve_dtype")
+    return {
+        "dtype" if known else "torch_dtype": dtype,
+        "variant": found.choice.variant,
+        "use_safetensors": True if found.choice.format == SAFE else None,
+        "local_files_only": True,
+        "low_cpu_mem_usage": is_accelerate_available(),
+        **({"requires_safety_checker": False} if "requires_safety_checker" in index else {}),
+        **dict.fromkeys(absent_parts(index)),
+    }
+
+
+def _fitting_dtype(device: torch.device, index: Mapping[str, Any]) -> torch.dtype:
+    """Half precision on a GPU: bfloat16 for transformers, whose activations can be large, float16 for UNets."""
+    if device.type != "cuda":
+        return torch.float32
+    return fast_dtype(device) if "transformer" in index else torch.float16
+
+
+def _default_size(pipe: Any, network: Any) -> int:
+    """Latents on a side."""
+    size = getattr(pipe, "default_sample_size", None) or network.config.get("sample_size") or 64
+    return int(size if isinstance(size, int | float) else size[0])
+
+
+def _training(scheduler: Any, source: str) -> Training:
+    config = {key: value for key, value in scheduler.config.items() if key != "_use_default_values"}
+    for key in scheduler.config.get("_use_default_values", []):
+        config.pop(key, None)  # as in the checkpoint's file
+    config["_class_name"] = type(scheduler).__name__
+    return read_training(config | {"use_dynamic_shifting": False}, f"model.id={source}")
+
+
+def _shifted(training: Training, config: Mapping[str, Any], tokens: int) -> Training:
+    """The training of a flow model whose grid is shifted by the size of the picture, in ``tokens`` of packed latents.
+
+    mu is linear in their number; its pipeline's scheduler shifts by exp(mu).
+    """
+    few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+    mu = low + (high - low) * (tokens - few) / (many - few)
+    assert isinstance(training.schedule, FlowSchedule)
+    schedule = replace(training.schedule, shift=math.exp(mu))
+    return replace(training, schedule=schedule, config=training.config | {"shift": schedule.shift})
+
+
+def _controlnet(folder: Path, dtype: torch.dtype) -> Any:
+    name = read_config(folder / "config.json").get("_class_name", "ControlNetModel")
+    cls = getattr(diffusers, str(name), None)
+    if cls is None or "ControlNet" not in str(name):
+        raise InputError(f"model.controlnet={folder} is a {name}, not a ControlNet of diffusers")
+    return cls.from_pretrained(str(folder), use_safetensors=True, local_files_only=True).to(dtype)
+
+
+def _add_lora(pipe: Any, lora: Addition | None) -> None:
+    """Merged into the weights, so that it costs nothing while drawing."""
+    if lora is None:
+        return
+    if not is_peft_available():
+        raise InputError("model.lora needs peft: pip install diffexp[pipelines]")
+    pipe.load_lora_weights(str(lora.folder), weight_name=lora.file, local_files_only=True)
+    pipe.fuse_lora(lora_scale=lora.scale)
+    pipe.unload_lora_weights()
+
+
+def _add_ip_adapter(pipe: Any, adapter: Addition | None) -> None:
+    if adapter is None:
+        return
+    file = Path(adapter.file)
+    pipe.load_ip_adapter(str(adapter.folder), subfolder=str(file.parent), weight_name=file.name, local_files_only=True)
+    pipe.set_ip_adapter_scale(adapter.scale)
+
+
+def _place(pipe: Any, runtime: Runtime, memory: Memory) -> None:
+    pipe.set_progress_bar_config(disable=True)
+    vae = getattr(pipe, "vae", None)
+    if vae is not None and memory.vae_tiling:
+        vae.enable_tiling()
+    if vae is not None and memory.vae_slicing:
+        vae.enable_slicing()
+    if memory.offload == "model":
+        pipe.enable_model_cpu_offload(device=runtime.device)
+    elif memory.offload == "sequential":
+        pipe.enable_sequential_cpu_offload(device=runtime.device)
+    else:
+        pipe.to(runtime.device)
+        if getattr(pipe, "unet", None) is not None:
+            convert_conv2d_weight_memory_format(pipe.unet, torch.channels_last)
+    if runtime.compile:
+        denoiser(pipe).compile()
+
+
+@contextmanager
+def _loading(source: str) -> Iterator[None]:
+    """Whatever broken files make the loaders raise becomes one line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        if "AutoPipeline can't find" in reason:
+            raise InputError(f"{source}: {reason}; it is no text-to-image pipeline of diffusers") from error
+        raise InputError(f"{source} does not load: {reason}") from error

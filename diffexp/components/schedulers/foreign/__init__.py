@@ -1,0 +1,1 @@
+"""Schedulers written in other conventions: samplers of k-diffusion, classes of diffusers."""

@@ -1,0 +1,249 @@
+"""Weights & Biases: online where the user is logged in, otherwise offline, without a question or a delay."""
+
+from __future__ import annotations
+
+import logging
+import netrc
+import os
+import socket
+import threading
+import urllib.request
+from contextlib import nullcontext
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import SplitResult, urlsplit
+
+from diffexp import tracker
+from diffexp.components.trackers.base import Comparison, RunInfo, SampleRow
+from diffexp.errors import InputError
+
+if TYPE_CHECKING:
+    import wandb
+
+log = logging.getLogger(__name__)
+
+MODES = ("auto", "online", "offline", "disabled")
+PROBE_SECONDS = 2.0
+INIT_SECONDS = 20.0
+"""How long the server may take to answer; wandb's own limit is a minute and a half."""
+MAX_NAME = 128
+"""What W&B accepts as the length of a name."""
+MAX_IMAGES = 108
+"""What W&B shows of one list of images."""
+STEP = "steps/step"
+"""The axis of what is logged per solver step."""
+EXIT_CODES = {"done": 0, "interrupted": 255}
+"""As wandb itself reports an interrupted process; every other status is a failure."""
+TAKES_RUNS: dict[str, bool] = {}
+"""By server, whether it took the last run of this process: one that did not would only hold up the cells of a sweep."""
+ASKING = threading.Lock()
+"""Held while that is not known yet."""
+
+
+@tracker(name="wandb")
+class WandbTracker:
+    """A W&B run beside the run folder: config, scalars a step, snapshots, grid, a table of the samples, metrics.
+
+    Args:
+        project: W&B project.
+        entity: user or team; None for the account's default.
+        mode: ``auto``, ``online``, ``offline`` or ``disabled``. The environment variable WANDB_MODE wins over it.
+
+    Raises:
+        InputError: unknown ``mode``.
+    """
+
+    def __init__(self, *, project: str = "diffexp", entity: str | None = None, mode: str = "auto") -> None:
+        if mode not in MODES:
+            raise InputError(f"tracker.mode={mode}: choose one of {', '.join(MODES)}")
+        self.project = project
+        self.entity = entity
+        self.mode = mode
+        self._run: wandb.Run | None = None
+
+    @property
+    def run_id(self) -> str | None:
+        return self._run.id if self._run else None
+
+    @property
+    def run(self) -> wandb.Run:
+        if self._run is None:
+            raise RuntimeError("start() comes first")
+        return self._run
+
+    def start(self, info: RunInfo) -> None:
+        self._run = self._begin(info)
+        self._run.define_metric("steps/*", step_metric=STEP)
+        if self._run.disabled:
+            return
+        if self._run.offline:
+            log.info("W&B offline: upload later with: wandb sync %s", Path(self._run.dir).parent)
+        else:
+            log.info("W&B run: %s", self._run.url)
+
+    def log_step(self, step: int, values: dict[str, float]) -> None:
+        self.run.log({STEP: step} | {f"steps/{name}": value for name, value in values.items()})
+
+    def log_images(self, key: str, paths: dict[str, Path]) -> None:
+        # A panel each: images of one list must be of one size and of one kind.
+        self.run.log({f"{key}/{caption}": _medium(path, caption) for caption, path in paths.items()})
+
+    def log_samples(self, rows: list[SampleRow]) -> None:
+        import wandb
+
+        table = wandb.Table(columns=["index", "caption", "seed", "image"])
+        for row in rows:
+            table.add_data(row.index, row.caption, row.seed, _image(row.path) if row.path else None)
+        shown = [row for row in rows if row.path][:MAX_IMAGES]
+        self.run.log({"samples_table": table})
+        # Offline, the images of a table are staged outside the run folder until they are uploaded: log them here too.
+        if shown:
+            self.run.log({"samples": [_image(row.path, f"{row.index}: {row.caption}") for row in shown if row.path]})
+
+    def finish(self, summary: dict[str, float], status: str) -> None:
+        self.run.summary.update({**summary, "status": status})
+        self.run.finish(exit_code=EXIT_CODES.get(status, 1))
+
+    def compare(self, comparison: Comparison) -> None:
+        """A run of its own in the sweep's group: results with pictures, charts, the report and its tables."""
+        import wandb
+
+        self.start(comparison.info)
+        table = wandb.Table(columns=list(comparison.columns))
+        for row in comparison.rows:
+            table.add_data(*(_image(value) if isinstance(value, Path) else value for value in row))
+        pictures = [(row, value) for row in comparison.rows for value in row if isinstance(value, Path)]
+        charts = {
+            f"charts/{curves.title}": wandb.plot.line_series(
+                curves.xs, curves.ys, keys=curves.names, title=curves.title, xname=curves.x_name
+            )
+            for curves in comparison.curves
+        }
+        # Besides the artifact, so that the page is seen without a click, and is in the folder of an offline run.
+        page = wandb.Html(comparison.report.read_text(encoding="utf-8"), inject=False)
+        self.run.log({"results": table, "report": page, **charts})
+        if pictures:
+            self.run.log({"pictures": [_image(path, str(row[0])) for row, path in pictures[:MAX_IMAGES]]})
+        artifact = wandb.Artifact(f"comparison-{self.run.id}", type="comparison")
+        for file in comparison.files:
+            artifact.add_file(str(file))
+        self.run.log_artifact(artifact)
+        self.finish({"cells": len(comparison.rows)}, "done")
+
+    def _begin(self, info: RunInfo) -> wandb.Run:
+        mode, host = choose_mode(self.mode), server().netloc
+        if mode != "online":
+            return self._init(info, mode)
+        with nullcontext() if host in TAKES_RUNS else ASKING:  # of cells that start together, one asks for all
+            if TAKES_RUNS.get(host, True):
+                try:
+                    run = self._init(info, mode)
+                except Exception as error:
+                    reason = str(error).partition("\n")[0] or type(error).__name__
+                    log.warning("W&B cannot be reached or refuses the key, logging offline: %s", reason)
+                    TAKES_RUNS[host] = False
+                else:
+                    TAKES_RUNS[host] = True
+                    return run
+        return self._init(info, "offline")
+
+    def _init(self, info: RunInfo, mode: str) -> wandb.Run:
+        # Imported here, so that a broken installation of it is one more thing that cannot end a run.
+        import wandb
+
+        settings: dict[str, Any] = {"silent": True, "console": "off"}  # our own log says where the run is
+        if "WANDB_INIT_TIMEOUT" not in os.environ:
+            settings["init_timeout"] = INIT_SECONDS
+        return wandb.init(
+            project=self.project,
+            entity=self.entity,
+            dir=info.folder,
+            config=info.config,
+            name=info.name[:MAX_NAME],
+            group=info.group[-MAX_NAME:] if info.group else None,  # the end of a folder's path tells sweeps apart
+            job_type=info.job_type,
+            tags=info.tags,
+            notes=info.notes,
+            mode=mode,  # pyright: ignore[reportArgumentType]  (WANDB_MODE may also be one of wandb's older names)
+            # Runs of a sweep live in one process, perhaps at once, perhaps beside a run of the caller's own.
+            reinit="create_new",
+            settings=wandb.Settings(**settings),
+        )
+
+
+def choose_mode(requested: str) -> str:
+    """The mode for ``wandb.init``, decided before it could ask a question or wait for a network that is not there.
+
+    WANDB_MODE wins, then an explicit ``requested``; ``auto`` is online with credentials and a network, else offline.
+    """
+    mode = os.environ.get("WANDB_MODE") or requested
+    if mode not in ("auto", "online"):
+        return mode
+    host = server()
+    if not _has_credentials(host.netloc):
+        if mode == "online":
+            log.warning("W&B mode=online, but there is no API key for %s: logging offline", host.netloc)
+        return "offline"
+    if mode == "auto" and not _reachable(host.geturl()):
+        log.warning("W&B: %s cannot be reached, logging offline", host.netloc)
+        return "offline"
+    return "online"
+
+
+def server() -> SplitResult:
+    """The address of W&B, or of the server that WANDB_BASE_URL names."""
+    return urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai")
+
+
+def _has_credentials(host: str) -> bool:
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    places = [os.environ.get("NETRC"), "~/.netrc", "~/_netrc"]
+    for place in places:
+        path = Path(place).expanduser() if place else None
+        if path is None or not path.is_file():
+            continue
+        try:
+            found = netrc.netrc(path).authenticators(host)
+        except (netrc.NetrcParseError, OSError):
+            continue
+        if found and found[2]:
+            return True
+    return False
+
+
+@cache
+def _reachable(url: str) -> bool:
+    """Whether the host of ``url`` (or the proxy towards it) accepts a connection in time; asked once a process."""
+    target = urlsplit(url)
+    proxy = urllib.request.getproxies().get(target.scheme)
+    if proxy and not urllib.request.proxy_bypass(target.netloc):
+        target = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    host, port = target.hostname or "", target.port or (443 if target.scheme == "https" else 80)
+    connected = threading.Event()
+
+    def connect() -> None:
+        try:
+            socket.create_connection((host, port), timeout=PROBE_SECONDS).close()
+        except OSError:
+            return
+        connected.set()
+
+    # In a thread, because the time limit of a socket does not hold for the look-up of its name.
+    probe = threading.Thread(target=connect, daemon=True)
+    probe.start()
+    probe.join(PROBE_SECONDS)
+    return connected.is_set()
+
+
+def _image(path: Path, caption: str | None = None) -> wandb.Image:
+    import wandb
+
+    return wandb.Image(str(path), caption=caption)
+
+
+def _medium(path: Path, caption: str) -> wandb.Image | wandb.Video:
+    import wandb
+
+    return wandb.Video(str(path), caption=caption, format="gif") if path.suffix == ".gif" else _image(path, caption)

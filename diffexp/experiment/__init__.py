@@ -1,0 +1,1 @@
+"""One run: built, sampled, measured, recorded. Knows no Hydra."""

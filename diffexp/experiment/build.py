@@ -1,0 +1,208 @@
+"""From a composed config to built objects."""
+
+import functools
+import itertools
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from diffexp.catalog.discover import Catalog
+from diffexp.catalog.entry import Entry
+from diffexp.catalog.signatures import further
+from diffexp.components.grids.choice import Grid
+from diffexp.components.guidance.diffusers_guiders import guided_by, guider_of, is_guider, try_out
+from diffexp.components.loops.base import FROM_NOISE, Batch
+from diffexp.components.metrics.base import Metric
+from diffexp.components.models.base import Model, Request, Runtime
+from diffexp.components.prompts import read_texts
+from diffexp.components.sampler import Recipe, within_budget
+from diffexp.components.schedulers.foreign.diffusers_method import find_class
+from diffexp.components.trackers.base import Guarded
+from diffexp.errors import InputError
+from diffexp.experiment.context import Host
+from diffexp.experiment.contracts import held_to_its_word
+from diffexp.experiment.device import read_device, read_dtype
+from diffexp.experiment.monitor import Predict
+from diffexp.plan.compile import Direct, Sampler
+from diffexp.plan.levels import Level, Schedule
+from diffexp.plan.table import Plan
+
+log = logging.getLogger(__name__)
+
+DIFFUSERS = "diffusers"
+"""The option, of schedulers and of guidances, that takes any diffusers class as ``_target_``."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything one run is made of."""
+
+    model: Model
+    sampler: Sampler
+    predict: Predict
+    """The model under guidance."""
+    loop: Callable[[Batch], torch.Tensor]
+    metrics: Mapping[str, Metric]
+    tracker: Guarded
+    request: Request
+    recipe: Recipe
+    """What ``sampler`` is made of."""
+    guidance: str
+    """Name of the guidance."""
+    guidance_scale: float
+    guidance_options: Mapping[str, Any] = field(default_factory=dict)
+    stepwise: bool = False
+    """Whether the guidance goes by the steps of the run, not by the noise level alone."""
+    code_sha256: tuple[str, ...] = ()
+    """Of the plugins' files that the model and its guidance are from."""
+    from_noise: bool = True
+    """Whether the loop takes the start noise to the sample by ``sampler`` alone."""
+    host: Host = field(default_factory=Host)
+
+
+def assemble(config: Mapping[str, Any], catalog: Catalog, host: Host | None = None) -> Parts:
+    """Build what the config names; ``host`` says where the run takes place.
+
+    Raises:
+        InputError: anything that is unknown, of the wrong kind, or that does not go together.
+    """
+    host = host or Host()
+    runtime = Runtime(read_device(config["device"]), read_dtype(config["dtype"]), bool(config["compile"]))
+    model = host.model(lambda: _build(catalog, "model", config["model"])(runtime))
+    scale = model.guidance_scale if config["guidance_scale"] is None else float(config["guidance_scale"])
+    request = Request(
+        read_texts("prompt", config["prompt"]),
+        read_texts("negative_prompt", config["negative_prompt"]),
+        config["label"],
+    )
+    model.conditions(request, range(1))  # an impossible prompt or label is refused before anything is computed
+    recipe = within_budget(_recipe(config, catalog, model), config.get("max_nfe"))
+    sampler = _sampler(recipe)
+    guidance = _guidance(config["guidance"], catalog)
+    return Parts(
+        model=model,
+        sampler=sampler,
+        predict=_guided(guidance, model, scale, sampler),
+        loop=_build(catalog, "loop", config["loop"]),
+        metrics={name: _build(catalog, "metric", node) for name, node in (config["metric"] or {}).items() if node},
+        tracker=Guarded(_build(catalog, "tracker", config["tracker"])),
+        request=request,
+        recipe=recipe,
+        guidance=str(config["guidance"].get("name")),
+        guidance_scale=scale,
+        guidance_options=guidance.keywords,
+        stepwise=_is_stepwise(guidance, config["guidance"], catalog),
+        code_sha256=_code(config, catalog),
+        from_noise=config["loop"]["name"] in FROM_NOISE,
+        host=host,
+    )
+
+
+def _code(config: Mapping[str, Any], catalog: Catalog) -> tuple[str, ...]:
+    entries = [catalog.find(kind, str(config[kind].get("name"))) for kind in ("model", "guidance")]
+    return tuple(entry.sha256 for entry in entries if entry and entry.file.is_file() and not entry.built_in)
+
+
+def _guidance(node: Mapping[str, Any], catalog: Catalog) -> functools.partial[Any]:
+    made = _build(catalog, "guidance", node)
+    if node.get("name") == DIFFUSERS and not is_guider(made.func):
+        raise InputError(f"guidance._target_={node['_target_']} is no guider, such as those of diffusers.guiders")
+    return made
+
+
+def _guided(guidance: functools.partial[Any], model: Model, scale: float, sampler: Sampler) -> Predict:
+    levels = _visited(sampler, model)
+    if is_guider(guidance.func):
+        guider = guider_of(guidance.func, guidance.keywords, scale)
+        timesteps = [level.timestep for level in levels]
+        try_out(guider, model.shape, len({*timesteps}))
+        return guided_by(guider, model.predict, timesteps) if scale > 1 else model.predict
+    known = {"model": model, "levels": levels}
+    return guidance(model.predict, scale, *(known[name] for name in further("guidance", guidance)))
+
+
+def _visited(sampler: Sampler, model: Model) -> Sequence[Level]:
+    """The levels at which a run asks the network, in the order of its evaluations."""
+    if isinstance(sampler, Plan):
+        return [row.level for row in sampler.rows]
+    return [model.schedule.at(timestep) for timestep in sampler.method.timesteps]
+
+
+def _is_stepwise(guidance: functools.partial[Any], node: Mapping[str, Any], catalog: Catalog) -> bool:
+    if is_guider(guidance.func) or "levels" in further("guidance", guidance):
+        return True
+    entry = catalog.find("guidance", str(node.get("name")))
+    return bool(entry and entry.traits.get("stepwise"))
+
+
+def _build(catalog: Catalog, kind: str, node: Mapping[str, Any]) -> Any:
+    """As ``Catalog.build``; a plugin is held to what its kind promises."""
+    return held_to_its_word(catalog.find(kind, str(node.get("name"))), catalog.build(kind, node))
+
+
+def _recipe(config: Mapping[str, Any], catalog: Catalog, model: Model) -> Recipe:
+    grid = read_grid(config["grid"], catalog)
+    node = config["scheduler"]
+    if node["name"] == DIFFUSERS:
+        scheduler: Any = find_class(node["_target_"] or _own_class(model))
+        options = {key: value for key, value in node.items() if key not in ("name", "_target_")}
+    else:
+        bound = _build(catalog, "scheduler", node)
+        scheduler, options = bound.func, bound.keywords
+        entry = catalog.find("scheduler", node["name"])
+        if entry and isinstance(scheduler, type):
+            options = _changed(entry, options)
+    return Recipe(scheduler, grid.steps(config["steps"]), model, grid, options)
+
+
+def _own_class(model: Model) -> str:
+    """The class of the scheduler that the checkpoint comes with."""
+    name = model.scheduler_config.get("_class_name")
+    if name is None:
+        raise InputError(f"model={model.id} comes with no scheduler of its own: add scheduler._target_=diffusers....")
+    return f"diffusers.{name}"
+
+
+def _sampler(recipe: Recipe) -> Sampler:
+    sampler = recipe.sampler()
+    ours = getattr(recipe.scheduler, "__module__", "").startswith("diffexp.")  # of a plugin, file and line are told
+    if ours and isinstance(sampler, Direct) and isinstance(sampler.cause, ArithmeticError):
+        raise InputError(f"{sampler.method.name} cannot be computed with these options, steps and grid; change one")
+    if isinstance(sampler, Plan):
+        _refuse_what_is_no_number(sampler)
+        if isinstance(recipe.scheduler, type) and not recipe.grid.explicit:
+            _warn_of_foreign_timesteps(sampler, recipe.spec.schedule)
+    return sampler
+
+
+def _changed(entry: Entry, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options other than the defaults: a class's default must not override what the checkpoint's config says."""
+    defaults = {option.name: option.default for option in entry.options}
+    return {name: value for name, value in options.items() if name not in defaults or value != defaults[name]}
+
+
+def _refuse_what_is_no_number(plan: Plan) -> None:
+    for step, row in enumerate(plan.rows):
+        if not all(map(math.isfinite, (*row.x, *row.m, *row.z, *itertools.chain(*row.d)))):
+            raise InputError(f"{plan.name} gives NaN at step {step} with these options, steps and grid; change one")
+
+
+def _warn_of_foreign_timesteps(plan: Plan, schedule: Schedule) -> None:
+    """Some classes of diffusers count time for one network only (IPNDM from 0 to 1, CM in 250 log sigma)."""
+    told = [row.level.timestep for row in plan.rows]
+    low, high = schedule.timestep_range
+    slack = 1e-3 * (high - low)
+    if not low - slack <= min(told) <= max(told) <= high + slack or (high > 1 and len(told) > 1 and max(told) <= 1):
+        shown = f"{min(told):g}..{max(told):g}"
+        log.warning("%s tells the network timesteps %s; it was trained on %g..%g", plan.name, shown, low, high)
+
+
+def read_grid(node: Mapping[str, Any], catalog: Catalog) -> Grid:
+    """The grid of a config node; ``timesteps`` or ``sigmas`` in it win over its name."""
+    name = node["name"]
+    make = None if name == "auto" else _build(catalog, "grid", node)
+    return Grid(name, make, node.get("timesteps"), node.get("sigmas"))

@@ -1,0 +1,103 @@
+"""What a plugin has to hand back: a breach is one line that names the plugin's file, instead of a traceback elsewhere.
+
+Signatures are checked when plugins are found; these are the promises that only a run can see.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from diffexp.catalog.diffusers import PREFIX
+from diffexp.catalog.entry import Entry
+from diffexp.components.metrics.base import Metric
+from diffexp.components.models.base import Condition, Model
+from diffexp.components.trackers.base import Tracker
+from diffexp.errors import InputError
+from diffexp.plan.levels import Levels
+from diffexp.plan.table import Plan
+
+_ABSENT = object()
+
+
+def held_to_its_word(entry: Entry | None, built: Any) -> Any:
+    """What ``Catalog.build`` made of a plugin, so that it raises InputError where it breaks its kind's contract.
+
+    Anything that is built in, or named by a ``_target_``, is returned as it is.
+
+    Raises:
+        InputError: a metric or tracker without the methods that it needs.
+    """
+    if entry is None or entry.built_in or entry.name.startswith(PREFIX):
+        return built
+    if (entry.kind, entry.style) == ("scheduler", "class"):
+        return built
+    if entry.kind in ("metric", "tracker"):
+        return _with_members(entry, built, Metric if entry.kind == "metric" else Tracker)
+    checks: dict[str, Callable[..., Any]] = {
+        "model": lambda result, runtime: _with_members(entry, result, Model),
+        "grid": lambda result, schedule, steps: _of_type(entry, result, Levels),
+        "guidance": lambda result, predict, scale, *further: _guided(entry, result),
+        "loop": lambda result, batch: _of_shape(entry, result, (len(batch.indices), *batch.model.shape)),
+        "scheduler": functools.partial(_solved, entry),
+    }
+    function, check = built.func, checks[entry.kind]
+
+    @functools.wraps(function)
+    def checked(*given: Any, **options: Any) -> Any:
+        return check(function(*given, **options), *given)
+
+    return functools.partial(checked, **built.keywords)
+
+
+def _with_members(entry: Entry, thing: Any, protocol: type) -> Any:
+    if hasattr(type(thing), "__getattr__"):
+        return thing
+    # Not hasattr, which would compute properties (the hash of a weight file).
+    names = [name for name in vars(protocol) if not name.startswith("_")]
+    missing = [name for name in names if inspect.getattr_static(thing, name, _ABSENT) is _ABSENT and name != "run_id"]
+    if missing:
+        raise _broken(entry, f"gave an object of type {type(thing).__name__} that lacks {', '.join(missing)}")
+    return thing
+
+
+def _guided(entry: Entry, predict: Any) -> Any:
+    if not callable(predict):
+        raise _broken(entry, f"returned {_shown(predict)} instead of a function (u, t, condition)")
+
+    def checked(u: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        return _of_shape(entry, predict(u, t, condition), tuple(u.shape))
+
+    return checked
+
+
+def _solved(entry: Entry, result: Any, first: Any, *rest: Any) -> Any:
+    if entry.style == "plan":
+        return _of_type(entry, result, Plan)
+    if not isinstance(result, Tensor):
+        raise _broken(entry, f"returned {_shown(result)} instead of a sample")
+    return _of_shape(entry, result, tuple(rest[0].shape))
+
+
+def _of_type(entry: Entry, result: Any, kind: type) -> Any:
+    if not isinstance(result, kind):
+        raise _broken(entry, f"returned {_shown(result)} instead of {kind.__name__}")
+    return result
+
+
+def _of_shape(entry: Entry, result: Any, shape: tuple[int, ...]) -> Any:
+    if not isinstance(result, Tensor) or tuple(result.shape) != shape:
+        raise _broken(entry, f"returned {_shown(result)} instead of a tensor of shape {list(shape)}")
+    return result
+
+
+def _shown(result: Any) -> str:
+    return f"one of shape {list(result.shape)}" if isinstance(result, Tensor) else f"a {type(result).__name__}"
+
+
+def _broken(entry: Entry, breach: str) -> InputError:
+    return InputError(f"{entry.where}: {entry.kind}={entry.name} {breach}")

@@ -1,0 +1,74 @@
+"""What a run measures of itself: time and memory."""
+
+import logging
+import resource
+import sys
+import time
+
+import torch
+from torch import Tensor
+
+from diffexp.components.metrics.base import RunFacts
+from diffexp.experiment.build import Parts
+from diffexp.experiment.sampling import Drawing
+from diffexp.plan.compile import sample
+from diffexp.plan.levels import Level
+from diffexp.plan.table import Plan
+
+log = logging.getLogger(__name__)
+
+
+def facts_of(parts: Parts, drawing: Drawing) -> RunFacts:
+    return RunFacts(
+        nfe=drawing.nfe,
+        num_samples=drawing.drawn,
+        seconds=drawing.seconds,
+        model_seconds=drawing.model_seconds,
+        scheduler_us_per_step=scheduler_us_per_step(parts),
+        peak_memory_mb=peak_memory_mb(parts.model.device),
+        plan=parts.sampler if isinstance(parts.sampler, Plan) and parts.from_noise else None,
+        model=parts.model,
+        captions=tuple(drawing.captions),
+    )
+
+
+def scheduler_us_per_step(parts: Parts, passes: int = 3) -> float | None:
+    """Microseconds an evaluation, for one sample, a network and noise that cost nothing: the fastest of a few passes.
+
+    None where the sampler cannot run on a stand-in network.
+    """
+    model = parts.model
+    like = torch.zeros(1, *model.shape, device=model.device, dtype=torch.promote_types(model.dtype, torch.float32))
+
+    try:
+        return min(_timed(parts, like) for _ in range(passes)) * 1e6
+    except Exception as error:  # a direct method may insist on a real model
+        log.debug("no scheduler time: %s", error)
+        return None
+
+
+def _timed(parts: Parts, like: Tensor) -> float:
+    """Seconds an evaluation; counted, because an adaptive method may take other steps here than in the run."""
+    evaluations = 0
+
+    def network(u: Tensor, level: Level) -> Tensor:
+        nonlocal evaluations
+        evaluations += 1
+        return like
+
+    with torch.inference_mode():
+        began = time.perf_counter()
+        sample(parts.sampler, network, like, lambda: like)
+        if like.device.type == "cuda":
+            torch.cuda.synchronize(like.device)
+        return (time.perf_counter() - began) / max(1, evaluations)
+
+
+def peak_memory_mb(device: torch.device) -> float | None:
+    """Most memory in use, in 10^6 bytes: the run's own on a GPU, on a CPU that of the process since its start."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    if device.type == "cpu":
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+    return None

@@ -1,0 +1,163 @@
+"""The metrics of one run, fed batch by batch; one that fails is left out, and nothing else is lost."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+from diffexp.components.metrics.base import Finished, Metric, RunFacts, SampleMetric
+from diffexp.components.metrics.bootstrap import Estimate, estimate, mean_of
+from diffexp.components.models.base import Model
+from diffexp.experiment.per_sample import as_column, write_evidence
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+USUAL = ("cost", "fid", "kid", "wasserstein")
+"""Those of ``conf/config.yaml``, for models of all kinds: which of them make no sense for one is no news."""
+
+
+class Solutions(Protocol):
+    """The accurate solutions of a run; see ``diffexp.experiment.reference``."""
+
+    @property
+    def missing(self) -> str | None:
+        """Why there are none; None if there are."""
+        ...
+
+    def __call__(self, indices: Sequence[int]) -> Tensor: ...
+
+
+class Meters:
+    """Those of the metrics that make sense for the run.
+
+    Args:
+        solutions: what ``SampleMetric`` compares with; without it such metrics are left out.
+    """
+
+    def __init__(
+        self, metrics: Mapping[str, Metric | SampleMetric], model: Model, solutions: Solutions | None = None
+    ) -> None:
+        self._model = model
+        self._solutions = solutions
+        self._metrics = dict(metrics)
+        self._indices: list[int] = []
+        self._compared: dict[str, dict[str, list[Tensor]]] = {}
+        self._columns: dict[str, Tensor] = {}
+        self._estimates: dict[str, Estimate] = {}
+        level = logging.DEBUG if tuple(metrics) == USUAL else logging.WARNING
+        for name, metric in metrics.items():
+            reason = self._guarded(name, lambda metric=metric: metric.applies(model))
+            if reason:
+                self._leave_out(name, reason, level)
+        for name in self._comparing():
+            reason = "there is nothing to compare with" if solutions is None else solutions.missing
+            if reason:
+                self._leave_out(name, reason, logging.WARNING)
+
+    @property
+    def reads_samples(self) -> bool:
+        """Whether some metric wants more of the samples than the pictures."""
+        return bool(self._reading())
+
+    def only_pictures(self) -> None:
+        """Of some samples no more is known than the pictures: metrics that read more of them are left out."""
+        for name in self._reading():
+            self._leave_out(name, "of samples that are taken over only the pictures are known", logging.WARNING)
+
+    def _reading(self) -> list[str]:
+        return [name for name, metric in self._metrics.items() if getattr(metric, "reads_samples", False)]
+
+    def update(self, indices: Sequence[int], samples: Tensor, images: Tensor) -> None:
+        """Take in a batch of the run's samples with these indices.
+
+        Args:
+            samples: [B, *shape], on the CPU.
+            images: [B, C, H, W] in [0, 1], on the CPU; points as they are.
+        """
+        self._indices += indices
+        for name, metric in list(self._metrics.items()):
+            if not hasattr(metric, "compare"):
+                self._guarded(name, lambda metric=metric: cast(Metric, metric).update(samples, images))
+        self._compare(indices, Finished(samples, images))
+
+    def compute(self, facts: RunFacts) -> dict[str, float]:
+        """All values, flat; an interval is two more, ``<name>/low`` and ``<name>/high``."""
+        facts = replace(facts, indices=tuple(self._indices))
+        values: dict[str, float] = {}
+        for name, metric in list(self._metrics.items()):
+            told = self._guarded(name, lambda name=name, metric=metric: self._ask(name, metric, facts))
+            values |= told or {}
+        return values
+
+    def write(self, folder: Path) -> None:
+        """Into the run's folder: the values that samples have for themselves, and the resamples of all intervals."""
+        resamples = {name: found.resamples for name, found in self._estimates.items()}
+        write_evidence(folder, self._indices, self._columns, resamples)
+
+    def _comparing(self) -> list[str]:
+        return [name for name, metric in self._metrics.items() if hasattr(metric, "compare")]
+
+    def _compare(self, indices: Sequence[int], ours: Finished) -> None:
+        names = self._comparing()
+        if not names or self._solutions is None:
+            return
+        try:
+            solutions = self._solutions(indices)
+            reference = Finished(solutions, self._model.decode(solutions.to(self._model.device)).float().cpu())
+        except Exception as error:
+            for name in names:
+                self._fail(name, error)
+            return
+        for name in names:
+            metric = cast(SampleMetric, self._metrics[name])
+            told = self._guarded(name, lambda metric=metric: metric.compare(ours, reference))
+            for key, column in (told or {}).items():
+                self._compared.setdefault(name, {}).setdefault(key, []).append(column.detach().cpu())
+
+    def _ask(self, name: str, metric: Metric | SampleMetric, facts: RunFacts) -> dict[str, float]:
+        if hasattr(metric, "compare"):
+            told: Mapping[str, Any] = {key: torch.cat(parts) for key, parts in self._compared.get(name, {}).items()}
+        else:
+            told = cast(Metric, metric).compute(facts)
+        values: dict[str, float] = {}
+        for key, value in told.items():
+            try:
+                values |= self._numbers(key, value, facts.indices)
+            except (TypeError, ValueError, RuntimeError) as error:
+                log.error("metric %s: %s is left out, it is no number a run or a sample: %s", name, key, error)
+        return values
+
+    def _numbers(self, name: str, value: Any, indices: Sequence[int]) -> dict[str, float]:
+        """A number as it is, also as a tensor with one element, which many a metric returns; others with intervals."""
+        column = as_column(value, len(indices))
+        if column is not None and len(column):
+            self._columns[name] = column
+            value = estimate(mean_of(column), indices, bounds=(column.min().item(), column.max().item()))
+        if not isinstance(value, Estimate):
+            return {name: value if isinstance(value, int) else float(value)}
+        self._estimates[name] = value
+        low_high = value.interval
+        ends = {f"{name}/low": low_high[0], f"{name}/high": low_high[1]} if low_high else {}
+        return {name: value.value} | ends
+
+    def _guarded(self, name: str, call: Callable[[], T]) -> T | None:
+        try:
+            return call()
+        except Exception as error:  # a plugin's mistake must not cost the samples
+            self._fail(name, error)
+            return None
+
+    def _fail(self, name: str, error: Exception) -> None:
+        log.error("metric %s failed and is left out: %s: %s", name, type(error).__name__, error)
+        log.debug("its traceback", exc_info=error)
+        del self._metrics[name]
+
+    def _leave_out(self, name: str, reason: str, level: int) -> None:
+        log.log(level, "metric %s is left out: %s", name, reason)
+        del self._metrics[name]

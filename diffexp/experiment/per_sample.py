@@ -1,0 +1,58 @@
+"""What a run leaves behind so that others can be compared with it.
+
+sample_metrics.csv       a line per sample, a column per metric that has a value for each
+resamples.safetensors    for each metric with an interval its resamples: see ``diffexp.components.metrics.bootstrap``
+"""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from diffexp.files import replace_whole, write_text
+
+PER_SAMPLE = "sample_metrics.csv"
+RESAMPLES = "resamples.safetensors"
+
+
+def write_evidence(
+    folder: Path, indices: Sequence[int], per_sample: Mapping[str, Tensor], resamples: Mapping[str, Tensor]
+) -> None:
+    """
+    Args:
+        folder: the run's.
+        indices: of the samples, in the order of the values.
+        per_sample: (len(indices),) by metric.
+        resamples: (B,) by metric; empty ones are left out.
+    """
+    if per_sample:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["index", *per_sample])
+        order = sorted(range(len(indices)), key=indices.__getitem__)
+        writer.writerows([indices[i], *(values[i].item() for values in per_sample.values())] for i in order)
+        write_text(folder / PER_SAMPLE, text.getvalue())
+    kept = {name: values.float().contiguous() for name, values in resamples.items() if len(values)}
+    if kept:
+        with replace_whole(folder / RESAMPLES) as temporary:
+            temporary.write_bytes(save(kept))
+
+
+def read_resamples(folder: Path) -> dict[str, Tensor]:
+    """The resamples by metric, (B,) float64; empty where the run left none that can be read."""
+    try:
+        return {name: values.double() for name, values in load_file(folder / RESAMPLES).items() if values.ndim == 1}
+    except (OSError, SafetensorError):
+        return {}
+
+
+def as_column(value: object, count: int) -> Tensor | None:
+    """A value as one number a sample, (count,) float64; None where it is none."""
+    if isinstance(value, Tensor) and value.ndim == 1 and len(value) == count:
+        return value.detach().to("cpu", torch.float64)
+    return None

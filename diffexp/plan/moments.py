@@ -1,0 +1,168 @@
+"""Exact statements about a sampler: no sampling, no weights.
+
+The optimal denoiser of Gaussian data is affine. A sampler that is linear between its model calls then turns its start
+noise and its draws into an affine combination of them (Pierret & Galerne, ICML 2025, arXiv:2405.14250, section 3). Its
+coefficients come out when it is run on basis vectors: one column for the start noise, one for every draw, one for the
+constant 1. Mean, covariance and Wasserstein distance of what it samples follow in closed form.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from diffexp.errors import InputError
+from diffexp.plan.execute import Network, execute
+from diffexp.plan.levels import Level
+from diffexp.plan.method import Noise
+from diffexp.plan.predictions import Prediction, Target
+from diffexp.plan.table import Plan
+
+Run = Callable[[Network, Tensor, Noise], Tensor]
+"""(network, start, noise) to the output: ``partial(execute, plan)``, ``partial(sample, sampler)`` and the like."""
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """N(mean, diag(variances)): data, or a sample of it, in the eigenbasis of the data's covariance."""
+
+    mean: Tensor
+    """[d], float64."""
+    variances: Tensor
+    """[d], float64, >= 0."""
+
+    def at(self, level: Level) -> "Gaussian":
+        """The distribution of alpha * x0 + sigma * eps."""
+        return Gaussian(level.alpha * self.mean, level.alpha**2 * self.variances + level.sigma**2)
+
+    def wasserstein(self, other: "Gaussian") -> float:
+        """2-Wasserstein distance to a Gaussian with the same eigenvectors (Gelbrich 1990), >= 0."""
+        apart = (self.mean - other.mean).square().sum() + (
+            self.variances.sqrt() - other.variances.sqrt()
+        ).square().sum()
+        return math.sqrt(apart.item())
+
+
+POINT = Gaussian(torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64))
+"""Data that is a single point: noise and data are then known exactly at every level."""
+
+
+@dataclass(frozen=True)
+class Affine:
+    """A sample as an affine combination of the noise it was made from."""
+
+    columns: Tensor
+    """[d, 2 + draws]: coefficient of the start noise, of every draw in order, and the constant."""
+
+    @property
+    def moments(self) -> Gaussian:
+        return Gaussian(self.columns[:, -1], self.columns[:, :-1].square().sum(dim=1))
+
+
+@dataclass(frozen=True)
+class Response:
+    """What a sampler makes of Gaussian data."""
+
+    seen: tuple[tuple[Level, Affine], ...]
+    """At every evaluation: the level that the network is told, and what it sees there."""
+    drawn: tuple[int, ...]
+    """How many draws had been taken by then."""
+    output: Affine
+
+
+def respond(
+    run: Run, data: Gaussian, *, start: Gaussian, target: Target = Prediction.EPSILON, draws: int = 0
+) -> Response:
+    """Run a sampler on basis vectors with the optimal denoiser of ``data``.
+
+    Exact for samplers that are linear between their model calls, also for those that are no table (a draw used twice).
+
+    Args:
+        data: mean and variances [d].
+        start: mean and variances of the start sample, [d] or [1].
+        target: what the network's output stands for.
+        draws: how many there will be, as far as that is known; it runs again where there are more.
+    """
+    while True:
+        try:
+            return _Columns(data, target, draws).respond(run, start)
+        except _Full:
+            draws = 4 * draws + 16
+
+
+def gaussian_output(
+    plan: Plan, mean: Tensor, variances: Tensor, prediction: Target = Prediction.EPSILON
+) -> tuple[Tensor, Tensor]:
+    """Mean and variances of a plan's output on Gaussian data with the optimal denoiser.
+
+    Args:
+        mean, variances: of the data in the eigenbasis of its covariance, each [d].
+        prediction: what the network's output stands for.
+
+    Returns:
+        mean and variances of the output in the same basis, each [d], float64.
+
+    Raises:
+        InputError: the plan clamps, so its output is not Gaussian.
+    """
+    if any(row.clamps for row in plan.rows):
+        raise InputError(f"{plan.name} clips its x0 estimate: its output on Gaussian data is not Gaussian")
+    data = Gaussian(mean.double(), variances.double())
+    made = _Columns(data, prediction, plan.draws).respond(partial(execute, plan), started(plan.start_std))
+    return made.output.moments.mean, made.output.moments.variances
+
+
+def started(std: float) -> Gaussian:
+    """The start sample: ``std`` times standard normal noise."""
+    return Gaussian(torch.zeros(1, dtype=torch.float64), torch.full((1,), std**2, dtype=torch.float64))
+
+
+class _Full(Exception):
+    """More draws were taken than there are columns."""
+
+
+class _Columns:
+    """The network and the noise on basis vectors; samples are [d, 1, 1, columns], directions as a batch."""
+
+    def __init__(self, data: Gaussian, target: Target, draws: int) -> None:
+        self._data, self._target, self._draws = data, target, draws
+        self._used = 0
+        self._seen: list[tuple[Level, Affine]] = []
+        self._drawn: list[int] = []
+
+    def respond(self, run: Run, start: Gaussian) -> Response:
+        first = self._zeros()
+        first[..., 0] = start.variances.sqrt().view(-1, 1, 1)
+        first[..., -1] = start.mean.view(-1, 1, 1)
+        output = self._affine(run(self._network, first, self._noise))
+        return Response(tuple(self._seen), tuple(self._drawn), output)
+
+    def _network(self, u: Tensor, level: Level) -> Tensor:
+        self._seen.append((level, self._affine(u)))
+        self._drawn.append(self._used)
+        alpha, sigma = level.alpha, level.sigma
+        mean, variances = self._data.mean.view(-1, 1, 1, 1), self._data.variances.view(-1, 1, 1, 1)
+        spread = alpha**2 * variances + sigma**2
+        # Two formulas instead of one that is solved for the other: no cancellation where sigma is small.
+        x0, eps = alpha * variances / spread * u, sigma / spread * u
+        x0[..., -1:] += sigma**2 / spread * mean
+        eps[..., -1:] -= sigma / spread * alpha * mean
+        return self._target.output(level, x0, eps)
+
+    def _noise(self) -> Tensor:
+        if self._used == self._draws:
+            raise _Full
+        self._used += 1
+        fresh = self._zeros()
+        fresh[..., self._used] = 1.0
+        return fresh
+
+    def _zeros(self) -> Tensor:
+        return torch.zeros(len(self._data.mean), 1, 1, self._draws + 2, dtype=torch.float64)
+
+    @staticmethod
+    def _affine(x: Tensor) -> Affine:
+        return Affine(x.detach().reshape(len(x), -1).clone())

@@ -1,0 +1,194 @@
+"""The Plan: a scheduler as a table of numbers."""
+
+import csv
+import hashlib
+import io
+import math
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TypeVar
+
+from diffexp.plan.levels import Level
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Clamp:
+    """d = clamp(x * x_k + m * m_k, low, high)."""
+
+    x: float
+    m: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One model evaluation and the update that follows it; coefficient lists run backwards in time, newest first.
+
+    x_{k+1} = sum_j x[j] x_{k-j} + sum_j m[j] m_{k-j} + sum_j sum_i d[j][i] d_{k-j,i} + sum_i z[i] z_i
+    """
+
+    level: Level
+    """Where the network is asked: its timestep, and alpha and sigma of what it sees."""
+    scale: float
+    """The network sees scale * x_k."""
+    x: tuple[float, ...]
+    m: tuple[float, ...]
+    d: tuple[tuple[float, ...], ...] = ()
+    z: tuple[float, ...] = ()
+    """One coefficient per fresh draw of standard normal noise."""
+    clamps: tuple[Clamp, ...] = ()
+    """Clamped combinations of this row's x_k and m_k."""
+
+    @property
+    def depth(self) -> int:
+        """How many rows back the update reads, 0 for a one-step method."""
+        return max(len(self.x), len(self.m), len(self.d), 1) - 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A scheduler compiled for one model and number of steps. NFE = ``len(rows)``.
+
+    The start sample is ``start_std`` times standard normal noise; before the first evaluation it becomes
+    ``x_0 = start_scale * start + sum_i start_z[i] z_i`` (only samplers that churn at once have other than 1 and ()).
+    """
+
+    rows: tuple[Row, ...]
+    start_std: float = 1.0
+    start_scale: float = 1.0
+    start_z: tuple[float, ...] = ()
+    name: str = field(default="plan", compare=False)
+
+    @property
+    def nfe(self) -> int:
+        """Number of function (network) evaluations."""
+        return len(self.rows)
+
+    @property
+    def draws(self) -> int:
+        """Noise draws per sample, the start not counted."""
+        return len(self.start_z) + sum(len(row.z) for row in self.rows)
+
+    @property
+    def depth(self) -> int:
+        """How many past rows any update reads."""
+        return max((row.depth for row in self.rows), default=0)
+
+    @property
+    def deterministic(self) -> bool:
+        return self.draws == 0
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of every number in the table; the name is left out."""
+        digest = hashlib.sha256()
+        for value in _numbers(self):
+            digest.update(struct.pack("<d", value))
+        return digest.hexdigest()
+
+    def unscaled(self) -> "Plan":
+        """The same method in the variable u_k = scale_k * x_k, which the network sees: every scale becomes 1.
+
+        Two schedulers that differ only in how they scale x (diffusers' Euler carries x / alpha, DDIM carries x) have
+        equal unscaled plans. The output is left as it is.
+        """
+        scales = [row.scale for row in self.rows] + [1.0]
+        rows = []
+        for k, row in enumerate(self.rows):
+            out = scales[k + 1]
+            rows.append(
+                replace(
+                    row,
+                    scale=1.0,
+                    x=tuple(c * out / scales[k - j] for j, c in enumerate(row.x)),
+                    m=tuple(c * out for c in row.m),
+                    d=tuple(tuple(c * out for c in past) for past in row.d),
+                    z=tuple(c * out for c in row.z),
+                    clamps=tuple(replace(c, x=c.x / row.scale) for c in row.clamps),
+                )
+            )
+        first = scales[0]
+        return replace(
+            self,
+            rows=tuple(rows),
+            start_scale=1.0,
+            start_std=self.start_std * self.start_scale * first,
+            start_z=tuple(c * first for c in self.start_z),
+        )
+
+    def difference(self, other: "Plan") -> float:
+        """Largest difference between two tables, relative to the larger of 1 and the coefficient; inf for other shapes.
+
+        Both are compared unscaled (see there): 0 means the same method, on every model and every noise. Absent
+        coefficients count as 0. Levels count by their timestep.
+        """
+        mine, theirs = self.unscaled(), other.unscaled()
+        if len(mine.rows) != len(theirs.rows):
+            return float("inf")
+        pairs = [(mine.start_std, theirs.start_std), *_paired(mine.start_z, theirs.start_z)]
+        for a, b in zip(mine.rows, theirs.rows):
+            pairs.append((a.level.timestep, b.level.timestep))
+            pairs += _paired(a.x, b.x) + _paired(a.m, b.m) + _paired(a.z, b.z)
+            for past_a, past_b in _padded(a.d, b.d, ()):
+                pairs += _paired(past_a, past_b)
+            for c, e in _padded(a.clamps, b.clamps, Clamp(0.0, 0.0, 0.0, 0.0)):
+                pairs += [(c.x, e.x), (c.m, e.m), (c.low, e.low), (c.high, e.high)]
+        return max(_relative(a, b) for a, b in pairs)
+
+    def to_csv(self) -> str:
+        """The table as text: a line per row, empty cells where a method has no such coefficient."""
+        past = range(self.depth + 1)
+        clamps = range(max((len(row.clamps) for row in self.rows), default=0))
+        draws = range(max((len(row.z) for row in self.rows), default=0))
+        header = ["step", "timestep", "alpha", "sigma", "scale"]
+        header += [f"clamp{i}_{part}" for i in clamps for part in ("x", "m", "low", "high")]
+        header += [f"x[k-{j}]" for j in past] + [f"m[k-{j}]" for j in past]
+        header += [f"d{i}[k-{j}]" for j in past for i in clamps] + [f"z{i}" for i in draws]
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(header)
+        for k, row in enumerate(self.rows):
+            cells: list[float | str] = [k, row.level.timestep, row.level.alpha, row.level.sigma, row.scale]
+            for i in clamps:
+                c = row.clamps[i] if i < len(row.clamps) else None
+                cells += [c.x, c.m, c.low, c.high] if c else [""] * 4
+            cells += [_cell(row.x, j) for j in past] + [_cell(row.m, j) for j in past]
+            cells += [_cell(row.d[j] if j < len(row.d) else (), i) for j in past for i in clamps]
+            cells += [_cell(row.z, i) for i in draws]
+            writer.writerow(repr(c) if isinstance(c, float) else c for c in cells)
+        return out.getvalue()
+
+
+def _cell(values: Sequence[float], index: int) -> float | str:
+    return values[index] if index < len(values) else ""
+
+
+def _relative(a: float, b: float) -> float:
+    if a == b:
+        return 0.0
+    return abs(a - b) / max(1.0, abs(a), abs(b)) if math.isfinite(a) and math.isfinite(b) else math.inf
+
+
+def _padded(a: Sequence[T], b: Sequence[T], fill: T) -> list[tuple[T, T]]:
+    size = max(len(a), len(b))
+    return list(zip([*a, *[fill] * (size - len(a))], [*b, *[fill] * (size - len(b))]))
+
+
+def _paired(a: Sequence[float], b: Sequence[float]) -> list[tuple[float, float]]:
+    return _padded(a, b, 0.0)
+
+
+def _numbers(plan: Plan) -> list[float]:
+    numbers = [float(plan.nfe), plan.start_std, plan.start_scale, float(len(plan.start_z)), *plan.start_z]
+    for row in plan.rows:
+        numbers += [row.level.timestep, row.level.alpha, row.level.sigma, row.scale]
+        for part in (row.x, row.m, row.z, *row.d):
+            numbers += [float(len(part)), *part]
+        for clamp in row.clamps:
+            numbers += [clamp.x, clamp.m, clamp.low, clamp.high]
+    return numbers

@@ -1,0 +1,118 @@
+"""How far a whole sweep is: one line that changes, on a terminal; nothing elsewhere."""
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from tqdm import tqdm
+
+REDRAW_SECONDS = 0.25
+
+
+@dataclass
+class CellBar:
+    """The progress of one cell, in evaluations; see ``diffexp.experiment.context.Bar``."""
+
+    show: Callable[[], None] = lambda: None
+    """Called with every evaluation."""
+    n: float = 0
+    total: float | None = None
+
+    @property
+    def fraction(self) -> float:
+        return min(1.0, self.n / self.total) if self.total else 0.0
+
+    def update(self, n: int = 1) -> None:
+        self.n += n
+        self.show()
+
+    def refresh(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class Progress:
+    """Counts cells and samples.
+
+    Args:
+        work: how much each cell has to do, by its number, in any unit.
+    """
+
+    def __init__(self, work: Mapping[int, float]) -> None:
+        self._work = work
+        self._lock = threading.Lock()
+        self._bars: dict[int, CellBar] = {}
+        self._running: set[int] = set()
+        self._ended: dict[int, str] = {}
+        self._samples = self._told = 0
+        self._began = self._drawn = time.perf_counter()
+        self._line = tqdm(
+            total=1.0,
+            bar_format="{percentage:3.0f}%|{bar:16}| {desc}",
+            disable=not sys.stderr.isatty(),
+            leave=False,
+            dynamic_ncols=True,
+        )
+
+    def start(self, number: int) -> CellBar:
+        with self._lock:
+            self._running.add(number)
+            return self._bars.setdefault(number, CellBar())
+
+    def finished(self, samples: int) -> None:
+        """So many more samples are on disk."""
+        with self._lock:
+            self._samples += samples
+
+    def end(self, number: int, status: str) -> None:
+        with self._lock:
+            self._running.discard(number)
+            self._ended[number] = status
+
+    def fraction(self) -> float:
+        """Of the whole work; a cell counts by what it has to do."""
+        whole = sum(self._work.values())
+        return sum(work * self._share(number) for number, work in self._work.items()) / whole if whole else 1.0
+
+    def _share(self, number: int) -> float:
+        if number in self._ended:
+            return 1.0
+        bar = self._bars.get(number)
+        return bar.fraction if bar else 0.0
+
+    def count(self) -> str:
+        """``10/24``: how many cells have been told of, this one included."""
+        with self._lock:
+            self._told += 1
+            return f"{self._told}/{len(self._work)}"
+
+    def text(self) -> str:
+        """``10 of 24 cells done, 8 running, 6 waiting, 12.3 samples/s, 0:42 left``."""
+        with self._lock:
+            elapsed = time.perf_counter() - self._began
+            ended, running = len(self._ended), len(self._running)
+            failed = sum(status != "done" for status in self._ended.values())
+            fraction, rate = self.fraction(), self._samples / elapsed
+        parts = [f"{ended - failed} of {len(self._work)} cells done"]
+        parts += [f"{failed} failed"] if failed else []
+        parts += [f"{running} running", f"{len(self._work) - ended - running} waiting", f"{rate:.3g} samples/s"]
+        if fraction > 0:
+            parts.append(f"{tqdm.format_interval(elapsed * (1 - fraction) / fraction)} left")
+        return ", ".join(parts)
+
+    def show(self) -> None:
+        """Draw the line anew, a few times a second at most."""
+        now = time.perf_counter()
+        if self._line.disable or now < self._drawn + REDRAW_SECONDS:
+            return
+        self._drawn = now
+        with self._lock:
+            self._line.n = self.fraction()
+        self._line.set_description_str(self.text())
+
+    def close(self) -> None:
+        self._line.close()

@@ -1,0 +1,63 @@
+"""``sweep.json``: what a sweep must know to be finished another day."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from diffexp.errors import InputError
+from diffexp.files import read_json, write_json
+
+NAME = "sweep.json"
+LAUNCHER = re.compile(r"hydra[/.]launcher[=.]")
+
+
+@dataclass(frozen=True)
+class SweepRecord:
+    """A sweep as it was started."""
+
+    overrides: list[str]
+    """Of the command line."""
+    cells: list[list[str]] | None
+    """The overrides of every cell; None where a sweeper decides them as it goes."""
+    config_dir: str | None = None
+    attempts: int = 1
+    """How many times it was started, this time included."""
+
+    @property
+    def command(self) -> str:
+        return shlex.join(["python", "-m", "diffexp", "-m", *self.overrides])
+
+    def write(self, folder: Path) -> None:
+        write_json(folder / NAME, asdict(self) | {"command": self.command})
+
+
+def read_sweep(folder: Path) -> SweepRecord | None:
+    """The record in a folder; None where there is none."""
+    found = read_json(folder / NAME)
+    fields = {key: found[key] for key in SweepRecord.__dataclass_fields__ if key in found}
+    return SweepRecord(**fields) if found else None
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """The sweep is this process's own until the block ends, where the file system can tell.
+
+    Raises:
+        InputError: another process has it.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"the sweep in {folder} is still running") from error
+        except OSError:
+            pass
+        yield

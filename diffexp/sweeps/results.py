@@ -1,0 +1,108 @@
+"""``results.csv``: one row per cell of a multirun."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from diffexp.experiment.configs import differing_keys, flat
+from diffexp.files import read_json, write_text
+
+NAME = "results.csv"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a multirun, read back from its folder."""
+
+    folder: Path
+    overrides: tuple[str, ...]
+    status: str
+    error: str | None
+    config: Mapping[str, Any]
+    """Flat: ``{"scheduler.name": "ddim", ...}``."""
+    metrics: Mapping[str, float]
+    record: Mapping[str, Any]
+    """``run.json``; empty where there is none."""
+
+
+def read_cells(sweep: Path) -> list[Cell]:
+    """The cells of a sweep in the order of their numbers; one that never began is ``missing``, its folder too."""
+    found = {_number(path.parent): read_cell(path.parent) for path in sweep.glob("*/.hydra")}
+    begun = {number for number, _ in found}
+    for number, overrides in enumerate(read_json(sweep / "sweep.json").get("cells") or []):
+        if number not in begun:
+            folder = sweep / str(number)
+            found[_number(folder)] = Cell(folder, tuple(overrides), "missing", None, {}, {}, {})
+    return [found[key] for key in sorted(found)]
+
+
+def write_results(sweep: Path) -> Path | None:
+    """Write the table; None where there is no cell yet.
+
+    Columns: ``cell``, ``overrides``, every config key in which the cells differ, ``status``, ``error``, every metric,
+    ``folder`` (relative to the sweep).
+    """
+    cells = read_cells(sweep)
+    if not cells:
+        return None
+    keys = differing_keys([cell.config for cell in cells if cell.config])
+    metrics = list(dict.fromkeys(name for cell in cells for name in cell.metrics))
+    taken = {"cell", "overrides", "status", "error", "folder", *metrics}
+    titles = {key: f"config.{key}" if key in taken else key for key in keys}
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["cell", "overrides", *titles.values(), "status", "error", *metrics, "folder"])
+    for cell in cells:
+        writer.writerow(
+            [
+                _number(cell.folder)[0],
+                " ".join(cell.overrides),
+                *(_shown(cell.config.get(key)) for key in keys),
+                cell.status,
+                cell.error or "",
+                *(_shown(cell.metrics.get(name)) for name in metrics),
+                cell.folder.name if cell.folder.is_dir() else "",
+            ]
+        )
+    write_text(sweep / NAME, text.getvalue())
+    return sweep / NAME
+
+
+def read_cell(folder: Path) -> Cell:
+    """A run, or a cell of a multirun, from its folder; what cannot be read there is as if it were not there."""
+    run = read_json(folder / "run.json")
+    metrics = read_json(folder / "metrics.json")
+    overrides = _read_yaml(folder / ".hydra" / "overrides.yaml")
+    # A cell that failed before it began has no config in its record, but Hydra has written the one that it was given.
+    config = run.get("config") or _read_yaml(folder / ".hydra" / "config.yaml")
+    return Cell(
+        folder=folder,
+        overrides=tuple(map(str, overrides or ())),
+        status=run.get("status", "missing"),
+        error=run.get("error"),
+        config=flat(config) if isinstance(config, Mapping) else {},
+        metrics=metrics,
+        record=run,
+    )
+
+
+def _read_yaml(file: Path) -> Any:
+    try:
+        return yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+
+
+def _number(folder: Path) -> tuple[int, str]:
+    head = folder.name.partition("_")[0]
+    return (int(head) if head.isdigit() else 1 << 30, folder.name)
+
+
+def _shown(value: Any) -> str:
+    return "" if value is None else json.dumps(value) if isinstance(value, list | dict) else str(value)
