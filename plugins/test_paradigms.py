@@ -14,7 +14,7 @@ from diffexp.components.grids.choice import Grid
 from diffexp.components.models.base import Condition, Request, Runtime
 from diffexp.components.sampler import build_sampler
 from diffexp.errors import InputError
-from diffexp.experiment.monitor import Watch
+from diffexp.experiment.monitor import Monitor
 from diffexp.plan.compile import Sampler
 from diffexp.plan.noise import SampleNoise
 from diffexp.plan.table import Plan
@@ -34,7 +34,7 @@ def sampler(name: str, model: Any, steps: int) -> Sampler:
 
 def draw(loop: partial, model: Any, chosen: Sampler, count: int = 8, **options: Any) -> tuple[Tensor, int]:
     """Samples and evaluations of each."""
-    watch = Watch(model, 10, 1, 0)
+    watch = Monitor(model, 10, 1, 0)
     condition = model.conditions(Request(), range(count))
     noise = SampleNoise(0, range(count), model.shape, dtype=torch.float64)
     batch: Any = SimpleNamespace(
@@ -79,7 +79,7 @@ def test_every_level_is_asked_under_the_condition_of_its_sample() -> None:
         return u
 
     model = mixture()
-    watch = Watch(model, 10, 1, 0)
+    watch = Monitor(model, 10, 1, 0)
     condition = Condition({"label": torch.tensor([3, 4])}, None, ["3", "4"])
     levels = [model.schedule.at(t) for t in (900, 500, 10)]
     u = torch.arange(12, dtype=torch.float64).view(3, 2, 2)

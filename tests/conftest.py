@@ -26,7 +26,7 @@ from diffexp.catalog.discover import Catalog, discover
 from diffexp.cli.check import Preflight
 from diffexp.cli.hydra_config import hydra_session
 from diffexp.cli.launch import task_config
-from diffexp.experiment.context import Host
+from diffexp.experiment.context import RunContext
 from diffexp.experiment.run import RunResult, SweepInfo, run_experiment
 from diffexp.sweeps.cell import Job
 from diffexp.sweeps.failures import FAILED_HERE
@@ -102,8 +102,8 @@ def together(catalog: Catalog, compose: Callable[..., dict[str, Any]], tmp_path:
     sweep = tmp_path / "sweep"
 
     def run(*cells: tuple[str, ...], batch: int | None = None, resumed: bool = False) -> list[Path]:
-        def run_one(job: Job, host: Host) -> None:
-            run_experiment(job.config, job.folder, catalog, SweepInfo(sweep, job.number, resumed), host)
+        def run_one(job: Job, context: RunContext) -> None:
+            run_experiment(job.config, job.folder, catalog, SweepInfo(sweep, job.number, resumed), context)
 
         jobs = [Job(i, compose(*words), sweep / str(i)) for i, words in enumerate(cells)]
         Runner(run_one, catalog, batch, resumed).run(jobs)

@@ -13,7 +13,7 @@ from torch import Tensor
 from diffexp.catalog.discover import Catalog
 from diffexp.catalog.register import KINDS
 from diffexp.components.models.base import Model
-from diffexp.experiment.context import Host
+from diffexp.experiment.context import RunContext
 from diffexp.experiment.run import RunResult, run_experiment
 from diffexp.plan.noise import sample_seed
 from tests.runs import images
@@ -57,7 +57,7 @@ def by_diffusers(folder: Path, scheduler: str, auto: Any = AutoPipelineForText2I
     return torch.from_numpy(pictures).permute(0, 3, 1, 2)
 
 
-class Kept(Host):
+class Kept(RunContext):
     """Keeps the model from one run to the next."""
 
     kept: Model | None = None
@@ -73,14 +73,14 @@ def studio(catalog: Catalog, config: dict[str, Any], tiny: Tiny, folder: Path) -
     Args:
         config: of the command line ``COMMON``.
     """
-    hosts: dict[str, Kept] = {}
+    contexts: dict[str, Kept] = {}
 
     def draw(family: str, size: int = 32, **changes: Any) -> RunResult:
         nodes = {k: {"name": v} if isinstance(v, str) and k in KINDS else v for k, v in changes.items()}
         model = config["model"] | {"id": str(tiny(family)), "height": size, "width": size}
         number = len(list(folder.iterdir()))
         changed = config | {"model": model, "prompt": PROMPTS} | nodes
-        host = hosts.setdefault(str(changed["model"]), Kept())
-        return run_experiment(changed, folder / f"{number}_{family}", catalog, host=host)
+        context = contexts.setdefault(str(changed["model"]), Kept())
+        return run_experiment(changed, folder / f"{number}_{family}", catalog, context=context)
 
     return draw

@@ -34,7 +34,7 @@ from diffexp.sweeps.record import SweepRecord, held, read_sweep
 from diffexp.sweeps.results import read_cells, write_results
 
 if TYPE_CHECKING:
-    from diffexp.experiment.context import Host
+    from diffexp.experiment.context import RunContext
     from diffexp.experiment.run import RunResult, SweepInfo
     from diffexp.sweeps.runner import Runner
 
@@ -179,10 +179,10 @@ def make_runner(sweep: Path, batch: int | None) -> "Runner":
 
     catalog = _catalog()
 
-    def run(job: Job, host: "Host") -> None:
+    def run(job: Job, context: "RunContext") -> None:
         if isinstance(job, ComposedJob):
             save_hydra_files(job.composed, job.folder)
-        run_experiment(job.config, job.folder, catalog, sweep_info(sweep, job.number), host)
+        run_experiment(job.config, job.folder, catalog, sweep_info(sweep, job.number), context)
 
     return Runner(run, catalog, batch, sweep_info(sweep, 0).resumed)
 

@@ -23,8 +23,8 @@ from diffexp.components.sampler import Recipe, within_budget
 from diffexp.components.schedulers.foreign.diffusers_method import find_class
 from diffexp.components.trackers.base import Guarded
 from diffexp.errors import InputError
-from diffexp.experiment.context import Host
-from diffexp.experiment.contracts import held_to_its_word
+from diffexp.experiment.context import RunContext
+from diffexp.experiment.contracts import with_contract_checks
 from diffexp.experiment.device import read_device, read_dtype
 from diffexp.experiment.monitor import Predict
 from diffexp.plan.compile import Direct, Sampler
@@ -61,18 +61,18 @@ class Parts:
     """Of the plugins' files that the model and its guidance are from."""
     from_noise: bool = True
     """Whether the loop takes the start noise to the sample by ``sampler`` alone."""
-    host: Host = field(default_factory=Host)
+    context: RunContext = field(default_factory=RunContext)
 
 
-def assemble(config: Mapping[str, Any], catalog: Catalog, host: Host | None = None) -> Parts:
-    """Build what the config names; ``host`` says where the run takes place.
+def assemble(config: Mapping[str, Any], catalog: Catalog, context: RunContext | None = None) -> Parts:
+    """Build what the config names; ``context`` says where the run takes place.
 
     Raises:
         InputError: anything that is unknown, of the wrong kind, or that does not go together.
     """
-    host = host or Host()
+    context = context or RunContext()
     runtime = Runtime(read_device(config["device"]), read_dtype(config["dtype"]), bool(config["compile"]))
-    model = host.model(lambda: _build(catalog, "model", config["model"])(runtime))
+    model = context.model(lambda: _build(catalog, "model", config["model"])(runtime))
     scale = model.guidance_scale if config["guidance_scale"] is None else float(config["guidance_scale"])
     request = Request(
         read_texts("prompt", config["prompt"]),
@@ -98,7 +98,7 @@ def assemble(config: Mapping[str, Any], catalog: Catalog, host: Host | None = No
         stepwise=_is_stepwise(guidance, config["guidance"], catalog),
         code_sha256=_code(config, catalog),
         from_noise=config["loop"]["name"] in FROM_NOISE,
-        host=host,
+        context=context,
     )
 
 
@@ -141,7 +141,7 @@ def _is_stepwise(guidance: functools.partial[Any], node: Mapping[str, Any], cata
 
 def _build(catalog: Catalog, kind: str, node: Mapping[str, Any]) -> Any:
     """As ``Catalog.build``; a plugin is held to what its kind promises."""
-    return held_to_its_word(catalog.find(kind, str(node.get("name"))), catalog.build(kind, node))
+    return with_contract_checks(catalog.find(kind, str(node.get("name"))), catalog.build(kind, node))
 
 
 def _recipe(config: Mapping[str, Any], catalog: Catalog, model: Model) -> Recipe:

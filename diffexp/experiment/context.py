@@ -26,7 +26,7 @@ class Bar(Protocol):
     def close(self) -> object: ...
 
 
-class Host:
+class RunContext:
     """A run that has its process to itself; a subclass may share what several runs need."""
 
     def model(self, load: Callable[[], Model]) -> Model:
@@ -41,7 +41,7 @@ class Host:
         """Shows the progress of ``total`` evaluations."""
         return tqdm(total=total, desc="sampling", unit="step", disable=not sys.stderr.isatty(), leave=False)
 
-    def settle(self, device: torch.device) -> None:
+    def synchronize(self, device: torch.device) -> None:
         """Wait for what ``device`` still computes, so that ``clock`` knows of it."""
         if device.type == "cuda":
             torch.cuda.synchronize(device)
@@ -57,7 +57,7 @@ class Host:
         yield
 
     @contextmanager
-    def busy(self) -> Iterator[None]:
+    def cpu_section(self) -> Iterator[None]:
         """Around work that keeps the processor busy, but not by calls of the model."""
         yield
 

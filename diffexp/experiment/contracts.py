@@ -24,7 +24,7 @@ from diffexp.plan.table import Plan
 _ABSENT = object()
 
 
-def held_to_its_word(entry: Entry | None, built: Any) -> Any:
+def with_contract_checks(entry: Entry | None, built: Any) -> Any:
     """What ``Catalog.build`` made of a plugin, so that it raises InputError where it breaks its kind's contract.
 
     Anything that is built in, or named by a ``_target_``, is returned as it is.

@@ -18,7 +18,7 @@ from diffexp.plan.table import Plan
 log = logging.getLogger(__name__)
 
 
-def facts_of(parts: Parts, drawing: Drawing) -> RunFacts:
+def run_facts(parts: Parts, drawing: Drawing) -> RunFacts:
     return RunFacts(
         nfe=drawing.nfe,
         num_samples=drawing.drawn,

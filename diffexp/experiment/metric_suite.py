@@ -33,7 +33,7 @@ class Solutions(Protocol):
     def __call__(self, indices: Sequence[int]) -> Tensor: ...
 
 
-class Meters:
+class MetricSuite:
     """Those of the metrics that make sense for the run.
 
     Args:

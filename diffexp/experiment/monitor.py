@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diffexp.components.models.base import Condition, Model
 from diffexp.errors import InputError
-from diffexp.experiment.context import Host
+from diffexp.experiment.context import RunContext
 from diffexp.experiment.pictures.strips import Snapshot
 from diffexp.plan.execute import Network
 from diffexp.plan.levels import CLEAN, Level
@@ -39,7 +39,7 @@ def snapshot_steps(nfe: int, every: int | None) -> frozenset[int]:
 
 
 @dataclass
-class Watch:
+class Monitor:
     """Counts evaluations of a whole run; one object for all of its batches."""
 
     model: Model
@@ -50,7 +50,7 @@ class Watch:
     snapshot_every: int | None
     max_nfe: int | None = None
     """The run's own limit."""
-    host: Host = field(default_factory=Host)
+    context: RunContext = field(default_factory=RunContext)
     snapshots: list[Snapshot] = field(default_factory=list)
     steps: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     """Scalars of the first batch's steps, for the tracker; kept here so that tracking costs the loop nothing."""
@@ -63,7 +63,7 @@ class Watch:
 
     def __post_init__(self) -> None:
         self._keep = snapshot_steps(self.nfe, self.snapshot_every)
-        self._bar = self.host.bar(self.nfe * self.batches)
+        self._bar = self.context.bar(self.nfe * self.batches)
         self._first = True
         self._began = time.perf_counter()
 
@@ -102,12 +102,12 @@ class Watch:
 
     def _ask(self, predict: Predict, condition: Condition, u: Tensor, levels: Sequence[Level]) -> Tensor:
         """``u`` [levels, batch, *shape]; the condition has a row for each of the levels * batch."""
-        began = self.host.clock()
+        began = self.context.clock()
         device, exact = self.model.device, torch.promote_types(self.model.dtype, torch.float32)
         # Filled on the device: copying from the host would wait for it.
         t = torch.cat([torch.full((u.shape[1],), level.timestep, device=device, dtype=exact) for level in levels])
         output = predict(u.flatten(0, 1), t, condition).to(u.dtype).reshape(u.shape)
-        self.model_seconds += self.host.clock() - began
+        self.model_seconds += self.context.clock() - began
         for level, seen, said in zip(levels, u, output):
             self.seen(seen, said, level)
         return output

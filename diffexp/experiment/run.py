@@ -10,14 +10,14 @@ from diffexp.catalog.discover import Catalog
 from diffexp.components.trackers.base import RunInfo, SampleRow
 from diffexp.errors import InputError, one_line
 from diffexp.experiment.build import Parts, assemble
-from diffexp.experiment.context import Host
-from diffexp.experiment.cost import facts_of
+from diffexp.experiment.context import RunContext
+from diffexp.experiment.cost import run_facts
 from diffexp.experiment.folder import RunFolder, overview
-from diffexp.experiment.metric_suite import Meters
+from diffexp.experiment.metric_suite import MetricSuite
 from diffexp.experiment.provenance import inputs_sha256
 from diffexp.experiment.reference import Reference
 from diffexp.experiment.resume import check_resume, check_same_samples, named_run, read_earlier
-from diffexp.experiment.sampling import Drawing, draw_samples, drawn_before
+from diffexp.experiment.sampling import Drawing, draw_samples, load_existing
 from diffexp.experiment.summary import metrics_line
 from diffexp.plan.noise import sample_seed
 from diffexp.plan.table import Plan
@@ -49,19 +49,19 @@ def run_experiment(
     folder: Path,
     catalog: Catalog,
     sweep: SweepInfo | None = None,
-    host: Host | None = None,
+    context: RunContext | None = None,
 ) -> RunResult:
     """Run one experiment; everything it computed is on disk however it ends.
 
     Args:
-        host: where it takes place; by default it has the process to itself.
+        context: where it takes place; by default it has the process to itself.
 
     Raises:
         InputError: the config asks for something impossible.
         KeyboardInterrupt: after what was finished has been written.
     """
-    host = host or Host()
-    output, began = RunFolder(folder), host.clock()
+    context = context or RunContext()
+    output, began = RunFolder(folder), context.clock()
     check_resume(config, folder)
     earlier = read_earlier(folder) if sweep and sweep.resumed else None
     if earlier:
@@ -72,8 +72,8 @@ def run_experiment(
     log.info("%s", _announcement(config))
     tracker = None
     try:
-        with host.busy():
-            parts = assemble(config, catalog, host)
+        with context.cpu_section():
+            parts = assemble(config, catalog, context)
         plan = parts.sampler if isinstance(parts.sampler, Plan) else None
         facts = {
             "device": str(parts.model.device),
@@ -96,18 +96,18 @@ def run_experiment(
         tracker = parts.tracker
         tracker.start(_run_info(config, folder, sweep))
         output.update(wandb_id=tracker.run_id)
-        twin = host.twin(output.record)
+        twin = context.twin(output.record)
         drawing, metrics = _copy(twin, parts, config, output) if twin else _draw(parts, config, output)
         _track(parts, config, output, drawing)
         status = "interrupted" if drawing.interrupted else "done"
-        output.update(status=status, nfe=drawing.nfe, seconds=host.clock() - began)
+        output.update(status=status, nfe=drawing.nfe, seconds=context.clock() - began)
         if status == "done":
             output.forget_kept()
         tracker.finish(metrics, status)
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt)
         status, told = ("interrupted", None) if interrupted else ("failed", _told(error, catalog))
-        output.update(status=status, error=told, seconds=host.clock() - began)
+        output.update(status=status, error=told, seconds=context.clock() - began)
         if tracker:
             tracker.finish({}, status)
         raise
@@ -119,13 +119,13 @@ def run_experiment(
 
 def _draw(parts: Parts, config: Mapping[str, Any], output: RunFolder) -> tuple[Drawing, dict[str, float]]:
     """Draw all samples and measure them: the run's files, and its metrics."""
-    meters = Meters(parts.metrics, parts.model, Reference(parts, config))
-    with parts.host.drawing(parts.model.device):
-        drawing = draw_samples(parts, config, output, meters)
-    with parts.host.busy():
-        metrics = meters.compute(facts_of(parts, drawing)) if drawing.indices else {}
+    suite = MetricSuite(parts.metrics, parts.model, Reference(parts, config))
+    with parts.context.drawing(parts.model.device):
+        drawing = draw_samples(parts, config, output, suite)
+    with parts.context.cpu_section():
+        metrics = suite.compute(run_facts(parts, drawing)) if drawing.indices else {}
         output.save_metrics(metrics)
-        meters.write(output.folder)
+        suite.write(output.folder)
         _save_pictures(parts, config, output, drawing)
     return drawing, metrics
 
@@ -134,7 +134,7 @@ def _copy(twin: Path, parts: Parts, config: Mapping[str, Any], output: RunFolder
     """The same from the folder of a run that did just that."""
     log.info("the same samples as those of %s, taken over from there", twin.name)
     metrics = output.copy_results(RunFolder(twin))
-    return drawn_before(parts, config, output, Meters({}, parts.model)), metrics
+    return load_existing(parts, config, output, MetricSuite({}, parts.model)), metrics
 
 
 def _save_pictures(parts: Parts, config: Mapping[str, Any], output: RunFolder, drawing: Drawing) -> None:

@@ -13,8 +13,8 @@ from diffexp.components.loops.base import Batch
 from diffexp.experiment.build import Parts
 from diffexp.experiment.device import out_of_memory
 from diffexp.experiment.folder import RunFolder, kept_samples, read_image
-from diffexp.experiment.metric_suite import Meters
-from diffexp.experiment.monitor import SHOWN_IMAGES, Watch
+from diffexp.experiment.metric_suite import MetricSuite
+from diffexp.experiment.monitor import SHOWN_IMAGES, Monitor
 from diffexp.experiment.pictures.previews import as_pictures
 from diffexp.experiment.pictures.strips import Snapshot
 from diffexp.plan.noise import SampleNoise
@@ -64,56 +64,58 @@ class Drawing:
         return self.model.sample_truth(len(self.indices), torch.Generator().manual_seed(0)).cpu()
 
 
-def draw_samples(parts: Parts, config: Mapping[str, Any], output: RunFolder, meters: Meters) -> Drawing:
+def draw_samples(parts: Parts, config: Mapping[str, Any], output: RunFolder, suite: MetricSuite) -> Drawing:
     """Draw samples 0..num_samples-1 but those that the folder has already; Ctrl-C keeps the finished batches.
 
-    A batch goes to its files and to the meters as soon as it is there; the run's memory does not grow with its length.
+    A batch goes to its files and to the suite as soon as it is there; the run's memory does not grow with its length.
     """
     model, size = parts.model, int(config["batch_size"])
-    drawing = drawn_before(parts, config, output, meters)
+    drawing = load_existing(parts, config, output, suite)
     todo = sorted(set(range(int(config["num_samples"]))).difference(drawing.indices))
     batches = -(-len(todo) // size)
-    watch = Watch(model, parts.sampler.nfe, batches, config["snapshot_every"], config.get("max_nfe"), parts.host)
-    watch.model_seconds = drawing.model_seconds
+    monitor = Monitor(model, parts.sampler.nfe, batches, config["snapshot_every"], config.get("max_nfe"), parts.context)
+    monitor.model_seconds = drawing.model_seconds
     first: Tensor | None = None
     broken: list[int] = []
     try:
-        for indices, samples, captions in _in_batches(todo, size, parts, int(config["seed"]), watch, drawing):
-            with parts.host.busy():
+        for indices, samples, captions in _in_batches(todo, size, parts, int(config["seed"]), monitor, drawing):
+            with parts.context.cpu_section():
                 images = model.decode(samples).float().cpu()
             first = images[:SHOWN_IMAGES] if first is None else first
             broken += [i for i, fine in zip(indices, samples.flatten(1).isfinite().all(1).tolist()) if not fine]
-            if images.ndim > 2 and meters.reads_samples:
+            if images.ndim > 2 and suite.reads_samples:
                 output.keep(indices, samples.float().cpu())
             output.save_samples(indices, images)
             drawing.add(indices, captions, images)  # at once, so that an interrupt does not part it from its files
             output.update(
-                nfe=watch.nfe,
+                nfe=monitor.nfe,
                 drawn=drawing.drawn,
                 sampling_seconds=drawing.seconds,
-                model_seconds=watch.model_seconds,
+                model_seconds=monitor.model_seconds,
             )
-            with parts.host.busy():
-                meters.update(indices, samples.float().cpu(), images)
-            parts.host.finished(len(indices))
+            with parts.context.cpu_section():
+                suite.update(indices, samples.float().cpu(), images)
+            parts.context.finished(len(indices))
     except KeyboardInterrupt:
         log.warning("interrupted after %d of %d samples", len(drawing.indices), config["num_samples"])
         drawing.interrupted = True
     finally:
-        watch.close()
+        monitor.close()
         output.join_points()
     if broken:
         told = "%d of %d samples are not finite (NaN or infinity), sample %d for one; of a picture that is drawn grey"
         log.warning(told, len(broken), len(todo), broken[0])
-    drawing.nfe = watch.nfe if todo else drawing.nfe or watch.nfe
-    drawing.model_seconds = watch.model_seconds
-    drawing.steps = watch.steps
-    snapshots = [Snapshot(s.step, watch.nfe, s.level, s.x.float().cpu(), s.x0.float().cpu()) for s in watch.snapshots]
+    drawing.nfe = monitor.nfe if todo else drawing.nfe or monitor.nfe
+    drawing.model_seconds = monitor.model_seconds
+    drawing.steps = monitor.steps
+    snapshots = [
+        Snapshot(s.step, monitor.nfe, s.level, s.x.float().cpu(), s.x0.float().cpu()) for s in monitor.snapshots
+    ]
     drawing.snapshots = as_pictures(snapshots, first)
     return drawing
 
 
-def drawn_before(parts: Parts, config: Mapping[str, Any], output: RunFolder, meters: Meters) -> Drawing:
+def load_existing(parts: Parts, config: Mapping[str, Any], output: RunFolder, suite: MetricSuite) -> Drawing:
     """What is in the folder already, taken in batch by batch."""
     record, size = output.record, int(config["batch_size"])
     drawing = Drawing(
@@ -125,17 +127,17 @@ def drawn_before(parts: Parts, config: Mapping[str, Any], output: RunFolder, met
     )
     paths, kept = output.finished_images(), output.kept()
     if paths.keys() - kept.keys():
-        meters.only_pictures()
+        suite.only_pictures()
     for start in range(0, len(paths), size):
         indices = list(paths)[start : start + size]
         images = torch.stack([read_image(paths[index]) for index in indices])
         drawing.add(indices, _captions(parts, indices), images)
         known = all(index in kept for index in indices)
-        meters.update(indices, kept_samples(kept, indices) if known else images * 2 - 1, images)
+        suite.update(indices, kept_samples(kept, indices) if known else images * 2 - 1, images)
     indices, points = output.finished_points()
     if indices:
         drawing.add(indices, _captions(parts, indices), points)
-        meters.update(indices, points, points)
+        suite.update(indices, points, points)
     return drawing
 
 
@@ -144,44 +146,44 @@ def _captions(parts: Parts, indices: Sequence[int]) -> list[str]:
 
 
 def _in_batches(
-    todo: Sequence[int], size: int, parts: Parts, seed: int, watch: Watch, drawing: Drawing
+    todo: Sequence[int], size: int, parts: Parts, seed: int, monitor: Monitor, drawing: Drawing
 ) -> Iterator[tuple[Sequence[int], Tensor, list[str]]]:
     """Finished batches; one that does not fit into memory is halved, and so are all after it."""
     start = 0
     while start < len(todo):
         indices = todo[start : start + size]
-        began = parts.host.clock()
+        began = parts.context.clock()
         try:
-            samples, captions = _draw(parts, indices, seed, watch)
+            samples, captions = _draw(parts, indices, seed, monitor)
         except RuntimeError as error:
             if len(indices) == 1 or not out_of_memory(error):
                 raise
             size = len(indices) // 2
-            watch.expect(-(-(len(todo) - start) // size))
+            monitor.expect(-(-(len(todo) - start) // size))
             log.warning("a batch of %d does not fit into memory, going on with %d", len(indices), size)
             continue
-        drawing.seconds += parts.host.clock() - began
+        drawing.seconds += parts.context.clock() - began
         drawing.drawn += len(indices)
         start += len(indices)
         yield indices, samples, captions
 
 
-def _draw(parts: Parts, indices: Sequence[int], seed: int, watch: Watch) -> tuple[Tensor, list[str]]:
+def _draw(parts: Parts, indices: Sequence[int], seed: int, monitor: Monitor) -> tuple[Tensor, list[str]]:
     model = parts.model
     # The state between evaluations stays in at least float32, whatever the network computes in.
     dtype = torch.promote_types(model.dtype, torch.float32)
     noise = SampleNoise(seed, indices, model.shape, model.device, dtype)
-    with parts.host.busy():
+    with parts.context.cpu_section():
         condition = model.conditions(parts.request, indices).drawn(noise.generators)
-    watch.begin_batch()
+    monitor.begin_batch()
     batch = Batch(
         indices=indices,
         model=model,
         condition=condition,
         sampler=parts.sampler,
-        network=watch.network(parts.predict, condition),
-        network_at_once=watch.network_at_once(parts.predict, condition),
-        unguided=partial(watch.network, parts.model.predict),
+        network=monitor.network(parts.predict, condition),
+        network_at_once=monitor.network_at_once(parts.predict, condition),
+        unguided=partial(monitor.network, parts.model.predict),
         noise=noise.draw,
         generators=noise.generators,
         recipe=parts.recipe,
@@ -189,11 +191,11 @@ def _draw(parts: Parts, indices: Sequence[int], seed: int, watch: Watch) -> tupl
         guidance=parts.guidance,
         guidance_scale=parts.guidance_scale,
         guidance_options=parts.guidance_options,
-        seen=watch.seen,
-        expect=watch.expect_evaluations,
+        seen=monitor.seen,
+        expect=monitor.expect_evaluations,
     )
     with torch.inference_mode():
         samples = parts.loop(batch)
-        watch.finish_batch(samples)
-        parts.host.settle(model.device)  # once a batch, so that its time is its own
+        monitor.finish_batch(samples)
+        parts.context.synchronize(model.device)  # once a batch, so that its time is its own
     return samples, model.describe(condition)

@@ -147,7 +147,7 @@ class Batcher:
                 request.fail(KeyboardInterrupt())
             self._waiting.clear()
 
-    def settle(self, seat: Seat) -> None:
+    def synchronize(self, seat: Seat) -> None:
         """Wait until every call that the seat had part in is over on its device, and entered into its account."""
         while True:
             self._account()

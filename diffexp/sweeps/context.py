@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from diffexp.components.models.base import Condition, Model
-from diffexp.experiment.context import Bar, Host
+from diffexp.experiment.context import Bar, RunContext
 from diffexp.sweeps.batching import Batcher, Seat
 from diffexp.sweeps.duplicates import Twins, samples_key
 from diffexp.sweeps.progress import Progress
@@ -50,7 +50,7 @@ class Shared:
             return self.batcher.model
 
 
-class CellHost(Host):
+class CellContext(RunContext):
     """One cell among others."""
 
     def __init__(self, shared: Shared, seat: Seat, folder: Path, progress: Progress) -> None:
@@ -75,8 +75,8 @@ class CellHost(Host):
         self._bar.n, self._bar.total = 0, total
         return self._bar
 
-    def settle(self, device: torch.device) -> None:
-        self._shared.batcher.settle(self._seat)
+    def synchronize(self, device: torch.device) -> None:
+        self._shared.batcher.synchronize(self._seat)
 
     def finished(self, samples: int) -> None:
         self._progress.finished(samples)
@@ -90,7 +90,7 @@ class CellHost(Host):
             self._shared.batcher.leave(self._seat)
 
     @contextmanager
-    def busy(self) -> Iterator[None]:
+    def cpu_section(self) -> Iterator[None]:
         lock = self._shared.processor
         if not lock.acquire(blocking=False):
             # Nobody waits for one that waits; whoever holds the lock may ask the model again and again (``Reference``).
@@ -125,7 +125,7 @@ class CellHost(Host):
             self._shared.batcher.sit(self._seat)
 
 
-class SoloHost(Host):
+class SoloContext(RunContext):
     """A cell that has the process to itself, after the others of its model."""
 
     def __init__(self, shared: Shared, number: int, progress: Progress) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from diffexp.catalog.discover import Catalog
 from diffexp.errors import InputError
-from diffexp.experiment.context import Host
+from diffexp.experiment.context import RunContext
 from diffexp.experiment.device import read_device
 from diffexp.experiment.resume import read_earlier
 from diffexp.experiment.summary import metrics_line
@@ -19,7 +19,7 @@ from diffexp.files import read_json
 from diffexp.sweeps.batch_size import MOST, BatchLimit
 from diffexp.sweeps.batching import Batcher, Seat
 from diffexp.sweeps.cell import Job, swept_words
-from diffexp.sweeps.context import CellHost, Shared, SoloHost
+from diffexp.sweeps.context import CellContext, Shared, SoloContext
 from diffexp.sweeps.duplicates import Twins, samples_key
 from diffexp.sweeps.failures import Failure, forget_failure, record_failure
 from diffexp.sweeps.logs import cell_logging, sweep_logging
@@ -32,7 +32,7 @@ THREADS = 128
 GLANCE_SECONDS = 0.2
 """How often the progress is looked at while nobody asks."""
 
-Run = Callable[[Job, Host], None]
+Run = Callable[[Job, RunContext], None]
 """Runs one cell, whose errors it raises."""
 
 
@@ -45,21 +45,21 @@ class Cell:
     failure: Failure | None = None
     thread: threading.Thread | None = None
 
-    def live(self, run: Run, host: Host) -> None:
+    def live(self, run: Run, context: RunContext) -> None:
         """Run it to its end; whatever happens is kept."""
         with ExitStack() as stack:
             try:
                 self.job.folder.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(cell_logging(self.job.folder))
                 forget_failure(self.job.folder)
-                run(self.job, host)
+                run(self.job, context)
                 self.status = "done"
             except KeyboardInterrupt:
                 self.status = "interrupted"
             except BaseException as error:  # the other cells go on
                 self.status, self.failure = "failed", record_failure(self.job.folder, error)
             finally:
-                host.end(self.status)
+                context.end(self.status)
 
 
 class Runner:
@@ -149,15 +149,15 @@ class Runner:
     def _begin(self, job: Job, shared: Shared, progress: Progress) -> Cell:
         seat = Seat(job.number, min(int(job.config["batch_size"]), int(job.config["num_samples"])))
         shared.batcher.sit(seat)
-        cell, host = Cell(job), CellHost(shared, seat, job.folder, progress)
+        cell, context = Cell(job), CellContext(shared, seat, job.folder, progress)
         # A daemon, so that a second Ctrl-C need not wait for it.
-        cell.thread = threading.Thread(target=cell.live, args=(self._run, host), name=job.folder.name, daemon=True)
+        cell.thread = threading.Thread(target=cell.live, args=(self._run, context), name=job.folder.name, daemon=True)
         cell.thread.start()
         return cell
 
     def _solo(self, job: Job, shared: Shared, progress: Progress) -> None:
         cell = Cell(job)
-        cell.live(self._run, SoloHost(shared, job.number, progress))
+        cell.live(self._run, SoloContext(shared, job.number, progress))
         self._tell(cell, progress)
 
     def _tell(self, cell: Cell, progress: Progress) -> None:

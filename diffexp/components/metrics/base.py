@@ -36,7 +36,7 @@ class RunFacts:
     captions: Sequence[str] = ()
     """What was asked for, one a sample, in the order in which the batches came."""
     indices: Sequence[int] = ()
-    """Which samples of the run they are, in the same order; filled in by ``Meters``."""
+    """Which samples of the run they are, in the same order; filled in by ``MetricSuite``."""
 
     def indices_of(self, count: int) -> Sequence[int]:
         """The indices of ``count`` samples; where they are not known, 0, 1, 2 and so on."""
@@ -92,7 +92,7 @@ class Metric(Protocol):
 class SampleMetric(Protocol):
     """A measurement of each sample against the accurate solution from the same start noise.
 
-    Also marked ``@diffexp.metric``; a pure function of a batch, so ``Meters`` does the rest. Left out of runs without
+    Also marked ``@diffexp.metric``; a pure function of a batch, so ``MetricSuite`` does the rest. Skipped in runs without
     such a solution: those whose sampler draws noise on its way.
     """
 

@@ -30,7 +30,7 @@ from diffexp.components.sampler import build_sampler
 from diffexp.components.schedulers.ddim import ddim
 from diffexp.components.schedulers.ddpm import ddpm
 from diffexp.components.schedulers.heun import heun
-from diffexp.experiment.metric_suite import USUAL, Meters
+from diffexp.experiment.metric_suite import USUAL, MetricSuite
 from diffexp.experiment.per_sample import PER_SAMPLE, read_resamples, write_evidence
 from diffexp.experiment.reference import Reference, Start, accurate_plan, start_of
 from diffexp.plan.compile import sample
@@ -138,24 +138,24 @@ class PerSample:
 
 
 def test_a_metric_with_a_value_a_sample_gets_mean_interval_and_a_file(tmp_path: Path):
-    meters = Meters({"per_sample": PerSample()}, SimpleNamespace())  # pyright: ignore[reportArgumentType]
+    suite = MetricSuite({"per_sample": PerSample()}, SimpleNamespace())  # pyright: ignore[reportArgumentType]
     order = [3, 1, 2, 0, *range(4, 20)]
     values = {index: index / 10 for index in order}
     for indices in (order[:3], order[3:]):
         batch = torch.tensor([[values[index]] for index in indices])
-        meters.update(indices, batch, batch)
-    told = meters.compute(facts())
+        suite.update(indices, batch, batch)
+    told = suite.compute(facts())
     assert told["own"] == pytest.approx(0.95)
     assert told["own/low"] < 0.95 < told["own/high"]
     assert (told["all"], told["count"]) == (3.5, 20)
     assert "all/low" not in told
-    meters.write(tmp_path)
+    suite.write(tmp_path)
     rows = list(csv.reader((tmp_path / PER_SAMPLE).open()))
     assert rows[0] == ["index", "own"]
     assert [(int(i), pytest.approx(float(v))) for i, v in rows[1:]] == sorted(values.items())
     assert set(read_resamples(tmp_path)) == {"own"}
 
-    shuffled = Meters({"per_sample": PerSample()}, SimpleNamespace())  # pyright: ignore[reportArgumentType]
+    shuffled = MetricSuite({"per_sample": PerSample()}, SimpleNamespace())  # pyright: ignore[reportArgumentType]
     batch = torch.tensor([[values[index]] for index in range(20)])
     shuffled.update(range(20), batch, batch)
     assert shuffled.compute(facts())["own/low"] == pytest.approx(told["own/low"]), "resamples go by index, not by order"
@@ -166,9 +166,9 @@ def test_a_value_that_is_no_number_costs_itself_alone(caplog: pytest.LogCaptureF
         def compute(self, run: RunFacts) -> dict[str, Any]:
             return {"many": torch.zeros(3), "word": "x", **super().compute(run)}
 
-    meters = Meters({"mixed": Mixed()}, SimpleNamespace())  # pyright: ignore[reportArgumentType]
-    meters.update(range(8), torch.zeros(8, 1), torch.zeros(8, 1))
-    assert {"own", "all", "count"} <= meters.compute(facts()).keys()
+    suite = MetricSuite({"mixed": Mixed()}, SimpleNamespace())  # pyright: ignore[reportArgumentType]
+    suite.update(range(8), torch.zeros(8, 1), torch.zeros(8, 1))
+    assert {"own", "all", "count"} <= suite.compute(facts()).keys()
     first, second = (record.getMessage() for record in caplog.records)
     assert first.startswith("metric mixed: many is left out, it is no number a run or a sample: ")
     assert second.startswith("metric mixed: word is left out")
@@ -204,10 +204,10 @@ def pictures(runtime: Runtime | None = None) -> Any:
 def test_distances_to_the_solution():
     model, level = pictures(), 0.25
     metrics: dict[str, Any] = {"psnr": PSNR(), "ssim": SSIM(), "trajectory_error": TrajectoryError()}
-    meters = Meters(metrics, model, Solved(model.shape))
+    suite = MetricSuite(metrics, model, Solved(model.shape))
     samples = torch.full((12, 1, 16, 16), level)
-    meters.update(range(12), samples, model.decode(samples))
-    found = meters.compute(facts(model))
+    suite.update(range(12), samples, model.decode(samples))
+    found = suite.compute(facts(model))
     # Pixels are half as far apart as samples, and rounded to 8 bits.
     rounded = round((level / 2 + 0.5) * 255) / 255 - 0.5
     assert found["psnr"] == pytest.approx(-20 * math.log10(rounded), abs=1e-3)
@@ -219,19 +219,19 @@ def test_without_a_solution_the_metric_is_left_out_and_says_why(caplog: pytest.L
     model, solved = pictures(), Solved((1, 16, 16))
     solved.missing = "the sampler draws noise"
     with caplog.at_level(logging.INFO):
-        meters = Meters({"psnr": PSNR()}, model, solved)
+        suite = MetricSuite({"psnr": PSNR()}, model, solved)
     assert [record.getMessage() for record in caplog.records] == ["metric psnr is left out: the sampler draws noise"]
-    meters.update(range(2), torch.zeros(2, 1, 16, 16), torch.zeros(2, 1, 16, 16))
-    assert meters.compute(facts(model)) == {}
+    suite.update(range(2), torch.zeros(2, 1, 16, 16), torch.zeros(2, 1, 16, 16))
+    assert suite.compute(facts(model)) == {}
 
 
 def test_who_names_a_metric_is_told_why_it_is_left_out_and_who_does_not_is_not(caplog: pytest.LogCaptureFixture):
     points = mixture(Runtime())
     usual = [entry.strip("[],") for entry in (conf_dir() / "config.yaml").read_text().split("metric: ")[1].split()[:4]]
     assert usual == list(USUAL)
-    Meters({name: PSNR() for name in USUAL}, points, Solved(points.shape))
+    MetricSuite({name: PSNR() for name in USUAL}, points, Solved(points.shape))
     assert caplog.records == []
-    Meters({"psnr": PSNR()}, points, Solved(points.shape))
+    MetricSuite({"psnr": PSNR()}, points, Solved(points.shape))
     assert [record.getMessage() for record in caplog.records] == [f"metric psnr is left out: {PSNR().applies(points)}"]
 
 
@@ -242,9 +242,9 @@ def test_a_solution_that_fails_costs_its_metrics_alone(caplog: pytest.LogCapture
 
     model = pictures()
     metrics: dict[str, Any] = {"psnr": PSNR(), "per_sample": PerSample()}
-    meters = Meters(metrics, model, Broken((1, 16, 16)))
-    meters.update(range(2), torch.zeros(2, 1), torch.zeros(2, 1, 16, 16))
-    assert set(meters.compute(facts(model))) == {"own", "all", "count"}
+    suite = MetricSuite(metrics, model, Broken((1, 16, 16)))
+    suite.update(range(2), torch.zeros(2, 1), torch.zeros(2, 1, 16, 16))
+    assert set(suite.compute(facts(model))) == {"own", "all", "count"}
     assert "metric psnr failed and is left out: ZeroDivisionError: no solution" in caplog.text
 
 

@@ -66,7 +66,7 @@ def test_at_one_and_below_there_is_none(name: str, digits: tuple[str, ...], run:
 def test_loops_that_ask_at_many_levels_at_once(
     words: tuple[str, ...], digits: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DIFFEXP_PLUGINS", str(Path(__file__).parents[1] / "plugins" / "paradigms.py"))
+    monkeypatch.setenv("DIFFEXP_PLUGINS", str(Path(__file__).parents[2] / "plugins" / "paradigms.py"))
     catalog = discover()
     found = []
     with hydra_session(catalog) as hydra:

@@ -87,13 +87,13 @@ def drawn(parts: Parts, samples: Sequence[int], network: Any) -> Tensor:
 @pytest.fixture(scope="module")
 def parts(compose: Compose) -> Callable[..., Parts]:
     """Of a run of the embedded digits under a guider."""
-    catalog, host = discover(), Kept()
+    catalog, context = discover(), Kept()
 
     def parts(name: str, options: dict[str, Any]) -> Parts:
         entry = class_entry("guidance", PREFIX + name)
         assert entry is not None
         node = {"name": PREFIX + name} | {option.name: option.default for option in entry.options} | options
-        return assemble(compose(*RUN) | {"guidance": node}, catalog, host)
+        return assemble(compose(*RUN) | {"guidance": node}, catalog, context)
 
     return parts
 

@@ -22,8 +22,8 @@ from diffexp.certify.overview import error_panels, in_order, table
 from diffexp.cli.certify import read_words, run_command
 from diffexp.errors import InputError
 from diffexp.plan.schedules import FlowSchedule, VPSchedule
-from tests.faulty import classes, right
-from tests.faulty.manners import FAULTS, Fault
+from tests.certify.faulty import classes, right
+from tests.certify.faulty.manners import FAULTS, Fault
 
 SCHEDULE = VPSchedule.from_betas()
 

@@ -1,6 +1,6 @@
 """More of them: wrong at the ends, on other levels or numbers of steps, or a bad guest of the run that calls them.
 
-``FAULTS`` are those of ``tests.faulty.functions`` and these.
+``FAULTS`` are those of ``tests.certify.faulty.functions`` and these.
 """
 
 import math
@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from tests.faulty.functions import FAULTS, Fault, ancestral, euler_step, fault
+from tests.certify.faulty.functions import FAULTS, Fault, ancestral, euler_step, fault
 
 __all__ = ["FAULTS", "Fault"]
 

@@ -303,7 +303,7 @@ def test_a_cell_that_interrupts_itself_ends_the_sweep(together, monkeypatch):
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("diffexp.experiment.run.facts_of", interrupted)
+    monkeypatch.setattr("diffexp.experiment.run.run_facts", interrupted)
     with pytest.raises(KeyboardInterrupt):
         together(PICTURES, (*PICTURES, "seed=1"))
 

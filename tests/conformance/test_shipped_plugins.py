@@ -12,7 +12,7 @@ from diffexp.catalog.register import KINDS
 from diffexp.cli.check import Preflight
 from diffexp.cli.hydra_config import hydra_session
 
-FOLDER = Path(__file__).parents[1] / "plugins"
+FOLDER = Path(__file__).parents[2] / "plugins"
 FILES = sorted(path for path in FOLDER.rglob("*.py") if not path.name.startswith("test_"))
 TITLES = {path.relative_to(FOLDER).as_posix(): ast.get_docstring(ast.parse(path.read_text())) or "" for path in FILES}
 TYPED = [(name, words) for name, title in TITLES.items() for words in re.findall("python -m diffexp (.*)", title)]

@@ -256,7 +256,7 @@ except InputError as error:
 print("diffusers" in sys.modules)
 """
     environment = os.environ | {"HF_HOME": str(tmp_path / "home")}
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, env=environment, capture_output=True, text=True)
     line, imported = done.stdout.splitlines()
     assert "hf download someone/nothing" in line and imported == "False"

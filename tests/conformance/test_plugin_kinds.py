@@ -22,7 +22,7 @@ from diffexp.cli.help import help_text
 from diffexp.cli.hydra_config import hydra_session
 from diffexp.cli.launch import task_config
 from diffexp.errors import InputError
-from diffexp.experiment.contracts import held_to_its_word
+from diffexp.experiment.contracts import with_contract_checks
 from diffexp.experiment.run import run_experiment
 
 SOURCES = {
@@ -350,8 +350,8 @@ def test_what_does_not_keep_its_word(
 def test_what_is_built_in_is_not_wrapped() -> None:
     catalog = discover()
     built = catalog.build("grid", {"name": "leading"})
-    assert held_to_its_word(catalog.get("grid", "leading"), built) is built
-    assert held_to_its_word(None, built) is built
+    assert with_contract_checks(catalog.get("grid", "leading"), built) is built
+    assert with_contract_checks(None, built) is built
 
 
 def discover_line(text: str) -> int:
