@@ -92,8 +92,8 @@ class Metric(Protocol):
 class SampleMetric(Protocol):
     """A measurement of each sample against the accurate solution from the same start noise.
 
-    Also marked ``@diffexp.metric``; a pure function of a batch, so ``MetricSuite`` does the rest. Skipped in runs without
-    such a solution: those whose sampler draws noise on its way.
+    Also marked ``@diffexp.metric``; a pure function of a batch, so ``MetricSuite`` does the rest. Skipped in runs
+    without such a solution: those whose sampler draws noise on its way.
     """
 
     def applies(self, model: Model) -> str | None:
