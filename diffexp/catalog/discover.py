@@ -135,8 +135,7 @@ class Catalog:
             thing = entry.load()
             if entry.open:
                 check_keywords(kind, thing, given)
-            tuples = [option.name for option in entry.options if option.type.base == "tuple"]
-            given |= {key: tuple(given[key]) for key in tuples if given.get(key)}
+            given = entry.arguments(given)
         return thing(**given) if own.instantiated else functools.partial(thing, **given)
 
 
