@@ -13,7 +13,12 @@ import torch
 from torch import Tensor
 
 from diffexp.certify.cases import Case
-from diffexp.components.schedulers.foreign.diffusers_method import ClassMethod, begin_at, integrate_once, stepper
+from diffexp.components.schedulers.foreign.diffusers_method import (
+    ClassMethod,
+    begin_at,
+    cache_lms_coefficients,
+    stepper,
+)
 from diffexp.plan.compile import Sampler, compile_or_direct, run_directly
 from diffexp.plan.levels import CLEAN, Level, Levels, Schedule
 from diffexp.plan.method import Evaluate, FunctionMethod, Method, Noise
@@ -63,7 +68,7 @@ class Shipped:
         if not self._templates:
             scheduler = copy.deepcopy(self.method.scheduler)
             self.set_timesteps(scheduler)
-            integrate_once(scheduler)
+            cache_lms_coefficients(scheduler)
             self._templates.append(scheduler)
         return copy.deepcopy(self._templates[0])
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from itertools import groupby
 from typing import Any
 
@@ -78,7 +79,7 @@ class ClassMethod:
             else:
                 scheduler.set_timesteps(self.steps, **self.set_options)
             _cast_tables(scheduler, dtype)
-            integrate_once(scheduler)
+            cache_lms_coefficients(scheduler)
             self._templates[dtype] = scheduler
         return copy.deepcopy(self._templates[dtype])
 
@@ -143,12 +144,17 @@ def _sample_of(stepped: Any) -> Tensor:
     return stepped[0] if isinstance(stepped, tuple) else stepped
 
 
-def integrate_once(scheduler: Any) -> None:
-    """LMSDiscreteScheduler integrates numerically in every step of every run; what comes out hangs on its sigmas alone.
+def cache_lms_coefficients(scheduler: Any) -> None:
+    """Memoise LMSDiscreteScheduler's numerical quadrature, which depends on its sigmas only.
 
-    Copies of ``scheduler`` share what is remembered.
+    Copies of ``scheduler`` share the cache.
+
+    Raises:
+        InputError: scipy is missing; diffusers then leaves its names undefined.
     """
     if hasattr(scheduler, "get_lms_coefficient"):
+        if find_spec("scipy") is None:
+            raise InputError(f"{type(scheduler).__name__} needs scipy: pip install scipy")
         scheduler.get_lms_coefficient = functools.cache(scheduler.get_lms_coefficient)
 
 
