@@ -25,7 +25,8 @@ from torch import Tensor
 
 import diffexp
 from diffexp.catalog import diffusers as diffusers_options
-from diffexp.catalog.diffusers import CLASSES, INERT, PREFIX, class_entry
+from diffexp.catalog.diffusers import CLASSES, PREFIX, class_entry
+from diffexp.catalog.quirks import QUIRKS
 from diffexp.components import grids
 from diffexp.components.grids.choice import Grid
 from diffexp.components.sampler import build_sampler
@@ -344,7 +345,8 @@ def test_an_option_without_effect_is_told(caplog: pytest.LogCaptureFixture) -> N
 
 
 @pytest.mark.parametrize(
-    ("name", "option"), [(name, option) for name, (_, cls) in CLASSES.items() for option in INERT.get(cls, ())]
+    ("name", "option"),
+    [(name, option) for name, (_, cls) in CLASSES.items() if cls in QUIRKS for option in QUIRKS[cls].inert],
 )
 def test_inert_options_are_inert(name: str, option: str) -> None:
     """An upgrade of diffusers may give them a meaning."""
