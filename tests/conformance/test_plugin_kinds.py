@@ -16,7 +16,7 @@ import pytest
 
 import diffexp
 from diffexp.catalog.discover import Catalog, discover
-from diffexp.catalog.register import KINDS
+from diffexp.catalog.kinds import KINDS
 from diffexp.cli.check import Preflight
 from diffexp.cli.help import help_text
 from diffexp.cli.hydra_config import hydra_session
