@@ -8,14 +8,15 @@ from typing import Any
 from diffexp.catalog.diffusers import PREFIX, TRAINING
 from diffexp.catalog.discover import discover
 from diffexp.catalog.entry import check_options
+from diffexp.catalog.quirks import quirks_of
 from diffexp.catalog.signatures import WrongSignature, form_of_function, from_object, readable
 from diffexp.catalog.types import UNREADABLE, Option, OptionType
 from diffexp.components.grids.choice import Grid, MakeLevels
 from diffexp.components.models.base import Runtime
 from diffexp.components.models.scheduler_config import read_training
 from diffexp.components.sampler import build_sampler
-from diffexp.components.schedulers.foreign.diffusers_config import FLOW_ONLY, Accepted
-from diffexp.components.schedulers.foreign.diffusers_method import REFUSALS
+from diffexp.components.schedulers.foreign.diffusers_config import Accepted
+from diffexp.components.schedulers.foreign.diffusers_levels import REFUSALS
 from diffexp.errors import InputError
 from diffexp.plan.compile import Direct
 from diffexp.plan.levels import Schedule
@@ -111,7 +112,7 @@ def own_training(scheduler: Any, options: Mapping[str, Any]) -> TrainingSpec:
         return ddpm
     name = type(scheduler).__name__
     config = {key: value for key, value in scheduler.config.items() if key != "_use_default_values"}
-    if name in FLOW_ONLY:
+    if quirks_of(type(scheduler)).for_flow:
         schedule = FlowSchedule(config.get("shift", 1.0), config["num_train_timesteps"])
         return TrainingSpec(schedule, Prediction.FLOW, None, config, "flow")
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffexp.catalog.discover import discover
+from diffexp.catalog.quirks import Quirks, quirks_of
 from diffexp.catalog.register import registration
 from diffexp.catalog.sources import raised_at
 from diffexp.certify.bound import Bound, _bound, quiet
@@ -21,7 +22,6 @@ from diffexp.plan.execute import execute
 from diffexp.plan.levels import Levels
 from diffexp.plan.table import Plan
 
-CONSISTENCY_CLASSES = ("LCMScheduler", "TCDScheduler", "CMStochasticIterativeScheduler", "FlowMatchLCMScheduler")
 KARRAS = "karras"
 GIVEN = "given"
 """The name of a grid that is made of levels at hand."""
@@ -67,14 +67,23 @@ class Subject:
     @property
     def consistency(self) -> bool:
         """Whether it asks a consistency model for the end of the path at once: no solver of an ODE or SDE."""
-        return bool(self.traits.get("consistency")) or self.class_name in CONSISTENCY_CLASSES
+        return bool(self.traits.get("consistency")) or self.quirks.consistency
+
+    @property
+    def cls(self) -> type | None:
+        """The class, also of an object of one; None for functions and plans."""
+        if not self.is_class:
+            return None
+        return self.scheduler if isinstance(self.scheduler, type) else type(self.scheduler)
 
     @property
     def class_name(self) -> str:
-        """Of a class or an object of one; empty for functions."""
-        if not self.is_class:
-            return ""
-        return self.scheduler.__name__ if isinstance(self.scheduler, type) else type(self.scheduler).__name__
+        """Name of the class; empty for functions and plans."""
+        return self.cls.__name__ if self.cls else ""
+
+    @property
+    def quirks(self) -> Quirks:
+        return quirks_of(self.cls) if self.cls else Quirks()
 
     @property
     def declared_weak_order(self) -> float | None:
@@ -117,7 +126,7 @@ class Subject:
         Raises:
             InputError: it takes none, with the reason given for the first.
         """
-        if self.class_name == "IPNDMScheduler":  # takes the output for v, whatever its config says
+        if self.quirks.reads_velocity:
             return VELOCITY
         refusal: InputError | None = None
         for case in (VP, FLOW, EDM):

@@ -38,8 +38,7 @@ SOURCES = {
             return x
         """,
     "grid": """
-        from diffexp import grid
-        from diffexp.components.grids import linspace
+        from diffexp import grid, linspace
 
         @grid
         def mine(schedule, steps, *, strength: float = 0.5):
@@ -47,8 +46,7 @@ SOURCES = {
             return linspace(schedule, steps + int(strength > 1))
         """,
     "loop": """
-        from diffexp import loop
-        from diffexp.plan.compile import sample
+        from diffexp import loop, sample
 
         @loop
         def mine(batch, *, strength: float = 0.5):
@@ -64,8 +62,7 @@ SOURCES = {
             return lambda u, t, condition: strength * predict(u, t, condition)
         """,
     "model": """
-        from diffexp import model
-        from diffexp.components.models.gaussian import gaussian
+        from diffexp import gaussian, model
 
         @model
         def mine(runtime, *, strength: float = 0.5):
