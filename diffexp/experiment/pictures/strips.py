@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from diffexp.components.pixels import to_image
+from diffexp.components.pixels import from_model_range, to_image
 from diffexp.experiment.pictures.grid import TILE
 from diffexp.experiment.pictures.points import Frame, draw_points, frame_around
 from diffexp.experiment.pictures.text import GREY, INK, PAPER, font, shortened
@@ -123,8 +123,7 @@ def _cells(
 
 
 def _image_cell(sample: Tensor, smallest: int, largest: int) -> Image.Image:
-    # Half the range, so that the noise of x_t, which goes beyond [-1, 1], stays visible.
-    image = to_image(sample.float() / 2 + 0.5).convert("RGB")
+    image = to_image(from_model_range(sample)).convert("RGB")
     shorter, longer = min(image.size), max(image.size)
     if shorter < smallest:
         scale = -(-smallest // shorter)
