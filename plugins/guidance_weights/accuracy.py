@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from diffexp import Estimate, Model, RunFacts, as_saved, estimate, load_features, mean_of, metric
+from diffexp import Estimate, Model, RunFacts, estimate, load_features, mean_of, metric, quantized
 
 
 @metric(higher_is_better=("accuracy", "confidence"))
@@ -29,7 +29,7 @@ class Accuracy:
 
     @torch.no_grad()
     def update(self, samples: Tensor, images: Tensor) -> None:
-        self.probabilities.append(self.features.network.logits(as_saved(images)).softmax(dim=1))
+        self.probabilities.append(self.features.network.logits(quantized(images)).softmax(dim=1))
 
     def compute(self, run: RunFacts) -> dict[str, Tensor | Estimate]:
         """One value per sample; where some requested no digit ("no label"), the means over the others."""
