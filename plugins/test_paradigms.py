@@ -29,7 +29,7 @@ def mixture(schedule: str = "vp") -> Any:
 
 def sampler(name: str, model: Any, steps: int) -> Sampler:
     bound = CATALOG.build("scheduler", {"name": name})
-    return build_sampler(bound.func, steps=steps, spec=model, grid=Grid(), options=bound.keywords)
+    return build_sampler(bound.func, steps=steps, training=model.training, grid=Grid(), options=bound.keywords)
 
 
 def draw(loop: partial, model: Any, chosen: Sampler, count: int = 8, **options: Any) -> tuple[Tensor, int]:
@@ -98,7 +98,7 @@ def test_it_needs_a_plan() -> None:
         return x
 
     model = mixture()
-    direct = build_sampler(curved, steps=3, spec=model)
+    direct = build_sampler(curved, steps=3, training=model.training)
     assert not isinstance(direct, Plan)
     with pytest.raises(InputError, match="needs a plan, and curved runs directly"):
         draw(PARADIGMS, model, direct)

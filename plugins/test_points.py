@@ -53,7 +53,7 @@ def test_the_denoiser_goes_from_the_mean_to_the_nearest_point(points: partial, s
 
 def test_samples_end_on_the_form(points: partial) -> None:
     model = points(form="spiral")
-    plan = build_sampler(euler, steps=40, spec=model)
+    plan = build_sampler(euler, steps=40, training=model.training)
     assert isinstance(plan, Plan)
     start = torch.randn(300, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * plan.start_std
 

@@ -143,7 +143,7 @@ class Bound:
         """The same in float64 throughout: another run only for classes, which keep float32 tables."""
         if not isinstance(self.method, ClassMethod):
             return self
-        return replace(self, run=partial(run_directly, Widened(self.method, self.case.spec.schedule)))
+        return replace(self, run=partial(run_directly, Widened(self.method, self.case.training.schedule)))
 
     @property
     def end(self) -> Level:
@@ -168,7 +168,7 @@ class Bound:
 
 def _bound(method: Method, case: Case) -> Bound:
     levels = method.levels if isinstance(method, FunctionMethod) else None
-    code = Shipped(method, case.spec.schedule) if isinstance(method, ClassMethod) else method
+    code = Shipped(method, case.training.schedule) if isinstance(method, ClassMethod) else method
     return Bound(partial(run_directly, code), case, method.start_std, levels, method, code)
 
 
