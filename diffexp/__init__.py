@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from diffexp.components.models.mixture import MixtureModel as MixtureModel
     from diffexp.components.models.mixture import mixture as mixture
     from diffexp.components.models.mnist import mnist as mnist
-    from diffexp.components.pixels import as_saved as as_saved
+    from diffexp.components.pixels import quantized as quantized
     from diffexp.components.pixels import to_image as to_image
     from diffexp.components.pixels import to_tensor as to_tensor
     from diffexp.components.sampler import build_sampler as build_sampler
@@ -106,7 +106,7 @@ _PUBLIC = {
     "diffexp.components.models.hub": "hub",
     "diffexp.components.models.mixture": "MixtureModel mixture",
     "diffexp.components.models.mnist": "mnist",
-    "diffexp.components.pixels": "as_saved to_image to_tensor",
+    "diffexp.components.pixels": "quantized to_image to_tensor",
     "diffexp.components.sampler": "build_sampler",
     "diffexp.components.trackers.base": "Comparison RunInfo SampleRow",
     "diffexp.components.user_files": "read_pictures",

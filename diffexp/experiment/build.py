@@ -5,7 +5,7 @@ import itertools
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -129,7 +129,11 @@ def _visited(sampler: Sampler, model: Model) -> Sequence[Level]:
     """The levels at which a run asks the network, in the order of its evaluations."""
     if isinstance(sampler, Plan):
         return [row.level for row in sampler.rows]
-    return [model.schedule.at(timestep) for timestep in sampler.method.timesteps]
+    low, high = model.schedule.timestep_range  # a class may count beyond it
+    return [
+        replace(model.schedule.at(min(max(timestep, low), high)), timestep=timestep)
+        for timestep in sampler.method.timesteps
+    ]
 
 
 def _is_stepwise(guidance: functools.partial[Any], node: Mapping[str, Any], catalog: Catalog) -> bool:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from diffexp import Estimate, Model, RunFacts, as_saved, estimate, load_features, mean_of, metric, not_mnist
+from diffexp import Estimate, Model, RunFacts, estimate, load_features, mean_of, metric, not_mnist, quantized
 
 
 @metric(higher_is_better=("accuracy", "confidence"))
@@ -29,7 +29,7 @@ class Accuracy:
 
     @torch.no_grad()
     def update(self, samples: Tensor, images: Tensor) -> None:
-        self.seen.append(self.features.network.logits(as_saved(images)).softmax(dim=1))
+        self.seen.append(self.features.network.logits(quantized(images)).softmax(dim=1))
 
     def compute(self, run: RunFacts) -> dict[str, Tensor | Estimate]:
         """A value for every sample; where some are of no digit ("no label"), the means over the others."""
