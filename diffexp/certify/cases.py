@@ -8,20 +8,20 @@ from diffexp.plan.predictions import Prediction
 from diffexp.plan.schedules import VPSchedule
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
-    """One kind of model, and the grid on which it is usually sampled."""
+    """One kind of model, and the timestep schedule that is usual for it."""
 
     name: str
-    spec: Spec
+    training: Spec
     grid: str
 
 
 def _case(name: ScheduleName, grid: str, prediction: PredictionName | None = None) -> Case:
     made = exact_training(name, prediction)
     label = f"{name}, {prediction}" if prediction else name
-    spec = TrainingSpec(made.schedule, made.prediction, None, made.config, made.spacing)
-    return Case(label, spec, grid)
+    training = TrainingSpec(made.schedule, made.prediction, None, made.config, made.spacing)
+    return Case(label, training, grid)
 
 
 VP, VE, EDM, FLOW = _case("vp", "exponential"), _case("ve", "karras"), _case("edm", "karras"), _case("flow", "flow")
