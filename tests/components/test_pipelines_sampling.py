@@ -12,7 +12,7 @@ from diffexp.components.models.base import Request
 from diffexp.components.pixels import to_image
 from diffexp.components.prompts import read_texts
 from diffexp.errors import InputError
-from diffexp.experiment.pictures.previews import as_pictures
+from diffexp.experiment.pictures.previews import latents_to_rgb
 from diffexp.experiment.pictures.strips import Snapshot
 from diffexp.plan.levels import Level
 from diffexp.plan.noise import SampleNoise
@@ -92,11 +92,11 @@ def test_latents_become_the_colours_that_fit() -> None:
     pictures = torch.nn.functional.interpolate(small, scale_factor=2) / 2 + 0.5
     level = Level(1.0, 1.0, 0.0)
     noisy, last = (Snapshot(step, 2, level, latents * (2 - step), latents) for step in (0, 1))
-    shown = as_pictures([noisy, last, Snapshot(2, 2, level, pictures, pictures)], pictures)
+    shown = latents_to_rgb([noisy, last, Snapshot(2, 2, level, pictures, pictures)], pictures)
     torch.testing.assert_close(shown[1].x, small, atol=0.02, rtol=0.02)
     torch.testing.assert_close(shown[0].x, 2 * small, atol=0.05, rtol=0.02)
     assert shown[2].x is pictures
-    assert as_pictures([last], None) == [last]
+    assert latents_to_rgb([last], None) == [last]
 
 
 def test_conditions_are_computed_once_for_a_prompt(draw: Draw, catalog: Catalog, tiny: Tiny) -> None:

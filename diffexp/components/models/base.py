@@ -1,9 +1,7 @@
 """What the rest of diffexp knows of a model."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -11,6 +9,7 @@ from torch import Tensor
 
 from diffexp.components.pixels import from_model_range, to_model_range
 from diffexp.errors import InputError
+from diffexp.files import sha256_of_file as sha256_of_file
 from diffexp.plan.levels import Schedule
 from diffexp.plan.predictions import Clip, DynamicThreshold, Target
 
@@ -179,9 +178,3 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     else:
         native = False
     return torch.bfloat16 if native else torch.float32
-
-
-def sha256_of_file(path: Path) -> str:
-    """Hex digest of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

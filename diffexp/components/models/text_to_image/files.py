@@ -4,7 +4,6 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -257,13 +256,7 @@ def _hash(path: Path) -> str:
     blob = path.resolve()
     if re.fullmatch(r"[0-9a-f]{64}", blob.name):
         return blob.name
-    stat = blob.stat()
-    return _hash_once(blob, stat.st_mtime_ns, stat.st_size)
-
-
-@lru_cache(maxsize=256)
-def _hash_once(path: Path, modified: int, size: int) -> str:
-    return sha256_of_file(path)
+    return sha256_of_file(blob)
 
 
 @dataclass(frozen=True)
