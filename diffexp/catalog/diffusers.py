@@ -90,16 +90,6 @@ REFUSED: Mapping[str, str] = {
 }
 """What follows the option's name in the complaint about it."""
 
-_CLIPPING = ("clip_sample", "clip_sample_range", "thresholding", "dynamic_thresholding_ratio", "sample_max_value")
-INERT: Mapping[str, tuple[str, ...]] = {
-    "CogVideoXDDIMScheduler": (*_CLIPPING, "eta", "use_clipped_model_output"),
-    "CogVideoXDPMScheduler": (*_CLIPPING, "eta", "use_clipped_model_output"),
-    "FlowMatchEulerDiscreteScheduler": ("s_churn", "s_tmin", "s_tmax", "s_noise"),
-    "LCMScheduler": ("timestep_spacing", "steps_offset", "set_alpha_to_one"),
-    "TCDScheduler": (*_CLIPPING, "timestep_spacing", "steps_offset", "set_alpha_to_one", "timestep_scaling"),
-}
-"""Options that a class takes and makes no use of, whatever the others are."""
-
 NOT_OF_A_RUN = ("num_inference_steps", "timesteps", "sigmas", "device", "return_dict", "prev_timestep", "solver_p")
 
 MISTYPED = {"mu": OptionType("float"), "sigma_max": OptionType("float"), "shift_terminal": OptionType("float")}

@@ -1,16 +1,16 @@
 """What is certified: a scheduler with its options, bound to exact models on the grids that a check asks for."""
 
 import inspect
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from diffexp.catalog.discover import Catalog, discover
+from diffexp.catalog.discover import discover
+from diffexp.catalog.quirks import Quirks, quirks_of
 from diffexp.catalog.register import registration
-from diffexp.catalog.sources import VARIABLE, raised_at
+from diffexp.catalog.sources import raised_at
 from diffexp.certify.bound import Bound, _bound, quiet
 from diffexp.certify.cases import EDM, FLOW, VELOCITY, VP, Case
 from diffexp.certify.equivalents import order_of_class
@@ -22,7 +22,6 @@ from diffexp.plan.execute import execute
 from diffexp.plan.levels import Levels
 from diffexp.plan.table import Plan
 
-CONSISTENCY_CLASSES = ("LCMScheduler", "TCDScheduler", "CMStochasticIterativeScheduler", "FlowMatchLCMScheduler")
 KARRAS = "karras"
 GIVEN = "given"
 """The name of a grid that is made of levels at hand."""
@@ -68,14 +67,23 @@ class Subject:
     @property
     def consistency(self) -> bool:
         """Whether it asks a consistency model for the end of the path at once: no solver of an ODE or SDE."""
-        return bool(self.traits.get("consistency")) or self.class_name in CONSISTENCY_CLASSES
+        return bool(self.traits.get("consistency")) or self.quirks.consistency
+
+    @property
+    def cls(self) -> type | None:
+        """The class, also of an object of one; None for functions and plans."""
+        if not self.is_class:
+            return None
+        return self.scheduler if isinstance(self.scheduler, type) else type(self.scheduler)
 
     @property
     def class_name(self) -> str:
-        """Of a class or an object of one; empty for functions."""
-        if not self.is_class:
-            return ""
-        return self.scheduler.__name__ if isinstance(self.scheduler, type) else type(self.scheduler).__name__
+        """Name of the class; empty for functions and plans."""
+        return self.cls.__name__ if self.cls else ""
+
+    @property
+    def quirks(self) -> Quirks:
+        return quirks_of(self.cls) if self.cls else Quirks()
 
     @property
     def declared_weak_order(self) -> float | None:
@@ -118,7 +126,7 @@ class Subject:
         Raises:
             InputError: it takes none, with the reason given for the first.
         """
-        if self.class_name == "IPNDMScheduler":  # takes the output for v, whatever its config says
+        if self.quirks.reads_velocity:
             return VELOCITY
         refusal: InputError | None = None
         for case in (VP, FLOW, EDM):
@@ -186,16 +194,6 @@ def _has(cls: type, option: str) -> bool:
     return option in inspect.signature(cls.__init__).parameters  # pyright: ignore[reportGeneralTypeIssues]
 
 
-def catalog() -> Catalog:
-    """Everything there is, found once for the same plugins."""
-    return _catalog(os.environ.get(VARIABLE), os.getcwd())
-
-
-@cache
-def _catalog(plugins: str | None, folder: str) -> Catalog:
-    return discover()
-
-
 def subject_of(scheduler: Any, name: str | None = None, options: Mapping[str, Any] | None = None) -> Subject:
     """
     Args:
@@ -217,5 +215,5 @@ def named(name: str, options: Mapping[str, Any]) -> Subject:
     Raises:
         InputError: there is no such scheduler, or it has no such option.
     """
-    bound = catalog().build("scheduler", {"name": name, **options})
+    bound = discover().build("scheduler", {"name": name, **options})
     return Subject(name, bound.func, dict(bound.keywords))

@@ -9,7 +9,8 @@ from diffexp.catalog.register import registration
 from diffexp.components import grids
 from diffexp.components.grids.choice import Grid, default_grid
 from diffexp.components.schedulers.foreign.diffusers_config import Accepted, spelling
-from diffexp.components.schedulers.foreign.diffusers_method import ClassMethod, build_class, refusals, visiting
+from diffexp.components.schedulers.foreign.diffusers_levels import set_timesteps_arguments
+from diffexp.components.schedulers.foreign.diffusers_method import ClassMethod, build_class, refusals
 from diffexp.components.schedulers.foreign.k_diffusion import from_k_diffusion, in_k_diffusion_convention
 from diffexp.errors import InputError
 from diffexp.plan.compile import Sampler, compile_or_direct
@@ -90,7 +91,7 @@ def bind(
         grids.check_steps(spec.schedule, steps)
         own_grid = grid.name == "auto" and not grid.explicit
         with refusals(type(scheduler).__name__, steps):
-            visit = {} if own_grid else visiting(scheduler, grid.levels(spec, steps), grid.name)
+            visit = {} if own_grid else set_timesteps_arguments(scheduler, grid.levels(spec, steps), grid.name)
             return ClassMethod(scheduler, spec.schedule, steps, visit, step_options=options)
     if isinstance(scheduler, type):
         grids.check_steps(spec.schedule, steps)

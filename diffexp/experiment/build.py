@@ -12,7 +12,7 @@ import torch
 
 from diffexp.catalog.discover import Catalog
 from diffexp.catalog.entry import Entry
-from diffexp.catalog.signatures import further
+from diffexp.catalog.signatures import injected_parameters
 from diffexp.components.grids.choice import Grid
 from diffexp.components.guidance.base import Predict
 from diffexp.components.guidance.diffusers_guiders import guided_by, guider_of, is_guider, try_out
@@ -122,7 +122,7 @@ def _guided(guidance: functools.partial[Any], model: Model, scale: float, sample
         try_out(guider, model.shape, len({*timesteps}))
         return guided_by(guider, model.predict, timesteps) if scale > 1 else model.predict
     known = {"model": model, "levels": levels}
-    return guidance(model.predict, scale, *(known[name] for name in further("guidance", guidance)))
+    return guidance(model.predict, scale, *(known[name] for name in injected_parameters("guidance", guidance)))
 
 
 def _visited(sampler: Sampler, model: Model) -> Sequence[Level]:
@@ -137,7 +137,7 @@ def _visited(sampler: Sampler, model: Model) -> Sequence[Level]:
 
 
 def _is_stepwise(guidance: functools.partial[Any], node: Mapping[str, Any], catalog: Catalog) -> bool:
-    if is_guider(guidance.func) or "levels" in further("guidance", guidance):
+    if is_guider(guidance.func) or "levels" in injected_parameters("guidance", guidance):
         return True
     return _has_trait(catalog, "guidance", node, "stepwise")
 

@@ -3,13 +3,7 @@
 import torch
 from torch import Tensor
 
-from diffexp import metric
-from diffexp.components.metrics.applicability import not_mnist
-from diffexp.components.metrics.base import RunFacts
-from diffexp.components.metrics.bootstrap import Estimate, estimate, mean_of
-from diffexp.components.metrics.features import load_features
-from diffexp.components.models.base import Model
-from diffexp.components.pixels import quantized
+from diffexp import Estimate, Model, RunFacts, estimate, load_features, mean_of, metric, not_mnist, quantized
 
 
 @metric(higher_is_better=("accuracy", "confidence"))

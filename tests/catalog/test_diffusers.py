@@ -72,7 +72,7 @@ def test_nothing_is_imported_before_a_mistake_is_told() -> None:
     code = (
         "import sys; from diffexp.cli import run_command\n"
         "assert run_command(['scheduler=diffusers/unipc', 'scheduler.solver_ordr=3']) == 2\n"
-        "print([m for m in sys.modules if m.split('.')[0] in ('torch', 'numpy', 'diffusers', 'hydra')])"
+        "print([m for m in sys.modules if m.split('.')[0] in ('torch', 'numpy', 'scipy', 'diffusers', 'hydra')])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

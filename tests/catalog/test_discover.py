@@ -53,7 +53,7 @@ def test_built_ins_are_found_without_importing_anything():
     code = (
         "import sys; from diffexp.catalog.discover import discover; c = discover()\n"
         "assert {('scheduler','ddim'), ('grid','karras'), ('metric','fid'), ('tracker','none')} <= set(c.entries)\n"
-        "print([m for m in sys.modules if m.split('.')[0] in ('torch', 'numpy', 'diffusers', 'wandb')])"
+        "print([m for m in sys.modules if m.split('.')[0] in ('torch', 'numpy', 'scipy', 'diffusers', 'wandb')])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

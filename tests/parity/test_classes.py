@@ -8,8 +8,11 @@ import inspect
 import itertools
 import logging
 import math
+import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -22,7 +25,8 @@ from torch import Tensor
 
 import diffexp
 from diffexp.catalog import diffusers as diffusers_options
-from diffexp.catalog.diffusers import CLASSES, INERT, PREFIX, class_entry
+from diffexp.catalog.diffusers import CLASSES, PREFIX, class_entry
+from diffexp.catalog.quirks import QUIRKS
 from diffexp.components import grids
 from diffexp.components.grids.choice import Grid
 from diffexp.components.sampler import build_sampler
@@ -341,7 +345,8 @@ def test_an_option_without_effect_is_told(caplog: pytest.LogCaptureFixture) -> N
 
 
 @pytest.mark.parametrize(
-    ("name", "option"), [(name, option) for name, (_, cls) in CLASSES.items() for option in INERT.get(cls, ())]
+    ("name", "option"),
+    [(name, option) for name, (_, cls) in CLASSES.items() if cls in QUIRKS for option in QUIRKS[cls].inert],
 )
 def test_inert_options_are_inert(name: str, option: str) -> None:
     """An upgrade of diffusers may give them a meaning."""
@@ -357,3 +362,26 @@ def test_a_class_that_cannot_clip_says_so(caplog: pytest.LogCaptureFixture) -> N
     spec = TrainingSpec(SPEC.schedule, clip=Clip(1.0))
     diffexp.compile("diffusers/euler", steps=4, model=spec)
     assert "EulerDiscreteScheduler cannot clip its x0 estimate" in caplog.text
+
+
+WITHOUT_SCIPY = """
+import sys
+from importlib.machinery import PathFinder
+
+find = PathFinder.find_spec
+PathFinder.find_spec = lambda name, *rest: None if name.split(".")[0] == "scipy" else find(name, *rest)
+from diffexp.cli import run_command
+
+print(run_command(sys.argv[1:]))
+"""
+
+
+def test_lms_without_scipy_is_one_line(tmp_path: Path) -> None:
+    """diffusers imports scipy only where it is installed; without, the class would raise a NameError in its steps."""
+    words = ["model=gaussian", "scheduler=diffusers/lms", "steps=4", "num_samples=1", "tracker=none"]
+    command = [sys.executable, "-c", WITHOUT_SCIPY, *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "2"
+    assert done.stderr.splitlines()[-1] == "error: LMSDiscreteScheduler needs scipy: pip install scipy"
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert any(line.startswith("scipy") for line in project["dependencies"])  # a plain install brings it

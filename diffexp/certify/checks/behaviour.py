@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from diffexp.certify.bound import Bound, Shipped
+from diffexp.certify.bound import Bound
 from diffexp.certify.checks.point_data import path_error
 from diffexp.certify.data import MIXTURE
 from diffexp.certify.outcome import Outcome, failed, passed, skipped, warned
@@ -21,6 +21,7 @@ from diffexp.certify.runs import (
 )
 from diffexp.certify.subject import GIVEN, Subject
 from diffexp.components.grids.choice import Grid
+from diffexp.components.schedulers.foreign.diffusers_method import ClassMethod
 from diffexp.errors import InputError
 from diffexp.plan.levels import Level
 
@@ -122,9 +123,9 @@ def reuse(subject: Subject) -> Outcome:
 def _object_again(bound: Bound) -> float:
     """Of a class: how far two runs of one object are apart, with ``set_timesteps`` between them."""
     code = bound.code
-    if not isinstance(code, Shipped):
+    if not isinstance(code, ClassMethod):
         return 0.0
-    scheduler = code.prepared()
+    scheduler = code.prepared(torch.float32)
 
     def run() -> Tensor:
         def evaluate(x: Tensor, u: Tensor, level: Level) -> Tensor:
@@ -216,10 +217,10 @@ def told(subject: Subject) -> Outcome:
     if subject.consistency:
         return skipped("counts time as the network of its own counts it")
     bound = subject.bind(STEPS, subject.home)
-    assert isinstance(bound.code, Shipped)
+    assert isinstance(bound.code, ClassMethod)
     schedule, off = subject.home.spec.schedule, 0.0
     for level, _ in usual_walk(bound).seen:
-        meant = bound.code.method.level(level.timestep)
+        meant = bound.code.level(level.timestep)
         off = max(off, abs(meant.ratio / level.ratio - 1))
     if off > TOLD_OFF:
         low, high = schedule.timestep_range
@@ -238,8 +239,8 @@ def middle_start(subject: Subject) -> Outcome:
     tail = bound.part(STEPS // 2, STEPS)
     if tail is None:
         return skipped("is a plan, which is for all of its steps")
-    if isinstance(bound.code, Shipped) and not hasattr(bound.code.method.scheduler, "set_begin_index"):
-        timesteps_alone = not hasattr(bound.code.method.scheduler, "step_index")
+    if isinstance(bound.code, ClassMethod) and not hasattr(bound.code.scheduler, "set_begin_index"):
+        timesteps_alone = not hasattr(bound.code.scheduler, "step_index")
         if not timesteps_alone:
             return skipped(f"{bound.code.name} has no set_begin_index")
     error, allowed = path_error(subject, tail)

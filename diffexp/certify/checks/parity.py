@@ -9,13 +9,14 @@ from typing import Any
 
 import diffusers
 
+from diffexp.catalog.discover import discover
 from diffexp.certify.bound import Bound
 from diffexp.certify.cases import VELOCITY, VP, Case
 from diffexp.certify.checks.point_data import end_of
 from diffexp.certify.equivalents import OWN, Twin, natives_of, twins_of
 from diffexp.certify.outcome import Outcome, failed, passed, skipped
 from diffexp.certify.runs import moments, usual_walk
-from diffexp.certify.subject import Subject, catalog
+from diffexp.certify.subject import Subject
 from diffexp.components.grids import exponential
 from diffexp.errors import InputError
 from diffexp.plan.difference import unrolled_difference
@@ -77,7 +78,7 @@ def _own_levels(bound: Bound, consistency: bool) -> Levels:
 
 
 def _named(name: str) -> Any:
-    return catalog().get("scheduler", name).load()
+    return discover().get("scheduler", name).load()
 
 
 def same_table(subject: Subject) -> Outcome:
@@ -115,7 +116,7 @@ def tables() -> Mapping[str, Plan]:
 
 def _tables(levels: Levels) -> dict[str, Plan]:
     found = {}
-    for name, entry in catalog().of_kind("scheduler").items():
+    for name, entry in discover().of_kind("scheduler").items():
         try:
             sampler = Subject(name, entry.load()).at(levels).sampler
         except Exception:  # a broken plugin is its own certificate's affair
