@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from diffexp.components.user_files import pictures_in
+from diffexp.components.user_files import images_in
 from diffexp.experiment.configs import flat
 from diffexp.files import sha256_of_file
 
@@ -44,7 +44,7 @@ def _files(config: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
             if place.is_file():
                 yield key, place
             elif key.startswith("loop.") and place.is_dir():
-                yield from ((key, file) for file in pictures_in(place))
+                yield from ((key, file) for file in images_in(place))
         except (OSError, ValueError):  # not a possible file name
             continue
 
