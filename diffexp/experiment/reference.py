@@ -36,8 +36,8 @@ from diffexp.experiment.sampling import make_batch
 from diffexp.files import replace_whole
 from diffexp.plan.compile import Sampler, sample
 from diffexp.plan.levels import Level
-from diffexp.plan.method import Spec
 from diffexp.plan.table import Plan
+from diffexp.plan.training import Training
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class Reference:
     @cached_property
     def _plan(self) -> Plan:
         assert self._start is not None
-        return accurate_plan(self._run.model, self._start)
+        return accurate_plan(self._run.model.training, self._start)
 
     def _solve(self, indices: Sequence[int]) -> Tensor:
         batch = make_batch(self._run, int(self._config["seed"]), indices, Evaluator(self._run.model))
@@ -118,19 +118,19 @@ class Reference:
             return sample(self._plan, batch.network, start, batch.noise).float().cpu()
 
 
-def accurate_plan(spec: Spec, start: Start) -> Plan:
+def accurate_plan(training: Training, start: Start) -> Plan:
     """The sampler of the solutions: from ``start`` down, clipping as the model requires.
 
     Raises:
         InputError: the start is the lowest level there is, or the model clips in a way that no table can.
     """
-    highest = spec.schedule.sigma_of(spec.schedule.at_ratio(start.level.ratio))
+    highest = training.schedule.sigma_of(training.schedule.at_ratio(start.level.ratio))
     even = Grid("exponential", partial(exponential, sigma_max=highest))
     try:
-        plan = build_sampler(unipc, steps=STEPS, spec=spec, grid=even, options={"order": 3})
+        plan = build_sampler(unipc, steps=STEPS, training=training, grid=even, options={"order": 3})
     except InputError:  # pure noise has no logarithm of sigma
         ending = Grid("cosine", partial(cosine, sigma_max=None if math.isinf(highest) else highest))
-        plan = build_sampler(heun, steps=4 * STEPS, spec=spec, grid=ending)
+        plan = build_sampler(heun, steps=4 * STEPS, training=training, grid=ending)
     if not isinstance(plan, Plan):
         raise InputError(plan.reason)
     return replace(plan, start_std=plan.start_std * start.std / _start_of_plan(plan).std)

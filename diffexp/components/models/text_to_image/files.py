@@ -10,8 +10,8 @@ from typing import Any
 
 from diffexp.components.checkpoints.download import Fetch
 from diffexp.components.checkpoints.layout import PICKLED, SAFE, find_layout, list_files, read_config
-from diffexp.components.models.base import sha256_of_file
 from diffexp.errors import InputError
+from diffexp.files import sha256_of_file
 
 INDEX = "model_index.json"
 CARD = "README.md"
