@@ -58,7 +58,7 @@ def walk(bound: Bound, data: Data, *, start: Tensor | None = None, noise: Noise 
 
     def network(u: Tensor, level: Level) -> Tensor:
         seen.append((level, u.clone()))
-        return bound.case.spec.prediction.output(level, *data.clean_and_noise(u, level))
+        return bound.case.training.prediction.output(level, *data.clean_and_noise(u, level))
 
     def counted() -> Tensor:
         nonlocal draws
@@ -134,7 +134,7 @@ def moments(bound: Bound, data: Gaussian) -> Response:
     """The response to Gaussian data from a start that has its exact distribution at the first level; made once."""
 
     def made() -> tuple[Gaussian, Response]:
-        start, target = exact_start(bound, data), bound.case.spec.prediction
+        start, target = exact_start(bound, data), bound.case.training.prediction
         return data, respond(bound.run, data, start=start, target=target, draws=draws_of(bound))
 
     return bound.once(("moments", id(data)), made)[1]  # kept with the data, so that no other has its id
@@ -185,11 +185,11 @@ def _affine_on(bound: Bound, data: Gaussian) -> bool:
         mean, variance = data.mean.item(), data.variances.item()
         spread = level.alpha**2 * variance + level.sigma**2
         x0 = (level.alpha * variance * u + level.sigma**2 * mean) / spread
-        return bound.case.spec.prediction.output(level, x0, level.sigma * (u - level.alpha * mean) / spread)
+        return bound.case.training.prediction.output(level, x0, level.sigma * (u - level.alpha * mean) / spread)
 
     made = bound.run(network, start, remembered)
     unit = Gaussian(torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64))
-    response = respond(bound.run, data, start=unit, target=bound.case.spec.prediction, draws=len(draws))
+    response = respond(bound.run, data, start=unit, target=bound.case.training.prediction, draws=len(draws))
     columns = response.output.columns[0]
     if len(columns) != len(draws) + 2:
         return False

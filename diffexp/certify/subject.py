@@ -168,7 +168,8 @@ class Subject:
         if key not in self._known:
             try:
                 with quiet():
-                    bind(self.scheduler, steps=4, spec=case.spec, grid=Grid(name, MAKE[name]), options=self.options)
+                    grid = Grid(name, MAKE[name])
+                    bind(self.scheduler, steps=4, training=case.training, grid=grid, options=self.options)
                 self._known[key] = True
             except InputError:
                 self._known[key] = False
@@ -176,9 +177,9 @@ class Subject:
 
 
 def _bind(subject: Subject, steps: int, case: Case, grid: Grid) -> Bound:
-    scheduler, spec = subject.scheduler, case.spec
+    scheduler, training = subject.scheduler, case.training
     if isinstance(scheduler, Plan) or returns_plan(scheduler):
-        levels = grid.levels(spec, grid.steps(steps))
+        levels = grid.levels(training, grid.steps(steps))
         plan = scheduler if isinstance(scheduler, Plan) else scheduler(levels, **subject.options)
         return Bound(partial(execute, plan), case, plan.start_std, levels, None, None, plan)
     options = dict(subject.options)
@@ -186,7 +187,7 @@ def _bind(subject: Subject, steps: int, case: Case, grid: Grid) -> Bound:
         # Their sigmas begin where their timesteps do: at the last one of the training, whatever the number of steps.
         options.setdefault("timestep_spacing", "linspace")
     with quiet():
-        method = bind(scheduler, steps=grid.steps(steps), spec=spec, grid=grid, options=options)
+        method = bind(scheduler, steps=grid.steps(steps), training=training, grid=grid, options=options)
     return _bound(method, case)
 
 

@@ -91,7 +91,7 @@ def inputs(subject: Subject) -> Outcome:
 
     def evaluate(x: Tensor, u: Tensor, level: Level) -> Tensor:
         noisy = MIXTURE.clean_and_noise(u, level)
-        return hand("what the network returned", bound.case.spec.prediction.output(level, *noisy))
+        return hand("what the network returned", bound.case.training.prediction.output(level, *noisy))
 
     noise = sample_noise()
     code(evaluate, hand("its start sample", start_of(bound)), lambda: hand("the noise it was given", noise()))
@@ -129,7 +129,7 @@ def _object_again(bound: Bound) -> float:
 
     def run() -> Tensor:
         def evaluate(x: Tensor, u: Tensor, level: Level) -> Tensor:
-            return bound.case.spec.prediction.output(level, *MIXTURE.clean_and_noise(u, level))
+            return bound.case.training.prediction.output(level, *MIXTURE.clean_and_noise(u, level))
 
         torch.manual_seed(0)
         return code.drive(scheduler, evaluate, start_of(bound))
@@ -171,7 +171,7 @@ def timesteps(subject: Subject) -> Outcome:
     """A list of timesteps is visited as given."""
     if subject.consistency:
         return skipped(CONSISTENCY)
-    low, high = subject.home.spec.schedule.timestep_range
+    low, high = subject.home.training.schedule.timestep_range
     share = (1.0, 0.93, 0.61, 0.34, 0.12, 0.02)
     chosen = [low + (high - low) * part for part in share]
     chosen = [float(round(t)) for t in chosen] if high > 10 else chosen
@@ -192,7 +192,7 @@ def _on_list(subject: Subject, chosen: Sequence[float]) -> Outcome:
         )
     visited = _visited(bound)
     for index, t in enumerate(chosen):
-        level = subject.home.spec.schedule.at(t)
+        level = subject.home.training.schedule.at(t)
         if any(abs(ratio - level.ratio) <= 1e-4 * level.ratio for ratio in visited):
             continue
         moved = [
@@ -218,7 +218,7 @@ def told(subject: Subject) -> Outcome:
         return skipped("counts time as the network of its own counts it")
     bound = subject.bind(STEPS, subject.home)
     assert isinstance(bound.code, ClassMethod)
-    schedule, off = subject.home.spec.schedule, 0.0
+    schedule, off = subject.home.training.schedule, 0.0
     for level, _ in usual_walk(bound).seen:
         meant = bound.code.level(level.timestep)
         off = max(off, abs(meant.ratio / level.ratio - 1))

@@ -66,7 +66,7 @@ def _distances(bound: Bound, data: dict[str, Gaussian]) -> tuple[int, dict[str, 
     joined = Gaussian(
         torch.cat([one.mean for one in data.values()]), torch.cat([one.variances for one in data.values()])
     )
-    start, target = started(bound.start_std), bound.case.spec.prediction
+    start, target = started(bound.start_std), bound.case.training.prediction
     made = respond(run, joined, start=start, target=target, draws=draws_of(bound))
     found, offset = {}, 0
     for name, truth in data.items():

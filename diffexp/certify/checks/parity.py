@@ -59,8 +59,8 @@ def _chosen(subject: Subject, twin: Twin) -> bool:
 
 
 def _apart(twin: Twin, steps: int) -> float:
-    spec = VELOCITY.spec if twin.prediction == "v_prediction" else VP.spec
-    case = Case(f"parity, {twin.grid}", spec, "trailing" if twin.grid == OWN else twin.grid)
+    training = VELOCITY.training if twin.prediction == "v_prediction" else VP.training
+    case = Case(f"parity, {twin.grid}", training, "trailing" if twin.grid == OWN else twin.grid)
     theirs = Subject(twin.cls, getattr(diffusers, twin.cls), twin.theirs).bind(steps, case)
     native = Subject(twin.native, _named(twin.native), twin.options)
     ours = native.at(_own_levels(theirs, native.consistency), case) if twin.grid == OWN else native.bind(steps, case)
@@ -74,7 +74,7 @@ def _own_levels(bound: Bound, consistency: bool) -> Levels:
     told = [level for level, _ in usual_walk(bound.widened).seen]
     points = [next(same) for _, same in groupby(told, key=lambda level: level.ratio)]
     end = CLEAN if consistency else end_of(bound, moments(bound.widened, POINT))
-    return Levels((*points, end), bound.case.spec.schedule, bound.start_std)
+    return Levels((*points, end), bound.case.training.schedule, bound.start_std)
 
 
 def _named(name: str) -> Any:
@@ -111,7 +111,7 @@ def same_table(subject: Subject) -> Outcome:
 @cache
 def tables() -> Mapping[str, Plan]:
     """The tables of all native schedulers and plugins at their defaults, uniform in log sigma."""
-    return _tables(exponential(VP.spec.schedule, SAME_STEPS))
+    return _tables(exponential(VP.training.schedule, SAME_STEPS))
 
 
 def _tables(levels: Levels) -> dict[str, Plan]:

@@ -58,7 +58,7 @@ def _run(bound: Bound, dtype: torch.dtype) -> Tensor:
 
     def network(u: Tensor, level: Level) -> Tensor:
         noisy = MIXTURE.clean_and_noise(u.double(), level)
-        return bound.case.spec.prediction.output(level, *noisy).to(dtype)
+        return bound.case.training.prediction.output(level, *noisy).to(dtype)
 
     return sample(bound.sampler, network, start_of(bound).to(dtype), lambda: noise().to(dtype)).double()
 
