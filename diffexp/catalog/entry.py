@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from diffexp.catalog.scan import relative
 from diffexp.catalog.sources import Source
 from diffexp.catalog.types import MISSING, Option, is_missing
 from diffexp.errors import InputError
+from diffexp.files import sha256_of_file
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Entry:
     @property
     def sha256(self) -> str:
         """SHA-256 of the file."""
-        return sha256(self.file.read_bytes()).hexdigest()
+        return sha256_of_file(self.file)
 
     @property
     def path(self) -> str:
