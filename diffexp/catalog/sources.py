@@ -17,6 +17,7 @@ from importlib.metadata import entry_points
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from diffexp.catalog.kinds import KINDS
 from diffexp.catalog.scan import relative
@@ -198,6 +199,15 @@ def _import_failure(file: Path, error: BaseException) -> str:
         where = raised_at(error, [file.parent]) or relative(file)
     message = " ".join(str(error).split())
     return f"{where}: the plugin cannot be imported: {type(error).__name__}: {message}"
+
+
+@cache
+def default_choices() -> dict[str, Any]:
+    """The defaults list of ``conf/config.yaml``: the choice, or the list of choices, of each group."""
+    import yaml  # here, because a start of the command does without
+
+    content = yaml.safe_load((conf_dir() / "config.yaml").read_text(encoding="utf-8"))
+    return {group: choice for item in content["defaults"] if isinstance(item, dict) for group, choice in item.items()}
 
 
 def conf_dir() -> Path:

@@ -9,7 +9,7 @@ from diffexp.components.models.base import Condition
 from diffexp.errors import InputError
 
 
-@guidance
+@guidance(pipelines=True)
 def cfg(predict: Predict, scale: float, *, rescale: float = 0.0) -> Predict:
     """``m_neg + scale * (m_pos - m_neg)`` (Ho & Salimans 2022, eq. 6, with scale = 1 + w), in one batched call.
 
