@@ -42,7 +42,7 @@ class Catalog:
     """Group, option and file of every YAML config in ``conf_dirs``."""
     plugin_paths: tuple[Path, ...]
     """Absolute paths of the plugin files and folders, for worker processes."""
-    silent: tuple[Path, ...]
+    without_registrations: tuple[Path, ...]
     """Plugin files that register nothing."""
 
     def of_kind(self, kind: str) -> dict[str, Entry]:
@@ -79,7 +79,7 @@ class Catalog:
             return InputError(f"{kind}={name}: {reason}")
         known = list(known)
         meant = name if name.lower() in known else alias_of(kind, name) or name
-        files = [file.name for file in self.silent if file.stem != "__init__"]
+        files = [file.name for file in self.without_registrations if file.stem != "__init__"]
         more = f"; in plugins, {', '.join(files)} registers nothing" if files else ""
         return InputError(f"{key or kind}={name} is not known{hint(meant, known)}{more}")
 
@@ -167,8 +167,8 @@ def _catalog(
     entries = [entry for own in found.values() for entry in own]
     entries = [_with_free_name(entry, entries) for entry in entries]
     _check_collisions(entries, configs, dirs[0])
-    silent = tuple(source.file for source, own in found.items() if source.by_path and not own)
-    return Catalog({(entry.kind, entry.name): entry for entry in entries}, dirs, configs, paths, silent)
+    without_registrations = tuple(source.file for source, own in found.items() if source.by_path and not own)
+    return Catalog({(entry.kind, entry.name): entry for entry in entries}, dirs, configs, paths, without_registrations)
 
 
 def yaml_options(folder: Path) -> Iterator[tuple[str, str, Path]]:
