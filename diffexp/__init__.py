@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from diffexp.components.trackers.base import Comparison as Comparison
     from diffexp.components.trackers.base import RunInfo as RunInfo
     from diffexp.components.trackers.base import SampleRow as SampleRow
-    from diffexp.components.user_files import read_pictures as read_pictures
+    from diffexp.components.user_files import read_images as read_images
     from diffexp.errors import InputError as InputError
     from diffexp.experiment.run import RunResult as RunResult
     from diffexp.plan.compile import Direct as Direct
@@ -109,7 +109,7 @@ _PUBLIC = {
     "diffexp.components.pixels": "quantized to_image to_tensor",
     "diffexp.components.sampler": "build_sampler",
     "diffexp.components.trackers.base": "Comparison RunInfo SampleRow",
-    "diffexp.components.user_files": "read_pictures",
+    "diffexp.components.user_files": "read_images",
     "diffexp.errors": "InputError",
     "diffexp.experiment.run": "RunResult",
     "diffexp.plan.compile": "Direct Sampler sample",
