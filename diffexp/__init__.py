@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from diffexp.components.guidance.base import per_sample as per_sample
     from diffexp.components.loops.base import Batch as Batch
     from diffexp.components.metrics.applicability import no_images as no_images
-    from diffexp.components.metrics.applicability import not_mnist as not_mnist
     from diffexp.components.metrics.base import Finished as Finished
     from diffexp.components.metrics.base import RunFacts as RunFacts
     from diffexp.components.metrics.bootstrap import Estimate as Estimate
@@ -96,7 +95,7 @@ _PUBLIC = {
     "diffexp.components.grids": "at_sigmas check_steps karras leading linspace sigma_range trailing",
     "diffexp.components.guidance.base": "Predict both_sides per_sample",
     "diffexp.components.loops.base": "Batch",
-    "diffexp.components.metrics.applicability": "no_images not_mnist",
+    "diffexp.components.metrics.applicability": "no_images",
     "diffexp.components.metrics.base": "Finished RunFacts",
     "diffexp.components.metrics.bootstrap": "Estimate estimate mean_of",
     "diffexp.components.metrics.features": "load_features",

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from diffexp.catalog.discover import Catalog
-from diffexp.catalog.entry import Entry
 from diffexp.catalog.signatures import injected_parameters
 from diffexp.components.grids.choice import Grid
 from diffexp.components.guidance.base import Predict
@@ -161,9 +160,6 @@ def _recipe(config: Mapping[str, Any], catalog: Catalog, model: Model) -> Recipe
     else:
         bound = _build(catalog, "scheduler", node)
         scheduler, options = bound.func, bound.keywords
-        entry = catalog.find("scheduler", node["name"])
-        if entry and isinstance(scheduler, type):
-            options = _changed(entry, options)
     return Recipe(scheduler, grid.steps(config["steps"]), model.training, grid, options)
 
 
@@ -185,12 +181,6 @@ def _sampler(recipe: Recipe) -> Sampler:
         if isinstance(recipe.scheduler, type) and not recipe.grid.explicit:
             _warn_of_foreign_timesteps(sampler, recipe.training.schedule)
     return sampler
-
-
-def _changed(entry: Entry, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options other than the defaults: a class's default must not override what the checkpoint's config says."""
-    defaults = {option.name: option.default for option in entry.options}
-    return {name: value for name, value in options.items() if name not in defaults or value != defaults[name]}
 
 
 def _check_finite(plan: Plan) -> None:

@@ -58,6 +58,8 @@ class UNetModel(ModelBase):
     forward: Callable[..., Any]
     """The network's call, compiled or not."""
     guidance_scale: float = 1.0
+    feature_domain: str | None = None
+    """What the images are of, for metrics by feature networks that know only such images."""
 
     @property
     def shape(self) -> tuple[int, ...]:
