@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from diffexp.components.metrics.features import load_features as load_features
     from diffexp.components.models.base import Condition as Condition
     from diffexp.components.models.base import Model as Model
+    from diffexp.components.models.base import ModelBase as ModelBase
     from diffexp.components.models.base import Request as Request
     from diffexp.components.models.base import Runtime as Runtime
     from diffexp.components.models.base import encode_images as encode_images
@@ -99,7 +100,7 @@ _PUBLIC = {
     "diffexp.components.metrics.base": "Finished RunFacts",
     "diffexp.components.metrics.bootstrap": "Estimate estimate mean_of",
     "diffexp.components.metrics.features": "load_features",
-    "diffexp.components.models.base": "Condition Model Request Runtime encode_images",
+    "diffexp.components.models.base": "Condition Model ModelBase Request Runtime encode_images",
     "diffexp.components.models.exact": "ExactModel exact_dtype exact_training",
     "diffexp.components.models.gaussian": "gaussian",
     "diffexp.components.models.hub": "hub",
