@@ -11,7 +11,7 @@ from diffexp.components.trackers.base import RunInfo, SampleRow
 from diffexp.errors import InputError, one_line
 from diffexp.experiment.build import Parts, assemble
 from diffexp.experiment.context import RunContext
-from diffexp.experiment.cost import run_facts
+from diffexp.experiment.cost import reset_peak_memory, run_facts
 from diffexp.experiment.folder import RunFolder, overview
 from diffexp.experiment.metric_suite import MetricSuite
 from diffexp.experiment.provenance import inputs_sha256
@@ -96,8 +96,8 @@ def run_experiment(
         tracker = parts.tracker
         tracker.start(_run_info(config, folder, sweep))
         output.update(wandb_id=tracker.run_id)
-        twin = context.twin(output.record)
-        drawing, metrics = _copy(twin, parts, config, output) if twin else _draw(parts, config, output)
+        duplicate = context.find_duplicate(output.record)
+        drawing, metrics = _copy(duplicate, parts, config, output) if duplicate else _draw(parts, config, output)
         _track(parts, config, output, drawing)
         status = "interrupted" if drawing.interrupted else "done"
         output.update(status=status, nfe=drawing.nfe, seconds=context.clock() - began)
@@ -120,8 +120,8 @@ def run_experiment(
 def _draw(parts: Parts, config: Mapping[str, Any], output: RunFolder) -> tuple[Drawing, dict[str, float]]:
     """Draw all samples and measure them: the run's files, and its metrics."""
     suite = MetricSuite(parts.metrics, parts.model, Reference(parts, config))
-    with parts.context.drawing(parts.model.device):
-        drawing = draw_samples(parts, config, output, suite)
+    reset_peak_memory(parts.model.device)
+    drawing = draw_samples(parts, config, output, suite)
     with parts.context.cpu_section():
         metrics = suite.compute(run_facts(parts, drawing)) if drawing.indices else {}
         output.save_metrics(metrics)
@@ -130,10 +130,10 @@ def _draw(parts: Parts, config: Mapping[str, Any], output: RunFolder) -> tuple[D
     return drawing, metrics
 
 
-def _copy(twin: Path, parts: Parts, config: Mapping[str, Any], output: RunFolder) -> tuple[Drawing, dict[str, float]]:
+def _copy(source: Path, parts: Parts, config: Mapping[str, Any], output: RunFolder) -> tuple[Drawing, dict[str, float]]:
     """The same from the folder of a run that did just that."""
-    log.info("the same samples as those of %s, taken over from there", twin.name)
-    metrics = output.copy_results(RunFolder(twin))
+    log.info("the same samples as those of %s, taken over from there", source.name)
+    metrics = output.copy_results(RunFolder(source))
     return load_existing(parts, config, output, MetricSuite({}, parts.model)), metrics
 
 

@@ -194,7 +194,7 @@ def _draw(parts: Parts, indices: Sequence[int], seed: int, monitor: Monitor) -> 
         seen=monitor.seen,
         expect=monitor.expect_evaluations,
     )
-    with torch.inference_mode():
+    with parts.context.sampling(), torch.inference_mode():
         samples = parts.loop(batch)
         monitor.finish_batch(samples)
         parts.context.synchronize(model.device)  # once a batch, so that its time is its own
