@@ -11,7 +11,7 @@ torchsde as one path per batch (CosineDPMSolverMultistep, DPMSolverSDE).
 import ast
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -89,16 +89,6 @@ REFUSED: Mapping[str, str] = {
     **dict.fromkeys(WITHOUT_EFFECT, "is for diffusers' own pipelines; it would have no effect here"),
 }
 """What follows the option's name in the complaint about it."""
-
-_CLIPPING = ("clip_sample", "clip_sample_range", "thresholding", "dynamic_thresholding_ratio", "sample_max_value")
-INERT: Mapping[str, tuple[str, ...]] = {
-    "CogVideoXDDIMScheduler": (*_CLIPPING, "eta", "use_clipped_model_output"),
-    "CogVideoXDPMScheduler": (*_CLIPPING, "eta", "use_clipped_model_output"),
-    "FlowMatchEulerDiscreteScheduler": ("s_churn", "s_tmin", "s_tmax", "s_noise"),
-    "LCMScheduler": ("timestep_spacing", "steps_offset", "set_alpha_to_one"),
-    "TCDScheduler": (*_CLIPPING, "timestep_spacing", "steps_offset", "set_alpha_to_one", "timestep_scaling"),
-}
-"""Options that a class takes and makes no use of, whatever the others are."""
 
 NOT_OF_A_RUN = ("num_inference_steps", "timesteps", "sigmas", "device", "return_dict", "prev_timestep", "solver_p")
 
@@ -226,7 +216,7 @@ def _option_of_scheduler(parameter: Parameter) -> Option | None:
     if parameter.type.base == "any":  # functions, schedulers, tensors: what no config can hold
         return None
     kind = MISTYPED.get(parameter.name, parameter.type)
-    return Option(parameter.name, replace(kind, optional=True), None, stands_for=parameter.default)
+    return Option(parameter.name, kind, parameter.default).null_by_default()
 
 
 def _option_of_guider(parameter: Parameter) -> Option:

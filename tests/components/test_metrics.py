@@ -27,18 +27,18 @@ from diffexp.components.metrics.wasserstein import Wasserstein, sliced_wasserste
 from diffexp.components.models.base import Request, Runtime
 from diffexp.components.models.gaussian import gaussian
 from diffexp.components.models.mixture import mixture
-from diffexp.components.pixels import as_saved, to_image
+from diffexp.components.pixels import quantized, to_image
 from diffexp.components.sampler import build_sampler
 from diffexp.components.schedulers.ddim import ddim
 from diffexp.errors import InputError
 from diffexp.experiment.summary import metrics_line
 from diffexp.plan.compile import sample
 from diffexp.plan.levels import Level
-from diffexp.plan.method import TrainingSpec
 from diffexp.plan.predictions import Clip
 from diffexp.plan.table import Plan
+from diffexp.plan.training import Training
 
-MNIST: Any = SimpleNamespace(id="mnist", shape=(1, 32, 32))
+MNIST: Any = SimpleNamespace(id="mnist", shape=(1, 32, 32), feature_domain="mnist")
 CHURCH: Any = SimpleNamespace(id="google/ddpm-church-256", shape=(3, 256, 256))
 
 
@@ -55,8 +55,8 @@ def facts(model: Any, **known: Any) -> RunFacts:
     return RunFacts(model=model, **(usual | known))
 
 
-def plan(spec: Any, steps: int) -> Plan:
-    made = build_sampler(ddim, steps=steps, spec=spec)
+def plan(training: Any, steps: int) -> Plan:
+    made = build_sampler(ddim, steps=steps, training=training)
     assert isinstance(made, Plan)
     return made
 
@@ -154,7 +154,7 @@ def test_fid_is_that_of_torchmetrics():
     theirs.real_features_sum.copy_(known.reference.total)
     theirs.real_features_cov_sum.copy_(known.reference.outer)
     theirs.real_features_num_samples.fill_(known.reference.num_samples)
-    theirs.update(as_saved(images), real=False)
+    theirs.update(quantized(images), real=False)
     assert number(seen(FID(), images)["fid/mnist_cnn"]) == pytest.approx(theirs.compute().item(), rel=1e-3)
 
 
@@ -213,8 +213,8 @@ def test_distances_depend_on_the_images_alone(kind: Any):
 
 def test_metrics_see_what_a_png_holds():
     images = draws(4)
-    assert torch.equal(as_saved(images) * 255, (as_saved(images) * 255).round())
-    assert torch.equal(as_saved(torch.tensor([-0.5, 1.5])), torch.tensor([0.0, 1.0]))
+    assert torch.equal(quantized(images) * 255, (quantized(images) * 255).round())
+    assert torch.equal(quantized(torch.tensor([-0.5, 1.5])), torch.tensor([0.0, 1.0]))
 
 
 @pytest.mark.parametrize("kind", [FID, KID])
@@ -260,7 +260,7 @@ def test_gaussian_samples_of_the_truth_are_close_and_others_are_not():
 
 def test_the_exact_distance_shrinks_with_the_steps_and_is_that_of_many_samples():
     model = gaussian(Runtime(), mean=[1.0, -2.0])
-    plans = {steps: plan(model, steps) for steps in (5, 20, 100)}
+    plans = {steps: plan(model.training, steps) for steps in (5, 20, 100)}
     told = {n: Wasserstein().compute(facts(model, plan=made)) for n, made in plans.items()}
     exact = {n: number(values["wasserstein2/exact"]) for n, values in told.items()}
     assert exact[5] > exact[20] > exact[100] > 0
@@ -282,10 +282,10 @@ def test_the_exact_distance_shrinks_with_the_steps_and_is_that_of_many_samples()
 
 def test_a_plan_that_clips_has_no_exact_distance(caplog: pytest.LogCaptureFixture):
     model = gaussian(Runtime())
-    clipping = plan(TrainingSpec(model.schedule, clip=Clip(1.0)), 5)
+    clipping = plan(Training(model.schedule, clip=Clip(1.0)), 5)
     with caplog.at_level(logging.INFO):
         assert Wasserstein().compute(facts(model, plan=clipping)) == {}
-    assert "wasserstein2/exact: left out" in caplog.text
+    assert "wasserstein2/exact: skipped" in caplog.text
 
 
 def test_mixture_samples_are_held_against_a_floor():
@@ -316,7 +316,7 @@ def test_wasserstein_needs_a_known_truth_and_two_samples():
 # against given pictures
 
 
-def test_reconstruction_is_the_distance_to_the_picture_of_the_sample_as_it_was_saved(tmp_path: Path):
+def test_reconstruction_is_the_distance_to_the_picture_of_the_sample_as_it_wquantized(tmp_path: Path):
     pictures = draws(2).mul(255).round().div(255)
     for name, picture in zip("ab", pictures):
         to_image(picture).save(tmp_path / f"{name}.png")

@@ -9,7 +9,7 @@ from torch import Tensor
 from diffexp import metric
 from diffexp.components.metrics.applicability import no_images
 from diffexp.components.metrics.base import Finished
-from diffexp.components.pixels import as_saved
+from diffexp.components.pixels import quantized
 
 if TYPE_CHECKING:
     from diffexp.components.models.base import Model
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class PSNR:
     """``psnr``: in dB, larger is better; 59 dB is the rounding to 8 bits. The mean over the samples.
 
-    How far the sampler is from the solution of the ODE that it solves, whatever the images look like: see
-    ``diffexp.experiment.reference``. Not for samplers that draw noise, which solve another equation.
+    Distance of the samples to the solution of the ODE, whatever the images look like: see
+    ``diffexp.experiment.reference``. Skipped for samplers that add noise, which solve an SDE.
     """
 
     def applies(self, model: Model) -> str | None:
@@ -31,6 +31,6 @@ class PSNR:
 
         one_each = tuple(range(1, ours.images.ndim))
         values = peak_signal_noise_ratio(
-            as_saved(ours.images), reference.images, data_range=1.0, reduction="none", dim=one_each
+            quantized(ours.images), reference.images, data_range=1.0, reduction="none", dim=one_each
         )
         return {"psnr": values}

@@ -1,16 +1,17 @@
-"""What a diffusers-style class is told: the model's training, in the words of its own config."""
+"""The config of a diffusers-style class for a model: how the model was trained, in the words of that class."""
 
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from diffexp.catalog.diffusers import INERT, TRAINING
+from diffexp.catalog.diffusers import TRAINING
+from diffexp.catalog.quirks import quirks_of
 from diffexp.errors import InputError
 from diffexp.plan.levels import Schedule
-from diffexp.plan.method import Spec
 from diffexp.plan.predictions import Clip, DynamicThreshold, Preconditioned
 from diffexp.plan.schedules import FlowSchedule, VESchedule, VPSchedule
+from diffexp.plan.training import Training
 
 UNIFORM: Mapping[str, Mapping[str, Any]] = {
     "linspace": {"timestep_spacing": "linspace"},
@@ -22,38 +23,34 @@ SPELLED: tuple[tuple[type, Mapping[str, Mapping[str, Any]]], ...] = (
     (VESchedule, {"karras": {"sigma_schedule": "karras"}, "exponential": {"sigma_schedule": "exponential"}}),
     (FlowSchedule, {}),
 )
-"""How the classes themselves spell our grids, for each kind of schedule."""
+"""The options of the classes that stand for our grids, for each kind of schedule."""
 
 BETAS = ("beta_start", "beta_end", "beta_schedule", "trained_betas")
-FLOW_ONLY = ("FlowMapEulerDiscreteScheduler", "LTXEulerAncestralRFScheduler")
-"""Classes for flow models that no option gives away as such."""
-ASKED_ELSEWHERE: Mapping[str, tuple[str, ...]] = {"LTXEulerAncestralRFScheduler": ("shift",)}
-"""What a class hands on to another one (the LTX scheduler leaves its grid to FlowMatchEulerDiscreteScheduler)."""
 
 
 @dataclass(frozen=True)
 class Accepted:
-    """The keywords that a class takes, by the method that takes them."""
+    """The keywords that a class accepts, by the method that accepts them."""
 
     config: frozenset[str]
     set: frozenset[str]
     step: frozenset[str]
     inert: frozenset[str]
-    """Those that change nothing."""
+    """Those that have no effect."""
 
     @classmethod
     def by(cls, scheduler: Any) -> "Accepted":
-        """Those of a scheduler class."""
+        """Read the signatures of a scheduler class."""
         return cls(
             _keywords(scheduler.__init__, ("kwargs",)),
             _keywords(scheduler.set_timesteps, ("num_inference_steps", "device", "timesteps", "sigmas", "kwargs")),
             _keywords(scheduler.step, ("model_output", "timestep", "sample")),
-            frozenset(INERT.get(scheduler.__name__, ())),
+            frozenset(quirks_of(scheduler).inert),
         )
 
     @property
     def effective(self) -> frozenset[str]:
-        """The entries of its config that count."""
+        """The entries of its config that have an effect."""
         return self.config - self.inert
 
     @property
@@ -66,49 +63,53 @@ def _keywords(function: Any, without: tuple[str, ...]) -> frozenset[str]:
 
 
 def spelling(accepted: Accepted, schedule: Schedule, grid: str) -> Mapping[str, Any] | None:
-    """The options of a class that stand for a grid; None where it has no words for it."""
+    """The options of a class that stand for a grid; None where it has none for it."""
     if grid == "auto":
         return {}
     words = next((words.get(grid) for kind, words in SPELLED if isinstance(schedule, kind)), None)
     return words if words is not None and words.keys() <= accepted.effective else None
 
 
-def config_of_training(cls: type, accepted: Accepted, spec: Spec) -> dict[str, Any]:
-    """The checkpoint's own config, and what it leaves out as the model has it, not as the class would.
+def config_of_training(cls: type, accepted: Accepted, training: Training) -> dict[str, Any]:
+    """The checkpoint's own config, completed from the model's training instead of the defaults of the class.
 
     Raises:
         InputError: the class is for another kind of model.
     """
-    # Only what it takes: diffusers warns of each word more.
-    words = {*accepted.config, "_class_name", "_use_default_values", *ASKED_ELSEWHERE.get(cls.__name__, ())}
-    config = {name: value for name, value in spec.scheduler_config.items() if name in words}
-    # Left at a default by the class that wrote the config; another class's default is another training.
+    # Only what it accepts: diffusers warns of every other entry.
+    words = {*accepted.config, "_class_name", "_use_default_values", *quirks_of(cls).delegated}
+    config = {name: value for name, value in training.scheduler_config.items() if name in words}
+    # The class that wrote the config left these at its defaults; those of another class are another training.
     implied = [name for name in config.get("_use_default_values", ()) if name not in (*TRAINING, "clip_sample")]
     if "_use_default_values" in config:
         config["_use_default_values"] = implied
-    told = {name: value for name, value in _training(cls, accepted, spec).items() if name in words}
-    if any(spec.scheduler_config.get(name) is not None for name in BETAS):
+    known = {name: value for name, value in _training(cls, accepted, training).items() if name in words}
+    if any(training.scheduler_config.get(name) is not None for name in BETAS):
         for name in ("trained_betas", "rescale_betas_zero_snr"):
-            told.pop(name, None)
+            known.pop(name, None)
     if hasattr(cls, "from_config") and "beta_start" not in accepted.config:
-        config.pop("trained_betas", None)  # IPNDM takes these for its grid; it has a schedule of its own
-        told.pop("trained_betas", None)
-    return told | config
+        config.pop("trained_betas", None)  # its grid (IPNDM's), not the schedule of the training
+        known.pop("trained_betas", None)
+    return known | config
 
 
-def _training(cls: type, accepted: Accepted, spec: Spec) -> dict[str, Any]:
-    """The training in every word that a class may have for it."""
-    schedule = spec.schedule
-    common = {"num_train_timesteps": schedule.num_train_timesteps, **_clipping(spec.clip)}
+def _training(cls: type, accepted: Accepted, training: Training) -> dict[str, Any]:
+    """The training, under every name that a class may have for an entry.
+
+    Raises:
+        InputError: the class is for another kind of model.
+    """
+    schedule = training.schedule
+    common = {"num_train_timesteps": schedule.num_train_timesteps, **_clipping(training.clip)}
     names = accepted.config
-    no_kind = not names & {*BETAS, "sigma_data", "shift", "flow_shift"} and cls.__name__ not in FLOW_ONLY
+    no_kind = not names & {*BETAS, "sigma_data", "shift", "flow_shift"} and not quirks_of(cls).for_flow
     if isinstance(schedule, VPSchedule) and (names & set(BETAS) or no_kind):
-        return common | _variance_preserving(schedule) | {"prediction_type": spec.prediction.value}
+        return common | _variance_preserving(schedule) | {"prediction_type": training.prediction.value}
     if isinstance(schedule, VESchedule) and ("sigma_data" in names or no_kind):
-        return common | _preconditioned(cls, schedule, spec)
+        return common | _preconditioned(cls, schedule, training)
     if isinstance(schedule, FlowSchedule) and ("use_flow_sigmas" in names or not names & {*BETAS, "sigma_data"}):
         shifts = {"shift": schedule.shift, "flow_shift": schedule.shift}
-        return common | shifts | {"use_flow_sigmas": True, "prediction_type": spec.prediction.value}
+        return common | shifts | {"use_flow_sigmas": True, "prediction_type": training.prediction.value}
     kinds = {VPSchedule: "variance-preserving", VESchedule: "variance-exploding (EDM)", FlowSchedule: "flow-matching"}
     kind = next((name for known, name in kinds.items() if isinstance(schedule, known)), type(schedule).__name__)
     raise InputError(f"{cls.__name__} is not for this kind of model, which is {kind}; --help says whom a class is for")
@@ -133,8 +134,8 @@ def _variance_preserving(schedule: VPSchedule) -> dict[str, Any]:
     }
 
 
-def _preconditioned(cls: type, schedule: VESchedule, spec: Spec) -> dict[str, Any]:
-    prediction = spec.prediction
+def _preconditioned(cls: type, schedule: VESchedule, training: Training) -> dict[str, Any]:
+    prediction = training.prediction
     if schedule.sigma_data is None or not isinstance(prediction, Preconditioned):
         raise InputError(f"{cls.__name__} is for networks with the preconditioning of EDM, which this model has not")
     return {
