@@ -171,7 +171,7 @@ def _batches(
         try:
             with run.context.cpu_section():
                 batch = make_batch(run, seed, indices, monitor)
-            with torch.inference_mode():
+            with run.context.sampling(), torch.inference_mode():
                 samples = run.loop(batch)
                 monitor.finish_batch(samples)
         except RuntimeError as error:
