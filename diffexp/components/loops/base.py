@@ -15,9 +15,6 @@ from diffexp.plan.compile import Sampler
 from diffexp.plan.execute import Network
 from diffexp.plan.levels import Level
 
-FROM_NOISE = ("denoise", "paradigms")
-"""Loops with the trait ``solves_from_noise``, for readers of ``run.json``."""
-
 ParallelNetwork = Callable[[Tensor, Sequence[Level]], Tensor]
 """``(u [levels, batch, *shape], levels) -> raw output`` in the same shape, in one call of the network."""
 
