@@ -179,4 +179,4 @@ def test_foreign_timesteps_are_told(compose: Any, catalog: Any, caplog: pytest.L
     with caplog.at_level(logging.WARNING):
         plan_of(compose, catalog, "scheduler=diffusers/ipndm")
     (line,) = told(caplog)
-    assert line.startswith("IPNDMScheduler tells the network timesteps") and line.endswith("it was trained on 0..999")
+    assert line.startswith("IPNDMScheduler passes timesteps") and line.endswith("it was trained on 0..999")

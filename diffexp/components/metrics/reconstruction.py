@@ -12,7 +12,7 @@ from diffexp.components.metrics.applicability import no_images
 from diffexp.components.metrics.base import RunFacts
 from diffexp.components.models.base import picture_shape
 from diffexp.components.pixels import to_bytes, to_tensor
-from diffexp.components.user_files import read_pictures
+from diffexp.components.user_files import read_images
 
 if TYPE_CHECKING:
     from diffexp.components.models.base import Model
@@ -41,7 +41,7 @@ class Reconstruction:
 
     def compute(self, run: RunFacts) -> dict[str, Tensor]:
         images = torch.cat(self.images)
-        given = read_pictures(
+        given = read_images(
             "metric.reconstruction.image", self.image, picture_shape(run.model), run.indices_of(len(images))
         )
         errors = [(one.float() / 255 - to_tensor([own])[0]).square().mean() for one, own in zip(images, given)]
