@@ -76,7 +76,7 @@ class Bound:
 
 
 def _bound(method: Method, case: Case) -> Bound:
-    levels = method.levels if isinstance(method, FunctionMethod) else None
+    levels = method.grid if isinstance(method, FunctionMethod) else None
     code = method
     if isinstance(method, ClassMethod):
         code = replace(method, tables=torch.float32, level_of=level_of_tables)
