@@ -84,8 +84,9 @@ class ClassMethod:
         scheduler.set_timesteps(**(self.visit or {"num_inference_steps": self.steps}), **self.set_options)
 
     @property
-    def timesteps(self) -> Sequence[float]:
-        return self.prepared(torch.float32).timesteps[slice(*self.span)].tolist()
+    def levels(self) -> Sequence[Level]:
+        """Level of every evaluation, by its timestep."""
+        return [self.level(t) for t in self.prepared(torch.float32).timesteps[slice(*self.span)].tolist()]
 
     @property
     def ends(self) -> tuple[Level, Level]:
