@@ -1,10 +1,15 @@
-"""diffexp: experiments with diffusion schedulers and pipelines."""
+"""diffexp: experiments with diffusion schedulers and pipelines.
+
+The public names, for plugins and notebooks: ``from diffexp import Levels, compile, run, scheduler``. Two more doors
+lead to what is needed less often: ``diffexp.testing`` and ``diffexp.plan.adapter``.
+"""
 
 # Nothing is imported here: names are looked up on first use, so that the command answers at once and so that
 # `python -m diffexp` can take the working folder off sys.path before any standard module is imported.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from diffexp.api import compile as compile
+    from diffexp.catalog.discover import discover as discover
     from diffexp.catalog.register import grid as grid
     from diffexp.catalog.register import guidance as guidance
     from diffexp.catalog.register import loop as loop
@@ -13,18 +18,117 @@ if TYPE_CHECKING:
     from diffexp.catalog.register import scheduler as scheduler
     from diffexp.catalog.register import tracker as tracker
     from diffexp.cli.launch import run as run
+    from diffexp.components.grids import at_sigmas as at_sigmas
+    from diffexp.components.grids import check_steps as check_steps
+    from diffexp.components.grids import karras as karras
+    from diffexp.components.grids import leading as leading
+    from diffexp.components.grids import linspace as linspace
+    from diffexp.components.grids import sigma_range as sigma_range
+    from diffexp.components.grids import trailing as trailing
+    from diffexp.components.guidance.base import Predict as Predict
+    from diffexp.components.guidance.base import both_sides as both_sides
+    from diffexp.components.guidance.base import per_sample as per_sample
+    from diffexp.components.loops.base import Batch as Batch
+    from diffexp.components.metrics.applicability import no_images as no_images
+    from diffexp.components.metrics.applicability import not_mnist as not_mnist
+    from diffexp.components.metrics.base import Finished as Finished
+    from diffexp.components.metrics.base import RunFacts as RunFacts
+    from diffexp.components.metrics.bootstrap import Estimate as Estimate
+    from diffexp.components.metrics.bootstrap import estimate as estimate
+    from diffexp.components.metrics.bootstrap import mean_of as mean_of
+    from diffexp.components.metrics.features import load_features as load_features
+    from diffexp.components.models.base import Condition as Condition
+    from diffexp.components.models.base import Model as Model
+    from diffexp.components.models.base import Request as Request
+    from diffexp.components.models.base import Runtime as Runtime
+    from diffexp.components.models.base import encode_images as encode_images
+    from diffexp.components.models.exact import ExactModel as ExactModel
+    from diffexp.components.models.exact import exact_dtype as exact_dtype
+    from diffexp.components.models.exact import exact_training as exact_training
+    from diffexp.components.models.gaussian import gaussian as gaussian
+    from diffexp.components.models.hub import hub as hub
+    from diffexp.components.models.mixture import MixtureModel as MixtureModel
+    from diffexp.components.models.mixture import mixture as mixture
+    from diffexp.components.models.mnist import mnist as mnist
+    from diffexp.components.pixels import quantized as quantized
+    from diffexp.components.pixels import to_image as to_image
+    from diffexp.components.pixels import to_tensor as to_tensor
+    from diffexp.components.sampler import build_sampler as build_sampler
+    from diffexp.components.trackers.base import Comparison as Comparison
+    from diffexp.components.trackers.base import RunInfo as RunInfo
+    from diffexp.components.trackers.base import SampleRow as SampleRow
+    from diffexp.components.user_files import read_pictures as read_pictures
+    from diffexp.errors import InputError as InputError
+    from diffexp.experiment.run import RunResult as RunResult
+    from diffexp.plan.compile import Direct as Direct
+    from diffexp.plan.compile import Sampler as Sampler
+    from diffexp.plan.compile import sample as sample
+    from diffexp.plan.execute import History as History
+    from diffexp.plan.execute import advance as advance
+    from diffexp.plan.execute import begin as begin
+    from diffexp.plan.execute import clamped as clamped
+    from diffexp.plan.execute import execute as execute
+    from diffexp.plan.levels import CLEAN as CLEAN
+    from diffexp.plan.levels import Level as Level
+    from diffexp.plan.levels import Levels as Levels
+    from diffexp.plan.levels import Schedule as Schedule
+    from diffexp.plan.method import Denoiser as Denoiser
+    from diffexp.plan.method import TrainingSpec as TrainingSpec
+    from diffexp.plan.moments import gaussian_output as gaussian_output
+    from diffexp.plan.noise import SampleNoise as SampleNoise
+    from diffexp.plan.noise import sample_seed as sample_seed
+    from diffexp.plan.predictions import Clip as Clip
+    from diffexp.plan.predictions import Prediction as Prediction
+    from diffexp.plan.schedules import FlowSchedule as FlowSchedule
+    from diffexp.plan.schedules import VESchedule as VESchedule
+    from diffexp.plan.schedules import VPSchedule as VPSchedule
     from diffexp.plan.table import Plan as Plan
+    from diffexp.plan.table import Row as Row
+    from diffexp.plan.trace import NotLinear as NotLinear
+    from diffexp.report import write_chart as write_chart
+    from diffexp.report import write_report as write_report
 
-_HOMES = {
-    **dict.fromkeys(
-        ("model", "scheduler", "grid", "loop", "guidance", "metric", "tracker"), "diffexp.catalog.register"
-    ),
-    "compile": "diffexp.api",
-    "Plan": "diffexp.plan.table",
-    "run": "diffexp.cli.launch",
+_PUBLIC = {
+    "diffexp.api": "compile",
+    "diffexp.catalog.discover": "discover",
+    "diffexp.catalog.register": "grid guidance loop metric model scheduler tracker",
+    "diffexp.cli.launch": "run",
+    "diffexp.components.grids": "at_sigmas check_steps karras leading linspace sigma_range trailing",
+    "diffexp.components.guidance.base": "Predict both_sides per_sample",
+    "diffexp.components.loops.base": "Batch",
+    "diffexp.components.metrics.applicability": "no_images not_mnist",
+    "diffexp.components.metrics.base": "Finished RunFacts",
+    "diffexp.components.metrics.bootstrap": "Estimate estimate mean_of",
+    "diffexp.components.metrics.features": "load_features",
+    "diffexp.components.models.base": "Condition Model Request Runtime encode_images",
+    "diffexp.components.models.exact": "ExactModel exact_dtype exact_training",
+    "diffexp.components.models.gaussian": "gaussian",
+    "diffexp.components.models.hub": "hub",
+    "diffexp.components.models.mixture": "MixtureModel mixture",
+    "diffexp.components.models.mnist": "mnist",
+    "diffexp.components.pixels": "quantized to_image to_tensor",
+    "diffexp.components.sampler": "build_sampler",
+    "diffexp.components.trackers.base": "Comparison RunInfo SampleRow",
+    "diffexp.components.user_files": "read_pictures",
+    "diffexp.errors": "InputError",
+    "diffexp.experiment.run": "RunResult",
+    "diffexp.plan.compile": "Direct Sampler sample",
+    "diffexp.plan.execute": "History advance begin clamped execute",
+    "diffexp.plan.levels": "CLEAN Level Levels Schedule",
+    "diffexp.plan.method": "Denoiser TrainingSpec",
+    "diffexp.plan.moments": "gaussian_output",
+    "diffexp.plan.noise": "SampleNoise sample_seed",
+    "diffexp.plan.predictions": "Clip Prediction",
+    "diffexp.plan.schedules": "FlowSchedule VESchedule VPSchedule",
+    "diffexp.plan.table": "Plan Row",
+    "diffexp.plan.trace": "NotLinear",
+    "diffexp.report": "write_chart write_report",
 }
+"""Module to the names that it defines."""
+_HOMES = {name: home for home, names in _PUBLIC.items() for name in names.split()}
 
-__all__ = ["Plan", "compile", "grid", "guidance", "loop", "metric", "model", "run", "scheduler", "tracker"]
+if not TYPE_CHECKING:
+    __all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> object:
@@ -36,4 +140,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_HOMES})

@@ -7,16 +7,17 @@ from typing import Any
 
 from diffexp.catalog.diffusers import PREFIX, TRAINING
 from diffexp.catalog.discover import discover
+from diffexp.catalog.entry import check_options
 from diffexp.catalog.quirks import quirks_of
 from diffexp.catalog.signatures import WrongSignature, form_of_function, from_object, readable
-from diffexp.catalog.types import OptionType, check_values
+from diffexp.catalog.types import UNREADABLE, Option, OptionType
 from diffexp.components.grids.choice import Grid, MakeLevels
 from diffexp.components.models.base import Runtime
 from diffexp.components.models.scheduler_config import read_training
 from diffexp.components.sampler import build_sampler
 from diffexp.components.schedulers.foreign.diffusers_config import Accepted
 from diffexp.components.schedulers.foreign.diffusers_levels import REFUSALS
-from diffexp.errors import InputError, nearest
+from diffexp.errors import InputError
 from diffexp.plan.compile import Direct
 from diffexp.plan.levels import Schedule
 from diffexp.plan.method import Spec, TrainingSpec
@@ -83,20 +84,19 @@ def compile(
 
 
 def _check_options(function: Any, options: Mapping[str, Any]) -> None:
-    """As those of a registered scheduler are checked.
+    """Check the options of a function as those of a registered scheduler.
 
     Raises:
-        InputError: the function is in none of the conventions, has no such option, or takes no such value.
+        InputError: the function follows none of the conventions, has no such option, or takes no such value.
     """
     signature = from_object(function)
     try:
         form = form_of_function("scheduler", readable(signature))
     except WrongSignature as error:
         raise InputError(f"{function.__name__}: {error}") from error
-    known = [parameter.name for parameter in signature.parameters]
-    for name in () if form.open else options.keys() - set(known):
-        raise InputError(f"unknown option 'scheduler.{name}' of {function.__name__}{nearest(name, known)}")
-    check_values(form.options, options, "scheduler")
+    # Functions and tensors as defaults, which no config can hold, are options from Python.
+    others = [Option(p.name, OptionType("any"), p.default) for p in signature.parameters if p.default is UNREADABLE]
+    check_options(options, [*form.options, *others], "scheduler", function.__name__, form.open)
 
 
 def own_training(scheduler: Any, options: Mapping[str, Any]) -> TrainingSpec:

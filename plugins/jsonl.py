@@ -14,8 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from diffexp import tracker
-from diffexp.components.trackers.base import RunInfo, SampleRow
+from diffexp import RunInfo, SampleRow, tracker
 
 
 @tracker

@@ -5,10 +5,7 @@ ComfyUI calls it ``linear_quadratic``; in diffusers it is a private function of 
     python -m diffexp grid=linear_quadratic model=mixture model.schedule=flow scheduler=euler steps=20 num_samples=2000
 """
 
-from diffexp import grid
-from diffexp.components.grids import at_sigmas, check_steps, sigma_range
-from diffexp.errors import InputError
-from diffexp.plan.levels import Levels, Schedule
+from diffexp import InputError, Levels, Schedule, at_sigmas, check_steps, grid, sigma_range
 
 
 @grid

@@ -15,11 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from diffexp import loop
-from diffexp.components.loops.base import Batch
-from diffexp.errors import InputError
-from diffexp.plan.execute import History, advance, begin, clamped
-from diffexp.plan.table import Plan
+from diffexp import Batch, History, InputError, Plan, advance, begin, clamped, loop
 
 log = logging.getLogger("diffexp.paradigms")
 

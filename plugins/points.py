@@ -15,11 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffexp import model
-from diffexp.components.models.base import Runtime
-from diffexp.components.models.exact import exact_dtype, exact_training
-from diffexp.components.models.mixture import MixtureModel
-from diffexp.errors import InputError
+from diffexp import InputError, MixtureModel, Runtime, exact_dtype, exact_training, model
 
 
 @dataclass(frozen=True)

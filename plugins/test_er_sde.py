@@ -8,11 +8,7 @@ import torch
 from torch import Tensor
 
 import diffexp
-from diffexp.plan.method import TrainingSpec
-from diffexp.plan.moments import gaussian_output
-from diffexp.plan.predictions import Prediction
-from diffexp.plan.schedules import FlowSchedule, VESchedule, VPSchedule
-from diffexp.plan.table import Plan
+from diffexp import FlowSchedule, Plan, Prediction, TrainingSpec, VESchedule, VPSchedule, gaussian_output
 
 VARIANCES = torch.logspace(0, -2, 10, dtype=torch.float64)
 

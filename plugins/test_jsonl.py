@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from diffexp.catalog.discover import discover
-from diffexp.components.trackers.base import RunInfo, SampleRow
+from diffexp import RunInfo, SampleRow, discover
 
 
 def info(folder: Path) -> RunInfo:

@@ -5,9 +5,7 @@ from typing import Any
 
 import pytest
 
-from diffexp.catalog.discover import discover
-from diffexp.errors import InputError
-from diffexp.plan.schedules import FlowSchedule, VESchedule, VPSchedule
+from diffexp import FlowSchedule, InputError, VESchedule, VPSchedule, discover
 
 SCHEDULES: list[Any] = [FlowSchedule(), VESchedule(), VPSchedule.from_betas()]
 

@@ -1,6 +1,7 @@
 """Parallel in time: the samples of a step-by-step run, in fewer rounds."""
 
 import logging
+from collections.abc import Sequence
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -9,15 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffexp.catalog.discover import discover
-from diffexp.components.grids.choice import Grid
-from diffexp.components.models.base import Condition, Request, Runtime
-from diffexp.components.sampler import build_sampler
-from diffexp.errors import InputError
-from diffexp.experiment.monitor import Monitor
-from diffexp.plan.compile import Sampler
-from diffexp.plan.noise import SampleNoise
-from diffexp.plan.table import Plan
+import diffexp
+from diffexp import InputError, Level, Plan, Request, Runtime, SampleNoise, Sampler, build_sampler, discover
 
 CATALOG = discover()
 PARADIGMS, DENOISE = (CATALOG.build("loop", {"name": name}) for name in ("paradigms", "denoise"))
@@ -27,24 +21,27 @@ def mixture(schedule: str = "vp") -> Any:
     return CATALOG.build("model", {"name": "mixture", "schedule": schedule})(Runtime())
 
 
-def sampler(name: str, model: Any, steps: int) -> Sampler:
-    bound = CATALOG.build("scheduler", {"name": name})
-    return build_sampler(bound.func, steps=steps, spec=model, grid=Grid(), options=bound.keywords)
+def sampler(name: str, model: Any, steps: int) -> Plan:
+    return diffexp.compile(name, steps=steps, model=model)
 
 
 def draw(loop: partial, model: Any, chosen: Sampler, count: int = 8, **options: Any) -> tuple[Tensor, int]:
-    """Samples and evaluations of each."""
-    watch = Monitor(model, 10, 1, 0)
+    """Samples, and the number of evaluations of each."""
     condition = model.conditions(Request(), range(count))
     noise = SampleNoise(0, range(count), model.shape, dtype=torch.float64)
-    batch: Any = SimpleNamespace(
-        sampler=chosen,
-        network=watch.network(model.predict, condition),
-        network_at_once=watch.network_at_once(model.predict, condition),
-        noise=noise.draw,
-    )
+    evaluations = 0
+
+    def network(u: Tensor, level: Level) -> Tensor:
+        nonlocal evaluations
+        evaluations += 1
+        return model.predict(u, torch.full((len(u),), level.timestep, dtype=u.dtype), condition)
+
+    def network_at_once(u: Tensor, levels: Sequence[Level]) -> Tensor:
+        return torch.stack([network(one, level) for one, level in zip(u, levels, strict=True)])
+
+    batch: Any = SimpleNamespace(sampler=chosen, network=network, network_at_once=network_at_once, noise=noise.draw)
     with torch.inference_mode():
-        return loop(batch, **options), watch.batch_nfe
+        return loop(batch, **options), evaluations
 
 
 @pytest.mark.parametrize("schedule", ["vp", "edm", "flow"])
@@ -69,25 +66,6 @@ def test_a_tolerance_takes_fewer_rounds_than_steps(caplog: pytest.LogCaptureFixt
     rounds = int(said.split(" in ")[1].split()[0])
     assert rounds < 15
     torch.testing.assert_close(found, draw(DENOISE, model, chosen)[0], rtol=0, atol=0.02)
-
-
-def test_every_level_is_asked_under_the_condition_of_its_sample() -> None:
-    seen: list[tuple[Tensor, Tensor]] = []
-
-    def predict(u: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        seen.append((t, condition.positive["label"]))
-        return u
-
-    model = mixture()
-    watch = Monitor(model, 10, 1, 0)
-    condition = Condition({"label": torch.tensor([3, 4])}, None, ["3", "4"])
-    levels = [model.schedule.at(t) for t in (900, 500, 10)]
-    u = torch.arange(12, dtype=torch.float64).view(3, 2, 2)
-    assert torch.equal(watch.network_at_once(predict, condition)(u, levels), u)
-    ((times, labels),) = seen
-    assert times.tolist() == [900, 900, 500, 500, 10, 10]
-    assert labels.tolist() == [3, 4, 3, 4, 3, 4]
-    assert watch.evaluations == 3
 
 
 def test_it_needs_a_plan() -> None:

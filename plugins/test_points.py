@@ -8,13 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffexp.catalog.discover import discover
-from diffexp.components.models.base import Condition, Runtime
-from diffexp.components.sampler import build_sampler
-from diffexp.components.schedulers.euler import euler
-from diffexp.errors import InputError
-from diffexp.plan.execute import execute
-from diffexp.plan.table import Plan
+import diffexp
+from diffexp import Condition, InputError, Runtime, discover, execute
 
 NOBODY = Condition({}, None, [])
 
@@ -53,8 +48,7 @@ def test_the_denoiser_goes_from_the_mean_to_the_nearest_point(points: partial, s
 
 def test_samples_end_on_the_form(points: partial) -> None:
     model = points(form="spiral")
-    plan = build_sampler(euler, steps=40, spec=model)
-    assert isinstance(plan, Plan)
+    plan = diffexp.compile("euler", steps=40, model=model)
     start = torch.randn(300, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * plan.start_std
 
     def network(u: Tensor, level: Any) -> Tensor:

@@ -11,7 +11,7 @@ from diffusers import AutoPipelineForText2Image
 from torch import Tensor
 
 from diffexp.catalog.discover import Catalog
-from diffexp.catalog.register import KINDS
+from diffexp.catalog.kinds import KINDS
 from diffexp.components.models.base import Model
 from diffexp.experiment.context import RunContext
 from diffexp.experiment.run import RunResult, run_experiment

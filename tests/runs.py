@@ -71,6 +71,20 @@ def curved(denoise, x, levels, noise):
         x0 = torch.tanh((x0 + denoise(x, here)) / 2) + 0 * noise()
         x = there.alpha * x0 + there.sigma * eps
     return x
+
+
+@scheduler
+class beyond:
+    """A class that is not linear and counts its timesteps from 1000 down, one above what the model was trained on."""
+
+    def __init__(self, *, clamp: float = 9.0):
+        self.clamp = clamp
+
+    def set_timesteps(self, num_inference_steps, device=None):
+        self.timesteps = torch.linspace(1000, 1000 / num_inference_steps, num_inference_steps)
+
+    def step(self, model_output, timestep, sample):
+        return (torch.tanh(0.9 * sample - 0.1 * model_output),)
 '''
 
 

@@ -9,11 +9,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from diffexp.catalog.diffusers import class_entry, class_names
-from diffexp.catalog.entry import Entry
-from diffexp.catalog.register import KINDS
+from diffexp.catalog.diffusers import class_entry, class_names, left_out, other_name
+from diffexp.catalog.entry import Entry, check_options
+from diffexp.catalog.kinds import KINDS, TARGET
 from diffexp.catalog.scan import Found, relative, scan, scan_module
-from diffexp.catalog.signatures import RESERVED, NeedsImport
+from diffexp.catalog.signatures import NeedsImport
 from diffexp.catalog.sources import (
     Source,
     built_in_sources,
@@ -24,11 +24,11 @@ from diffexp.catalog.sources import (
     plugin_sources,
     raised_at,
 )
-from diffexp.catalog.types import MISSING, check_values
+from diffexp.catalog.types import to_containers
 from diffexp.errors import InputError, hint
 
-CALLED = ("metric", "tracker")
-TARGET = "_target_"
+FileState = tuple[int, int]
+"""Time of the last change in ns, and size in bytes."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,17 @@ class Catalog:
     """All entries, and the folders with YAML configs (the package's own first)."""
 
     entries: Mapping[tuple[str, str], Entry]
-    """What registers itself; the classes of diffusers come on top, read when asked for (see ``find``)."""
+    """Everything that registers itself; the classes of diffusers are read when they are looked up (see ``find``)."""
     conf_dirs: tuple[Path, ...]
+    configs: tuple[tuple[str, str, Path], ...]
+    """Group, option and file of every YAML config in ``conf_dirs``."""
     plugin_paths: tuple[Path, ...]
     """Absolute paths of the plugin files and folders, for worker processes."""
     silent: tuple[Path, ...]
     """Plugin files that register nothing."""
 
     def of_kind(self, kind: str) -> dict[str, Entry]:
+        """The entries of a kind by name, without the classes of diffusers."""
         return {name: entry for (own, name), entry in self.entries.items() if own == kind}
 
     def names(self, kind: str) -> list[str]:
@@ -55,14 +58,58 @@ class Catalog:
         return self.entries.get((kind, name)) or class_entry(kind, name)
 
     def get(self, kind: str, name: str) -> Entry:
-        """
+        """The entry of that name.
+
         Raises:
-            InputError: there is none of that name; with the nearest spelling.
+            InputError: there is none; see ``unknown``.
         """
         entry = self.find(kind, name)
         if entry is None:
-            raise InputError(f"{kind}={name} is not known{hint(name, self.names(kind))}")
+            raise self.unknown(kind, name, self.names(kind))
         return entry
+
+    def unknown(self, kind: str, name: str, known: Iterable[str], key: str | None = None) -> InputError:
+        """The complaint about a name that a kind does not have: the nearest spelling, or why there is no such option.
+
+        Args:
+            known: the names to choose from.
+            key: what was set to ``name``, if not the kind itself.
+        """
+        if reason := left_out(kind, name):
+            return InputError(f"{kind}={name}: {reason}")
+        known = list(known)
+        meant = name if name.lower() in known else other_name(kind, name) or name
+        files = [file.name for file in self.silent if file.stem != "__init__"]
+        more = f"; in plugins, {', '.join(files)} registers nothing" if files else ""
+        return InputError(f"{key or kind}={name} is not known{hint(meant, known)}{more}")
+
+    def check(self, kind: str, node: Any, path: str | None = None) -> None:
+        """Check a config node ``{name, options...}`` of a kind, for the command line as for ``build`` and ``compile``.
+
+        The name must be known, and every option too; an option without a default must be given; a value must be of
+        the option's type or equal to its default. With ``_target_``, which names any class or function, and under the
+        name of a YAML config without an entry, only the options that all of the kind have are checked.
+
+        Args:
+            node: nested containers of any types; ``common`` options of the kind included.
+            path: where the node stands in the config (``scheduler``, ``metric.fid``), for messages; without it a
+                message about the name is ``scheduler=x is not known``, else ``scheduler.name=x is not known``.
+
+        Raises:
+            InputError: the first mistake, in one line with the nearest spelling.
+        """
+        own = KINDS[kind]
+        if not isinstance(node, Mapping) or not {"name", TARGET} & node.keys():
+            raise InputError(f"{path or kind}={node} is not a config of a {kind}: it has no name")
+        name = str(node.get("name"))
+        given = {key: to_containers(value) for key, value in node.items() if key != "name"}
+        entry = None if TARGET in node else self.find(kind, name)
+        if entry:
+            entry.check(given, path)
+        elif TARGET in node or name in (option for group, option, _ in self.configs if group == kind):
+            check_options(given, own.common, path or kind, f"{kind}={name}", accepts_any_option=True)
+        else:
+            raise self.unknown(kind, name, self.names(kind), path and f"{path}.name")
 
     def place_of(self, error: BaseException) -> str:
         """File and line of the plugin that an error was raised in; empty where it was in none."""
@@ -75,53 +122,54 @@ class Catalog:
         them bound. A node with ``_target_`` names any importable class or function instead of a registered one.
 
         Raises:
-            InputError: an unknown name or option, or a plugin that cannot be imported.
+            InputError: an unknown name or option, a value of the wrong type, or a plugin that cannot be imported.
         """
-        values = {key: _as_plain(value) for key, value in node.items()}
-        name = str(values.get("name"))
-        reserved = RESERVED.get(kind, ("name",))
-        given = {key: value for key, value in values.items() if key not in (*reserved, TARGET)}
-        if TARGET in values:
-            thing = locate(str(values[TARGET]), f"{kind}.{TARGET}")
+        self.check(kind, node)
+        own = KINDS[kind]
+        given = {key: to_containers(value) for key, value in node.items() if key not in own.reserved}
+        if TARGET in node:
+            thing = locate(str(node[TARGET]), f"{kind}.{TARGET}")
             check_keywords(kind, thing, given)
-            return thing(**given) if kind in CALLED else functools.partial(thing, **given)
-        entry = self.get(kind, name)
-        options = {option.name: option for option in entry.options}
-        for key, value in given.items():
-            entry.check_option(key)
-            if value == MISSING:
-                raise InputError(f"{kind}={name} needs {kind}.{key}=...")
-        check_values(entry.options, given, entry.path)
-        thing = entry.load()
-        if entry.open:
-            check_keywords(kind, thing, given)
-        given = {k: tuple(v) if k in options and options[k].type.base == "tuple" and v else v for k, v in given.items()}
-        return thing(**given) if kind in CALLED else functools.partial(thing, **given)
+        else:
+            entry = self.get(kind, str(node["name"]))
+            thing = entry.load()
+            if entry.open:
+                check_keywords(kind, thing, given)
+            tuples = [option.name for option in entry.options if option.type.base == "tuple"]
+            given |= {key: tuple(given[key]) for key in tuples if given.get(key)}
+        return thing(**given) if own.instantiated else functools.partial(thing, **given)
 
 
 def discover() -> Catalog:
-    """Find everything, by reading and not running files.
+    """Find everything, by reading and not running files; the same catalog again as long as no file changes.
 
     Raises:
         InputError: a syntax error in a plugin, a wrong signature, or two plugins of the same name.
     """
-    paths = plugin_paths()
-    plugins = [source for path in paths for source in plugin_sources(path)]
-    installed = installed_sources()
-    entries: list[Entry] = []
-    silent: list[Path] = []
-    for source in [*built_in_sources(), *installed, *plugins]:
-        found = _entries(source)
-        entries += found
-        if source.by_path and not found:
-            silent.append(source.file)
+    paths = tuple(plugin_paths())
+    installed = tuple(installed_sources())
+    sources = (*built_in_sources(), *installed, *(source for path in paths for source in plugin_sources(path)))
     # A plugin folder may hold configs only.
     folders = [path / "conf" for path in paths if (path / "conf").is_dir()]
     folders += [folder for source in installed if (folder := conf_folder(source))]
     dirs = (conf_dir(), *dict.fromkeys(folders))
+    configs = tuple(config for folder in dirs for config in yaml_options(folder))
+    return _catalog(tuple((source, _state(source)) for source in sources), dirs, configs, paths)
+
+
+@functools.lru_cache(maxsize=8)
+def _catalog(
+    sources: tuple[tuple[Source, FileState], ...],
+    dirs: tuple[Path, ...],
+    configs: tuple[tuple[str, str, Path], ...],
+    paths: tuple[Path, ...],
+) -> Catalog:
+    found = {source: _read(source, state) for source, state in sources}
+    entries = [entry for own in found.values() for entry in own]
     entries = [_beside_its_namesake(entry, entries) for entry in entries]
-    _check_collisions(entries, dirs)
-    return Catalog({(e.kind, e.name): e for e in entries}, dirs, tuple(paths), tuple(silent))
+    _check_collisions(entries, configs, dirs[0])
+    silent = tuple(source.file for source, own in found.items() if source.by_path and not own)
+    return Catalog({(entry.kind, entry.name): entry for entry in entries}, dirs, configs, paths, silent)
 
 
 def yaml_options(folder: Path) -> Iterator[tuple[str, str, Path]]:
@@ -165,17 +213,17 @@ def check_keywords(kind: str, thing: Any, given: Mapping[str, Any]) -> None:
             raise InputError(f"unknown option '{kind}.{key}'{hint(key, names)}")
 
 
-def _entries(source: Source) -> tuple[Entry, ...]:
+def _state(source: Source) -> FileState:
     try:
         state = source.file.stat()
     except OSError as error:
         raise InputError(f"{relative(source.file)}: the plugin cannot be read: {error}") from error
-    return _read(source, state.st_mtime_ns, state.st_size)
+    return state.st_mtime_ns, state.st_size
 
 
 @functools.lru_cache(maxsize=1024)
-def _read(source: Source, *state: int) -> tuple[Entry, ...]:
-    """The entries of a file, kept for as long as it stays as it is."""
+def _read(source: Source, state: FileState) -> tuple[Entry, ...]:
+    """The entries of a file, read again when its time or size has changed."""
     shown = relative(source.file)
     try:
         text = source.file.read_text(encoding="utf-8")
@@ -220,7 +268,7 @@ def _beside_its_namesake(entry: Entry, entries: list[Entry]) -> Entry:
     return entry
 
 
-def _check_collisions(entries: list[Entry], conf_dirs: tuple[Path, ...]) -> None:
+def _check_collisions(entries: list[Entry], configs: tuple[tuple[str, str, Path], ...], own_configs: Path) -> None:
     """Names are compared without case: some file systems cannot tell ``DDIM.yaml`` from ``ddim.yaml``."""
     taken: dict[tuple[str, str], tuple[Path, str]] = {}
     for entry in entries:
@@ -229,22 +277,11 @@ def _check_collisions(entries: list[Entry], conf_dirs: tuple[Path, ...]) -> None
             raise InputError(f"two {entry.kind}s are called '{entry.name}': {taken[key][1]} and {entry.where}")
         taken[key] = (entry.source.place, entry.where)
     package = Path(__file__).resolve().parents[1]
-    for folder in conf_dirs:
-        place = package if folder == conf_dirs[0] else folder.parent
-        for group, option, file in yaml_options(folder):
-            key = (group, option.lower())
-            # A plugin may refine its own entry by a YAML file of the same name.
-            if key in taken and taken[key][0] != place:
-                raise InputError(f"two {group}s are called '{option}': {taken[key][1]} and {relative(file)}")
-            taken.setdefault(key, (place, relative(file)))
-
-
-def _as_plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _as_plain(item) for key, item in value.items()}
-    if isinstance(value, Iterable) and not isinstance(value, str):
-        return [_as_plain(item) for item in value]
-    return value
-
-
-__all__ = ["KINDS", "Catalog", "Entry", "discover", "hint", "yaml_options"]
+    for group, option, file in configs:
+        folder = file.parents[1]
+        place = package if folder == own_configs else folder.parent
+        key = (group, option.lower())
+        # A plugin may refine its own entry by a YAML file of the same name.
+        if key in taken and taken[key][0] != place:
+            raise InputError(f"two {group}s are called '{option}': {taken[key][1]} and {relative(file)}")
+        taken.setdefault(key, (place, relative(file)))

@@ -14,9 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, overload
 
+from diffexp.catalog.kinds import KINDS
+
 Registered = TypeVar("Registered", bound=Callable[..., Any])
 
-KINDS = ("model", "scheduler", "grid", "loop", "guidance", "metric", "tracker")
 ATTRIBUTE = "__diffexp__"
 
 
@@ -25,7 +26,7 @@ class Registration:
     """What a decorator leaves on the object, as ``object.__diffexp__``."""
 
     kind: str
-    """One of ``KINDS``."""
+    """One of ``diffexp.catalog.kinds.KINDS``."""
     name: str
     """The option's name on the command line."""
     traits: dict[str, Any] = field(default_factory=dict)
@@ -74,10 +75,4 @@ class Decorator:
         return f"diffexp.{self.kind}"
 
 
-model = Decorator("model")
-scheduler = Decorator("scheduler")
-grid = Decorator("grid")
-loop = Decorator("loop")
-guidance = Decorator("guidance")
-metric = Decorator("metric")
-tracker = Decorator("tracker")
+model, scheduler, grid, loop, guidance, metric, tracker = map(Decorator, KINDS)

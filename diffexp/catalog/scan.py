@@ -9,7 +9,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from diffexp.catalog.register import KINDS, Registration, default_name, registration
+from diffexp.catalog.kinds import KINDS
+from diffexp.catalog.register import Registration, default_name, registration
 from diffexp.catalog.signatures import (
     K_DIFFUSION,
     Form,

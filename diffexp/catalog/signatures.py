@@ -6,31 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from diffexp.catalog.kinds import KINDS, Kind
 from diffexp.catalog.types import MISSING, UNREADABLE, Option, OptionType, plain, read_type, read_value
 
-POSITIONAL = {
-    "grid": ("schedule", "steps"),
-    "loop": ("batch",),
-    "guidance": ("predict", "scale"),
-    "model": ("runtime",),
-    "metric": (),
-    "tracker": (),
-}
-MAY_FOLLOW = {"guidance": ("model", "levels")}
-"""Positional parameters that a kind may also have, by these names; see ``further``."""
-FUNCTION = ("denoise", "x", "levels", "noise")
 K_DIFFUSION = ("model", "x", "sigmas")
+"""How the samplers of k-diffusion begin; the parameters below are not options, because runs have their own."""
 K_DIFFUSION_IGNORED = ("extra_args", "callback", "disable", "noise_sampler")
-MADE_OF = {
-    "metric": "; a metric is a class with applies, update and compute, or a function of its options that makes one",
-    "tracker": "; a tracker is a class, or a function of its options that makes one",
-}
-"""What kinds are that are not functions."""
-RESERVED = {"grid": ("name", "timesteps", "sigmas")}
-SCHEDULER_FORMS = (
-    "a scheduler is a function (denoise, x, levels, noise, *, options), a k-diffusion sampler (model, x, sigmas, ...), "
-    "a function (levels, *, options) that returns a Plan, or a class with set_timesteps and step"
-)
+PLAN = ("levels",)
+"""The parameter of a scheduler that returns its plan."""
 
 
 class WrongSignature(Exception):
@@ -107,16 +90,15 @@ def form_of_function(kind: str, signature: Signature) -> Form:
     """
     positional = [parameter for parameter in signature.parameters if not parameter.keyword_only]
     names = tuple(parameter.name.lstrip("_") for parameter in positional)
-    if kind != "scheduler":
-        return _form(kind, "function", signature, POSITIONAL[kind])
-    if names[:3] == K_DIFFUSION:
-        chosen = [p for p in signature.parameters[3:] if p.name not in K_DIFFUSION_IGNORED]
-        return Form("k_diffusion", _options(kind, chosen), signature.open)
-    if names[:4] == FUNCTION:
-        return _form(kind, "function", signature, FUNCTION)
-    if names[:1] == ("levels",):
-        return _form(kind, "plan", signature, ("levels",))
-    raise WrongSignature(f"{SCHEDULER_FORMS}; found {_shown(signature)}")
+    own = KINDS[kind]
+    if kind != "scheduler" or names[: len(own.positional)] == own.positional:
+        return _form(own, "function", signature, own.positional)
+    if names[: len(K_DIFFUSION)] == K_DIFFUSION:
+        chosen = [p for p in signature.parameters[len(K_DIFFUSION) :] if p.name not in K_DIFFUSION_IGNORED]
+        return Form("k_diffusion", _options(own, chosen), signature.open)
+    if names[: len(PLAN)] == PLAN:
+        return _form(own, "plan", signature, PLAN)
+    raise WrongSignature(f"{own.explanation}; found {_shown(signature)}")
 
 
 def form_of_class(kind: str, signature: Signature | None, methods: set[str], inherits: bool) -> Form:
@@ -129,39 +111,41 @@ def form_of_class(kind: str, signature: Signature | None, methods: set[str], inh
     Raises:
         WrongSignature: it is not one of the kind's.
     """
-    if kind == "scheduler":
-        if not inherits and not {"set_timesteps", "step"} <= methods:
-            raise WrongSignature(f"{SCHEDULER_FORMS}; found a class without them")
-        if signature is None:
-            return Form("class", (), True)
-        return Form("class", _options(kind, list(signature.parameters)), signature.open)
+    own, is_scheduler = KINDS[kind], kind == "scheduler"
+    if is_scheduler and not inherits and not {"set_timesteps", "step"} <= methods:
+        raise WrongSignature(f"{own.explanation}; found a class without them")
     if signature is None:
         return Form("class", (), True)
-    return _form(kind, "class", signature, POSITIONAL[kind])
+    if is_scheduler:  # as diffusers' own classes are written, whose options are not keyword-only
+        return Form("class", _options(own, list(signature.parameters)), signature.open)
+    return _form(own, "class", signature, own.positional)
 
 
-def further(kind: str, function: Any) -> list[str]:
-    """Which of ``MAY_FOLLOW`` an imported function has among its positional parameters, in its order."""
-    found = inspect.signature(function).parameters.values()
+def injected_parameters(kind: str, function: Any) -> list[str]:
+    """Which injectable parameters of its kind an imported function declares, in its order."""
+    own, found = KINDS[kind], inspect.signature(function).parameters.values()
     positional = [p.name for p in found if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    return [name for name in positional[len(POSITIONAL[kind]) :] if name in MAY_FOLLOW[kind]]
+    return [name for name in positional[len(own.positional) :] if name in own.injectable]
 
 
-def _form(kind: str, style: str, signature: Signature, expected: tuple[str, ...]) -> Form:
+def _form(kind: Kind, style: str, signature: Signature, expected: tuple[str, ...]) -> Form:
     positional = [parameter for parameter in signature.parameters if not parameter.keyword_only]
     if len(positional) < len(expected):  # names are free: these are passed by position
         wanted = ", ".join([*expected, "*", "options"])
-        raise WrongSignature(f"a {kind} has the signature ({wanted}); found {_shown(signature)}")
-    others = [p.name for p in positional[len(expected) :] if p.name not in MAY_FOLLOW.get(kind, ())]
+        raise WrongSignature(f"a {kind.name} has the signature ({wanted}); found {_shown(signature)}")
+    others = [p.name for p in positional[len(expected) :] if p.name not in kind.injectable]
     if others:
-        raise WrongSignature(f"options of a {kind} are keyword-only: put '*' before {others[0]}{MADE_OF.get(kind, '')}")
+        more = f"; {kind.explanation}" if kind.instantiated else ""
+        raise WrongSignature(f"options of a {kind.name} are keyword-only: put '*' before {others[0]}{more}")
     return Form(style, _options(kind, [p for p in signature.parameters if p.keyword_only]), signature.open)
 
 
-def _options(kind: str, parameters: list[Parameter]) -> tuple[Option, ...]:
+def _options(kind: Kind, parameters: list[Parameter]) -> tuple[Option, ...]:
     for parameter in parameters:
-        if parameter.name in RESERVED.get(kind, ("name",)):
-            raise WrongSignature(f"an option of a {kind} cannot be called {parameter.name}: the config has that key")
+        if parameter.name in kind.reserved:
+            raise WrongSignature(
+                f"an option of a {kind.name} cannot be called {parameter.name}: the config has that key"
+            )
         if parameter.default is UNREADABLE:
             raise NeedsImport
     return tuple(Option(parameter.name, parameter.type, parameter.default) for parameter in parameters)

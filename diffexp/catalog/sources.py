@@ -17,12 +17,12 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
+from diffexp.catalog.kinds import KINDS
 from diffexp.catalog.scan import relative
 from diffexp.errors import InputError
 
 VARIABLE = "DIFFEXP_PLUGINS"
 ENTRY_POINTS = "diffexp.plugins"
-BUILT_IN = ("schedulers", "grids", "loops", "guidance", "metrics", "models", "trackers")
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,8 @@ class Source:
 
 def built_in_sources() -> Iterator[Source]:
     package = Path(__file__).resolve().parents[1]
-    files: list[Path] = []
-    for folder in BUILT_IN:
-        files += sorted((package / "components" / folder).glob("*.py"))
-    for file in files:
-        if file.is_file():
+    for kind in KINDS.values():
+        for file in filter(Path.is_file, sorted((package / "components" / kind.folder).glob("*.py"))):
             module = ".".join(["diffexp", *file.relative_to(package).with_suffix("").parts])
             yield Source(file, module.removesuffix(".__init__"), package, by_path=False)
 

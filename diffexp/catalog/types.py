@@ -13,8 +13,6 @@ from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any
 
-from diffexp.errors import InputError
-
 MISSING = "???"
 """The default of an option that must be given; OmegaConf's own mark."""
 
@@ -91,22 +89,16 @@ class Option:
     stands_for: Any = MISSING
     """Where the default is null: what the object itself then takes, unless the model's own config says otherwise."""
 
+    def problem(self, value: Any) -> str | None:
+        """Why ``value`` is not valid, as in "is not an integer"; None where it is, as the default always is."""
+        if type(value) is type(self.default) and value == self.default:
+            return None
+        return self.type.problem(value)
 
-def check_values(options: Iterable[Option], given: Mapping[str, Any], path: str) -> None:
-    """Check values from Python as those of the command line are; a default may be of another type.
 
-    Args:
-        path: where the options stand in the config, for messages.
-
-    Raises:
-        InputError: a value of the wrong type, or none of an option's choices; with the nearest one.
-    """
-    for option in options:
-        value = given.get(option.name, option.default)
-        if isinstance(value, type(option.default)) and value == option.default:
-            continue
-        if problem := option.type.problem(value):
-            raise InputError(f"{path}.{option.name}={value} {problem}")
+def is_missing(value: Any) -> bool:
+    """Whether a value is OmegaConf's mark for one that must be given."""
+    return isinstance(value, str) and value == MISSING
 
 
 def read_type(annotation: ast.expr | None, default: Any) -> OptionType:
@@ -144,6 +136,15 @@ def read_value(node: ast.expr, constants: Mapping[str, ast.expr]) -> Any:
         case ast.BinOp(left, op, right) if type(op) in OPERATIONS:
             return _arithmetic(OPERATIONS[type(op)], read_value(left, constants), read_value(right, constants))
     return UNREADABLE
+
+
+def to_containers(value: Any) -> Any:
+    """Mappings as dicts, and lists, tuples, arrays and other iterables as lists, all the way down."""
+    if isinstance(value, Mapping):
+        return {key: to_containers(item) for key, item in value.items()}
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [to_containers(item) for item in value]
+    return value
 
 
 def plain(value: Any) -> Any:

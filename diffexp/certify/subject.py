@@ -2,17 +2,16 @@
 
 import functools
 import inspect
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from diffexp.catalog.discover import Catalog, discover
+from diffexp.catalog.discover import discover
 from diffexp.catalog.quirks import Quirks, quirks_of
 from diffexp.catalog.register import registration
-from diffexp.catalog.sources import VARIABLE, raised_at
+from diffexp.catalog.sources import raised_at
 from diffexp.certify.bindings import OfClass, OfFunction, OfPlan
 from diffexp.certify.bound import Bound
 from diffexp.certify.cases import EDM, FLOW, VELOCITY, VP, Case
@@ -199,16 +198,6 @@ def _has(cls: type, option: str) -> bool:
     return option in inspect.signature(cls.__init__).parameters  # pyright: ignore[reportGeneralTypeIssues]
 
 
-def catalog() -> Catalog:
-    """Return the catalog, discovered once for the same plugins."""
-    return _catalog(os.environ.get(VARIABLE), os.getcwd())
-
-
-@cache
-def _catalog(plugins: str | None, folder: str) -> Catalog:
-    return discover()
-
-
 def subject_of(scheduler: Any, name: str | None = None, options: Mapping[str, Any] | None = None) -> Subject:
     """Return what is certified for a scheduler.
 
@@ -232,5 +221,5 @@ def named(name: str, options: Mapping[str, Any]) -> Subject:
     Raises:
         InputError: there is no such scheduler, or it has no such option.
     """
-    bound = catalog().build("scheduler", {"name": name, **options})
+    bound = discover().build("scheduler", {"name": name, **options})
     return Subject(name, bound.func, dict(bound.keywords))

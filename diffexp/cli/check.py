@@ -2,7 +2,6 @@
 
 import copy
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -18,15 +17,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from diffexp.catalog.diffusers import FAMILIES, class_names
-from diffexp.catalog.discover import TARGET, Catalog
-from diffexp.catalog.register import KINDS
-from diffexp.catalog.signatures import RESERVED
-from diffexp.catalog.types import MISSING, OptionType
+from diffexp.catalog.discover import Catalog
+from diffexp.catalog.kinds import KINDS, TARGET
 from diffexp.cli.hydra_config import CONFIG_NAME
-from diffexp.cli.keys import SEVERAL, TOP_LEVEL, VALUES, Keys, check_value, shown
+from diffexp.cli.keys import SEVERAL, TOP_LEVEL, VALUES, Keys, check_value
 from diffexp.errors import InputError, hint
 
-NUMBERS = OptionType("list", optional=True, item=OptionType("float"))
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 
@@ -186,34 +182,9 @@ class Preflight:
         for key in VALUES:
             check_value(key, values[key])
         for kind in KINDS:
-            nodes = values[kind] if kind == "metric" else {None: values[kind]}
-            for name, node in (nodes or {}).items():
-                self._check_node(kind, f"{kind}.{name}" if name else kind, node)
-
-    def _check_node(self, kind: str, path: str, node: Any) -> None:
-        if not isinstance(node, Mapping) or "name" not in node:
-            if isinstance(node, Mapping) and TARGET in node:
-                return
-            raise InputError(f"{path}={node} is not a config of a {kind}: it has no name")
-        for key, value in node.items():
-            if value == MISSING:
-                raise InputError(f"{kind}={node['name']} needs {path}.{key}=...")
-        entry = self.catalog.find(kind, str(node["name"]))
-        options = {option.name: option for option in entry.options} if entry else {}
-        for key, value in node.items():
-            problem = None
-            if kind == "grid" and key in ("timesteps", "sigmas"):
-                problem = NUMBERS.problem(value)
-            elif key in options and value != options[key].default:
-                problem = options[key].type.problem(value)
-            elif entry and key not in (*RESERVED.get(kind, ("name",)), TARGET):
-                entry.check_option(str(key))
-            if problem:
-                raise InputError(f"{path}.{key}={shown(value)} {problem}")
-        if entry is None:
-            known = {*self.catalog.of_kind(kind), *self.keys.groups[kind]}
-            if node["name"] not in known:
-                raise InputError(f"{path}.name={node['name']} is not known{hint(node['name'], known)}")
+            nodes = values[kind] or {} if KINDS[kind].several else {kind: values[kind]}
+            for name, node in nodes.items():
+                self.catalog.check(kind, node, KINDS[kind].path(name))
 
 
 def _values(override: Override) -> list[str]:

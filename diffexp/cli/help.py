@@ -7,9 +7,9 @@ from pathlib import Path
 import yaml
 
 from diffexp.catalog.diffusers import FAMILIES, PREFIX
-from diffexp.catalog.discover import Catalog, yaml_options
+from diffexp.catalog.discover import Catalog
 from diffexp.catalog.entry import Entry
-from diffexp.catalog.register import KINDS
+from diffexp.catalog.kinds import KINDS
 from diffexp.catalog.scan import relative
 from diffexp.catalog.types import MISSING, Option
 from diffexp.cli.keys import config_file
@@ -52,11 +52,10 @@ def _defaults(file: Path) -> dict[str, object]:
 
 def _group(catalog: Catalog, kind: str) -> list[str]:
     lines = {name: _entry(catalog.get(kind, name)) for name in catalog.names(kind)}
-    for folder in catalog.conf_dirs:
-        for group, name, file in yaml_options(folder):
-            if group == kind and name not in lines:
-                own = "" if folder == catalog.conf_dirs[0] else f"  [{relative(file)}]"
-                lines[name] = [f"  {name:18} {_first_comment(file)}{own}"]
+    for group, name, file in catalog.configs:
+        if group == kind and name not in lines:
+            own = "" if file.is_relative_to(catalog.conf_dirs[0]) else f"  [{relative(file)}]"
+            lines[name] = [f"  {name:18} {_first_comment(file)}{own}"]
     if kind in FAMILIES:
         lines["diffusers"] = _any_class(kind)
     shown = [line for name in sorted(lines) for line in lines[name]]

@@ -29,9 +29,9 @@ from omegaconf import (
 )
 
 from diffexp.catalog.diffusers import FAMILIES, class_names
-from diffexp.catalog.discover import TARGET, Catalog
+from diffexp.catalog.discover import Catalog
 from diffexp.catalog.entry import Entry
-from diffexp.catalog.register import KINDS
+from diffexp.catalog.kinds import KINDS, TARGET
 from diffexp.catalog.sources import conf_dir
 from diffexp.catalog.types import MISSING, Option
 from diffexp.cli.fast_compose import QuickLoader
@@ -150,10 +150,7 @@ def _node_of(catalog: Catalog, kind: str, name: str) -> DictConfig:
 
 def _node(entry: Entry) -> DictConfig:
     content: dict[str, Node] = {"name": StringNode(entry.name)}
-    if entry.kind == "grid":
-        for key in ("timesteps", "sigmas"):  # an explicit grid, whichever is chosen
-            content[key] = ListConfig(None, element_type=float, ref_type=list[float] | None, is_optional=True)
-    content.update({option.name: _leaf(option) for option in entry.options})
+    content.update({option.name: _leaf(option) for option in (*KINDS[entry.kind].common, *entry.options)})
     return DictConfig(content, flags={"struct": False} if entry.open else None)
 
 
@@ -171,7 +168,7 @@ def _leaf(option: Option) -> Node:
 def _store(group: str, name: str, node: Any, provider: str) -> None:
     """Put a node, or a ``_Later``, where Hydra finds ``group=name``; a name with a slash lies in a group below."""
     # Not ConfigStore.store, which copies every node: with many plugins that takes longer than finding them.
-    package = f"{group}.{name}" if group == "metric" else group
+    package = KINDS[group].path(name)
     *folders, file = f"{group}/{name}.yaml".split("/")
     options = ConfigStore.instance().repo
     for folder in folders:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffexp.catalog.diffusers import FAMILIES, left_out, other_name
-from diffexp.catalog.discover import TARGET, Catalog, yaml_options
-from diffexp.catalog.register import KINDS
-from diffexp.catalog.signatures import RESERVED
+from diffexp.catalog.diffusers import FAMILIES
+from diffexp.catalog.discover import Catalog
+from diffexp.catalog.entry import as_typed
+from diffexp.catalog.kinds import KINDS
 from diffexp.catalog.sources import conf_dir
 from diffexp.catalog.types import OptionType
 from diffexp.errors import InputError, hint, nearest
@@ -38,7 +38,7 @@ VALUES = {
 AT_LEAST = {"steps": 1, "max_nfe": 1, "num_samples": 1, "batch_size": 1, "snapshot_every": 0}
 DTYPES = ("auto", "float32", "float16", "bfloat16", "float64")
 TOP_LEVEL = (*KINDS, *VALUES)
-SEVERAL = ("metric", "experiment")
+SEVERAL = (*(kind.name for kind in KINDS.values() if kind.several), "experiment")
 """Groups that take a list of options."""
 
 
@@ -80,12 +80,7 @@ def check_value(key: str, value: Any) -> None:
 def _check_items(key: str, value: Any, types: Any, noun: str) -> None:
     items = value if isinstance(value, list) else [] if value is None else [value]
     if value == [] or any(isinstance(item, bool) or not isinstance(item, types) for item in items):
-        raise InputError(f"{key}={shown(value)} is not {noun}")
-
-
-def shown(value: Any) -> str:
-    """A value as it would be written on the command line."""
-    return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
+        raise InputError(f"{key}={as_typed(value)} is not {noun}")
 
 
 def _complain(key: str, word: str, problem: str | None) -> None:
@@ -107,9 +102,8 @@ class Keys:
         groups: dict[str, list[str]] = {kind: catalog.names(kind) for kind in KINDS}
         for kind in FAMILIES:
             groups[kind].append("diffusers")
-        for folder in catalog.conf_dirs:
-            for group, option, _ in yaml_options(folder):
-                groups.setdefault(group, []).append(option)
+        for group, option, _ in catalog.configs:
+            groups.setdefault(group, []).append(option)
         return cls(catalog, {group: sorted(set(options)) for group, options in groups.items()})
 
     def check_plain(self, overrides: Sequence[str]) -> None:
@@ -134,11 +128,12 @@ class Keys:
     def _check_option(self, key: str, value: str, choices: Mapping[str, str]) -> None:
         kind, _, option = key.partition(".")
         name = choices.get(kind, "")
-        if kind == "metric":  # there can be several, so their options carry the name: metric.fid.features
+        if kind not in KINDS:
+            return
+        if KINDS[kind].several:  # their options carry the name: metric.fid.features
             name, _, option = option.partition(".")
         entry = self.catalog.find(kind, name)
-        taken = (*RESERVED.get(kind, ("name",)), TARGET)
-        if option and entry and option.split(".")[0] not in taken:
+        if option and entry and option.split(".")[0] not in KINDS[kind].reserved:
             entry.check_option(option.split(".")[0])
             types = {own.name: own.type for own in entry.options}
             if option in types and re.fullmatch(r"[\w.+-]+", value):
@@ -164,11 +159,7 @@ class Keys:
         """
         for choice in choices:
             if key in self.groups and choice not in self.groups[key] and (key, choice) != ("experiment", "null"):
-                known = choice.lower() in self.groups[key]
-                if reason := left_out(key, choice):
-                    raise InputError(f"{key}={choice}: {reason}")
-                meant = choice if known else other_name(key, choice) or choice
-                raise InputError(f"{key}={choice} is not known{hint(meant, self.groups[key])}{self._silent()}")
+                raise self.catalog.unknown(key, choice, self.groups[key])
 
     def suggest(self, key: str) -> str:
         """What may have been meant by an unknown key: a key of similar spelling, or the option of that name."""
@@ -176,7 +167,3 @@ class Keys:
         owners = {e.kind for e in self.catalog.entries.values() if any(o.name == last for o in e.options)}
         near = nearest(re.split(r"[./]", key)[0], [*TOP_LEVEL, *self.groups])
         return near or (f"; did you mean '{min(owners)}.{last}'?" if owners else "; see --help")
-
-    def _silent(self) -> str:
-        files = [file.name for file in self.catalog.silent if file.stem != "__init__"]
-        return f"; in plugins, {', '.join(files)} registers nothing" if files else ""

@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,8 @@ from hydra.core.utils import env_override
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from diffexp.catalog.discover import TARGET, Catalog, discover
+from diffexp.catalog.discover import Catalog, discover
+from diffexp.catalog.kinds import TARGET
 from diffexp.catalog.sources import VARIABLE
 from diffexp.cli.cells import ComposedJob, compose_job, save_hydra_files, task_config
 from diffexp.cli.check import BASIC_SWEEPER, Checked, Preflight
@@ -87,27 +88,26 @@ def launch(
         KeyboardInterrupt: with the folder, after the table of results has been written.
     """
     FAILED_HERE.clear()
-    _catalog.cache_clear()
     # Workers find the same plugins, wherever they are started.
     with env_override({VARIABLE: os.pathsep.join(map(str, catalog.plugin_paths))}):
         HydraConfig.instance().set_config(checked.config)
         if checked.multirun:
-            return _launch_sweep(hydra, checked, overrides, resumed)
-        return _launch_run(hydra, checked, overrides)
+            return _launch_sweep(hydra, checked, overrides, catalog, resumed)
+        return _launch_run(hydra, checked, overrides, catalog)
 
 
-def _launch_run(hydra: Hydra, checked: Checked, overrides: list[str]) -> tuple[Path, list[Failure]]:
+def _launch_run(hydra: Hydra, checked: Checked, overrides: list[str], catalog: Catalog) -> tuple[Path, list[Failure]]:
     folder = Path(checked.config.hydra.run.dir).absolute()
     claim(folder)
     try:
-        hydra.run(CONFIG_NAME, job, [*overrides, _override("hydra.run.dir", folder)])
+        hydra.run(CONFIG_NAME, partial(job, catalog=catalog), [*overrides, _override("hydra.run.dir", folder)])
     except KeyboardInterrupt:
         raise KeyboardInterrupt(str(folder)) from None
     return folder, list(FAILED_HERE)
 
 
 def _launch_sweep(
-    hydra: Hydra, checked: Checked, overrides: list[str], resumed: Resumed | None
+    hydra: Hydra, checked: Checked, overrides: list[str], catalog: Catalog, resumed: Resumed | None
 ) -> tuple[Path, list[Failure]]:
     folder = resumed.folder if resumed else _sweep_folder(checked, overrides)
     claim(folder)
@@ -121,12 +121,12 @@ def _launch_sweep(
         record = resumed.record if resumed else SweepRecord(overrides, cells, config_dir)
         record.write(folder)
         try:
-            hydra.multirun(CONFIG_NAME, job, words)
+            hydra.multirun(CONFIG_NAME, partial(job, catalog=catalog), words)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(str(folder)) from None
         finally:
             _write_results(folder)
-            report_sweep(folder, _catalog())
+            report_sweep(folder, catalog)
         if checked.config.objective:
             direction = checked.config.hydra.sweeper.get("direction") or "minimize"
             log.info("%s", best_text(read_cells(folder), checked.config.objective, str(direction)))
@@ -150,8 +150,11 @@ def cell_overrides(hydra: Hydra, checked: Checked, overrides: Sequence[str]) -> 
     return BasicSweeper.split_arguments([one for one in parsed if not one.is_hydra_override()], None)[0]
 
 
-def job(config: DictConfig) -> float | None:
-    """What Hydra calls for each run; also in worker processes, so it finds everything anew.
+def job(config: DictConfig, catalog: Catalog | None = None) -> float | None:
+    """Run one composed config: the task function of Hydra, in this process or in a worker.
+
+    Args:
+        catalog: found before the first cell, so that a plugin may be edited while a sweep runs.
 
     Returns:
         The value of the config's ``objective``, for a sweeper that searches.
@@ -166,7 +169,7 @@ def job(config: DictConfig) -> float | None:
         try:
             from diffexp.experiment.run import run_experiment
 
-            run_experiment(task, folder, _catalog(), sweep)
+            run_experiment(task, folder, catalog or discover(), sweep)
         except Exception as error:  # the other cells of a sweep go on
             record_failure(folder, error)
     return objective_value(task, folder)
@@ -177,7 +180,7 @@ def make_runner(sweep: Path, batch: int | None) -> "Runner":
     from diffexp.experiment.run import run_experiment
     from diffexp.sweeps.runner import Runner
 
-    catalog = _catalog()
+    catalog = discover()
 
     def run(job: Job, context: "RunContext") -> None:
         if isinstance(job, ComposedJob):
@@ -212,11 +215,6 @@ def claim(folder: Path) -> None:
     except OSError as error:
         advice = "choose another with hydra.run.dir=... or hydra.sweep.dir=..."
         raise InputError(f"the output folder {folder} cannot be written: {error.strerror}; {advice}") from error
-
-
-@cache
-def _catalog() -> Catalog:
-    return discover()
 
 
 def _sweep_folder(checked: Checked, overrides: Sequence[str]) -> Path:

@@ -1,9 +1,8 @@
 """A search space that follows the scheduler: each has options of its own."""
 
-from functools import cache
 from typing import Any
 
-from diffexp.catalog.discover import Catalog, discover
+from diffexp.catalog.discover import discover
 
 RANGES: dict[str, tuple[float, float] | tuple[int, int]] = {"eta": (0.0, 1.0), "order": (1, 3)}
 """Between which values an option of this name is searched."""
@@ -20,7 +19,7 @@ def scheduler_options(config: Any, trial: Any) -> None:
         trial: an ``optuna.trial.Trial`` that has its ``scheduler``.
     """
     name = trial.params.get("scheduler") or trial.user_attrs.get("scheduler") or config.scheduler.name
-    entry = _catalog().get("scheduler", name)
+    entry = discover().get("scheduler", name)
     for option in entry.options:
         key = f"scheduler.{option.name}"
         if option.type.base == "literal":
@@ -29,8 +28,3 @@ def scheduler_options(config: Any, trial: Any) -> None:
             trial.suggest_float(key, *RANGES[option.name])
         elif option.name in RANGES and option.type.base == "int":
             trial.suggest_int(key, *RANGES[option.name])
-
-
-@cache
-def _catalog() -> Catalog:
-    return discover()

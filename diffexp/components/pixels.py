@@ -1,36 +1,48 @@
-"""Pixels: 8-bit rounding, PIL images and tensors in [0, 1]."""
-
-from __future__ import annotations
+"""Pixels: images in [0, 1], samples in the model's range [-1, 1], 8-bit values, PIL images."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-if TYPE_CHECKING:
-    pass
+
+def from_model_range(x: Tensor) -> Tensor:
+    """Pixels in [-1, 1] as float32 images in [0, 1] on the CPU; what lies outside is clipped."""
+    return (x.float() / 2 + 0.5).clamp(0, 1).cpu()
 
 
-def to_tensor(pictures: Sequence[Image.Image]) -> Tensor:
-    """[B, channels, height, width] in [0, 1]."""
-    return torch.stack([_pixels(picture) for picture in pictures])
+def to_model_range(images: Tensor) -> Tensor:
+    """Images in [0, 1] as pixels in [-1, 1]."""
+    return images * 2 - 1
 
 
-def _pixels(picture: Image.Image) -> Tensor:
-    values = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-    return values.view(picture.height, picture.width, -1).permute(2, 0, 1).float() / 255
+def quantized(images: Tensor) -> Tensor:
+    """Images in [0, 1] rounded to the 256 values of a PNG, so that metrics measure what was written."""
+    return _shades(images).div(255)
 
 
-def as_saved(images: Tensor) -> Tensor:
-    """Images in [0, 1] rounded to the 256 values of a PNG: what is measured is what was written."""
-    return images.clamp(0, 1).mul(255).round().div(255)
+def to_bytes(images: Tensor) -> Tensor:
+    """Images in [0, 1] as uint8; what lies outside is clipped."""
+    return _shades(images).byte()
+
+
+def _shades(images: Tensor) -> Tensor:
+    return images.clamp(0, 1).mul(255).round()
 
 
 def to_image(image: Tensor) -> Image.Image:
-    """One image (C, H, W) in [0, 1], C = 1 or 3 (of more channels, the first three), as an 8-bit image."""
+    """One image (C, H, W) in [0, 1], C = 1 or 3 (of more channels, the first three), as an 8-bit image; NaN is grey."""
     channels = image[:3] if image.shape[0] >= 3 else image[:1]
-    values = torch.nan_to_num(channels.float(), nan=0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
-    array = values.permute(1, 2, 0).contiguous().numpy()
+    array = to_bytes(torch.nan_to_num(channels.float(), nan=0.5)).permute(1, 2, 0).contiguous().numpy()
     return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+
+
+def to_tensor(images: Sequence[Image.Image]) -> Tensor:
+    """8-bit images of one size as [B, channels, height, width] in [0, 1]."""
+    return torch.stack([_channels_first(image) for image in images]).float() / 255
+
+
+def _channels_first(image: Image.Image) -> Tensor:
+    values = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return values.view(image.height, image.width, -1).permute(2, 0, 1)

@@ -5,14 +5,14 @@ import itertools
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from diffexp.catalog.discover import Catalog
 from diffexp.catalog.entry import Entry
-from diffexp.catalog.signatures import further
+from diffexp.catalog.signatures import injected_parameters
 from diffexp.components.grids.choice import Grid
 from diffexp.components.guidance.diffusers_guiders import guided_by, guider_of, is_guider, try_out
 from diffexp.components.loops.base import FROM_NOISE, Batch
@@ -122,18 +122,22 @@ def _guided(guidance: functools.partial[Any], model: Model, scale: float, sample
         try_out(guider, model.shape, len({*timesteps}))
         return guided_by(guider, model.predict, timesteps) if scale > 1 else model.predict
     known = {"model": model, "levels": levels}
-    return guidance(model.predict, scale, *(known[name] for name in further("guidance", guidance)))
+    return guidance(model.predict, scale, *(known[name] for name in injected_parameters("guidance", guidance)))
 
 
 def _visited(sampler: Sampler, model: Model) -> Sequence[Level]:
     """The levels at which a run asks the network, in the order of its evaluations."""
     if isinstance(sampler, Plan):
         return [row.level for row in sampler.rows]
-    return [model.schedule.at(timestep) for timestep in sampler.method.timesteps]
+    low, high = model.schedule.timestep_range  # a class may count beyond it
+    return [
+        replace(model.schedule.at(min(max(timestep, low), high)), timestep=timestep)
+        for timestep in sampler.method.timesteps
+    ]
 
 
 def _is_stepwise(guidance: functools.partial[Any], node: Mapping[str, Any], catalog: Catalog) -> bool:
-    if is_guider(guidance.func) or "levels" in further("guidance", guidance):
+    if is_guider(guidance.func) or "levels" in injected_parameters("guidance", guidance):
         return True
     entry = catalog.find("guidance", str(node.get("name")))
     return bool(entry and entry.traits.get("stepwise"))

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
 
 from diffexp.catalog.diffusers import PREFIX
 from diffexp.catalog.entry import Entry
+from diffexp.catalog.kinds import KINDS
 from diffexp.components.metrics.base import Metric
 from diffexp.components.models.base import Condition, Model
 from diffexp.components.trackers.base import Tracker
@@ -21,6 +22,8 @@ from diffexp.errors import InputError
 from diffexp.plan.levels import Levels
 from diffexp.plan.table import Plan
 
+PROTOCOLS: Mapping[str, type] = {"model": Model, "metric": Metric, "tracker": Tracker}
+"""What an object of a kind must have, for the kinds whose plugins return objects."""
 _ABSENT = object()
 
 
@@ -36,10 +39,10 @@ def with_contract_checks(entry: Entry | None, built: Any) -> Any:
         return built
     if (entry.kind, entry.style) == ("scheduler", "class"):
         return built
-    if entry.kind in ("metric", "tracker"):
-        return _with_members(entry, built, Metric if entry.kind == "metric" else Tracker)
+    if KINDS[entry.kind].instantiated:
+        return _with_members(entry, built)
     checks: dict[str, Callable[..., Any]] = {
-        "model": lambda result, runtime: _with_members(entry, result, Model),
+        "model": lambda result, runtime: _with_members(entry, result),
         "grid": lambda result, schedule, steps: _of_type(entry, result, Levels),
         "guidance": lambda result, predict, scale, *further: _guided(entry, result),
         "loop": lambda result, batch: _of_shape(entry, result, (len(batch.indices), *batch.model.shape)),
@@ -54,11 +57,11 @@ def with_contract_checks(entry: Entry | None, built: Any) -> Any:
     return functools.partial(checked, **built.keywords)
 
 
-def _with_members(entry: Entry, thing: Any, protocol: type) -> Any:
+def _with_members(entry: Entry, thing: Any) -> Any:
     if hasattr(type(thing), "__getattr__"):
         return thing
     # Not hasattr, which would compute properties (the hash of a weight file).
-    names = [name for name in vars(protocol) if not name.startswith("_")]
+    names = [name for name in vars(PROTOCOLS[entry.kind]) if not name.startswith("_")]
     missing = [name for name in names if inspect.getattr_static(thing, name, _ABSENT) is _ABSENT and name != "run_id"]
     if missing:
         raise _broken(entry, f"gave an object of type {type(thing).__name__} that lacks {', '.join(missing)}")

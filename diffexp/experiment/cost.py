@@ -1,7 +1,6 @@
 """What a run measures of itself: time and memory."""
 
 import logging
-import resource
 import sys
 import time
 
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from diffexp.components.metrics.base import RunFacts
+from diffexp.components.models.base import state_dtype
 from diffexp.experiment.build import Parts
 from diffexp.experiment.sampling import Drawing
 from diffexp.plan.compile import sample
@@ -38,7 +38,7 @@ def scheduler_us_per_step(parts: Parts, passes: int = 3) -> float | None:
     None where the sampler cannot run on a stand-in network.
     """
     model = parts.model
-    like = torch.zeros(1, *model.shape, device=model.device, dtype=torch.promote_types(model.dtype, torch.float32))
+    like = torch.zeros(1, *model.shape, device=model.device, dtype=state_dtype(model))
 
     try:
         return min(_timed(parts, like) for _ in range(passes)) * 1e6
@@ -65,10 +65,21 @@ def _timed(parts: Parts, like: Tensor) -> float:
 
 
 def peak_memory_mb(device: torch.device) -> float | None:
-    """Most memory in use, in 10^6 bytes: the run's own on a GPU, on a CPU that of the process since its start."""
+    """Most memory in use, in 10^6 bytes: the run's own on a GPU, on a CPU that of the process since its start.
+
+    None where it is unknown: on other devices, and on a CPU under Windows.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     if device.type == "cpu":
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+        return _peak_of_process()
     return None
+
+
+def _peak_of_process() -> float | None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6

@@ -22,7 +22,7 @@ from torch import Tensor
 from diffexp.components.pixels import to_image, to_tensor
 from diffexp.errors import InputError
 from diffexp.experiment.per_sample import PER_SAMPLE, RESAMPLES
-from diffexp.experiment.pictures.strips import Snapshot, film_gif, film_strip, image_grid, scatter
+from diffexp.experiment.pictures.strips import Snapshot, film_gif, film_strip
 from diffexp.experiment.provenance import git_commit, installed_versions
 from diffexp.files import read_json, replace_whole, write_json, write_text
 from diffexp.plan.table import Plan
@@ -249,13 +249,6 @@ def points_csv(indices: Sequence[int], points: Tensor) -> str:
     writer.writerow(["index", *(f"x{i}" for i in range(points.shape[1]))])
     writer.writerows([index, *row] for index, row in zip(indices, points.tolist()))
     return out.getvalue()
-
-
-def overview(samples: Tensor, captions: Sequence[str], truth: Tensor | None, title: str) -> Image.Image:
-    """What ``grid.png`` shows: pictures [N, C, H, W] in [0, 1] side by side, or points [N, d] as a scatter plot."""
-    if samples.ndim == 2:
-        return scatter(samples, truth, title)
-    return image_grid(samples, captions=captions if any(captions) else None)
 
 
 def read_image(path: Path) -> Tensor:

@@ -12,8 +12,9 @@ from diffexp.errors import InputError, one_line
 from diffexp.experiment.build import Parts, assemble
 from diffexp.experiment.context import RunContext
 from diffexp.experiment.cost import run_facts
-from diffexp.experiment.folder import RunFolder, overview
+from diffexp.experiment.folder import RunFolder
 from diffexp.experiment.metric_suite import MetricSuite
+from diffexp.experiment.pictures.grid import overview
 from diffexp.experiment.provenance import inputs_sha256
 from diffexp.experiment.reference import Reference
 from diffexp.experiment.resume import check_resume, check_same_samples, named_run, read_earlier

@@ -3,13 +3,7 @@
 import torch
 from torch import Tensor
 
-from diffexp import metric
-from diffexp.components.metrics.applicability import not_mnist
-from diffexp.components.metrics.base import RunFacts
-from diffexp.components.metrics.bootstrap import Estimate, estimate, mean_of
-from diffexp.components.metrics.features import load_features
-from diffexp.components.models.base import Model
-from diffexp.components.pixels import as_saved
+from diffexp import Estimate, Model, RunFacts, estimate, load_features, mean_of, metric, not_mnist, quantized
 
 
 @metric(higher_is_better=("accuracy", "confidence"))
@@ -35,7 +29,7 @@ class Accuracy:
 
     @torch.no_grad()
     def update(self, samples: Tensor, images: Tensor) -> None:
-        self.seen.append(self.features.network.logits(as_saved(images)).softmax(dim=1))
+        self.seen.append(self.features.network.logits(quantized(images)).softmax(dim=1))
 
     def compute(self, run: RunFacts) -> dict[str, Tensor | Estimate]:
         """A value for every sample; where some are of no digit ("no label"), the means over the others."""

@@ -1,6 +1,8 @@
 """Weights that change with the noise level, and the share of digits that are what was asked for."""
 
+import json
 import math
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,12 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffexp.catalog.discover import discover
-from diffexp.cli.check import Preflight
-from diffexp.cli.hydra_config import hydra_session
-from diffexp.components.metrics.bootstrap import Estimate
-from diffexp.components.models.base import Condition
-from diffexp.plan.schedules import FlowSchedule, VESchedule, VPSchedule
+import diffexp
+from diffexp import Condition, Estimate, FlowSchedule, InputError, VESchedule, VPSchedule, discover
 
 CATALOG = discover()
 CONDITION = Condition({"label": torch.tensor([1, 2])}, {"label": torch.tensor([10, 10])}, ["1", "2"])
@@ -104,10 +102,11 @@ def test_accuracy_is_for_digits() -> None:
     assert metric.applies(SimpleNamespace(id="google/ddpm-cat-256", shape=(3, 256, 256)))
 
 
-def test_its_configs() -> None:
-    with hydra_session(CATALOG) as hydra:
-        checked = Preflight(hydra, CATALOG).check(["experiment=guidance_weights"], multirun=False)
-        falling = Preflight(hydra, CATALOG).check(["guidance=falling"], multirun=False)
-    assert checked.multirun
-    assert set(checked.config.metric) == {"cost", "fid", "accuracy"}
-    assert dict(falling.config.guidance) == {"name": "weighted", "shape": "inverse_linear"}
+def test_its_configs(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a sweep is started from the command line"):
+        diffexp.run(["experiment=guidance_weights"])
+    small = ["steps=1", "num_samples=2", "snapshot_every=0", f"hydra.run.dir={tmp_path}"]
+    diffexp.run(["experiment=guidance_weights", "guidance=falling", "hydra.mode=RUN", *small])
+    config = json.loads((tmp_path / "run.json").read_text())["config"]
+    assert set(config["metric"]) == {"cost", "fid", "accuracy"}
+    assert config["guidance"] == {"name": "weighted", "shape": "inverse_linear"}

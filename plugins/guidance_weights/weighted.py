@@ -7,9 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from diffexp import guidance
-from diffexp.components.guidance.base import Predict, both_sides, per_sample
-from diffexp.components.models.base import Condition, Model
+from diffexp import Condition, Model, Predict, both_sides, guidance, per_sample
 
 SHAPES: dict[str, Callable[[Tensor], Tensor]] = {
     "linear": lambda s: 2 * s,

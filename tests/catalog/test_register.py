@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 import diffexp
 from diffexp.catalog import register as registry
-from diffexp.catalog.register import KINDS, Registration, default_name, registration
+from diffexp.catalog.kinds import KINDS
+from diffexp.catalog.register import Registration, default_name, registration
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -68,8 +68,8 @@ def test_values_of_a_type(text, good, bad, problem):
         ("deis", {"order": 5}, "scheduler.order=5 is not one of 1, 2, 3"),
         ("dpmpp_2m", {"solver_type": "huen"}, "is not one of midpoint, heun; did you mean 'heun'?"),
         ("diffusers/unipc", {"solver_type": "bh3"}, "is not one of bh1, bh2; did you mean 'bh2'?"),
-        (ddim, {"eta": None}, "scheduler.eta=None is not a number"),
-        (ddim, {"etta": 1}, "unknown option 'scheduler.etta' of ddim; did you mean 'eta'?"),
+        (ddim, {"eta": None}, "scheduler.eta=null is not a number"),
+        (ddim, {"etta": 1}, "unknown option 'scheduler.etta' of ddim; did you mean 'scheduler.eta'?"),
     ],
 )
 def test_options_from_python_are_checked_as_on_the_command_line(scheduler, options, told):

@@ -27,7 +27,7 @@ from diffexp.components.metrics.wasserstein import Wasserstein, sliced_wasserste
 from diffexp.components.models.base import Request, Runtime
 from diffexp.components.models.gaussian import gaussian
 from diffexp.components.models.mixture import mixture
-from diffexp.components.pixels import as_saved, to_image
+from diffexp.components.pixels import quantized, to_image
 from diffexp.components.sampler import build_sampler
 from diffexp.components.schedulers.ddim import ddim
 from diffexp.errors import InputError
@@ -154,7 +154,7 @@ def test_fid_is_that_of_torchmetrics():
     theirs.real_features_sum.copy_(known.reference.total)
     theirs.real_features_cov_sum.copy_(known.reference.outer)
     theirs.real_features_num_samples.fill_(known.reference.num_samples)
-    theirs.update(as_saved(images), real=False)
+    theirs.update(quantized(images), real=False)
     assert number(seen(FID(), images)["fid/mnist_cnn"]) == pytest.approx(theirs.compute().item(), rel=1e-3)
 
 
@@ -213,8 +213,8 @@ def test_distances_depend_on_the_images_alone(kind: Any):
 
 def test_metrics_see_what_a_png_holds():
     images = draws(4)
-    assert torch.equal(as_saved(images) * 255, (as_saved(images) * 255).round())
-    assert torch.equal(as_saved(torch.tensor([-0.5, 1.5])), torch.tensor([0.0, 1.0]))
+    assert torch.equal(quantized(images) * 255, (quantized(images) * 255).round())
+    assert torch.equal(quantized(torch.tensor([-0.5, 1.5])), torch.tensor([0.0, 1.0]))
 
 
 @pytest.mark.parametrize("kind", [FID, KID])
@@ -316,7 +316,7 @@ def test_wasserstein_needs_a_known_truth_and_two_samples():
 # against given pictures
 
 
-def test_reconstruction_is_the_distance_to_the_picture_of_the_sample_as_it_was_saved(tmp_path: Path):
+def test_reconstruction_is_the_distance_to_the_picture_of_the_sample_as_it_wquantized(tmp_path: Path):
     pictures = draws(2).mul(255).round().div(255)
     for name, picture in zip("ab", pictures):
         to_image(picture).save(tmp_path / f"{name}.png")

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from diffexp.catalog.discover import discover, yaml_options
-from diffexp.catalog.register import KINDS
+from diffexp.catalog.kinds import KINDS
 from diffexp.catalog.sources import conf_dir
 from diffexp.cli.check import Preflight
 from diffexp.cli.hydra_config import Schema, hydra_session

@@ -16,7 +16,7 @@ import pytest
 
 import diffexp
 from diffexp.catalog.discover import Catalog, discover
-from diffexp.catalog.register import KINDS
+from diffexp.catalog.kinds import KINDS
 from diffexp.cli.check import Preflight
 from diffexp.cli.help import help_text
 from diffexp.cli.hydra_config import hydra_session
@@ -38,8 +38,7 @@ SOURCES = {
             return x
         """,
     "grid": """
-        from diffexp import grid
-        from diffexp.components.grids import linspace
+        from diffexp import grid, linspace
 
         @grid
         def mine(schedule, steps, *, strength: float = 0.5):
@@ -47,8 +46,7 @@ SOURCES = {
             return linspace(schedule, steps + int(strength > 1))
         """,
     "loop": """
-        from diffexp import loop
-        from diffexp.plan.compile import sample
+        from diffexp import loop, sample
 
         @loop
         def mine(batch, *, strength: float = 0.5):
@@ -64,8 +62,7 @@ SOURCES = {
             return lambda u, t, condition: strength * predict(u, t, condition)
         """,
     "model": """
-        from diffexp import model
-        from diffexp.components.models.gaussian import gaussian
+        from diffexp import gaussian, model
 
         @model
         def mine(runtime, *, strength: float = 0.5):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from diffexp.catalog.discover import Catalog, discover
-from diffexp.catalog.register import KINDS
+from diffexp.catalog.kinds import KINDS
 from diffexp.cli.check import Preflight
 from diffexp.cli.hydra_config import hydra_session
 

@@ -11,8 +11,10 @@ from PIL import Image
 from torch import Tensor
 
 from diffexp.components.pixels import to_image
-from diffexp.experiment.pictures.points import frame_around, ticks
-from diffexp.experiment.pictures.strips import Snapshot, _columns, film_gif, film_strip, image_grid, scatter
+from diffexp.experiment.pictures.grid import _columns, image_grid
+from diffexp.experiment.pictures.points import frame_around, scatter
+from diffexp.experiment.pictures.strips import Snapshot, film_gif, film_strip
+from diffexp.experiment.pictures.ticks import log_ticks, ticks
 from diffexp.plan.levels import Level
 from diffexp.plan.schedules import VPSchedule
 
@@ -160,3 +162,10 @@ def test_ticks_are_round_and_inside(low: float, side: float):
     assert 2 <= len(found) <= 7
     assert all(low - 1e-9 <= tick <= low + side + 1e-9 for tick in found)
     assert all(len(f"{tick:g}") <= 9 for tick in found)
+
+
+def test_ticks_of_logarithmic_axes():
+    assert log_ticks(4.8, 120) == [5, 10, 20, 50, 100]
+    assert log_ticks(2e-4, 7.0) == pytest.approx([1e-3, 1e-2, 1e-1, 1])
+    assert len(log_ticks(1e-14, 1.0)) <= 8
+    assert log_ticks(3.0, 4.5) == [3.0, 4.5], "no round number between them"

@@ -163,6 +163,12 @@ def test_a_scheduler_that_is_not_linear_runs_directly(run, every, caplog):
     assert [text.partition(":")[0] for text in told(caplog)] == ["curved runs directly, uncompiled"]
 
 
+def test_a_class_that_runs_directly_may_count_beyond_the_training_range(run):
+    """As one that compiles may: its network sees the last level there is."""
+    stated = record(run(*POINTS, "scheduler=beyond").folder)
+    assert (stated["status"], stated["plan_sha256"], stated["nfe"]) == ("done", None, 5)
+
+
 def test_dynamic_thresholding_runs_directly(run, tmp_path):
     folder = save_unet(tmp_path / "thresholding", tiny_unet(), thresholding=True)
     stated = record(run("model=hub", f"model.id={folder}", "steps=3", "num_samples=3", "batch_size=2").folder)

@@ -9,11 +9,12 @@ from typing import Any
 
 import diffusers
 
+from diffexp.catalog.discover import discover
 from diffexp.certify.bound import Bound
 from diffexp.certify.cases import VELOCITY, VP, Case
 from diffexp.certify.equivalents import OWN, DiffusersEquivalent, equivalents_of
 from diffexp.certify.outcome import Outcome, failed, passed, skipped
-from diffexp.certify.subject import Subject, catalog
+from diffexp.certify.subject import Subject
 from diffexp.components.grids import exponential
 from diffexp.errors import InputError
 from diffexp.plan.difference import unrolled_difference
@@ -52,7 +53,7 @@ def _difference(pair: DiffusersEquivalent, steps: int) -> float:
     training = (VELOCITY if pair.prediction == "v_prediction" else VP).training
     case = Case(f"parity, {pair.grid}", training, "trailing" if pair.grid == OWN else pair.grid)
     theirs = Subject(pair.cls, getattr(diffusers, pair.cls), pair.theirs).bind(steps, case)
-    native = Subject(pair.native, catalog().get("scheduler", pair.native).load(), pair.options)
+    native = Subject(pair.native, discover().get("scheduler", pair.native).load(), pair.options)
     ours = native.at(_own_levels(theirs, native.consistency), case) if pair.grid == OWN else native.bind(steps, case)
     if not isinstance(ours.sampler, Plan) or not isinstance(theirs.sampler, Plan):
         raise InputError("one of the two is no table")
@@ -102,7 +103,7 @@ def tables() -> Mapping[str, Plan]:
 
 def _tables(levels: Levels) -> dict[str, Plan]:
     found = {}
-    for name, entry in catalog().of_kind("scheduler").items():
+    for name, entry in discover().of_kind("scheduler").items():
         try:
             sampler = Subject(name, entry.load()).at(levels).sampler
         except Exception:  # reported by the plugin's own certificate

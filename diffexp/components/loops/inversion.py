@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-import torch
 from torch import Tensor
 
 from diffexp import loop
 from diffexp.components.loops.base import Batch
-from diffexp.components.models.base import Condition, encode_images, picture_shape
+from diffexp.components.models.base import Condition, encode_images, picture_shape, state_dtype
 from diffexp.components.pixels import to_tensor
 from diffexp.components.prompts import read_texts
 from diffexp.components.user_files import read_pictures
@@ -52,7 +51,7 @@ def inversion(batch: Batch, *, image: str, source: str | list[str] | None = None
     pictures = to_tensor(read_pictures("loop.image", image, picture_shape(model), batch.indices))
     levels = visited(plan)
     batch.expect(plan.nfe + iterations * len(levels))
-    x0 = encode_images(model, pictures, batch.generators).to(torch.promote_types(model.dtype, torch.float32))
+    x0 = encode_images(model, pictures, batch.generators).to(state_dtype(model))
     noisy = noised(batch.unguided(_source(batch, source)), model.prediction, x0, levels, iterations)
     return sample(plan, batch.network, noisy / (plan.rows[0].scale * plan.start_scale), batch.noise)
 

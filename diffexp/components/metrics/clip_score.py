@@ -15,7 +15,7 @@ from diffexp import metric
 from diffexp.components.checkpoints.download import Fetch, locate
 from diffexp.components.checkpoints.layout import PICKLED, SAFE, read_config
 from diffexp.components.metrics.base import RunFacts
-from diffexp.components.pixels import as_saved
+from diffexp.components.pixels import quantized, to_bytes
 from diffexp.errors import InputError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class ClipScore:
     def update(self, samples: Tensor, images: Tensor) -> None:
         assert self.folder is not None
         self.clip = self.clip or Clip.load(self.folder, self.device)
-        self.seen += [self.clip.of_images(batch) for batch in as_saved(images).split(BATCH)]
+        self.seen += [self.clip.of_images(batch) for batch in quantized(images).split(BATCH)]
 
     @torch.no_grad()
     def compute(self, run: RunFacts) -> dict[str, Tensor]:
@@ -107,7 +107,7 @@ class Clip:
         """Images [B, C, H, W] in [0, 1] as embeddings [B, F], float32 on the CPU."""
         if images.shape[1] == 1:
             images = images.expand(-1, 3, -1, -1)
-        prepared = self.prepare(images=list(images.mul(255).round().byte()), return_tensors="pt")
+        prepared = self.prepare(images=list(to_bytes(images)), return_tensors="pt")
         return _tensor(self.network.get_image_features(prepared["pixel_values"].to(self.network.device)))
 
     def of_texts(self, texts: Sequence[str]) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from diffexp.components.pixels import as_saved
+from diffexp.components.pixels import quantized
 from diffexp.errors import InputError
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -127,7 +127,7 @@ def read_features(path: Path) -> FeatureSet:
 
 @lru_cache(maxsize=1)
 def _of_batch(network: MnistFeatures, images: Tensor) -> Tensor:  # tensors are hashed by identity
-    return extract_features(network, as_saved(images))
+    return extract_features(network, quantized(images))
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from torch import Tensor
 from diffexp import metric
 from diffexp.components.metrics.applicability import no_images
 from diffexp.components.metrics.base import Finished
-from diffexp.components.pixels import as_saved
+from diffexp.components.pixels import quantized
 
 if TYPE_CHECKING:
     from diffexp.components.models.base import Model
@@ -31,6 +31,6 @@ class PSNR:
 
         one_each = tuple(range(1, ours.images.ndim))
         values = peak_signal_noise_ratio(
-            as_saved(ours.images), reference.images, data_range=1.0, reduction="none", dim=one_each
+            quantized(ours.images), reference.images, data_range=1.0, reduction="none", dim=one_each
         )
         return {"psnr": values}

@@ -11,7 +11,7 @@ from diffexp import metric
 from diffexp.components.metrics.applicability import no_images
 from diffexp.components.metrics.base import RunFacts
 from diffexp.components.models.base import picture_shape
-from diffexp.components.pixels import to_tensor
+from diffexp.components.pixels import to_bytes, to_tensor
 from diffexp.components.user_files import read_pictures
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Reconstruction:
         return no_images(model)
 
     def update(self, samples: Tensor, images: Tensor) -> None:
-        self.seen.append(images.clamp(0, 1).mul(255).round().byte())
+        self.seen.append(to_bytes(images))
 
     def compute(self, run: RunFacts) -> dict[str, Tensor]:
         seen = torch.cat(self.seen)

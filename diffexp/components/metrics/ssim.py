@@ -11,7 +11,7 @@ from diffexp import metric
 from diffexp.components.metrics.applicability import no_images
 from diffexp.components.metrics.base import Finished
 from diffexp.components.models.base import picture_shape
-from diffexp.components.pixels import as_saved
+from diffexp.components.pixels import quantized
 
 if TYPE_CHECKING:
     from diffexp.components.models.base import Model
@@ -36,7 +36,7 @@ class SSIM:
         from torchmetrics.functional.image import structural_similarity_index_measure  # seconds to import
 
         values = structural_similarity_index_measure(
-            as_saved(ours.images), reference.images, data_range=1.0, reduction="none", kernel_size=WINDOW
+            quantized(ours.images), reference.images, data_range=1.0, reduction="none", kernel_size=WINDOW
         )
         assert isinstance(values, Tensor)  # a tuple only where the whole similarity map is asked for
         return {"ssim": torch.atleast_1d(values)}

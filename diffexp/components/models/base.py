@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from diffexp.components.pixels import from_model_range, to_model_range
 from diffexp.errors import InputError
 from diffexp.plan.levels import Schedule
 from diffexp.plan.predictions import Clip, DynamicThreshold, Target
@@ -138,7 +139,7 @@ class Model(Protocol):
 
 def pixels_to_images(x: Tensor) -> Tensor:
     """Pixels in [-1, 1] -> float32 images in [0, 1] on the CPU."""
-    return (x.float() / 2 + 0.5).clamp(0, 1).cpu()
+    return from_model_range(x)
 
 
 def picture_shape(model: Model) -> tuple[int, int, int]:
@@ -160,7 +161,12 @@ def encode_images(model: Model, images: Tensor, generators: Sequence[torch.Gener
     """
     if hasattr(model, "encode"):
         return model.encode(images, generators)  # pyright: ignore[reportAttributeAccessIssue]
-    return images.to(model.device) * 2 - 1
+    return to_model_range(images.to(model.device))
+
+
+def state_dtype(model: Model) -> torch.dtype:
+    """The precision of samples between evaluations: at least float32, whatever the network computes in."""
+    return torch.promote_types(model.dtype, torch.float32)
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:

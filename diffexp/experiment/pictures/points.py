@@ -1,4 +1,4 @@
-"""Points on axes, for ``diffexp.experiment.pictures.strips``."""
+"""Points on axes: the scatter plot of a run, and panels of film strips."""
 
 import math
 from collections.abc import Sequence
@@ -8,6 +8,11 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from diffexp.experiment.pictures.text import GREY as NOTE
+from diffexp.experiment.pictures.text import INK as TITLE
+from diffexp.experiment.pictures.text import PAPER, font, shortened
+from diffexp.experiment.pictures.ticks import ticks
 
 INK, LINE, FRAME = (70, 70, 70), (232, 232, 232), (170, 170, 170)
 BLUE, GREY = (31, 99, 184), (150, 150, 150)
@@ -39,14 +44,6 @@ def frame_around(clouds: Sequence[Tensor]) -> Frame:
     side = 1.1 * (high - low).max().item() or 2.0
     middle = (low + high) / 2
     return Frame(middle[0].item() - side / 2, middle[1].item() - side / 2, side)
-
-
-def ticks(low: float, high: float, about: int = 6) -> list[float]:
-    """Round numbers (1, 2 or 5 times a power of ten apart) between ``low`` and ``high``."""
-    rough = (high - low) / about
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(n * power for n in (1, 2, 5, 10) if n * power >= rough)
-    return [round(n * step, 12) for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def draw_points(
@@ -98,3 +95,20 @@ def plot_points(
     for pixel, value in upward:
         draw.line((left - 5, pixel, left - 1, pixel), FRAME)
         draw.text((left - 9, pixel), f"{value:g}", INK, font, anchor="rm")
+
+
+def scatter(points: Tensor, truth: Tensor | None = None, title: str = "") -> Image.Image:
+    """Points (N, d) in blue over true draws (M, d) in grey, on axes of equal scale: their first two coordinates.
+
+    Points that are not finite are skipped and counted below the title.
+    """
+    side, left, top = 560, 64, 64
+    sheet = Image.new("RGB", (left + side + 24, top + side + 48), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    frame = frame_around([points] if truth is None else [points, truth])
+    plot_points(sheet, (left, top, side), frame, points, truth, font(13))
+    draw.text((left, 14), shortened(title, font(18), side), TITLE, font(18))
+    lost = len(points) - len(in_plane(points))
+    note = f"{len(points)} samples (blue)" + (", true draws (grey)" if truth is not None else "")
+    draw.text((left, 39), note + (f", {lost} of the samples not finite" if lost else ""), NOTE, font(13))
+    return sheet

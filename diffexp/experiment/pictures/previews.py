@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from diffexp.components.pixels import to_model_range
 from diffexp.experiment.pictures.strips import Snapshot
 
 
@@ -29,8 +30,8 @@ def as_pictures(snapshots: Sequence[Snapshot], images: Tensor | None) -> list[Sn
 def _fit(latents: Tensor, images: Tensor) -> Tensor:
     """[channels + 1, colours]: from a latent and a 1 to pixels in [-1, 1]; a little ridge keeps it finite."""
     height, width = latents.shape[-2:]
-    small = torch.nn.functional.adaptive_avg_pool2d(images.double(), (height, width)) * 2 - 1
-    rows, targets = _rows(latents), small.movedim(1, -1).reshape(-1, small.shape[1])
+    small = torch.nn.functional.adaptive_avg_pool2d(images.double(), (height, width))
+    rows, targets = _rows(latents), to_model_range(small).movedim(1, -1).reshape(-1, small.shape[1])
     gram = rows.T @ rows
     ridge = 1e-3 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
     return torch.linalg.solve(gram + ridge, rows.T @ targets)

@@ -1,0 +1,80 @@
+"""The kinds of plugins, one record each; whatever differs between kinds is read from here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from diffexp.catalog.types import Option, OptionType
+
+TARGET = "_target_"
+"""Key of a config node that names any importable class or function instead of a registered one."""
+
+_NUMBERS = OptionType("list", optional=True, item=OptionType("float"))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of plugin: its decorator, its config group, and how a plugin of it is called."""
+
+    name: str
+    """Of the decorator and of the config group."""
+    folder: str
+    """The folder of ``diffexp/components`` with the built-in ones."""
+    positional: tuple[str, ...] = ()
+    """Parameters that diffexp passes by position."""
+    injectable: tuple[str, ...] = ()
+    """Further positional parameters that a plugin may declare, by these names."""
+    several: bool = False
+    """Whether a run has any number of them; their options then stand under ``<kind>.<name>``."""
+    instantiated: bool = False
+    """Whether it is called with its options when the run is built; otherwise the options are bound for later calls."""
+    common: tuple[Option, ...] = ()
+    """Options that the config node of every plugin of the kind has, besides the plugin's own."""
+    explanation: str = ""
+    """What a plugin of the kind can be, for complaints about a signature."""
+
+    @property
+    def reserved(self) -> tuple[str, ...]:
+        """Keys of a config node that are no options of the plugin itself."""
+        return ("name", TARGET, *(option.name for option in self.common))
+
+    def path(self, name: str) -> str:
+        """Where the options of the plugin ``name`` stand in the config."""
+        return f"{self.name}.{name}" if self.several else self.name
+
+
+KINDS: Mapping[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind("model", "models", positional=("runtime",)),
+        Kind(
+            "scheduler",
+            "schedulers",
+            positional=("denoise", "x", "levels", "noise"),
+            explanation="a scheduler is a function (denoise, x, levels, noise, *, options), a k-diffusion sampler "
+            "(model, x, sigmas, ...), a function (levels, *, options) that returns a Plan, or a class with "
+            "set_timesteps and step",
+        ),
+        Kind(
+            "grid",
+            "grids",
+            positional=("schedule", "steps"),
+            common=(Option("timesteps", _NUMBERS, None), Option("sigmas", _NUMBERS, None)),
+        ),
+        Kind("loop", "loops", positional=("batch",)),
+        Kind("guidance", "guidance", positional=("predict", "scale"), injectable=("model", "levels")),
+        Kind(
+            "metric",
+            "metrics",
+            several=True,
+            instantiated=True,
+            explanation="a metric is a class with applies, update and compute, or a function of its options that makes "
+            "one",
+        ),
+        Kind(
+            "tracker",
+            "trackers",
+            instantiated=True,
+            explanation="a tracker is a class, or a function of its options that makes one",
+        ),
+    )
+}
