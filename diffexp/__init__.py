@@ -73,7 +73,6 @@ if TYPE_CHECKING:
     from diffexp.plan.levels import Levels as Levels
     from diffexp.plan.levels import Schedule as Schedule
     from diffexp.plan.method import Denoiser as Denoiser
-    from diffexp.plan.method import TrainingSpec as TrainingSpec
     from diffexp.plan.moments import gaussian_output as gaussian_output
     from diffexp.plan.noise import SampleNoise as SampleNoise
     from diffexp.plan.noise import sample_seed as sample_seed
@@ -85,6 +84,7 @@ if TYPE_CHECKING:
     from diffexp.plan.table import Plan as Plan
     from diffexp.plan.table import Row as Row
     from diffexp.plan.trace import NotLinear as NotLinear
+    from diffexp.plan.training import Training as Training
     from diffexp.report import write_chart as write_chart
     from diffexp.report import write_report as write_report
 
@@ -115,13 +115,14 @@ _PUBLIC = {
     "diffexp.plan.compile": "Direct Sampler sample",
     "diffexp.plan.execute": "History advance begin clamped execute",
     "diffexp.plan.levels": "CLEAN Level Levels Schedule",
-    "diffexp.plan.method": "Denoiser TrainingSpec",
+    "diffexp.plan.method": "Denoiser",
     "diffexp.plan.moments": "gaussian_output",
     "diffexp.plan.noise": "SampleNoise sample_seed",
     "diffexp.plan.predictions": "Clip Prediction",
     "diffexp.plan.schedules": "FlowSchedule VESchedule VPSchedule",
     "diffexp.plan.table": "Plan Row",
     "diffexp.plan.trace": "NotLinear",
+    "diffexp.plan.training": "Training",
     "diffexp.report": "write_chart write_report",
 }
 """Module to the names that it defines."""

@@ -12,7 +12,7 @@ from diffexp.catalog.quirks import quirks_of
 from diffexp.catalog.signatures import WrongSignature, form_of_function, from_object, readable
 from diffexp.catalog.types import UNREADABLE, Option, OptionType
 from diffexp.components.grids.choice import Grid, MakeLevels
-from diffexp.components.models.base import Runtime
+from diffexp.components.models.base import Model, Runtime
 from diffexp.components.models.scheduler_config import read_training
 from diffexp.components.sampler import build_sampler
 from diffexp.components.schedulers.foreign.diffusers_config import Accepted
@@ -20,7 +20,6 @@ from diffexp.components.schedulers.foreign.diffusers_levels import REFUSALS
 from diffexp.errors import InputError
 from diffexp.plan.compile import Direct
 from diffexp.plan.levels import Schedule
-from diffexp.plan.method import Spec, TrainingSpec
 from diffexp.plan.predictions import Prediction
 from diffexp.plan.schedules import FlowSchedule, VPSchedule
 from diffexp.plan.table import Plan
@@ -32,7 +31,7 @@ def compile(
     scheduler: Any,
     *,
     steps: int,
-    model: Spec | str | None = None,
+    model: Model | Training | str | None = None,
     grid: str | MakeLevels | Grid = "auto",
     timesteps: Sequence[float] | None = None,
     sigmas: Sequence[float] | None = None,
@@ -43,7 +42,7 @@ def compile(
     Args:
         scheduler: the name of an option ("ddim", "diffusers/unipc"), a function, a diffusers-style class or instance.
         steps: number of solver steps.
-        model: a model, the name of one, or a ``TrainingSpec``; by default DDPM's training (linear betas, epsilon), and
+        model: a model, the name of one, or a ``Training``; by default DDPM's training (linear betas, epsilon), and
             for a diffusers-style class or instance the one that its own config describes.
         grid: the name of an option, a grid function, or a ``Grid``; ``auto`` is the model's own spacing.
         timesteps, sigmas: visit exactly these instead (they decide the number of steps).
@@ -64,20 +63,20 @@ def compile(
     if isinstance(scheduler, str):
         # Without a model there is no training that the options of a class could contradict.
         free = TRAINING if model is None and scheduler.startswith(PREFIX) else ()
-        training = {name: options.pop(name) for name in free if name in options}
+        trained = {name: options.pop(name) for name in free if name in options}
         bound = catalog.build("scheduler", {"name": scheduler, **options})
-        scheduler, options = bound.func, {**bound.keywords, **training}
+        scheduler, options = bound.func, {**bound.keywords, **trained}
     elif isfunction(scheduler):
         _check_options(scheduler, options)
     elif not (callable(scheduler) or hasattr(scheduler, "set_timesteps") or isinstance(scheduler, Plan)):
         raise InputError(f"{scheduler!r} is no scheduler: give a name, a function, a class or an instance")
-    spec = own_training(scheduler, options) if model is None else _spec(model)
+    training = own_training(scheduler, options) if model is None else _training(model)
     if isinstance(grid, str):
         make = None if grid == "auto" else catalog.build("grid", {"name": grid})
         grid = Grid(grid, make, timesteps, sigmas)
     elif not isinstance(grid, Grid):
         grid = Grid(getattr(grid, "__name__", "given"), grid, timesteps, sigmas)
-    sampler = build_sampler(scheduler, steps=grid.steps(steps), spec=spec, grid=grid, options=options)
+    sampler = build_sampler(scheduler, steps=grid.steps(steps), training=training, grid=grid, options=options)
     if isinstance(sampler, Direct):
         raise NotLinear(f"{sampler.method.name}: {sampler.reason}")
     return sampler
@@ -99,9 +98,9 @@ def _check_options(function: Any, options: Mapping[str, Any]) -> None:
     check_options(options, [*form.options, *others], "scheduler", function.__name__, form.open)
 
 
-def own_training(scheduler: Any, options: Mapping[str, Any]) -> TrainingSpec:
+def own_training(scheduler: Any, options: Mapping[str, Any]) -> Training:
     """The training that the config of a diffusers-style class or instance describes; DDPM's where there is none."""
-    ddpm = TrainingSpec(VPSchedule.from_betas())
+    ddpm = Training(VPSchedule.from_betas())
     if isinstance(scheduler, type):
         accepted = Accepted.by(scheduler).config
         try:
@@ -114,14 +113,12 @@ def own_training(scheduler: Any, options: Mapping[str, Any]) -> TrainingSpec:
     config = {key: value for key, value in scheduler.config.items() if key != "_use_default_values"}
     if quirks_of(type(scheduler)).for_flow:
         schedule = FlowSchedule(config.get("shift", 1.0), config["num_train_timesteps"])
-        return TrainingSpec(schedule, Prediction.FLOW, None, config, "flow")
+        return Training(schedule, Prediction.FLOW, None, config, "flow")
     try:
         found = read_training({**config, "_class_name": name, "use_dynamic_shifting": False}, name)
     except InputError:
         return replace(ddpm, scheduler_config=config)
-    return TrainingSpec(
-        _with_own_table(found, scheduler), found.prediction, found.clip, config, found.spacing, found.steps_offset
-    )
+    return replace(found, schedule=_with_own_table(found, scheduler), scheduler_config=config)
 
 
 def _with_own_table(training: Training, scheduler: Any) -> Schedule:
@@ -132,9 +129,10 @@ def _with_own_table(training: Training, scheduler: Any) -> Schedule:
     return replace(training.schedule, alphas_cumprod=tuple(table.double().tolist()))
 
 
-def _spec(model: Spec | str) -> Spec:
+def _training(model: Model | Training | str) -> Training:
     if isinstance(model, str):
-        return discover().build("model", {"name": model})(Runtime())
-    if not hasattr(model, "schedule"):
-        raise InputError(f"model={model!r} tells no schedule; give a model, its name, or a TrainingSpec")
-    return model
+        model = discover().build("model", {"name": model})(Runtime())
+    found = getattr(model, "training", model)
+    if not isinstance(found, Training):
+        raise InputError(f"model={model!r} has no noise schedule; give a model, its name, or a Training")
+    return found

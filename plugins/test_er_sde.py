@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import diffexp
-from diffexp import FlowSchedule, Plan, Prediction, TrainingSpec, VESchedule, VPSchedule, gaussian_output
+from diffexp import FlowSchedule, Plan, Prediction, Training, VESchedule, VPSchedule, gaussian_output
 
 VARIANCES = torch.logspace(0, -2, 10, dtype=torch.float64)
 
@@ -56,7 +56,7 @@ def test_weak_order(noise_scale: str) -> None:
 @pytest.mark.parametrize("steps", [1, 2, 3, 9])
 def test_every_schedule_and_few_steps(schedule: Any, steps: int) -> None:
     """Two of these begin without any signal (sigma / alpha is infinite), and all of them end clean."""
-    plan = diffexp.compile("er_sde", steps=steps, model=TrainingSpec(schedule, Prediction.V), grid="cosine")
+    plan = diffexp.compile("er_sde", steps=steps, model=Training(schedule, Prediction.V), grid="cosine")
     assert all(math.isfinite(number) for row in coefficients(plan) for number in row)
     assert plan.nfe == steps
     assert plan.depth <= 2

@@ -76,7 +76,7 @@ def test_it_needs_a_plan() -> None:
         return x
 
     model = mixture()
-    direct = build_sampler(curved, steps=3, spec=model)
+    direct = build_sampler(curved, steps=3, training=model.training)
     assert not isinstance(direct, Plan)
     with pytest.raises(InputError, match="needs a plan, and curved runs directly"):
         draw(PARADIGMS, model, direct)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from diffexp.plan.levels import Level, Levels, Schedule
-from diffexp.plan.method import Denoiser, TrainingSpec
+from diffexp.plan.method import Denoiser
 from diffexp.plan.predictions import Prediction
+from diffexp.plan.training import Training
 
 STD = 0.3
 
@@ -46,7 +47,7 @@ def even_levels(schedule: Schedule, steps: int, high: float = 60.0, low: float =
 
 def solved(function: Any, levels: Levels, x: Tensor, **options: Any) -> Tensor:
     """What a scheduler function makes of x with the exact model, and without noise."""
-    denoiser = Denoiser(lambda x, u, level: posterior_mean(u, level), TrainingSpec(levels.schedule, Prediction.SAMPLE))
+    denoiser = Denoiser(lambda x, u, level: posterior_mean(u, level), Training(levels.schedule, Prediction.SAMPLE))
     return function(denoiser, x, levels, lambda: torch.zeros_like(x), **options)
 
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from diffexp.components.models.exact import PredictionName, ScheduleName, exact_training
-from diffexp.plan.method import Spec, TrainingSpec
 from diffexp.plan.predictions import Prediction
 from diffexp.plan.schedules import VPSchedule
+from diffexp.plan.training import Training
 
 
 @dataclass(frozen=True, eq=False)
@@ -13,15 +13,13 @@ class Case:
     """One kind of model, and the timestep schedule that is usual for it."""
 
     name: str
-    training: Spec
+    training: Training
     grid: str
 
 
 def _case(name: ScheduleName, grid: str, prediction: PredictionName | None = None) -> Case:
-    made = exact_training(name, prediction)
     label = f"{name}, {prediction}" if prediction else name
-    training = TrainingSpec(made.schedule, made.prediction, None, made.config, made.spacing)
-    return Case(label, training, grid)
+    return Case(label, exact_training(name, prediction), grid)
 
 
 VP, VE, EDM, FLOW = _case("vp", "exponential"), _case("ve", "karras"), _case("edm", "karras"), _case("flow", "flow")
@@ -30,7 +28,7 @@ VELOCITY = _case("vp", "exponential", "v_prediction")
 
 ZERO_SNR = Case(
     "zero terminal SNR",
-    TrainingSpec(VPSchedule.from_betas(rescale_betas_zero_snr=True), Prediction.V, spacing="trailing"),
+    Training(VPSchedule.from_betas(rescale_betas_zero_snr=True), Prediction.V, spacing="trailing"),
     "trailing",
 )
 

@@ -172,7 +172,7 @@ class Subject:
         grid = Grid(name, MAKE[name])
         try:
             with quiet():
-                bind(self.scheduler, steps=4, spec=case.training, grid=grid, options=self.options)
+                bind(self.scheduler, steps=4, training=case.training, grid=grid, options=self.options)
         except InputError:
             return False
         return True
@@ -187,7 +187,7 @@ def _bind_to(scheduler: Any, options: Mapping[str, Any], steps: int, case: Case,
         # Their sigmas begin where their timesteps do: at the last one of the training, whatever the number of steps.
         options = {"timestep_spacing": "linspace", **options}
     with quiet():
-        method = bind(scheduler, steps=steps, spec=training, grid=grid, options=options)
+        method = bind(scheduler, steps=steps, training=training, grid=grid, options=options)
     if isinstance(method, ClassMethod):
         return OfClass.as_shipped(case, method)
     assert isinstance(method, FunctionMethod)

@@ -15,8 +15,9 @@ from diffexp.components.schedulers.foreign.k_diffusion import from_k_diffusion, 
 from diffexp.errors import InputError
 from diffexp.plan.compile import Sampler, compile_or_direct
 from diffexp.plan.levels import Level
-from diffexp.plan.method import FunctionMethod, Method, Spec
+from diffexp.plan.method import FunctionMethod, Method
 from diffexp.plan.table import Plan
+from diffexp.plan.training import Training
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Recipe:
 
     scheduler: Any
     steps: int
-    spec: Spec
+    training: Training
     grid: Grid = field(default_factory=Grid)
     options: Mapping[str, Any] = field(default_factory=dict)
     _parts: dict[tuple[int, int], Part] = field(default_factory=dict, init=False, repr=False)
@@ -62,24 +63,29 @@ class Recipe:
         if isinstance(self.scheduler, Plan):
             raise InputError(f"{self.scheduler.name} is a finished plan, which cannot begin in the middle")
         if returns_plan(self.scheduler):
-            levels = self.grid.levels(self.spec, self.steps).part(begin, end)
+            levels = self.grid.levels(self.training, self.steps).part(begin, end)
             return Part(self.scheduler(levels, **self.options), levels[0], levels[-1])
         method = bind(self.scheduler, **self._arguments()).part(begin, end)
         return Part(compile_or_direct(method), *method.ends)
 
     def _arguments(self) -> dict[str, Any]:
-        return {"steps": self.steps, "spec": self.spec, "grid": self.grid, "options": self.options}
+        return {"steps": self.steps, "training": self.training, "grid": self.grid, "options": self.options}
 
 
 def bind(
-    scheduler: Any, *, steps: int, spec: Spec, grid: Grid | None = None, options: Mapping[str, Any] | None = None
+    scheduler: Any,
+    *,
+    steps: int,
+    training: Training,
+    grid: Grid | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Method:
     """The method that a scheduler becomes for one model and number of steps.
 
     Args:
         scheduler: a function in one of the two conventions, a diffusers-style class or instance.
         steps: number of steps; NFE can be a multiple of it.
-        spec: how the model was trained.
+        training: how the model was trained.
         grid: defaults to the model's own spacing.
         options: the scheduler's keyword arguments.
 
@@ -88,40 +94,45 @@ def bind(
     """
     grid, options = grid or Grid(), dict(options or {})
     if not callable(scheduler) and hasattr(scheduler, "set_timesteps"):
-        grids.check_steps(spec.schedule, steps)
+        grids.check_steps(training.schedule, steps)
         own_grid = grid.name == "auto" and not grid.explicit
         with refusals(type(scheduler).__name__, steps):
-            visit = {} if own_grid else set_timesteps_arguments(scheduler, grid.levels(spec, steps), grid.name)
-            return ClassMethod(scheduler, spec.schedule, steps, visit, step_options=options)
+            visit = {} if own_grid else set_timesteps_arguments(scheduler, grid.levels(training, steps), grid.name)
+            return ClassMethod(scheduler, training.schedule, steps, visit, step_options=options)
     if isinstance(scheduler, type):
-        grids.check_steps(spec.schedule, steps)
-        has_words = spelling(Accepted.by(scheduler), spec.schedule, grid.name) is not None
-        has_levels = grid.name == "auto" and not grid.is_left_open(spec)
+        grids.check_steps(training.schedule, steps)
+        has_words = spelling(Accepted.by(scheduler), training.schedule, grid.name) is not None
+        has_levels = grid.name == "auto" and not grid.is_left_open(training)
         own_words = has_words and not grid.explicit and grid.at_defaults and not has_levels
-        levels = None if own_words else grid.levels(spec, steps)
-        return build_class(scheduler, spec, steps, options, grid.name, levels)
+        levels = None if own_words else grid.levels(training, steps)
+        return build_class(scheduler, training, steps, options, grid.name, levels)
     found = registration(scheduler)
-    if found and grid.is_left_open(spec):
-        grid = default_grid(found.traits, spec)
-    levels = grid.levels(spec, steps)
+    if found and grid.is_left_open(training):
+        grid = default_grid(found.traits, training)
+    levels = grid.levels(training, steps)
     name = found.name if found else scheduler.__name__
     if found and found.traits.get("discrete"):
         levels = levels.on_training_timesteps()
     function: Callable[..., Any] = scheduler
     if in_k_diffusion_convention(function):
         function = from_k_diffusion(function)
-    return FunctionMethod(function, levels, spec, options, name)
+    return FunctionMethod(function, levels, training, options, name)
 
 
 def build_sampler(
-    scheduler: Any, *, steps: int, spec: Spec, grid: Grid | None = None, options: Mapping[str, Any] | None = None
+    scheduler: Any,
+    *,
+    steps: int,
+    training: Training,
+    grid: Grid | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Sampler:
     """The compiled plan, the plan that a scheduler returns by itself, or the method to run directly; see ``bind``."""
     if isinstance(scheduler, Plan):
         return scheduler
     if returns_plan(scheduler):
-        return scheduler((grid or Grid()).levels(spec, steps), **(options or {}))
-    return compile_or_direct(bind(scheduler, steps=steps, spec=spec, grid=grid, options=options))
+        return scheduler((grid or Grid()).levels(training, steps), **(options or {}))
+    return compile_or_direct(bind(scheduler, steps=steps, training=training, grid=grid, options=options))
 
 
 def returns_plan(scheduler: Any) -> bool:

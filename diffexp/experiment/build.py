@@ -160,12 +160,12 @@ def _recipe(config: Mapping[str, Any], catalog: Catalog, model: Model) -> Recipe
         entry = catalog.find("scheduler", node["name"])
         if entry and isinstance(scheduler, type):
             options = _changed(entry, options)
-    return Recipe(scheduler, grid.steps(config["steps"]), model, grid, options)
+    return Recipe(scheduler, grid.steps(config["steps"]), model.training, grid, options)
 
 
 def _own_class(model: Model) -> str:
     """The class of the scheduler that the checkpoint comes with."""
-    name = model.scheduler_config.get("_class_name")
+    name = model.training.scheduler_config.get("_class_name")
     if name is None:
         raise InputError(f"model={model.id} comes with no scheduler of its own: add scheduler._target_=diffusers....")
     return f"diffusers.{name}"
@@ -179,7 +179,7 @@ def _sampler(recipe: Recipe) -> Sampler:
     if isinstance(sampler, Plan):
         _refuse_what_is_no_number(sampler)
         if isinstance(recipe.scheduler, type) and not recipe.grid.explicit:
-            _warn_of_foreign_timesteps(sampler, recipe.spec.schedule)
+            _warn_of_foreign_timesteps(sampler, recipe.training.schedule)
     return sampler
 
 

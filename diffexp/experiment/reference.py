@@ -34,9 +34,9 @@ from diffexp.experiment.provenance import inputs_sha256, installed_versions
 from diffexp.files import replace_whole
 from diffexp.plan.compile import Sampler, sample
 from diffexp.plan.levels import Level
-from diffexp.plan.method import Spec
 from diffexp.plan.noise import SampleNoise
 from diffexp.plan.table import Plan
+from diffexp.plan.training import Training
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ class Reference:
     @cached_property
     def _plan(self) -> Plan:
         assert self._start is not None
-        return accurate_plan(self._parts.model, self._start)
+        return accurate_plan(self._parts.model.training, self._start)
 
     def _solve(self, indices: Sequence[int]) -> Tensor:
         model = self._parts.model
@@ -124,19 +124,19 @@ class Reference:
             return sample(self._plan, network, noise.draw() * self._plan.start_std, noise.draw).float().cpu()
 
 
-def accurate_plan(spec: Spec, start: Start) -> Plan:
+def accurate_plan(training: Training, start: Start) -> Plan:
     """The sampler of the solutions: from ``start`` down, clipping as the model asks for.
 
     Raises:
         InputError: the start is the lowest level there is, or the model clips in a way that is no table.
     """
-    highest = spec.schedule.sigma_of(spec.schedule.at_ratio(start.level.ratio))
+    highest = training.schedule.sigma_of(training.schedule.at_ratio(start.level.ratio))
     even = Grid("exponential", partial(exponential, sigma_max=highest))
     try:
-        plan = build_sampler(unipc, steps=STEPS, spec=spec, grid=even, options={"order": 3})
+        plan = build_sampler(unipc, steps=STEPS, training=training, grid=even, options={"order": 3})
     except InputError:  # pure noise has no logarithm of sigma
         ending = Grid("cosine", partial(cosine, sigma_max=None if math.isinf(highest) else highest))
-        plan = build_sampler(heun, steps=4 * STEPS, spec=spec, grid=ending)
+        plan = build_sampler(heun, steps=4 * STEPS, training=training, grid=ending)
     if not isinstance(plan, Plan):
         raise InputError(plan.reason)
     return replace(plan, start_std=plan.start_std * start.std / _start_of_plan(plan).std)

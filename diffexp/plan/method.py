@@ -5,13 +5,13 @@ method is traced once by ``compile``, or run directly where it is not linear.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from torch import Tensor
 
-from diffexp.plan.levels import Level, Levels, Schedule
-from diffexp.plan.predictions import Clip, DynamicThreshold, Prediction, Target
+from diffexp.plan.levels import Level, Levels
+from diffexp.plan.training import Training
 
 Noise = Callable[[], Tensor]
 """Fresh standard normal noise in the shape of the sample."""
@@ -21,36 +21,6 @@ class Evaluate(Protocol):
     """One network evaluation at ``u``; ``x`` is the sample it belongs to, in the scheduler's own scaling."""
 
     def __call__(self, x: Tensor, u: Tensor, level: Level) -> Tensor: ...
-
-
-@dataclass(frozen=True)
-class TrainingSpec:
-    """What a scheduler has to know of a model: how it was trained."""
-
-    schedule: Schedule
-    prediction: Target = Prediction.EPSILON
-    clip: Clip | DynamicThreshold | None = None
-    scheduler_config: Mapping[str, Any] = field(default_factory=dict)
-    """The checkpoint's own scheduler config, for schedulers that are diffusers classes."""
-    spacing: str = "leading"
-    steps_offset: int = 0
-
-
-class Spec(Protocol):
-    """Anything that tells how it was trained: a ``TrainingSpec`` or a model."""
-
-    @property
-    def schedule(self) -> Schedule: ...
-    @property
-    def prediction(self) -> Target: ...
-    @property
-    def clip(self) -> Clip | DynamicThreshold | None: ...
-    @property
-    def scheduler_config(self) -> Mapping[str, Any]: ...
-    @property
-    def spacing(self) -> str: ...
-    @property
-    def steps_offset(self) -> int: ...
 
 
 class Method(Protocol):
@@ -88,11 +58,11 @@ class Method(Protocol):
 class Denoiser:
     """What a scheduler function calls: ``denoise(x, level)`` is the x0 estimate, clipped as the model asks for."""
 
-    def __init__(self, evaluate: Evaluate, spec: Spec) -> None:
+    def __init__(self, evaluate: Evaluate, training: Training) -> None:
         self._evaluate = evaluate
-        self._input_scale = spec.schedule.input_scale
-        self._prediction = spec.prediction
-        self._clip = spec.clip
+        self._input_scale = training.schedule.input_scale
+        self._prediction = training.prediction
+        self._clip = training.clip
 
     def __call__(self, x: Tensor, level: Level) -> Tensor:
         """The x0 estimate at ``level``, in the shape of x."""
@@ -126,7 +96,7 @@ class FunctionMethod:
 
     function: Callable[..., Tensor]
     levels: Levels
-    spec: Spec
+    training: Training
     options: Mapping[str, Any]
     name: str
 
@@ -150,4 +120,4 @@ class FunctionMethod:
         return replace(self, levels=self.levels.part(begin, end))
 
     def __call__(self, evaluate: Evaluate, x: Tensor, noise: Noise) -> Tensor:
-        return self.function(Denoiser(evaluate, self.spec), x, self.levels, noise, **self.options)
+        return self.function(Denoiser(evaluate, self.training), x, self.levels, noise, **self.options)

@@ -1,50 +1,27 @@
-"""How a network was trained, and the part of the model interface that this answers."""
+"""How a network was trained: all that a scheduler needs to know of a model."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from diffexp.plan.levels import Schedule
-from diffexp.plan.predictions import Clip, DynamicThreshold, Target
+from diffexp.plan.levels import Levels, Schedule
+from diffexp.plan.predictions import Clip, DynamicThreshold, Prediction, Target
 
 
 @dataclass(frozen=True)
 class Training:
-    """How a network was trained and wants to be sampled."""
+    """How a network was trained, and the timestep schedule that it is sampled on by default."""
 
     schedule: Schedule
-    prediction: Target
-    clip: Clip | DynamicThreshold | None
-    spacing: str
-    steps_offset: int
-    config: dict[str, Any]
-    """The checkpoint's scheduler config, but for a variance that the network learned, which no scheduler here reads."""
-
-
-class Trained:
-    """The part of the model interface that ``training`` answers."""
-
-    training: Training
-
-    @property
-    def schedule(self) -> Schedule:
-        return self.training.schedule
-
-    @property
-    def prediction(self) -> Target:
-        return self.training.prediction
-
-    @property
-    def clip(self) -> Clip | DynamicThreshold | None:
-        return self.training.clip
-
-    @property
-    def scheduler_config(self) -> dict[str, Any]:
-        return self.training.config
-
-    @property
-    def spacing(self) -> str:
-        return self.training.spacing
-
-    @property
-    def steps_offset(self) -> int:
-        return self.training.steps_offset
+    prediction: Target = Prediction.EPSILON
+    """What the network's output stands for."""
+    clip: Clip | DynamicThreshold | None = None
+    """Clipping of the x0 estimate, by the checkpoint's scheduler config."""
+    scheduler_config: Mapping[str, Any] = field(default_factory=dict)
+    """The checkpoint's own scheduler config, for schedulers that are diffusers classes; empty if there is none."""
+    spacing: str = "leading"
+    """Name of the default timestep schedule: linspace, leading, trailing, karras, exponential or flow."""
+    steps_offset: int = 0
+    """Offset of the leading timestep schedule."""
+    own_levels: Callable[[Schedule, int], Levels] | None = None
+    """The default timestep schedule itself, (schedule, steps) -> levels, where it has no name."""

@@ -20,10 +20,10 @@ from diffusers.schedulers import scheduling_ddim, scheduling_ddpm
 
 import diffexp
 from diffexp.plan.execute import execute
-from diffexp.plan.method import TrainingSpec
 from diffexp.plan.predictions import Clip
 from diffexp.plan.schedules import VPSchedule
 from diffexp.plan.table import Plan
+from diffexp.plan.training import Training
 
 STEPS, ROUNDS = 50, 15
 SHAPE = (1, 4, 64, 64)
@@ -50,9 +50,9 @@ def main() -> None:
         ("euler", "EulerDiscreteScheduler", False),
         ("euler", None, True),
     ):
-        spec = TrainingSpec(VPSchedule.from_betas(), clip=Clip() if clip else None)
+        training = Training(VPSchedule.from_betas(), clip=Clip() if clip else None)
         began = time.perf_counter()
-        plan = diffexp.compile(name, steps=STEPS, model=spec)
+        plan = diffexp.compile(name, steps=STEPS, model=training)
         compile_ms = (time.perf_counter() - began) * 1e3
         clipping = {"clip_sample": clip} if name != "euler" else {}
         theirs: Any = getattr(diffusers, cls)(**clipping) if cls else None  # their Euler cannot clip

@@ -4,6 +4,7 @@ import inspect
 import logging
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from diffexp.cli.check import Preflight
 from diffexp.cli.help import help_text
 from diffexp.cli.hydra_config import hydra_session
 from diffexp.cli.keys import Keys
-from diffexp.components.models.exact import ExactModel, exact_training
+from diffexp.components.models.exact import exact_training
 from diffexp.errors import InputError
 from diffexp.experiment.build import assemble
 from diffexp.plan.table import Plan
@@ -160,8 +161,9 @@ def test_a_checkpoints_config_goes_before_the_class_and_the_user_before_both(
 ) -> None:
     plain = plan_of(compose, catalog, *UNIPC)
     karras = plan_of(compose, catalog, *UNIPC, "scheduler.use_karras_sigmas=true")
-    config = {**exact_training("vp", None).config, "use_karras_sigmas": True}
-    monkeypatch.setattr(ExactModel, "scheduler_config", config)
+    training = exact_training("vp", None)
+    configured = replace(training, scheduler_config={**training.scheduler_config, "use_karras_sigmas": True})
+    monkeypatch.setattr("diffexp.components.models.mixture.exact_training", lambda *_: configured)
     assert plan_of(compose, catalog, *UNIPC).difference(karras) == 0
     # It is the class's default, and yet it counts, because somebody wrote it down.
     assert plan_of(compose, catalog, *UNIPC, "scheduler.use_karras_sigmas=false").difference(plain) == 0

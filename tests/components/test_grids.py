@@ -23,10 +23,10 @@ from diffexp.components.schedulers.ddpm import ddpm
 from diffexp.components.schedulers.euler import euler
 from diffexp.errors import InputError
 from diffexp.plan.levels import CLEAN, Levels, Schedule
-from diffexp.plan.method import TrainingSpec
 from diffexp.plan.predictions import Prediction
 from diffexp.plan.schedules import FlowSchedule, VESchedule, VPSchedule
 from diffexp.plan.table import Plan
+from diffexp.plan.training import Training
 
 # Typed loosely, because tests hand over options as dictionaries.
 DDIMScheduler: Any = diffusers.DDIMScheduler
@@ -314,26 +314,26 @@ def test_the_clean_end_is_no_level_to_visit() -> None:
 
 def test_timesteps_and_sigmas_exclude_each_other() -> None:
     with pytest.raises(InputError, match="not both"):
-        Grid(timesteps=[1], sigmas=[1.0]).levels(TrainingSpec(SCHEDULE), 1)
+        Grid(timesteps=[1], sigmas=[1.0]).levels(Training(SCHEDULE), 1)
 
 
 def test_the_default_grid_is_the_models_own() -> None:
-    spec = TrainingSpec(SCHEDULE, spacing="leading", steps_offset=1)
-    assert Grid().levels(spec, 10)[0].timestep == 901
-    assert Grid("leading", grids.leading).levels(spec, 10)[0].timestep == 901
-    assert Grid("leading", functools.partial(grids.leading, offset=5)).levels(spec, 10)[0].timestep == 905
-    assert Grid().levels(TrainingSpec(SCHEDULE, spacing="trailing"), 10)[0].timestep == 999
+    training = Training(SCHEDULE, spacing="leading", steps_offset=1)
+    assert Grid().levels(training, 10)[0].timestep == 901
+    assert Grid("leading", grids.leading).levels(training, 10)[0].timestep == 901
+    assert Grid("leading", functools.partial(grids.leading, offset=5)).levels(training, 10)[0].timestep == 905
+    assert Grid().levels(Training(SCHEDULE, spacing="trailing"), 10)[0].timestep == 999
     with pytest.raises(InputError, match="timestep_spacing=odd"):
-        Grid().levels(TrainingSpec(SCHEDULE, spacing="odd"), 10)
+        Grid().levels(Training(SCHEDULE, spacing="odd"), 10)
 
 
 @pytest.mark.parametrize(("grid", "schedule"), PAIRS)
 def test_solvers_of_every_sort_take_every_grid(grid: str, schedule: str) -> None:
     """A chain on training timesteps, a solver with noise at its levels, and one that ends where it began."""
-    spec = TrainingSpec(SCHEDULES[schedule], Prediction.V)
+    training = Training(SCHEDULES[schedule], Prediction.V)
     for scheduler in (ddpm, ddim, euler):
         for steps in (1, 2, 5):
-            plan = build_sampler(scheduler, steps=steps, spec=spec, grid=Grid(grid, GRIDS[grid]))
+            plan = build_sampler(scheduler, steps=steps, training=training, grid=Grid(grid, GRIDS[grid]))
             assert isinstance(plan, Plan)
             numbers = [c for row in plan.rows for c in (row.scale, *row.x, *row.m, *row.z)]
             assert plan.nfe == steps

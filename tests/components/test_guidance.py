@@ -20,8 +20,8 @@ from diffexp.components.models.base import Condition
 from diffexp.errors import InputError
 from diffexp.plan.compile import sample
 from diffexp.plan.levels import CLEAN, Level
-from diffexp.plan.method import TrainingSpec
 from diffexp.plan.schedules import FlowSchedule, VESchedule, VPSchedule
+from diffexp.plan.training import Training
 
 
 class Recorder:
@@ -203,8 +203,8 @@ def plain_cfg_pp(model: Recorder, x: Tensor, levels: Sequence[Level], share: flo
 @pytest.mark.parametrize("share", [0.0, 0.6, 1.0])
 def test_cfg_pp_is_the_papers_algorithm(kind: str, share: float) -> None:
     model, asked = Recorder(), condition([1, 2], [3, 3])
-    spec = TrainingSpec(SCHEDULES[kind])
-    plan = diffexp.compile("euler", steps=12, model=spec, grid="karras")
+    training = Training(SCHEDULES[kind])
+    plan = diffexp.compile("euler", steps=12, model=training, grid="karras")
     levels = [row.level for row in plan.rows]
     predict = cfg_pp(lambda u, t, c: 1e-3 * model(u, t, c), share, levels)
 
@@ -218,8 +218,8 @@ def test_cfg_pp_is_the_papers_algorithm(kind: str, share: float) -> None:
 
 
 def test_cfg_pp_with_rows_at_different_levels_and_between_them() -> None:
-    model, asked, spec = Recorder(), condition([1, 1, 1, 1], [3, 3, 3, 3]), TrainingSpec(SCHEDULES["vp"])
-    levels = [row.level for row in diffexp.compile("ddim", steps=3, model=spec, grid="trailing").rows]
+    model, asked, training = Recorder(), condition([1, 1, 1, 1], [3, 3, 3, 3]), Training(SCHEDULES["vp"])
+    levels = [row.level for row in diffexp.compile("ddim", steps=3, model=training, grid="trailing").rows]
     guided = cfg_pp(model, 0.5, levels)
     t, u = torch.tensor([999.0, 666.0, 333.0, 700.0]), torch.ones(4, 3)
     found = (guided(u, t, asked) - 4 - t[:, None]) / (2 - 4)  # the share of the way from the negative side

@@ -18,14 +18,14 @@ from diffexp.components.user_files import read_masks, read_pictures
 from diffexp.errors import InputError
 from diffexp.experiment.run import RunResult
 from diffexp.plan.levels import CLEAN
-from diffexp.plan.method import TrainingSpec
 from diffexp.plan.schedules import VPSchedule
 from diffexp.plan.table import Plan
+from diffexp.plan.training import Training
 from tests.pipeline_runs import COMMON, Draw, Tiny, by_diffusers, drawn, psnr, studio
 from tests.runs import images
 
 Run = Callable[..., RunResult]
-SPEC = TrainingSpec(VPSchedule.from_betas())
+TRAINING = Training(VPSchedule.from_betas())
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def test_other_families_begin_with_a_picture_too(
 def test_a_part_begins_without_a_history(catalog: Catalog, scheduler: str) -> None:
     """Its table is that of the same levels alone, and the levels are those of the whole grid."""
     bound = catalog.build("scheduler", {"name": scheduler})
-    recipe = Recipe(bound.func, 8, SPEC, Grid("trailing", catalog.build("grid", {"name": "trailing"})))
+    recipe = Recipe(bound.func, 8, TRAINING, Grid("trailing", catalog.build("grid", {"name": "trailing"})))
     whole, part = recipe.sampler(), recipe.part(5)
     assert isinstance(whole, Plan) and isinstance(part.sampler, Plan)
     rows = len(part.sampler.rows)
@@ -132,14 +132,14 @@ def test_a_part_begins_without_a_history(catalog: Catalog, scheduler: str) -> No
     assert part.end == CLEAN
     seen = part.start.scaled(part.sampler.rows[0].scale)
     assert (seen.alpha, seen.sigma) == pytest.approx(
-        (SPEC.schedule.at(part.sampler.rows[0].level.timestep).alpha, seen.sigma)
+        (TRAINING.schedule.at(part.sampler.rows[0].level.timestep).alpha, seen.sigma)
     )
     assert seen.alpha**2 + seen.sigma**2 == pytest.approx(1)
 
 
 def test_parts_in_a_row_are_the_whole(catalog: Catalog) -> None:
     """Of a method without memory."""
-    recipe = Recipe(catalog.build("scheduler", {"name": "euler"}).func, 6, SPEC)
+    recipe = Recipe(catalog.build("scheduler", {"name": "euler"}).func, 6, TRAINING)
     whole = recipe.sampler()
     assert isinstance(whole, Plan)
     rows = []
@@ -152,7 +152,7 @@ def test_parts_in_a_row_are_the_whole(catalog: Catalog) -> None:
 
 def test_a_finished_plan_cannot_begin_in_the_middle() -> None:
     with pytest.raises(InputError, match="cannot begin in the middle"):
-        Recipe(diffexp.compile("ddim", steps=4), 4, SPEC).part(2)
+        Recipe(diffexp.compile("ddim", steps=4), 4, TRAINING).part(2)
 
 
 @pytest.fixture(scope="session")

@@ -34,9 +34,9 @@ from diffexp.errors import InputError
 from diffexp.experiment.summary import metrics_line
 from diffexp.plan.compile import sample
 from diffexp.plan.levels import Level
-from diffexp.plan.method import TrainingSpec
 from diffexp.plan.predictions import Clip
 from diffexp.plan.table import Plan
+from diffexp.plan.training import Training
 
 MNIST: Any = SimpleNamespace(id="mnist", shape=(1, 32, 32))
 CHURCH: Any = SimpleNamespace(id="google/ddpm-church-256", shape=(3, 256, 256))
@@ -55,8 +55,8 @@ def facts(model: Any, **known: Any) -> RunFacts:
     return RunFacts(model=model, **(usual | known))
 
 
-def plan(spec: Any, steps: int) -> Plan:
-    made = build_sampler(ddim, steps=steps, spec=spec)
+def plan(training: Any, steps: int) -> Plan:
+    made = build_sampler(ddim, steps=steps, training=training)
     assert isinstance(made, Plan)
     return made
 
@@ -260,7 +260,7 @@ def test_gaussian_samples_of_the_truth_are_close_and_others_are_not():
 
 def test_the_exact_distance_shrinks_with_the_steps_and_is_that_of_many_samples():
     model = gaussian(Runtime(), mean=[1.0, -2.0])
-    plans = {steps: plan(model, steps) for steps in (5, 20, 100)}
+    plans = {steps: plan(model.training, steps) for steps in (5, 20, 100)}
     told = {n: Wasserstein().compute(facts(model, plan=made)) for n, made in plans.items()}
     exact = {n: number(values["wasserstein2/exact"]) for n, values in told.items()}
     assert exact[5] > exact[20] > exact[100] > 0
@@ -282,7 +282,7 @@ def test_the_exact_distance_shrinks_with_the_steps_and_is_that_of_many_samples()
 
 def test_a_plan_that_clips_has_no_exact_distance(caplog: pytest.LogCaptureFixture):
     model = gaussian(Runtime())
-    clipping = plan(TrainingSpec(model.schedule, clip=Clip(1.0)), 5)
+    clipping = plan(Training(model.schedule, clip=Clip(1.0)), 5)
     with caplog.at_level(logging.INFO):
         assert Wasserstein().compute(facts(model, plan=clipping)) == {}
     assert "wasserstein2/exact: left out" in caplog.text

@@ -77,7 +77,7 @@ def test_the_checkpoints_own_scheduler_config_counts(tmp_path: Path) -> None:
         timestep_spacing="trailing",
     )
     model = hub(RUNTIME, id=str(save_flat_pipeline(tmp_path / "checkpoint", tiny_unet(), own)))
-    assert (model.prediction, model.clip, model.spacing) == (Prediction.V, None, "trailing")
+    assert (model.prediction, model.clip, model.training.spacing) == (Prediction.V, None, "trailing")
     assert model.schedule.num_train_timesteps == 500
     assert model.schedule.at(499).alpha ** 2 == pytest.approx(own.alphas_cumprod[-1].item(), rel=1e-6)
 

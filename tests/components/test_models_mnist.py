@@ -32,9 +32,9 @@ def labels(model: Model, **request: Any) -> list[int]:
 
 def test_what_the_model_says_of_itself(model: Model, folder: Path) -> None:
     assert (model.id, model.shape, model.dtype) == ("mnist", (1, 32, 32), torch.float32)
-    assert (model.prediction, model.clip, model.spacing) == (Prediction.EPSILON, Clip(1.0), "leading")
+    assert (model.prediction, model.clip, model.training.spacing) == (Prediction.EPSILON, Clip(1.0), "leading")
     assert model.schedule.num_train_timesteps == 1000
-    assert model.scheduler_config["_class_name"] == "DDPMScheduler"
+    assert model.training.scheduler_config["_class_name"] == "DDPMScheduler"
     assert model.weights_sha256 == sha256_of_file(folder / "diffusion_pytorch_model.safetensors")
     assert len(model.weights_sha256 or "") == 64
 

@@ -47,7 +47,7 @@ def test_everything_else_a_config_says(tmp_path: Path) -> None:
     assert training.prediction is Prediction.V
     assert training.clip == Clip(2.5)
     assert (training.spacing, training.steps_offset) == ("trailing", 1)
-    assert training.config["_class_name"] == "DDIMScheduler"
+    assert training.scheduler_config["_class_name"] == "DDIMScheduler"
     assert saved(diffusers.DDPMScheduler(clip_sample=False, prediction_type="sample"), tmp_path).clip is None
     thresholding = diffusers.DDPMScheduler(thresholding=True, sample_max_value=1.5, dynamic_thresholding_ratio=0.9)
     assert saved(thresholding, tmp_path).clip == DynamicThreshold(0.9, 1.5)

@@ -24,11 +24,12 @@ from diffexp.components.schedulers.unipc import unipc
 from diffexp.errors import InputError
 from diffexp.plan.compile import compile_method
 from diffexp.plan.levels import Levels, Schedule
-from diffexp.plan.method import Denoiser, TrainingSpec
+from diffexp.plan.method import Denoiser
 from diffexp.plan.moments import gaussian_output
 from diffexp.plan.predictions import Prediction
 from diffexp.plan.schedules import FlowSchedule, VESchedule, VPSchedule
 from diffexp.plan.table import Plan
+from diffexp.plan.training import Training
 from tests.exact_flow import error, even_levels, order_of, posterior_mean
 from tests.parity.common import unrolled_difference
 
@@ -108,9 +109,9 @@ def variance_error(function: Any, steps: int, variance: float, **options: Any) -
 
 
 def plan_of(function: Any, levels: Levels, prediction: Prediction = Prediction.SAMPLE, **options: Any) -> Plan:
-    spec = TrainingSpec(levels.schedule, prediction)
+    training = Training(levels.schedule, prediction)
     grid = Grid("given", lambda schedule, steps: levels)
-    plan = compile_method(bind(function, steps=levels.steps, spec=spec, grid=grid, options=options))
+    plan = compile_method(bind(function, steps=levels.steps, training=training, grid=grid, options=options))
     return replace(plan, start_std=1.0)
 
 
@@ -194,11 +195,11 @@ ALL_METHODS = ODE_METHODS + SDE_METHODS
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("prediction", [Prediction.V, Prediction.FLOW])
 def test_finite_with_few_steps_from_no_signal_to_clean(schedule: str, prediction: Prediction) -> None:
-    spec = TrainingSpec(SCHEDULES[schedule], prediction)
+    training = Training(SCHEDULES[schedule], prediction)
     for function, options in ALL_METHODS:
         for steps in (1, 2, 3):
             plan = build_sampler(
-                function, steps=steps, spec=spec, grid=Grid("linspace", grids.linspace), options=options
+                function, steps=steps, training=training, grid=Grid("linspace", grids.linspace), options=options
             )
             assert isinstance(plan, Plan)
             assert all(math.isfinite(c) for row in plan.rows for c in (*row.x, *row.m, *row.z))
@@ -219,7 +220,7 @@ def test_data_that_is_one_point_is_solved_exactly(function: Any, options: dict[s
     grid = grids.linspace(SCHEDULES[schedule], 6)
     levels = replace(grid, points=grid.points[:-1])  # ends above clean
     x = torch.linspace(-3, 3, 7, dtype=torch.float64)
-    denoiser = Denoiser(lambda x, u, level: torch.full_like(u, 0.8), TrainingSpec(grid.schedule, Prediction.SAMPLE))
+    denoiser = Denoiser(lambda x, u, level: torch.full_like(u, 0.8), Training(grid.schedule, Prediction.SAMPLE))
     out = function(denoiser, levels[0].alpha * 0.8 + levels[0].sigma * x, levels, lambda: x, **options)
     assert torch.allclose(out, levels[-1].alpha * 0.8 + levels[-1].sigma * x, rtol=1e-9, atol=1e-12)
 
@@ -230,10 +231,10 @@ def test_the_scaling_of_x_is_no_part_of_the_method(function: Any, options: dict[
     outs = []
     for name in ("vp", "ve", "flow"):
         levels = even_levels(SCHEDULES[name], 8)
-        spec = TrainingSpec(levels.schedule, Prediction.SAMPLE)
+        training = Training(levels.schedule, Prediction.SAMPLE)
         generator = torch.Generator().manual_seed(1)
         out = function(
-            Denoiser(lambda x, u, level: posterior_mean(u, level), spec),
+            Denoiser(lambda x, u, level: posterior_mean(u, level), training),
             levels[0].alpha * 60 * torch.linspace(-2, 2, 5, dtype=torch.float64),
             levels,
             partial(torch.randn, 5, dtype=torch.float64, generator=generator),

@@ -27,11 +27,12 @@ from diffexp.errors import InputError
 from diffexp.plan.compile import compile_method, run_directly
 from diffexp.plan.difference import unrolled_difference
 from diffexp.plan.levels import Level, Levels, Schedule
-from diffexp.plan.method import FunctionMethod, TrainingSpec
+from diffexp.plan.method import FunctionMethod
 from diffexp.plan.moments import gaussian_output
 from diffexp.plan.predictions import Prediction
 from diffexp.plan.schedules import FlowSchedule, VESchedule, VPSchedule
 from diffexp.plan.table import Plan
+from diffexp.plan.training import Training
 from tests.parity.common import compiled
 
 SCHEDULES: dict[str, Schedule] = {"vp": VPSchedule.from_betas(), "ve": VESchedule(), "flow": FlowSchedule()}
@@ -53,8 +54,8 @@ def smooth_levels(schedule: Schedule, steps: int, variance: float) -> Levels:
 
 
 def plan_on(levels: Levels, scheduler: Callable[..., Tensor], **options: Any) -> Plan:
-    spec = TrainingSpec(levels.schedule, Prediction.V)
-    return compile_method(FunctionMethod(scheduler, levels, spec, options, scheduler.__name__))
+    training = Training(levels.schedule, Prediction.V)
+    return compile_method(FunctionMethod(scheduler, levels, training, options, scheduler.__name__))
 
 
 def error_of_law(schedule: Schedule, steps: int, scheduler: Callable[..., Tensor], **options: Any) -> float:
@@ -121,7 +122,7 @@ def test_quantiles_stay_where_they_are(kind: str, scheduler: Any, options: dict[
     def error(steps: int) -> float:
         levels = smooth_levels(SCHEDULES[kind], steps, 1.0)
         start = levels.start_std * torch.linspace(-2, 2, 9, dtype=torch.float64)
-        method = FunctionMethod(scheduler, levels, TrainingSpec(levels.schedule, Prediction.V), options, "")
+        method = FunctionMethod(scheduler, levels, Training(levels.schedule, Prediction.V), options, "")
         end = run_directly(method, velocity, start, lambda: start)
         return float((share_below(end, levels[-1]) - share_below(start, levels[0])).abs().max())
 
@@ -140,8 +141,8 @@ def test_quantiles_stay_where_they_are(kind: str, scheduler: Any, options: dict[
 def test_data_at_a_point_is_found_exactly(kind: str, scheduler: Any, steps: int) -> None:
     """The solution is a straight line then, which every solver follows exactly, whatever the noise it adds."""
     schedule = (SCHEDULES | SIGNALLESS)[kind]
-    spec = TrainingSpec(schedule, Prediction.V)
-    plan = compiled(scheduler, steps, spec, "trailing")
+    training = Training(schedule, Prediction.V)
+    plan = compiled(scheduler, steps, training, "trailing")
     assert plan.nfe >= steps
     mean, variance = gaussian_output(plan, torch.tensor([0.7]), torch.zeros(1), Prediction.V)
     assert mean.item() == pytest.approx(0.7, abs=1e-7)
@@ -164,7 +165,7 @@ def test_nothing_is_lost_without_a_signal_at_the_start(scheduler: Any) -> None:
 @pytest.mark.parametrize("kind", SCHEDULES)
 def test_special_cases_are_simpler_methods(kind: str) -> None:
     def plan(scheduler: Any, **options: Any) -> Plan:
-        return compiled(scheduler, 7, TrainingSpec(SCHEDULES[kind], Prediction.V), "trailing", **options)
+        return compiled(scheduler, 7, Training(SCHEDULES[kind], Prediction.V), "trailing", **options)
 
     for special, simple in [
         (plan(euler_ancestral, eta=0.0), plan(euler)),
@@ -182,9 +183,9 @@ def test_special_cases_are_simpler_methods(kind: str) -> None:
 @pytest.mark.parametrize("eta", [0.3, 1.0])
 def test_euler_ancestral_is_ddim_with_noise(eta: float) -> None:
     """On the same timesteps, but for the start: an ancestral chain starts at N(0, I)."""
-    spec, grid = TrainingSpec(SCHEDULES["vp"]), Grid(timesteps=[901, 640, 333, 20])
+    training, grid = Training(SCHEDULES["vp"]), Grid(timesteps=[901, 640, 333, 20])
     one, other = (
-        compile_method(bind(scheduler, steps=4, spec=spec, grid=grid, options={"eta": eta}))
+        compile_method(bind(scheduler, steps=4, training=training, grid=grid, options={"eta": eta}))
         for scheduler in (euler_ancestral, ddim)
     )
     assert replace(one, start_std=1.0).difference(other) < 1e-13
@@ -193,8 +194,8 @@ def test_euler_ancestral_is_ddim_with_noise(eta: float) -> None:
 def test_multistep_weights_are_those_of_adams_and_bashforth() -> None:
     """On equal steps; a flow model's output is the slope itself."""
     levels = smooth_levels(FlowSchedule(), 12, 1.0)
-    spec = TrainingSpec(levels.schedule, Prediction.FLOW)
-    row = compile_method(FunctionMethod(lms, levels, spec, {}, "lms")).rows[-1]
+    training = Training(levels.schedule, Prediction.FLOW)
+    row = compile_method(FunctionMethod(lms, levels, training, {}, "lms")).rows[-1]
     assert row.x == pytest.approx((1.0,))
     step = 0.95 / 12
     assert row.m == pytest.approx([-step * w / 24 for w in (55, -59, 37, -9)])
@@ -248,7 +249,7 @@ def test_added_noise_makes_a_level_of_the_forward_process() -> None:
 
 # Restarts
 
-EDM = TrainingSpec(VESchedule())
+EDM = Training(VESchedule())
 
 
 @pytest.mark.parametrize(

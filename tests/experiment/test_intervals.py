@@ -4,6 +4,7 @@ import csv
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -266,7 +267,7 @@ def test_identical_pictures_have_the_psnr_of_rounding():
 
 
 def parts(model: Any, sampler: Any = None, **other: Any) -> Any:
-    sampler = sampler or build_sampler(ddim, steps=5, spec=model)
+    sampler = sampler or build_sampler(ddim, steps=5, training=model.training)
     known = {"model": model, "sampler": sampler, "predict": model.predict, "guidance_scale": 1.0, "from_noise": True}
     return SimpleNamespace(**{**known, "stepwise": False, "code_sha256": (), "request": Request(), **other})
 
@@ -285,7 +286,7 @@ def test_solutions_are_where_endless_steps_of_the_same_sampler_lead(schedule: st
     for steps in (6, 48):
         visited = torch.linspace(start, model.schedule.timestep_range[0], steps + 1)[:-1].tolist()
         grid = Grid("given", timesteps=[float(round(t)) if start > 1 else t for t in visited])
-        run = parts(model, build_sampler(scheduler, steps=steps, spec=model, grid=grid))
+        run = parts(model, build_sampler(scheduler, steps=steps, training=model.training, grid=grid))
         solutions = Reference(run, config(), tmp_path)(range(16))
         errors.append((drawn(run) - solutions).square().mean().sqrt().item())
     assert errors[1] < errors[0] / 4
@@ -308,7 +309,9 @@ def test_solutions_are_kept_one_by_one_and_found_again(tmp_path: Path, caplog: p
     model = mixture(Runtime())
     with caplog.at_level(logging.INFO, logger="diffexp"):
         first = Reference(parts(model), config(), tmp_path)([0, 1])
-        again = Reference(parts(model, build_sampler(heun, steps=5, spec=model)), config(), tmp_path)([1, 2])
+        again = Reference(parts(model, build_sampler(heun, steps=5, training=model.training)), config(), tmp_path)(
+            [1, 2]
+        )
     assert torch.equal(first[1], again[0])
     said = [record.getMessage() for record in caplog.records if "accurate" in record.getMessage()]
     assert [text.partition(",")[0] for text in said] == [
@@ -337,13 +340,13 @@ def test_solutions_of_other_code_and_other_files_are_others(tmp_path: Path):
     assert len(list((tmp_path / "cache").iterdir())) == 3
 
 
-def test_where_nothing_can_be_solved_the_reason_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_where_nothing_can_be_solved_the_reason_is_said(tmp_path: Path):
     model, expected = mixture(Runtime()), "there is no accurate solver from where the sampler begins: "
     lowest = Grid("given", timesteps=[model.schedule.timestep_range[0]])
-    begins_at_the_end, plain = build_sampler(ddim, steps=1, spec=model, grid=lowest), parts(model)
+    begins_at_the_end = build_sampler(ddim, steps=1, training=model.training, grid=lowest)
     assert (Reference(parts(model, begins_at_the_end), config(), tmp_path).missing or "").startswith(expected)
-    monkeypatch.setattr(type(model), "clip", DynamicThreshold())
-    told = Reference(plain, config(), tmp_path).missing
+    thresholded = replace(model, training=replace(model.training, clip=DynamicThreshold()))
+    told = Reference(parts(thresholded, parts(model).sampler), config(), tmp_path).missing
     assert told and told.startswith(expected) and "\n" not in told
 
 
@@ -359,7 +362,7 @@ def test_a_cache_that_cannot_be_written_or_read_does_no_harm(tmp_path: Path):
 
 def test_who_draws_noise_has_no_solution(tmp_path: Path):
     model = mixture(Runtime())
-    noisy = build_sampler(ddpm, steps=5, spec=model)
+    noisy = build_sampler(ddpm, steps=5, training=model.training)
     assert Reference(parts(model), config(), tmp_path).missing is None
     assert "draws noise" in (Reference(parts(model, noisy), config(), tmp_path).missing or "")
     other = config(loop={"name": "img2img"})
@@ -376,7 +379,7 @@ def test_a_direct_sampler_is_tried():
         return x
 
     for noisy in (False, True):
-        sampler = build_sampler(curved, steps=3, spec=model, options={"noisy": noisy})
+        sampler = build_sampler(curved, steps=3, training=model.training, options={"noisy": noisy})
         assert not isinstance(sampler, Plan)
         start = start_of(sampler, model)
         assert start is not None and start.draws == (3 if noisy else 0)
@@ -384,12 +387,12 @@ def test_a_direct_sampler_is_tried():
 
 
 def test_a_schedule_that_ends_in_pure_noise_has_a_solution_too():
-    from diffexp.plan.method import TrainingSpec
     from diffexp.plan.predictions import Prediction
     from diffexp.plan.schedules import VPSchedule
+    from diffexp.plan.training import Training
 
     schedule = VPSchedule.from_betas(rescale_betas_zero_snr=True)
-    plan = accurate_plan(TrainingSpec(schedule, Prediction.V), Start(schedule.at(999), 1.0, 0))
+    plan = accurate_plan(Training(schedule, Prediction.V), Start(schedule.at(999), 1.0, 0))
     assert plan.deterministic
     assert plan.rows[0].level.alpha == 0
 

@@ -1,5 +1,6 @@
 """What the parity tests share: a scheduler's training, and the distance between two tables."""
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -8,8 +9,8 @@ from diffexp.components.grids.choice import Grid
 from diffexp.components.models.scheduler_config import read_training
 from diffexp.components.sampler import build_sampler
 from diffexp.plan.difference import unrolled_difference
-from diffexp.plan.method import TrainingSpec
 from diffexp.plan.table import Plan
+from diffexp.plan.training import Training
 
 EXACT = 1e-12
 SINGLE = 2e-6
@@ -26,13 +27,10 @@ BETAS: dict[str, dict[str, Any]] = {
 }
 
 
-def spec_of(scheduler: Any) -> TrainingSpec:
+def training_of(scheduler: Any) -> Training:
     """How a model was trained, read from a scheduler's config as from a checkpoint's."""
     config = {"_class_name": type(scheduler).__name__, **scheduler.config}
-    training = read_training(config, "test")
-    return TrainingSpec(
-        training.schedule, training.prediction, training.clip, config, training.spacing, training.steps_offset
-    )
+    return replace(read_training(config, "test"), scheduler_config=config)
 
 
 @cache
@@ -41,10 +39,10 @@ def catalog() -> Catalog:
     return discover()
 
 
-def compiled(scheduler: Any, steps: int, spec: TrainingSpec, grid: str = "auto", **options: Any) -> Plan:
+def compiled(scheduler: Any, steps: int, training: Training, grid: str = "auto", **options: Any) -> Plan:
     """The table of a function, or of a class or object of diffusers; ``auto`` is the model's own grid."""
     make = None if grid == "auto" else catalog().build("grid", {"name": grid})
-    sampler = build_sampler(scheduler, steps=steps, spec=spec, grid=Grid(grid, make), options=options)
+    sampler = build_sampler(scheduler, steps=steps, training=training, grid=Grid(grid, make), options=options)
     assert isinstance(sampler, Plan), sampler
     return sampler
 
@@ -56,7 +54,7 @@ def difference(
 
     Equal tables are equal methods. Methods with a memory can also be equal with other tables.
     """
-    spec, scheduler = spec_of(theirs), catalog().build("scheduler", {"name": name}).func
-    ours = compiled(scheduler, steps, spec, spacing, **options)
-    other = compiled(theirs, steps, spec, **(theirs_options or {}))
+    training, scheduler = training_of(theirs), catalog().build("scheduler", {"name": name}).func
+    ours = compiled(scheduler, steps, training, spacing, **options)
+    other = compiled(theirs, steps, training, **(theirs_options or {}))
     return min(ours.difference(other), unrolled_difference(ours, other))

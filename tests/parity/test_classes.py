@@ -33,13 +33,13 @@ from diffexp.components.sampler import build_sampler
 from diffexp.errors import InputError
 from diffexp.plan.compile import Direct
 from diffexp.plan.execute import execute
-from diffexp.plan.method import TrainingSpec
 from diffexp.plan.moments import gaussian_output
 from diffexp.plan.predictions import Clip, Preconditioned, Prediction
 from diffexp.plan.schedules import FlowSchedule, VESchedule, VPSchedule
 from diffexp.plan.trace import NotLinear
+from diffexp.plan.training import Training
 
-SPEC = TrainingSpec(VPSchedule.from_betas())
+TRAINING = Training(VPSchedule.from_betas())
 SHAPE = (2, 3, 4, 4)
 NAMES = sorted(CLASSES)
 RANGES = {
@@ -205,56 +205,56 @@ def test_every_class_of_diffusers_is_an_option_or_left_out_for_a_reason() -> Non
 
 
 def test_thresholding_runs_directly_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    sampler = build_sampler(diffusers.DDIMScheduler, steps=6, spec=SPEC, options={"thresholding": True})
+    sampler = build_sampler(diffusers.DDIMScheduler, steps=6, training=TRAINING, options={"thresholding": True})
     assert isinstance(sampler, Direct)
     (line,) = (record.getMessage() for record in caplog.records if record.name.startswith("diffexp"))
     assert "DDIMScheduler" in line and "directly" in line
 
 
-FLOW = TrainingSpec(FlowSchedule(shift=3.0), Prediction.FLOW, spacing="flow")
-EDM = TrainingSpec(VESchedule(0.01, 80.0, 0.7), Preconditioned(0.7), spacing="karras")
+FLOW = Training(FlowSchedule(shift=3.0), Prediction.FLOW, spacing="flow")
+EDM = Training(VESchedule(0.01, 80.0, 0.7), Preconditioned(0.7), spacing="karras")
 
 
 @pytest.mark.parametrize(
-    ("name", "spec"),
+    ("name", "training"),
     [
         *((name, FLOW) for name in ("unipc", "dpmsolver_multistep", "deis", "sasolver", "flow_match_euler")),
         *((name, EDM) for name in ("edm_euler", "edm_dpmsolver_multistep")),
-        *((name, SPEC) for name in ("ddim", "heun", "unclip")),
+        *((name, TRAINING) for name in ("ddim", "heun", "unclip")),
     ],
 )
-def test_the_training_is_the_models(name: str, spec: TrainingSpec) -> None:
+def test_the_training_is_the_models(name: str, training: Training) -> None:
     """On Gaussian data the error of a right solver vanishes; with another schedule or prediction it stays."""
     if name == "unclip":  # it has one schedule and takes no other
         with pytest.raises(InputError, match="a noise schedule of its own, which is not the model's"):
-            diffexp.compile(PREFIX + name, steps=40, model=spec)
+            diffexp.compile(PREFIX + name, steps=40, model=training)
         return
-    plan = diffexp.compile(PREFIX + name, steps=200, model=spec)
+    plan = diffexp.compile(PREFIX + name, steps=200, model=training)
     mean, variances = torch.tensor([0.4, -1.0]), torch.tensor([0.5, 1.5])
-    got = gaussian_output(plan, mean, variances, spec.prediction)
+    got = gaussian_output(plan, mean, variances, training.prediction)
     assert torch.allclose(got[0], mean.double(), atol=4e-2)
     assert torch.allclose(got[1], variances.double(), atol=4e-2)
 
 
 @pytest.mark.parametrize(
-    ("name", "spec", "kind"),
-    [("edm_euler", SPEC, "variance-preserving"), ("ddim", FLOW, "flow-matching"), ("flow_match_heun", EDM, "EDM")],
+    ("name", "training", "kind"),
+    [("edm_euler", TRAINING, "variance-preserving"), ("ddim", FLOW, "flow-matching"), ("flow_match_heun", EDM, "EDM")],
 )
-def test_a_class_for_other_models_is_refused(name: str, spec: TrainingSpec, kind: str) -> None:
+def test_a_class_for_other_models_is_refused(name: str, training: Training, kind: str) -> None:
     with pytest.raises(InputError, match=f"not for this kind of model, which is .*{kind}"):
-        diffexp.compile(PREFIX + name, steps=5, model=spec)
+        diffexp.compile(PREFIX + name, steps=5, model=training)
 
 
 SIGMAS = [0.95, 0.7, 0.4, 0.1]
 
 
 @pytest.mark.parametrize(
-    ("name", "spec", "grid"),
+    ("name", "training", "grid"),
     [
-        ("ddpm", SPEC, {"timesteps": [901, 640, 333, 20]}),
-        ("dpmsolver_multistep", SPEC, {"timesteps": [901, 640, 333, 20]}),
-        ("heun", SPEC, {"timesteps": [901, 640, 333, 20]}),
-        ("euler", SPEC, {"sigmas": [20.0, 5.0, 1.0, 0.1]}),
+        ("ddpm", TRAINING, {"timesteps": [901, 640, 333, 20]}),
+        ("dpmsolver_multistep", TRAINING, {"timesteps": [901, 640, 333, 20]}),
+        ("heun", TRAINING, {"timesteps": [901, 640, 333, 20]}),
+        ("euler", TRAINING, {"sigmas": [20.0, 5.0, 1.0, 0.1]}),
         ("unipc", FLOW, {"sigmas": SIGMAS}),
         ("flow_match_euler", FLOW, {"sigmas": SIGMAS}),
         ("flow_match_lcm", FLOW, {"sigmas": SIGMAS}),
@@ -262,29 +262,29 @@ SIGMAS = [0.95, 0.7, 0.4, 0.1]
         ("ltx_euler_ancestral", FLOW, {"sigmas": SIGMAS}),
     ],
 )
-def test_a_list_of_levels_is_used_as_given(name: str, spec: TrainingSpec, grid: dict[str, Any]) -> None:
+def test_a_list_of_levels_is_used_as_given(name: str, training: Training, grid: dict[str, Any]) -> None:
     """Flow classes shift what they are handed once more; here they do not."""
-    plan = diffexp.compile(PREFIX + name, steps=4, model=spec, **grid)
-    levels = Grid(**grid).levels(spec, 4)
+    plan = diffexp.compile(PREFIX + name, steps=4, model=training, **grid)
+    levels = Grid(**grid).levels(training, 4)
     told = [t for t, _ in itertools.groupby(row.level.timestep for row in plan.rows)]
     assert told == pytest.approx([level.timestep for level in levels[:-1]], rel=1e-5, abs=2e-2)
 
 
 @pytest.mark.parametrize(
-    ("name", "spec", "grid"),
+    ("name", "training", "grid"),
     [
-        ("ddim", SPEC, {"timesteps": [901, 640, 333, 20]}),
-        ("kdpm2", SPEC, {"sigmas": [20.0, 5.0, 1.0, 0.1]}),
-        ("dpmsolver_multistep", SPEC, {"sigmas": [20.0, 5.0, 1.0, 0.1]}),
+        ("ddim", TRAINING, {"timesteps": [901, 640, 333, 20]}),
+        ("kdpm2", TRAINING, {"sigmas": [20.0, 5.0, 1.0, 0.1]}),
+        ("dpmsolver_multistep", TRAINING, {"sigmas": [20.0, 5.0, 1.0, 0.1]}),
         ("flow_match_heun", FLOW, {"sigmas": SIGMAS}),
         ("dpmsolver_multistep", FLOW, {"sigmas": SIGMAS}),
         ("edm_euler", EDM, {"sigmas": [40.0, 5.0, 1.0, 0.1]}),
     ],
 )
-def test_or_refused(name: str, spec: TrainingSpec, grid: dict[str, Any]) -> None:
+def test_or_refused(name: str, training: Training, grid: dict[str, Any]) -> None:
     """EDMEuler takes sigmas and puts them through Karras' formula once more."""
     with pytest.raises(InputError, match="cannot visit exactly the levels"):
-        diffexp.compile(PREFIX + name, steps=4, model=spec, **grid)
+        diffexp.compile(PREFIX + name, steps=4, model=training, **grid)
 
 
 def test_a_shift_given_twice_is_refused() -> None:
@@ -295,17 +295,19 @@ def test_a_shift_given_twice_is_refused() -> None:
 def test_an_option_of_a_grid_is_not_dropped() -> None:
     """``use_karras_sigmas`` has no rho: with another than 7 the levels are handed over one by one, or refused."""
     grid = Grid("karras", functools.partial(grids.karras, rho=3.0))
-    ours = diffexp.compile("euler", steps=6, model=SPEC, grid=grid)
-    assert ours.difference(diffexp.compile(diffusers.EulerDiscreteScheduler, steps=6, model=SPEC, grid=grid)) < 1e-5
+    ours = diffexp.compile("euler", steps=6, model=TRAINING, grid=grid)
+    assert ours.difference(diffexp.compile(diffusers.EulerDiscreteScheduler, steps=6, model=TRAINING, grid=grid)) < 1e-5
     with pytest.raises(InputError, match="cannot visit exactly the levels of grid=karras"):
-        diffexp.compile(diffusers.UniPCMultistepScheduler, steps=6, model=SPEC, grid=grid)
+        diffexp.compile(diffusers.UniPCMultistepScheduler, steps=6, model=TRAINING, grid=grid)
     with pytest.raises(InputError, match=r"grid=trailing contradicts scheduler.timestep_spacing=leading"):
-        diffexp.compile(diffusers.DDIMScheduler, steps=6, model=SPEC, grid="trailing", timestep_spacing="leading")
+        diffexp.compile(diffusers.DDIMScheduler, steps=6, model=TRAINING, grid="trailing", timestep_spacing="leading")
 
 
 def test_an_object_takes_a_grid_or_refuses_it() -> None:
-    ours = diffexp.compile("ddpm", steps=3, model=SPEC, timesteps=[900, 500, 100])
-    theirs = diffexp.compile(diffusers.DDPMScheduler(clip_sample=False), steps=3, model=SPEC, timesteps=[900, 500, 100])
+    ours = diffexp.compile("ddpm", steps=3, model=TRAINING, timesteps=[900, 500, 100])
+    theirs = diffexp.compile(
+        diffusers.DDPMScheduler(clip_sample=False), steps=3, model=TRAINING, timesteps=[900, 500, 100]
+    )
     assert ours.difference(theirs) < 1e-12
     with pytest.raises(InputError, match="cannot visit exactly the levels of grid=trailing"):
         diffexp.compile(diffusers.DDIMScheduler(), steps=3, grid="trailing")
@@ -320,18 +322,18 @@ def test_without_a_model_a_class_has_its_own_training() -> None:
         found = diffexp.compile(scheduler, steps=5, prediction_type="v_prediction", beta_end=0.01)
         assert found.difference(expected) == 0
     with pytest.raises(InputError, match=r"scheduler.beta_end is how the model was trained"):
-        diffexp.compile("diffusers/ddim", steps=5, model=SPEC, beta_end=0.01)
+        diffexp.compile("diffusers/ddim", steps=5, model=TRAINING, beta_end=0.01)
 
 
 def test_what_a_config_leaves_out_is_the_models() -> None:
     """Written by one class, it says nothing of what that class took by default; another class has other defaults."""
     config = {"_class_name": "DDIMScheduler", "beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
-    spec = TrainingSpec(SPEC.schedule, Prediction.V, Clip(0.7), config)
+    training = Training(TRAINING.schedule, Prediction.V, Clip(0.7), config)
     theirs: Any = diffusers.HeunDiscreteScheduler
     expected = theirs(
         beta_start=1e-4, beta_end=0.02, prediction_type="v_prediction", clip_sample=True, clip_sample_range=0.7
     )
-    assert diffexp.compile(theirs, steps=6, model=spec).difference(diffexp.compile(expected, steps=6)) == 0
+    assert diffexp.compile(theirs, steps=6, model=training).difference(diffexp.compile(expected, steps=6)) == 0
 
 
 def test_an_option_without_effect_is_told(caplog: pytest.LogCaptureFixture) -> None:
@@ -359,8 +361,8 @@ def test_inert_options_are_inert(name: str, option: str) -> None:
 
 
 def test_a_class_that_cannot_clip_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    spec = TrainingSpec(SPEC.schedule, clip=Clip(1.0))
-    diffexp.compile("diffusers/euler", steps=4, model=spec)
+    training = Training(TRAINING.schedule, clip=Clip(1.0))
+    diffexp.compile("diffusers/euler", steps=4, model=training)
     assert "EulerDiscreteScheduler cannot clip its x0 estimate" in caplog.text
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import diffexp
-from tests.parity.common import BETAS, EXACT, PREDICTIONS, SINGLE, SPACINGS, difference, spec_of
+from tests.parity.common import BETAS, EXACT, PREDICTIONS, SINGLE, SPACINGS, difference, training_of
 
 # Typed loosely, because tests hand over options as dictionaries.
 DDIMScheduler: Any = diffusers.DDIMScheduler
@@ -89,16 +89,16 @@ def test_zero_terminal_snr() -> None:
 def test_explicit_timesteps() -> None:
     chosen = [901, 640, 333, 20]
     theirs = DDPMScheduler()
-    spec = spec_of(theirs)
-    ours = diffexp.compile("ddpm", steps=4, model=spec, timesteps=chosen)
-    assert ours.difference(diffexp.compile(DDPMScheduler, steps=4, model=spec, timesteps=chosen)) < EXACT
+    training = training_of(theirs)
+    ours = diffexp.compile("ddpm", steps=4, model=training, timesteps=chosen)
+    assert ours.difference(diffexp.compile(DDPMScheduler, steps=4, model=training, timesteps=chosen)) < EXACT
 
 
 @pytest.mark.parametrize("grid", ["karras", "exponential"])
 def test_sigma_grids(grid: str) -> None:
-    spec = spec_of(EulerDiscreteScheduler(beta_start=1e-4, beta_end=0.02))
-    ours = diffexp.compile("euler", steps=12, model=spec, grid=grid)
-    assert ours.difference(diffexp.compile(EulerDiscreteScheduler, steps=12, model=spec, grid=grid)) < 5e-6
+    training = training_of(EulerDiscreteScheduler(beta_start=1e-4, beta_end=0.02))
+    ours = diffexp.compile("euler", steps=12, model=training, grid=grid)
+    assert ours.difference(diffexp.compile(EulerDiscreteScheduler, steps=12, model=training, grid=grid)) < 5e-6
 
 
 CLASSES = """DDIMScheduler DDPMScheduler EulerDiscreteScheduler EulerAncestralDiscreteScheduler HeunDiscreteScheduler

@@ -10,7 +10,7 @@ import pytest
 from diffexp.certify.equivalents import SINGLE, TWINS
 from diffexp.components.models.scheduler_config import read_training
 from diffexp.plan.difference import unrolled_difference
-from diffexp.plan.method import TrainingSpec
+from diffexp.plan.training import Training
 from tests.parity.common import catalog, compiled
 
 # What hubs have: Stable Diffusion 1.5's config says nothing about its spacing, and each class has a default of its own.
@@ -39,21 +39,20 @@ PAIRS = [
 ]
 
 
-def spec_of(config: dict[str, Any]) -> TrainingSpec:
-    found = read_training(config, "test")
-    return TrainingSpec(found.schedule, found.prediction, None, config, found.spacing, found.steps_offset)
+def training_of(config: dict[str, Any]) -> Training:
+    return replace(read_training(config, "test"), clip=None, scheduler_config=config)
 
 
 @pytest.mark.parametrize(
     ("twin", "checkpoint"), PAIRS, ids=[f"{twin.native}-{len(twin.options)}-{checkpoint}" for twin, checkpoint in PAIRS]
 )
 def test_auto_is_what_the_class_visits(twin: Any, checkpoint: str) -> None:
-    spec, native = spec_of(CHECKPOINTS[checkpoint]), catalog().build("scheduler", {"name": twin.native}).func
+    training, native = training_of(CHECKPOINTS[checkpoint]), catalog().build("scheduler", {"name": twin.native}).func
     config = {key: value for key, value in CHECKPOINTS[checkpoint].items() if key != "_class_name"}
     unclipped = {"clip_sample": False} if twin.native in ("ddim", "ddpm") else {}
     theirs = getattr(diffusers, twin.cls).from_config(config, **twin.theirs, **unclipped)
     for steps in (10, 25):
-        ours, other = compiled(native, steps, spec, **twin.options), compiled(theirs, steps, spec)
+        ours, other = compiled(native, steps, training, **twin.options), compiled(theirs, steps, training)
         assert [row.level.timestep for row in ours.rows] == pytest.approx(
             [row.level.timestep for row in other.rows], abs=1e-3
         )
@@ -63,7 +62,7 @@ def test_auto_is_what_the_class_visits(twin: Any, checkpoint: str) -> None:
 
 
 def test_a_spare_level_is_there_up_to_the_last_timestep() -> None:
-    spec = spec_of(CHECKPOINTS["linspace"])
+    training = training_of(CHECKPOINTS["linspace"])
     native = catalog().build("scheduler", {"name": "dpmpp_2m"}).func
     for steps in (1, 2, 999, 1000):
-        assert compiled(native, steps, spec).nfe == steps
+        assert compiled(native, steps, training).nfe == steps

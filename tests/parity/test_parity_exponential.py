@@ -24,11 +24,11 @@ from diffexp.components.schedulers.shared.exponential import data_step, phi, ste
 from diffexp.components.schedulers.unipc import unipc
 from diffexp.plan.compile import compile_method
 from diffexp.plan.levels import Level, Levels, Schedule
-from diffexp.plan.method import TrainingSpec
 from diffexp.plan.predictions import Prediction
 from diffexp.plan.schedules import FlowSchedule, VPSchedule
+from diffexp.plan.training import Training
 from tests.exact_flow import distance, error, even_levels, order_of, posterior_mean, solved
-from tests.parity.common import BETAS, EXACT, PREDICTIONS, spec_of, unrolled_difference
+from tests.parity.common import BETAS, EXACT, PREDICTIONS, training_of, unrolled_difference
 
 # Typed loosely, because tests hand over options as dictionaries.
 DPMSolver: Any = diffusers.DPMSolverMultistepScheduler
@@ -64,12 +64,12 @@ def levels_of(theirs: Any) -> Callable[[Schedule, int], Levels]:
     return grid
 
 
-def difference(function: Any, theirs: Any, steps: int, spec: TrainingSpec | None = None, **options: Any) -> float:
-    spec = spec or spec_of(theirs)
+def difference(function: Any, theirs: Any, steps: int, training: Training | None = None, **options: Any) -> float:
+    training = training or training_of(theirs)
     ours = compile_method(
-        bind(function, steps=steps, spec=spec, grid=Grid("given", levels_of(theirs)), options=options)
+        bind(function, steps=steps, training=training, grid=Grid("given", levels_of(theirs)), options=options)
     )
-    return unrolled_difference(ours, compile_method(bind(theirs, steps=steps, spec=spec)))
+    return unrolled_difference(ours, compile_method(bind(theirs, steps=steps, training=training)))
 
 
 # Every betas with every spacing; the predictions, options and step counts take turns.
@@ -145,10 +145,10 @@ def test_tables_equal_above_clean(
 @pytest.mark.parametrize("steps", [2, 5, 20])
 def test_flow_models(steps: int, shift: float) -> None:
     config: dict[str, Any] = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": shift}
-    spec = TrainingSpec(FlowSchedule(shift), Prediction.FLOW)
-    assert difference(unipc, UniPC(**config), steps, spec) < EXACT
-    assert difference(dpmpp_2m, DPMSolver(**config), steps, spec) < CAST
-    assert difference(dpmpp_2m_sde, DPMSolver(**config, algorithm_type="sde-dpmsolver++"), steps, spec) < CAST
+    training = Training(FlowSchedule(shift), Prediction.FLOW)
+    assert difference(unipc, UniPC(**config), steps, training) < EXACT
+    assert difference(dpmpp_2m, DPMSolver(**config), steps, training) < CAST
+    assert difference(dpmpp_2m_sde, DPMSolver(**config, algorithm_type="sde-dpmsolver++"), steps, training) < CAST
 
 
 # DPM-Solver++(3M): the second derivative
@@ -180,7 +180,7 @@ def test_third_order_takes_the_whole_second_derivative(steps: int) -> None:
     theirs = DPMSolver(solver_order=3, solver_type="heun")
     assert difference(taylor_3m, theirs, steps, second=1.0) < CAST
     assert difference(dpmpp_3m, theirs, steps) > 1e-2
-    levels = even_levels(spec_of(theirs).schedule, steps)
+    levels = even_levels(training_of(theirs).schedule, steps)
     start = torch.linspace(-2, 2, 9, dtype=torch.float64)
     assert torch.allclose(solved(dpmpp_3m, levels, start), solved(taylor_3m, levels, start, second=2.0), atol=1e-12)
 
@@ -227,7 +227,7 @@ def test_deis_of_diffusers_gets_worse_with_more_steps() -> None:
 @pytest.mark.parametrize("option", ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"])
 def test_deis_of_diffusers_wastes_its_last_evaluation(option: str) -> None:
     """It ends at the lowest level of its grid, twice: the last output of the network changes nothing, noise is left."""
-    plan = compile_method(bind(DEIS(**{option: True}), steps=6, spec=spec_of(DEIS())))
+    plan = compile_method(bind(DEIS(**{option: True}), steps=6, training=training_of(DEIS())))
     assert plan.rows[-1].m == (0.0,) and plan.rows[-1].x == (1.0,)
     (visited,) = {levels_of(DEIS(**{option: True}))(VPSchedule.from_betas(), 6)[k].sigma for k in (-1, -2)}
     assert visited > 0

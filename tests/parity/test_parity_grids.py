@@ -11,7 +11,7 @@ from diffexp.components import grids
 from diffexp.components.grids.choice import MakeLevels
 from diffexp.plan.levels import Levels, Schedule
 from diffexp.plan.schedules import FlowSchedule, VESchedule
-from tests.parity.common import BETAS, difference, spec_of
+from tests.parity.common import BETAS, difference, training_of
 
 # Typed loosely, because tests hand over options as dictionaries.
 EulerDiscreteScheduler: Any = diffusers.EulerDiscreteScheduler
@@ -35,7 +35,7 @@ def assert_same_levels(ours: Levels, theirs: Any, timesteps: float = 2e-3) -> No
 @pytest.mark.parametrize("steps", STEPS)
 def test_sigma_grids_on_vp_models(grid: str, betas: str, steps: int) -> None:
     theirs = EulerDiscreteScheduler(**BETAS[betas], **{NAMES[grid]: True})
-    schedule = spec_of(theirs).schedule
+    schedule = training_of(theirs).schedule
     theirs.set_timesteps(steps)
     make: MakeLevels = getattr(grids, grid)
     # diffusers reads the timesteps off a table in float32, coarse where neighbouring sigmas are all but equal.
@@ -53,7 +53,7 @@ def test_the_range_of_diffusers_depends_on_its_spacing(steps: int) -> None:
     """With ``leading``, its Karras grid starts at that grid's first timestep and never sees full noise; ours does."""
     theirs = EulerDiscreteScheduler(timestep_spacing="leading", use_karras_sigmas=True)
     theirs.set_timesteps(steps)
-    schedule = spec_of(theirs).schedule
+    schedule = training_of(theirs).schedule
     low, high = (schedule.at(t).ratio for t in (0, 1000 - 1000 // steps))
     assert_same_levels(grids.karras(schedule, steps, sigma_min=low, sigma_max=high), theirs)
     assert high < 0.7 * grids.karras(schedule, steps)[0].ratio

@@ -19,12 +19,13 @@ from diffexp.plan.compile import compile_method
 from diffexp.plan.difference import unrolled_difference
 from diffexp.plan.execute import execute
 from diffexp.plan.levels import Level, Levels
-from diffexp.plan.method import FunctionMethod, TrainingSpec
+from diffexp.plan.method import FunctionMethod
 from diffexp.plan.predictions import Prediction
 from diffexp.plan.schedules import FlowSchedule, VESchedule, VPSchedule
 from diffexp.plan.table import Plan
+from diffexp.plan.training import Training
 from tests.exact_flow import distance, error, even_levels, order_of, posterior_mean
-from tests.parity.common import BETAS, EXACT, PREDICTIONS, SINGLE, difference, spec_of
+from tests.parity.common import BETAS, EXACT, PREDICTIONS, SINGLE, difference, training_of
 
 PNDM: Any = diffusers.PNDMScheduler
 IPNDM: Any = diffusers.IPNDMScheduler
@@ -77,21 +78,21 @@ def alpha_bar(plan: Plan, row: int) -> float:
 def test_half_a_step_of_diffusers_misses_its_timestep() -> None:
     """Where a step has an odd number of timesteps, x goes down by the rounded-down half, the timestep by the other."""
     theirs = PNDM()
-    spec = spec_of(theirs)
-    bars = [spec.schedule.at(t).alpha ** 2 for t in range(1000)]
+    training = training_of(theirs)
+    bars = [training.schedule.at(t).alpha ** 2 for t in range(1000)]
     for plan, lands in (
-        (diffexp.compile("pndm", steps=8, model=spec, start="runge_kutta"), 812),
-        (diffexp.compile(theirs, steps=8, model=spec), 813),
+        (diffexp.compile("pndm", steps=8, model=training, start="runge_kutta"), 812),
+        (diffexp.compile(theirs, steps=8, model=training), 813),
     ):
         assert [row.level.timestep for row in plan.rows[:3]] == [875, 812, 812]
         assert alpha_bar(plan, 0) == pytest.approx(bars[lands], rel=1e-9)
 
 
-def v_network(spec: TrainingSpec) -> Any:
+def v_network(training: Training) -> Any:
     """The exact v prediction, which takes its input for what the timestep says."""
 
     def network(u: Tensor, told: Level) -> Tensor:
-        level = spec.schedule.at(told.timestep)
+        level = training.schedule.at(told.timestep)
         x0 = posterior_mean(u, level)
         return Prediction.V.output(level, x0, (u - level.alpha * x0) / level.sigma)
 
@@ -102,15 +103,15 @@ def v_network(spec: TrainingSpec) -> Any:
 def test_pndm_of_diffusers_loses_its_order_with_v_prediction(start: str) -> None:
     """It takes the mean of past v as if they belonged to this step's sample and timestep. Ours makes noise of each."""
     theirs = PNDM(prediction_type="v_prediction", skip_prk_steps=STARTS[start])
-    spec = spec_of(theirs)
+    training = training_of(theirs)
 
     def errors(scheduler: Any, **options: Any) -> list[float]:
         found = []
         for steps in (50, 250):
-            plan = diffexp.compile(scheduler, steps=steps, model=spec, **options)
-            ends = spec.schedule.at(plan.rows[0].level.timestep), spec.schedule.at(0)
-            levels = Levels(ends, spec.schedule, 1.0)
-            found.append(distance(lambda x, plan=plan: execute(plan, v_network(spec), x, lambda: x), levels))
+            plan = diffexp.compile(scheduler, steps=steps, model=training, **options)
+            ends = training.schedule.at(plan.rows[0].level.timestep), training.schedule.at(0)
+            levels = Levels(ends, training.schedule, 1.0)
+            found.append(distance(lambda x, plan=plan: execute(plan, v_network(training), x, lambda: x), levels))
         return found
 
     first, last = errors(theirs)
@@ -140,21 +141,21 @@ def test_orders_on_every_kind_of_schedule(solver: Any, options: dict[str, Any], 
 
 def test_pndm_ends_where_the_models_chain_ends() -> None:
     """At its first training level: on the leading grid the last evaluation of diffusers' default then does nothing."""
-    spec = replace(spec_of(PNDM()), prediction=Prediction.EPSILON)
-    last = diffexp.compile("pndm", steps=10, model=spec).rows[-1]
+    training = replace(training_of(PNDM()), prediction=Prediction.EPSILON)
+    last = diffexp.compile("pndm", steps=10, model=training).rows[-1]
     assert last.x == pytest.approx((1.0,)) and max(map(abs, last.m)) < 1e-15
-    to_one = diffexp.compile("pndm", steps=10, model=spec_of(PNDM(set_alpha_to_one=True))).rows[-1]
+    to_one = diffexp.compile("pndm", steps=10, model=training_of(PNDM(set_alpha_to_one=True))).rows[-1]
     assert max(map(abs, to_one.m)) > 1e-3
 
 
 def test_ipndm_has_the_tables_of_diffusers() -> None:
     """IPNDMScheduler has a schedule of its own, sigma = sin(pi u / 2)^2, and the v prediction of the network it was
     written for. ``trained_betas`` sets its sigmas: on those of a grid it is ours, apart from the time it tells."""
-    spec = TrainingSpec(VPSchedule.from_betas(), Prediction.V)
+    training = Training(VPSchedule.from_betas(), Prediction.V)
     for steps in (1, 2, 3, 4, 9):
-        ours = diffexp.compile("ipndm", steps=steps, model=spec, grid="trailing")
+        ours = diffexp.compile("ipndm", steps=steps, model=training, grid="trailing")
         sigmas = [row.level.sigma for row in ours.rows]
-        theirs = diffexp.compile(IPNDM(trained_betas=[*sigmas, 0.0]), steps=steps, model=spec)
+        theirs = diffexp.compile(IPNDM(trained_betas=[*sigmas, 0.0]), steps=steps, model=training)
         rows = tuple(replace(row, level=own.level) for row, own in zip(theirs.rows, ours.rows, strict=True))
         assert unrolled_difference(ours, replace(theirs, rows=rows)) < 1e-4
 
@@ -168,7 +169,7 @@ def test_ipndm_of_diffusers_begins_blind() -> None:
     points = tuple(Level(place, math.sqrt(1 - sigma**2), sigma) for place, sigma in zip(u, sigmas))
     schedule = VPSchedule.from_betas(rescale_betas_zero_snr=True)
     levels = Levels(points, schedule, 1.0)
-    ours = compile_method(FunctionMethod(ipndm, levels, TrainingSpec(schedule, Prediction.V), {}, "ipndm"))
+    ours = compile_method(FunctionMethod(ipndm, levels, Training(schedule, Prediction.V), {}, "ipndm"))
     assert ours.rows[0].x[0] == pytest.approx(theirs.rows[0].x[0], rel=1e-6)
     assert ours.rows[0].m[0] == pytest.approx(-points[1].alpha, rel=1e-12)
 
@@ -179,9 +180,9 @@ def test_lcm_has_the_tables_of_diffusers(prediction: str, betas: str) -> None:
     """On the timesteps of distillation, which both visit unless told otherwise."""
     for steps, clip in ((1, False), (2, True), (4, False), (7, True), (50, False)):
         theirs = LCM(**BETAS[betas], prediction_type=prediction, clip_sample=clip, clip_sample_range=0.8)
-        spec = spec_of(theirs)
-        ours = diffexp.compile("lcm", steps=steps, model=spec)
-        assert ours.difference(diffexp.compile(theirs, steps=steps, model=spec)) < SINGLE
+        training = training_of(theirs)
+        ours = diffexp.compile("lcm", steps=steps, model=training)
+        assert ours.difference(diffexp.compile(theirs, steps=steps, model=training)) < SINGLE
         assert ours.draws == steps - 1
 
 
@@ -189,13 +190,15 @@ def test_lcm_has_the_tables_of_diffusers(prediction: str, betas: str) -> None:
 @given(steps=st.integers(1, 20), original=st.integers(20, 200), scaling=st.floats(0.1, 20))
 def test_lcm_with_any_options(steps: int, original: int, scaling: float) -> None:
     theirs = LCM(original_inference_steps=original, timestep_scaling=scaling)
-    spec = spec_of(theirs)
-    expected = diffexp.compile(theirs, steps=steps, model=spec)
+    training = training_of(theirs)
+    expected = diffexp.compile(theirs, steps=steps, model=training)
     timesteps = [row.level.timestep for row in expected.rows]
-    given_one_by_one = diffexp.compile("lcm", steps=steps, model=spec, timesteps=timesteps, timestep_scaling=scaling)
+    given_one_by_one = diffexp.compile(
+        "lcm", steps=steps, model=training, timesteps=timesteps, timestep_scaling=scaling
+    )
     assert given_one_by_one.difference(expected) < SINGLE
     grid: Any = lambda schedule, steps: grids.lcm(schedule, steps, original_steps=original)  # noqa: E731
-    assert diffexp.compile("lcm", steps=steps, model=spec, grid=grid, timestep_scaling=scaling) == given_one_by_one
+    assert diffexp.compile("lcm", steps=steps, model=training, grid=grid, timestep_scaling=scaling) == given_one_by_one
 
 
 def test_lcm_is_a_consistency_function() -> None:
@@ -205,10 +208,10 @@ def test_lcm_is_a_consistency_function() -> None:
 
 
 def test_lcm_on_flow_levels_is_flow_match_lcm() -> None:
-    spec = TrainingSpec(FlowSchedule(), Prediction.FLOW)
+    training = Training(FlowSchedule(), Prediction.FLOW)
     sigmas = [1.0, 0.75, 0.5, 0.2]
-    theirs = diffexp.compile("diffusers/flow_match_lcm", steps=4, model=spec, sigmas=sigmas)
-    assert diffexp.compile("lcm", steps=4, model=spec, sigmas=sigmas).difference(theirs) < SINGLE
+    theirs = diffexp.compile("diffusers/flow_match_lcm", steps=4, model=training, sigmas=sigmas)
+    assert diffexp.compile("lcm", steps=4, model=training, sigmas=sigmas).difference(theirs) < SINGLE
 
 
 def test_a_grid_that_is_asked_for_goes_before_the_schedulers_own() -> None:
@@ -220,11 +223,9 @@ def test_a_grid_that_is_asked_for_goes_before_the_schedulers_own() -> None:
 
 
 @pytest.mark.parametrize("start", STARTS)
-@pytest.mark.parametrize(
-    "spec", [TrainingSpec(SCHEDULES[0], Prediction.V), TrainingSpec(FlowSchedule(), Prediction.FLOW)]
-)
-def test_pndm_compiles_though_it_looks_far_back(start: str, spec: TrainingSpec) -> None:
+@pytest.mark.parametrize("training", [Training(SCHEDULES[0], Prediction.V), Training(FlowSchedule(), Prediction.FLOW)])
+def test_pndm_compiles_though_it_looks_far_back(start: str, training: Training) -> None:
     for steps in (1, 2, 3, 4, 5, 6, 20):
-        plan = diffexp.compile("pndm", steps=steps, model=spec, start=start, grid="trailing")
+        plan = diffexp.compile("pndm", steps=steps, model=training, start=start, grid="trailing")
         assert all(row.depth <= 6 for row in plan.rows[16:])
         assert all(math.isfinite(c) for row in plan.rows for c in (*row.x, *row.m))

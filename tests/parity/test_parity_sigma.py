@@ -13,11 +13,11 @@ from diffexp.components.schedulers.dpm2_ancestral import dpm2_ancestral
 from diffexp.components.schedulers.edm_stochastic import edm_stochastic
 from diffexp.components.schedulers.euler_ancestral import euler_ancestral
 from diffexp.components.schedulers.restart import restart
-from diffexp.plan.method import TrainingSpec
 from diffexp.plan.moments import gaussian_output
 from diffexp.plan.predictions import Prediction
 from diffexp.plan.schedules import VESchedule, VPSchedule
 from diffexp.plan.table import Plan
+from diffexp.plan.training import Training
 from tests.parity.common import (
     BETAS,
     EXACT,
@@ -26,7 +26,7 @@ from tests.parity.common import (
     SPACINGS,
     compiled,
     difference,
-    spec_of,
+    training_of,
     unrolled_difference,
 )
 
@@ -164,14 +164,14 @@ def sample_restart(model, x, sigmas, count=3, repetitions=2, t_min=0.06, t_max=0
     return sample_edm(model, x, sigmas[nearest:], noise_sampler=noise_sampler)
 
 
-SPECS = {
-    "vp": TrainingSpec(VPSchedule.from_betas(), Prediction.V),
-    "epsilon": TrainingSpec(VPSchedule.from_betas(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)),
-    "ve": TrainingSpec(VESchedule()),
+TRAININGS = {
+    "vp": Training(VPSchedule.from_betas(), Prediction.V),
+    "epsilon": Training(VPSchedule.from_betas(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)),
+    "ve": Training(VESchedule()),
 }
 
 
-@pytest.mark.parametrize("kind", SPECS)
+@pytest.mark.parametrize("kind", TRAININGS)
 @pytest.mark.parametrize(
     ("ours", "theirs", "options"),
     [
@@ -188,23 +188,23 @@ SPECS = {
 def test_samplers_of_k_diffusion_give_equal_tables(
     kind: str, ours: Any, theirs: Any, options: dict[str, Any], steps: int
 ) -> None:
-    plans = (compiled(scheduler, steps, SPECS[kind], "karras", **options) for scheduler in (ours, theirs))
+    plans = (compiled(scheduler, steps, TRAININGS[kind], "karras", **options) for scheduler in (ours, theirs))
     assert unrolled_difference(*plans) < EXACT
 
 
-@pytest.mark.parametrize("kind", SPECS)
+@pytest.mark.parametrize("kind", TRAININGS)
 def test_restart_does_what_its_paper_says(kind: str) -> None:
     given = {"count": 4, "repetitions": 3, "t_min": 0.1, "t_max": 2.0}
-    plan = compiled(restart, 10, SPECS[kind], "karras", intervals=[list(given.values())])
-    assert unrolled_difference(plan, compiled(sample_restart, 10, SPECS[kind], "karras", **given)) < EXACT
+    plan = compiled(restart, 10, TRAININGS[kind], "karras", intervals=[list(given.values())])
+    assert unrolled_difference(plan, compiled(sample_restart, 10, TRAININGS[kind], "karras", **given)) < EXACT
 
 
 # Where the two differ, and which of them is right
 
 
-def sigma_told(row: Any, spec: TrainingSpec) -> float:
+def sigma_told(row: Any, training: Training) -> float:
     """Log of the timestep's sigma over the sample's, which is in scale = 1 / sqrt(sigma^2 + 1)."""
-    return math.log(spec.schedule.at(row.level.timestep).ratio / math.sqrt(1 / row.scale**2 - 1))
+    return math.log(training.schedule.at(row.level.timestep).ratio / math.sqrt(1 / row.scale**2 - 1))
 
 
 @pytest.mark.parametrize("name", ["dpm2", "dpm2_ancestral"])
@@ -213,11 +213,13 @@ def test_diffusers_rounds_the_timesteps_of_its_karras_grid(name: str) -> None:
     told = {}
     for twin in (name, "heun"):
         theirs = TWINS[twin](**BETAS["scaled_linear"], use_karras_sigmas=True)
-        told[twin] = max(abs(sigma_told(row, spec_of(theirs))) for row in compiled(theirs, 20, spec_of(theirs)).rows)
+        told[twin] = max(
+            abs(sigma_told(row, training_of(theirs))) for row in compiled(theirs, 20, training_of(theirs)).rows
+        )
     assert told[name] > 0.04 and told["heun"] < 0.01
-    spec = spec_of(TWINS[name](**BETAS["scaled_linear"]))
-    for row in compiled(OURS[name], 20, spec, "karras").rows:
-        assert spec.schedule.at(row.level.timestep).ratio == pytest.approx(row.level.ratio, rel=0.02)
+    training = training_of(TWINS[name](**BETAS["scaled_linear"]))
+    for row in compiled(OURS[name], 20, training, "karras").rows:
+        assert training.schedule.at(row.level.timestep).ratio == pytest.approx(row.level.ratio, rel=0.02)
 
 
 def law(plan: Plan, prediction: Any) -> float:
@@ -244,7 +246,7 @@ def test_diffusers_loses_ancestral_steps_to_float32(name: str, betas: str, steps
         x = theirs.step(torch.zeros_like(theirs.scale_model_input(x, t)), t, x).prev_sample
     assert not x.isfinite().any()
     ours = compiled(
-        {"dpm2_ancestral": dpm2_ancestral, "euler_ancestral": euler_ancestral}[name], steps, spec_of(theirs)
+        {"dpm2_ancestral": dpm2_ancestral, "euler_ancestral": euler_ancestral}[name], steps, training_of(theirs)
     )
     assert math.isfinite(law(ours, Prediction.EPSILON))
 
@@ -252,10 +254,10 @@ def test_diffusers_loses_ancestral_steps_to_float32(name: str, betas: str, steps
 def test_diffusers_churns_a_flow_out_of_its_levels() -> None:
     """FlowMatchHeun adds noise but takes no signal away; ours goes up to a level of the flow, and converges."""
     theirs: Any = diffusers.FlowMatchHeunDiscreteScheduler()
-    spec = spec_of(theirs)
-    churned = [law(compiled(theirs, steps, spec, s_churn=5.0), Prediction.FLOW) for steps in (20, 80)]
+    training = training_of(theirs)
+    churned = [law(compiled(theirs, steps, training, s_churn=5.0), Prediction.FLOW) for steps in (20, 80)]
     assert min(churned) > 1.5
-    ours = [law(compiled(edm_stochastic, steps, spec, s_churn=5.0), Prediction.FLOW) for steps in (20, 80)]
+    ours = [law(compiled(edm_stochastic, steps, training, s_churn=5.0), Prediction.FLOW) for steps in (20, 80)]
     assert abs(ours[1] - 1) < abs(ours[0] - 1) / 8 and abs(ours[0] - 1) < 0.01
 
 
@@ -263,9 +265,11 @@ def test_zero_terminal_snr_is_approximated_by_diffusers() -> None:
     """EulerAncestral starts at sigma = 4096 instead of infinity, and keeps a little of its start for that."""
     config = {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction", "timestep_spacing": "trailing"}
     theirs = TWINS["euler_ancestral"](**config)
-    plan = compiled(euler_ancestral, 10, spec_of(theirs), "trailing")
+    plan = compiled(euler_ancestral, 10, training_of(theirs), "trailing")
     assert (plan.rows[0].level.alpha, plan.start_std) == (0, 1)
     # What a step leaves of x: sigma_down = sigma_next^2 / sigma
     assert (
-        SINGLE < unrolled_difference(plan, compiled(theirs, 10, spec_of(theirs))) < plan.rows[1].level.ratio ** 2 / 4096
+        SINGLE
+        < unrolled_difference(plan, compiled(theirs, 10, training_of(theirs)))
+        < plan.rows[1].level.ratio ** 2 / 4096
     )

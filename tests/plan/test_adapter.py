@@ -26,16 +26,16 @@ from diffexp.components.grids.choice import Grid
 from diffexp.components.loops.pipeline import compile_recipe
 from diffexp.components.sampler import Recipe
 from diffexp.plan.adapter import PlanScheduler
-from diffexp.plan.method import TrainingSpec
 from diffexp.plan.predictions import Clip, Prediction
 from diffexp.plan.schedules import FlowSchedule, VPSchedule
 from diffexp.plan.table import Plan
+from diffexp.plan.training import Training
 
-SPEC = TrainingSpec(VPSchedule.from_betas(), clip=Clip())
+TRAINING = Training(VPSchedule.from_betas(), clip=Clip())
 
 
 def adapted(name: str, **options: Any) -> PlanScheduler:
-    return PlanScheduler(lambda steps: diffexp.compile(name, steps=steps, model=SPEC, **options))
+    return PlanScheduler(lambda steps: diffexp.compile(name, steps=steps, model=TRAINING, **options))
 
 
 @functools.cache
@@ -103,28 +103,28 @@ def test_multistep_history_is_kept_and_dropped() -> None:
     assert torch.equal(full_loop(ours), first)
 
 
-def from_recipe(scheduler: Any, spec: TrainingSpec, **options: Any) -> PlanScheduler:
-    return PlanScheduler(functools.partial(compile_recipe, Recipe(scheduler, 6, spec)), **options)
+def from_recipe(scheduler: Any, training: Training, **options: Any) -> PlanScheduler:
+    return PlanScheduler(functools.partial(compile_recipe, Recipe(scheduler, 6, training)), **options)
 
 
 @pytest.mark.parametrize("cls", [DPMSolverMultistepScheduler, HeunDiscreteScheduler, UniPCMultistepScheduler])
 @pytest.mark.parametrize("begin", [0, 2, 4])
 def test_a_method_that_looks_back_begins_in_the_middle_as_the_class_does(cls: Any, begin: int) -> None:
     theirs = cls()
-    spec = diffexp.api.own_training(theirs, {})
-    assert torch.allclose(full_loop(from_recipe(cls, spec), begin), full_loop(theirs, begin), atol=1e-4)
+    training = diffexp.api.own_training(theirs, {})
+    assert torch.allclose(full_loop(from_recipe(cls, training), begin), full_loop(theirs, begin), atol=1e-4)
 
 
 def test_the_whole_plan_is_back_after_a_start_in_the_middle() -> None:
-    spec = TrainingSpec(VPSchedule.from_betas())
-    scheduler = from_recipe(DPMSolverMultistepScheduler, spec)
+    training = Training(VPSchedule.from_betas())
+    scheduler = from_recipe(DPMSolverMultistepScheduler, training)
     first = full_loop(scheduler)
     full_loop(scheduler, 3)
     assert torch.equal(full_loop(scheduler), first)
 
 
 def test_two_evaluations_a_step() -> None:
-    scheduler = from_recipe(discover().build("scheduler", {"name": "heun"}).func, SPEC)
+    scheduler = from_recipe(discover().build("scheduler", {"name": "heun"}).func, TRAINING)
     scheduler.set_timesteps(6)
     assert scheduler.order == 2 and len(scheduler.timesteps) == 11
     scheduler.set_begin_index(4)
@@ -151,8 +151,8 @@ def test_a_device_is_not_asked_which_timestep_it_is(monkeypatch: pytest.MonkeyPa
 def test_levels_that_a_flow_pipeline_asks_for() -> None:
     """Flux hands over sigmas and a shift; a grid that was chosen for the plan is kept."""
     stock: Any = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
-    spec = TrainingSpec(FlowSchedule(), Prediction.FLOW, spacing="flow")
-    ours = from_recipe(discover().build("scheduler", {"name": "euler"}).func, spec, stock=copy.deepcopy(stock))
+    training = Training(FlowSchedule(), Prediction.FLOW, spacing="flow")
+    ours = from_recipe(discover().build("scheduler", {"name": "euler"}).func, training, stock=copy.deepcopy(stock))
     asked: dict[str, Any] = {"sigmas": np.linspace(1, 0.2, 5), "mu": 0.7}
     stock.set_timesteps(**asked)
     ours.set_timesteps(**asked)
@@ -165,7 +165,7 @@ def test_levels_that_a_flow_pipeline_asks_for() -> None:
     clean, noise = torch.randn(2, 2, 3, 4, 4)
     t = stock.timesteps[1:2].expand(2)
     assert torch.allclose(ours.scale_noise(clean, t, noise), stock.scale_noise(clean, t, noise), atol=1e-5)
-    kept = Recipe(discover().build("scheduler", {"name": "euler"}).func, 5, spec, Grid(sigmas=[0.9, 0.5, 0.1]))
+    kept = Recipe(discover().build("scheduler", {"name": "euler"}).func, 5, training, Grid(sigmas=[0.9, 0.5, 0.1]))
     ours = PlanScheduler(functools.partial(compile_recipe, kept), stock=stock)
     ours.set_timesteps(3, mu=0.7)
     assert ours.timesteps.tolist() == pytest.approx([900, 500, 100])
@@ -191,7 +191,7 @@ def test_noise_of_a_pipeline_that_hands_over_no_generator() -> None:
     """Flow pipelines: every sample still has its own stream."""
 
     def step(generators: list[torch.Generator], i: slice) -> torch.Tensor:
-        scheduler = from_recipe(discover().build("scheduler", {"name": "ddpm"}).func, SPEC, generators=generators)
+        scheduler = from_recipe(discover().build("scheduler", {"name": "ddpm"}).func, TRAINING, generators=generators)
         scheduler.set_timesteps(3)
         x = torch.zeros(2, 1, 4, 4)[i]
         return scheduler.step(x, scheduler.timesteps[0], x, return_dict=False)[0]  # pyright: ignore

@@ -14,22 +14,22 @@ from diffexp.catalog.discover import discover
 from diffexp.components.loops.pipeline import compile_recipe
 from diffexp.components.sampler import Recipe
 from diffexp.plan.adapter import PlanScheduler
-from diffexp.plan.method import TrainingSpec
 from diffexp.plan.predictions import Prediction
 from diffexp.plan.schedules import FlowSchedule, VPSchedule
+from diffexp.plan.training import Training
 
 NAMES = ["ddpm", "ddim", "euler", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_2m_sde", "deis", "unipc", "pndm", "lms"]
-SPECS = {
-    "epsilon": TrainingSpec(VPSchedule.from_betas()),
-    "v": TrainingSpec(VPSchedule.from_betas(), Prediction.V),
-    "sample": TrainingSpec(VPSchedule.from_betas(), Prediction.SAMPLE),
-    "flow": TrainingSpec(FlowSchedule(), Prediction.FLOW, spacing="flow"),
+TRAININGS = {
+    "epsilon": Training(VPSchedule.from_betas()),
+    "v": Training(VPSchedule.from_betas(), Prediction.V),
+    "sample": Training(VPSchedule.from_betas(), Prediction.SAMPLE),
+    "flow": Training(FlowSchedule(), Prediction.FLOW, spacing="flow"),
 }
 
 
-def planned(name: str, spec: TrainingSpec = SPECS["epsilon"]) -> PlanScheduler:
+def planned(name: str, training: Training = TRAININGS["epsilon"]) -> PlanScheduler:
     function = discover().build("scheduler", {"name": name}).func
-    scheduler = PlanScheduler(functools.partial(compile_recipe, Recipe(function, 7, spec)))
+    scheduler = PlanScheduler(functools.partial(compile_recipe, Recipe(function, 7, training)))
     scheduler.set_timesteps(7)
     return scheduler
 
@@ -47,11 +47,11 @@ def seeded() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-@pytest.mark.parametrize("prediction", SPECS)
+@pytest.mark.parametrize("prediction", TRAININGS)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_full_loop_of_any_shape(name: str, prediction: str) -> None:
     for shape in [(2, 3, 8, 8), (1, 4, 3, 6, 6), (2, 5)]:
-        scheduler = planned(name, SPECS[prediction])
+        scheduler = planned(name, TRAININGS[prediction])
         x = torch.randn(shape, generator=seeded()) * scheduler.init_noise_sigma
         found = loop(scheduler, x, seeded())
         assert found.shape == x.shape and found.dtype == x.dtype and torch.isfinite(found).all()

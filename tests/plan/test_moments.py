@@ -22,18 +22,18 @@ from diffexp.plan.compile import run_directly
 from diffexp.plan.difference import unrolled_difference
 from diffexp.plan.execute import execute
 from diffexp.plan.levels import CLEAN, Level
-from diffexp.plan.method import TrainingSpec
 from diffexp.plan.moments import POINT, Gaussian, gaussian_output, respond, started
 from diffexp.plan.predictions import Clip, Prediction
 from diffexp.plan.schedules import VPSchedule
 from diffexp.plan.table import Clamp, Plan
+from diffexp.plan.training import Training
 
 MEAN, VARIANCES = (
     torch.tensor([0.5, -1.0, 0.0], dtype=torch.float64),
     torch.tensor([1.0, 0.3, 0.01], dtype=torch.float64),
 )
 
-SPEC = TrainingSpec(VPSchedule.from_betas())
+TRAINING = Training(VPSchedule.from_betas())
 
 
 @pytest.mark.parametrize("scheduler", ["ddpm", "ddim", "euler", "gradient_estimation"])
@@ -76,7 +76,7 @@ def test_euler_is_of_first_order() -> None:
 
 
 def test_clipped_plans_are_not_gaussian() -> None:
-    plan = diffexp.compile("ddim", steps=3, model=TrainingSpec(VPSchedule.from_betas(), clip=Clip()))
+    plan = diffexp.compile("ddim", steps=3, model=Training(VPSchedule.from_betas(), clip=Clip()))
     with pytest.raises(InputError, match="clips"):
         gaussian_output(plan, MEAN, VARIANCES)
 
@@ -93,11 +93,11 @@ def test_code_answers_as_its_table_does() -> None:
 
     for scheduler in ("ddpm", "dpmpp_2m_sde"):
         plan = diffexp.compile(scheduler, steps=7)
-        method = bind(discover().get("scheduler", scheduler).load(), steps=7, spec=SPEC)
+        method = bind(discover().get("scheduler", scheduler).load(), steps=7, training=TRAINING)
         made = respond(partial(run_directly, method), data, start=started(plan.start_std)).output.moments
         mean, variances = gaussian_output(plan, MEAN, VARIANCES)
         assert torch.allclose(made.mean, mean, atol=1e-12) and torch.allclose(made.variances, variances, atol=1e-12)
-    run = partial(run_directly, bind(twice, steps=4, spec=SPEC))
+    run = partial(run_directly, bind(twice, steps=4, training=TRAINING))
     seen = respond(run, data, start=started(1.0)).seen
     assert [level.timestep for level, _ in seen] == [750, 500, 250, 0]
     # At the second evaluation x = alpha' x0 + 0.1 sigma' z, of which x0 has the same z in it.
@@ -131,7 +131,7 @@ def defects_of(plan: Plan) -> list[Any]:
 
 
 def test_unrolled_tables() -> None:
-    clipped = TrainingSpec(VPSchedule.from_betas(), clip=Clip())
+    clipped = Training(VPSchedule.from_betas(), clip=Clip())
     ddim, euler, ddpm = (diffexp.compile(name, steps=6) for name in ("ddim", "euler", "ddpm"))
     assert unrolled_difference(ddim, euler) < 1e-12
     assert unrolled_difference(ddim, ddpm) > 0.1

@@ -22,14 +22,15 @@ from diffexp.errors import InputError
 from diffexp.plan.compile import Direct, compile_method, run_directly, sample
 from diffexp.plan.execute import History, advance, clamped, execute, fused_step
 from diffexp.plan.levels import Level, Levels
-from diffexp.plan.method import Denoiser, TrainingSpec
+from diffexp.plan.method import Denoiser
 from diffexp.plan.predictions import Clip, DynamicThreshold, Prediction
 from diffexp.plan.schedules import FlowSchedule, VPSchedule
 from diffexp.plan.table import Clamp, Plan, Row
 from diffexp.plan.trace import NotLinear
+from diffexp.plan.training import Training
 
-SPEC = TrainingSpec(VPSchedule.from_betas())
-CLIPPED = TrainingSpec(SPEC.schedule, clip=Clip(0.5))
+TRAINING = Training(VPSchedule.from_betas())
+CLIPPED = Training(TRAINING.schedule, clip=Clip(0.5))
 SHAPE = (2, 3, 8, 8)
 
 
@@ -42,9 +43,9 @@ def seeded_noise(dtype: torch.dtype = torch.float64) -> Callable[[], Tensor]:
     return lambda: torch.randn(SHAPE, generator=generator, dtype=dtype)
 
 
-def both_ways(scheduler: Any, spec: TrainingSpec = SPEC, steps: int = 12, **options: Any) -> tuple[Tensor, Tensor]:
+def both_ways(scheduler: Any, training: Training = TRAINING, steps: int = 12, **options: Any) -> tuple[Tensor, Tensor]:
     """The output of a scheduler's plan and of its own code, from the same start and noise."""
-    method = bind(scheduler, steps=steps, spec=spec, options=options)
+    method = bind(scheduler, steps=steps, training=training, options=options)
     start = seeded_noise()() * method.start_std
     planned = execute(compile_method(method), network, start, seeded_noise())
     return planned, run_directly(method, network, start, seeded_noise())
@@ -107,35 +108,40 @@ def clamps_of_every_kind(denoise, x, levels, noise):
 
 
 @pytest.mark.parametrize(
-    "spec",
-    [SPEC, CLIPPED, TrainingSpec(SPEC.schedule, Prediction.V, Clip()), TrainingSpec(SPEC.schedule, Prediction.FLOW)],
+    "training",
+    [
+        TRAINING,
+        CLIPPED,
+        Training(TRAINING.schedule, Prediction.V, Clip()),
+        Training(TRAINING.schedule, Prediction.FLOW),
+    ],
 )
 @pytest.mark.parametrize(
     "scheduler", [ddpm, ddim, euler, heun, adams_bashforth, churned, own_noise, clamps_of_every_kind]
 )
 @pytest.mark.parametrize("steps", [1, 2, 12])
-def test_a_plan_is_the_code_it_came_from(scheduler: Any, spec: TrainingSpec, steps: int) -> None:
-    planned, direct = both_ways(scheduler, spec, steps)
+def test_a_plan_is_the_code_it_came_from(scheduler: Any, training: Training, steps: int) -> None:
+    planned, direct = both_ways(scheduler, training, steps)
     assert (planned - direct).abs().max() <= 1e-10 * direct.abs().max().clamp(min=1)
 
 
 def test_rows_are_as_short_as_can_be() -> None:
     depths = {
-        f.__name__: compile_method(bind(f, steps=10, spec=SPEC)).depth
+        f.__name__: compile_method(bind(f, steps=10, training=TRAINING)).depth
         for f in (ddpm, ddim, euler, heun, adams_bashforth)
     }
     assert depths == {"ddpm": 0, "ddim": 0, "euler": 0, "heun": 1, "adams_bashforth": 3}
-    plan = compile_method(bind(heun, steps=10, spec=SPEC))
+    plan = compile_method(bind(heun, steps=10, training=TRAINING))
     assert plan.nfe == 19 and plan.deterministic
-    assert compile_method(bind(ddpm, steps=10, spec=SPEC)).draws == 9
+    assert compile_method(bind(ddpm, steps=10, training=TRAINING)).draws == 9
 
 
 def test_ddim_is_euler_and_not_ddpm() -> None:
-    for spec in (SPEC, TrainingSpec(SPEC.schedule, Prediction.V)):
-        plan = diffexp.compile("ddim", steps=20, model=spec)
-        assert plan.difference(diffexp.compile("euler", steps=20, model=spec)) < 1e-13
-        assert plan.difference(diffexp.compile("ddpm", steps=20, model=spec)) > 1e-2
-        assert plan.difference(diffexp.compile("ddim", steps=21, model=spec)) == math.inf
+    for training in (TRAINING, Training(TRAINING.schedule, Prediction.V)):
+        plan = diffexp.compile("ddim", steps=20, model=training)
+        assert plan.difference(diffexp.compile("euler", steps=20, model=training)) < 1e-13
+        assert plan.difference(diffexp.compile("ddpm", steps=20, model=training)) > 1e-2
+        assert plan.difference(diffexp.compile("ddim", steps=21, model=training)) == math.inf
 
 
 def test_ddim_at_eta_1_is_ddpm() -> None:
@@ -162,7 +168,7 @@ def test_the_table_says_what_the_paper_says() -> None:
 
 
 def test_a_clip_becomes_one_clamp_a_row() -> None:
-    plan = compile_method(bind(ddim, steps=5, spec=CLIPPED))
+    plan = compile_method(bind(ddim, steps=5, training=CLIPPED))
     for row in plan.rows:
         (clamp,) = row.clamps
         assert (clamp.low, clamp.high) == (-0.5, 0.5)
@@ -186,7 +192,7 @@ def test_the_fused_step_is_the_general_one(c: list[float], low: float, high: flo
 
 
 def test_execution_leaves_its_inputs_alone_and_repeats() -> None:
-    plan = compile_method(bind(ddpm, steps=6, spec=CLIPPED))
+    plan = compile_method(bind(ddpm, steps=6, training=CLIPPED))
     start = seeded_noise()()
     before = start.clone()
     first = execute(plan, network, start, seeded_noise())
@@ -195,7 +201,7 @@ def test_execution_leaves_its_inputs_alone_and_repeats() -> None:
 
 
 def test_batches_do_not_mix() -> None:
-    plan = compile_method(bind(adams_bashforth, steps=6, spec=CLIPPED))
+    plan = compile_method(bind(adams_bashforth, steps=6, training=CLIPPED))
     start = seeded_noise()()
     together = execute(plan, network, start, seeded_noise())
     alone = torch.cat([execute(plan, network, row.unsqueeze(0), seeded_noise()) for row in start])
@@ -221,38 +227,38 @@ def mixing(denoise, x, levels, noise):
     return x
 
 
-THRESHOLDED = TrainingSpec(SPEC.schedule, clip=DynamicThreshold(0.9, 1.5))
+THRESHOLDED = Training(TRAINING.schedule, clip=DynamicThreshold(0.9, 1.5))
 
 
-@pytest.mark.parametrize(("scheduler", "spec"), [(adaptive, SPEC), (mixing, SPEC), (ddim, THRESHOLDED)])
+@pytest.mark.parametrize(("scheduler", "training"), [(adaptive, TRAINING), (mixing, TRAINING), (ddim, THRESHOLDED)])
 def test_what_is_not_linear_runs_directly_and_says_so(
-    scheduler: Any, spec: TrainingSpec, caplog: pytest.LogCaptureFixture
+    scheduler: Any, training: Training, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        sampler = build_sampler(scheduler, steps=8, spec=spec)
+        sampler = build_sampler(scheduler, steps=8, training=training)
     assert isinstance(sampler, Direct)
     (line,) = caplog.messages
     assert scheduler.__name__ in line and "directly" in line
     start = seeded_noise()()
     direct = sample(sampler, network, start, seeded_noise())
     expected = scheduler(
-        Denoiser(lambda x, u, level: network(u, level), spec),
+        Denoiser(lambda x, u, level: network(u, level), training),
         start,
-        Grid().levels(spec, 8),
+        Grid().levels(training, 8),
         seeded_noise(),
     )
     if scheduler is not ddim:  # ddim is a discrete method: its start and levels are rounded first
         assert torch.allclose(direct, expected)
     assert direct.isfinite().all()
     with pytest.raises(NotLinear):
-        diffexp.compile(scheduler, steps=8, model=spec)
+        diffexp.compile(scheduler, steps=8, model=training)
 
 
 def test_a_mistake_in_a_scheduler_surfaces_when_it_runs() -> None:
     def broken(denoise, x, levels, noise):
         return undefined_name  # noqa: F821  # pyright: ignore
 
-    sampler = build_sampler(broken, steps=3, spec=SPEC)
+    sampler = build_sampler(broken, steps=3, training=TRAINING)
     assert isinstance(sampler, Direct) and "NameError" in sampler.reason
     with pytest.raises(NameError):
         sample(sampler, network, seeded_noise()(), seeded_noise())
@@ -298,7 +304,7 @@ def test_a_k_diffusion_function_runs_on_flow_models() -> None:
             x = x + (x - model(x, sigma * x.new_ones([len(x)]))) / sigma * (after - sigma)
         return x
 
-    flow = TrainingSpec(FlowSchedule(shift=3.0), Prediction.FLOW, spacing="flow")
+    flow = Training(FlowSchedule(shift=3.0), Prediction.FLOW, spacing="flow")
     assert diffexp.compile(sample_steps, steps=7, model=flow).difference(
         diffexp.compile("euler", steps=7, model=flow)
     ) == pytest.approx(0, abs=1e-13)
@@ -337,21 +343,26 @@ def test_anyones_class_is_bound_to_the_model(wrap: Callable[[Tensor], Any]) -> N
             x0 = (sample - (1 - now) ** 0.5 * model_output) / now**0.5
             return wrap(self.gain * after**0.5 * x0 + (1 - after) ** 0.5 * model_output)
 
-    spec = TrainingSpec(VPSchedule.from_betas(beta_end=0.03))
-    assert diffexp.compile(Ddim, steps=8, model=spec).difference(diffexp.compile("ddim", steps=8, model=spec)) < 1e-9
+    training = Training(VPSchedule.from_betas(beta_end=0.03))
     assert (
-        diffexp.compile(Ddim, steps=8, model=spec, gain=0.5).difference(diffexp.compile("ddim", steps=8, model=spec))
+        diffexp.compile(Ddim, steps=8, model=training).difference(diffexp.compile("ddim", steps=8, model=training))
+        < 1e-9
+    )
+    assert (
+        diffexp.compile(Ddim, steps=8, model=training, gain=0.5).difference(
+            diffexp.compile("ddim", steps=8, model=training)
+        )
         > 0.1
     )
     with pytest.raises(InputError, match="no option 'gian'; did you mean 'gain'"):
-        diffexp.compile(Ddim, steps=8, model=spec, gian=0.5)
+        diffexp.compile(Ddim, steps=8, model=training, gian=0.5)
 
 
 def test_a_plan_may_be_returned_directly() -> None:
     def halving(levels: Levels, *, factor: float = 0.5) -> Plan:
         return Plan(tuple(Row(level, 1.0, (factor,), (0.0,)) for level in levels[:-1]))
 
-    sampler = build_sampler(halving, steps=3, spec=SPEC, options={"factor": 0.25})
+    sampler = build_sampler(halving, steps=3, training=TRAINING, options={"factor": 0.25})
     assert isinstance(sampler, Plan)
     assert torch.allclose(execute(sampler, network, torch.ones(SHAPE), seeded_noise()), torch.full(SHAPE, 0.25**3))
 

@@ -57,6 +57,6 @@ def test_the_size_of_one_output_hides_no_other() -> None:
     scheduler: Any = diffusers.DPMSolverMultistepScheduler(**options)
     plan = diffexp.compile(scheduler, steps=21)
     start = torch.randn(1, 2, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    method = bind(scheduler, steps=21, spec=own_training(scheduler, {}))
+    method = bind(scheduler, steps=21, training=own_training(scheduler, {}))
     direct = run_directly(method, network, start, lambda: start)
     assert (execute(plan, network, start, lambda: start) - direct).abs().max() < 1e-4 * direct.abs().max()

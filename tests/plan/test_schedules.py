@@ -19,9 +19,10 @@ from diffexp.errors import InputError
 from diffexp.plan.compile import compile_method
 from diffexp.plan.execute import execute
 from diffexp.plan.levels import CLEAN, Level, Schedule
-from diffexp.plan.method import TrainingSpec, combine
+from diffexp.plan.method import combine
 from diffexp.plan.predictions import Preconditioned, Prediction
 from diffexp.plan.schedules import FlowSchedule, VESchedule, VPSchedule
+from diffexp.plan.training import Training
 
 SCHEDULES = [VPSchedule.from_betas(), VESchedule(), VESchedule(sigma_data=0.5), FlowSchedule(), FlowSchedule(shift=3.0)]
 RUNTIME = Runtime(torch.device("cpu"), None, False)
@@ -109,8 +110,8 @@ def test_what_a_network_says_reads_back_at_any_level(target: Prediction, level: 
 
 def test_an_edm_network_is_given_unit_variance() -> None:
     schedule = VESchedule(sigma_data=0.5)
-    spec = TrainingSpec(schedule, Preconditioned(0.5))
-    plan = compile_method(bind(euler, steps=5, spec=spec, grid=None))
+    training = Training(schedule, Preconditioned(0.5))
+    plan = compile_method(bind(euler, steps=5, training=training, grid=None))
     for row in plan.rows:
         sigma = row.level.ratio
         assert row.scale == pytest.approx(1 / math.hypot(sigma, 0.5))

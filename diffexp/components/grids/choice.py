@@ -9,7 +9,7 @@ from typing import Any
 from diffexp.components import grids
 from diffexp.errors import InputError
 from diffexp.plan.levels import Levels, Schedule, listed_steps
-from diffexp.plan.method import Spec
+from diffexp.plan.training import Training
 
 MakeLevels = Callable[[Schedule, int], Levels]
 
@@ -32,9 +32,9 @@ class Grid:
     def explicit(self) -> bool:
         return self.timesteps is not None or self.sigmas is not None
 
-    def is_left_open(self, spec: Spec) -> bool:
+    def is_left_open(self, training: Training) -> bool:
         """Whether neither the user nor the model says which levels, so that the scheduler may."""
-        return self.name == "auto" and not self.explicit and getattr(spec, "own_levels", None) is None
+        return self.name == "auto" and not self.explicit and training.own_levels is None
 
     @property
     def at_defaults(self) -> bool:
@@ -48,7 +48,7 @@ class Grid:
         listed = listed_steps(self.timesteps, self.sigmas)
         return asked if listed is None else listed
 
-    def levels(self, spec: Spec, steps: int) -> Levels:
+    def levels(self, training: Training, steps: int) -> Levels:
         """The levels for a model.
 
         Raises:
@@ -57,16 +57,16 @@ class Grid:
         if self.timesteps is not None and self.sigmas is not None:
             raise InputError("give grid.timesteps or grid.sigmas, not both")
         if self.timesteps is not None:
-            return grids.from_timesteps(spec.schedule, self.timesteps)
+            return grids.from_timesteps(training.schedule, self.timesteps)
         if self.sigmas is not None:
-            return grids.from_sigmas(spec.schedule, self.sigmas)
-        make = self.make or _own_spacing(spec)
+            return grids.from_sigmas(training.schedule, self.sigmas)
+        make = self.make or _own_spacing(training)
         if _function(make) is grids.leading and getattr(make, "keywords", {}).get("offset") is None:
-            make = functools.partial(grids.leading, offset=spec.steps_offset)
-        return make(spec.schedule, steps)
+            make = functools.partial(grids.leading, offset=training.steps_offset)
+        return make(training.schedule, steps)
 
 
-def default_grid(traits: Mapping[str, Any], spec: Spec) -> Grid:
+def default_grid(traits: Mapping[str, Any], training: Training) -> Grid:
     """What ``auto`` is for a scheduler: the levels that diffusers' class of it visits with this checkpoint.
 
     Traits of a scheduler: ``grid`` is the one that it is made for. ``spacing`` is the default of its class, which holds
@@ -75,24 +75,23 @@ def default_grid(traits: Mapping[str, Any], spec: Spec) -> Grid:
     """
     if "grid" in traits:
         return Grid(traits["grid"], getattr(grids, traits["grid"]))
-    spacing = spec.spacing
-    if spacing in UNIFORM and spec.scheduler_config and "timestep_spacing" not in spec.scheduler_config:
+    spacing = training.spacing
+    if spacing in UNIFORM and training.scheduler_config and "timestep_spacing" not in training.scheduler_config:
         spacing = traits.get("spacing", spacing)
     if traits.get("spare_level") and spacing in ("linspace", "leading"):
         named = Grid(spacing, getattr(grids, spacing))
-        return Grid(make=lambda schedule, steps: _with_spare_level(named, spec, steps))
-    return Grid() if spacing == spec.spacing else Grid(make=getattr(grids, spacing))
+        return Grid(make=lambda schedule, steps: _with_spare_level(named, training, steps))
+    return Grid() if spacing == training.spacing else Grid(make=getattr(grids, spacing))
 
 
-def _with_spare_level(grid: Grid, spec: Spec, steps: int) -> Levels:
-    possible = 1 <= steps < spec.schedule.num_train_timesteps
-    return grid.levels(spec, steps + 1).without_lowest() if possible else grid.levels(spec, steps)
+def _with_spare_level(grid: Grid, training: Training, steps: int) -> Levels:
+    possible = 1 <= steps < training.schedule.num_train_timesteps
+    return grid.levels(training, steps + 1).without_lowest() if possible else grid.levels(training, steps)
 
 
-def _own_spacing(spec: Spec) -> MakeLevels:
-    own: MakeLevels | None = getattr(spec, "own_levels", None)
-    if own is not None:
-        return own
+def _own_spacing(training: Training) -> MakeLevels:
+    if training.own_levels is not None:
+        return training.own_levels
     known: dict[str, MakeLevels] = {
         "linspace": grids.linspace,
         "leading": grids.leading,
@@ -101,11 +100,10 @@ def _own_spacing(spec: Spec) -> MakeLevels:
         "exponential": grids.exponential,
         "flow": grids.flow,
     }
-    if spec.spacing not in known:
-        raise InputError(
-            f"the model's scheduler config asks for timestep_spacing={spec.spacing}; choose one of {', '.join(known)}"
-        )
-    return known[spec.spacing]
+    if training.spacing not in known:
+        asked = f"the model's scheduler config asks for timestep_spacing={training.spacing}"
+        raise InputError(f"{asked}; choose one of {', '.join(known)}")
+    return known[training.spacing]
 
 
 def _function(make: MakeLevels | None) -> Any:

@@ -242,6 +242,6 @@ def compile_recipe(
 
 def _visits(recipe: Recipe, steps: int, sigmas: Sequence[float]) -> bool:
     """Whether the recipe's own levels are these, up to the float32 that they come in."""
-    levels = recipe.grid.levels(recipe.spec, steps)
+    levels = recipe.grid.levels(recipe.training, steps)
     own = [levels.schedule.sigma_of(level) for level in levels[:-1]]
     return len(own) == len(sigmas) and all(abs(a - b) <= 1e-5 * max(1.0, abs(a)) for a, b in zip(own, sigmas))

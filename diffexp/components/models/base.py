@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from diffexp.components.pixels import from_model_range, to_model_range
 from diffexp.errors import InputError
 from diffexp.plan.levels import Schedule
 from diffexp.plan.predictions import Clip, DynamicThreshold, Target
+from diffexp.plan.training import Training
 
 
 @dataclass(frozen=True)
@@ -70,32 +71,18 @@ class Model(Protocol):
         ...
 
     @property
-    def schedule(self) -> Schedule:
-        """The noise schedule of its training."""
+    def training(self) -> Training:
+        """How the network was trained; ``schedule``, ``prediction`` and ``clip`` are its parts."""
         ...
+
+    @property
+    def schedule(self) -> Schedule: ...
 
     @property
     def prediction(self) -> Target: ...
 
     @property
-    def clip(self) -> Clip | DynamicThreshold | None:
-        """What the checkpoint's scheduler config asks for on the x0 estimate."""
-        ...
-
-    @property
-    def scheduler_config(self) -> dict[str, Any]:
-        """The checkpoint's own scheduler_config.json, for building diffusers classes; empty if it has none."""
-        ...
-
-    @property
-    def spacing(self) -> str:
-        """The grid it samples on unless told otherwise: linspace, leading or trailing."""
-        ...
-
-    @property
-    def steps_offset(self) -> int:
-        """Offset of the leading grid."""
-        ...
+    def clip(self) -> Clip | DynamicThreshold | None: ...
 
     @property
     def device(self) -> torch.device: ...
@@ -135,6 +122,30 @@ class Model(Protocol):
     def describe(self, condition: Condition) -> list[str]:
         """One caption per sample: ``"7"``, ``"unconditional"``."""
         ...
+
+
+class ModelBase:
+    """The parts of ``Model`` that are the same for models of pixels in [-1, 1] and of points."""
+
+    training: Training
+
+    @property
+    def schedule(self) -> Schedule:
+        return self.training.schedule
+
+    @property
+    def prediction(self) -> Target:
+        return self.training.prediction
+
+    @property
+    def clip(self) -> Clip | DynamicThreshold | None:
+        return self.training.clip
+
+    def decode(self, x: Tensor) -> Tensor:
+        return pixels_to_images(x) if x.ndim == 4 else x
+
+    def describe(self, condition: Condition) -> list[str]:
+        return condition.captions
 
 
 def pixels_to_images(x: Tensor) -> Tensor:

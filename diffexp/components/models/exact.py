@@ -13,13 +13,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from diffexp.components.models.base import Condition, Request, Runtime, pixels_to_images
+from diffexp.components.models.base import Condition, ModelBase, Request, Runtime
 from diffexp.components.models.labels import unconditional
 from diffexp.errors import InputError
 from diffexp.plan.levels import Level
 from diffexp.plan.predictions import Preconditioned, Prediction
 from diffexp.plan.schedules import FlowSchedule, VESchedule, VPSchedule
-from diffexp.plan.training import Trained, Training
+from diffexp.plan.training import Training
 
 _BETAS = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02, "num_train_timesteps": 1000}
 
@@ -43,23 +43,23 @@ def exact_training(schedule: ScheduleName, prediction: PredictionName | None) ->
         case "vp":
             spacing = {"timestep_spacing": "leading", "steps_offset": 0}
             config = {**_BETAS, **spacing, "prediction_type": epsilon, "clip_sample": False}
-            return Training(VPSchedule.from_betas(**_BETAS), Prediction(epsilon), None, "leading", 0, config)
+            return Training(VPSchedule.from_betas(**_BETAS), Prediction(epsilon), scheduler_config=config)
         case "ve":
-            return Training(VESchedule(), Prediction(epsilon), None, "karras", 0, {})
+            return Training(VESchedule(), Prediction(epsilon), spacing="karras")
         case "edm":
             if prediction is not None:
                 raise InputError("model.schedule=edm has a prediction of its own; leave model.prediction out")
             edm = VESchedule(sigma_min=0.002, sigma_max=80.0, sigma_data=0.5)
             config = {"sigma_min": edm.sigma_min, "sigma_max": edm.sigma_max, "sigma_data": edm.sigma_data}
-            return Training(edm, Preconditioned(0.5), None, "karras", 0, config)
+            return Training(edm, Preconditioned(0.5), scheduler_config=config, spacing="karras")
         case "flow":
             config = {"shift": 1.0, "num_train_timesteps": 1000}
-            return Training(FlowSchedule(), Prediction(prediction or "flow_prediction"), None, "flow", 0, config)
+            return Training(FlowSchedule(), Prediction(prediction or "flow_prediction"), None, config, "flow")
     raise InputError(f"model.schedule={schedule} is not known; it should be one of vp, ve, edm, flow")
 
 
 @dataclass(frozen=True)
-class ExactModel(Trained, ABC):
+class ExactModel(ModelBase, ABC):
     """A distribution of known form as a model."""
 
     shape: tuple[int, ...]
@@ -112,12 +112,6 @@ class ExactModel(Trained, ABC):
         low, high = self.schedule.timestep_range
         level = self.schedule.at(min(max(timestep, low), high))
         return level.scaled(self.schedule.input_scale(level))
-
-    def decode(self, x: Tensor) -> Tensor:
-        return pixels_to_images(x) if len(self.shape) == 3 else x
-
-    def describe(self, condition: Condition) -> list[str]:
-        return condition.captions
 
 
 def read_shape(shape: Sequence[int]) -> tuple[int, ...]:

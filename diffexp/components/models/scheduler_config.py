@@ -46,14 +46,14 @@ def read_training(config: dict[str, Any], source: str) -> Training:
         clip=_clip(full),
         spacing=_one_of(_SPACINGS, full.get("timestep_spacing", "leading"), "timestep_spacing", source),
         steps_offset=int(full.get("steps_offset") or 0),
-        config=config,
+        scheduler_config=config,
     )
 
 
 def _flow_training(full: dict[str, Any], config: dict[str, Any]) -> Training:
     shift = full.get("shift") or full.get("flow_shift") or 1.0
     schedule = FlowSchedule(float(shift), int(full.get("num_train_timesteps") or 1000))
-    return Training(schedule, Prediction.FLOW, _clip(full), "flow", 0, config)
+    return Training(schedule, Prediction.FLOW, _clip(full), config, "flow")
 
 
 def _edm_training(full: dict[str, Any], config: dict[str, Any], source: str) -> Training:
@@ -62,7 +62,7 @@ def _edm_training(full: dict[str, Any], config: dict[str, Any], source: str) -> 
     sign = {"epsilon": 1.0, "v_prediction": -1.0}
     prediction = _one_of(tuple(sign), full.get("prediction_type", "epsilon"), "prediction_type", source)
     spacing = _one_of(_SIGMA_SPACINGS, full.get("sigma_schedule", "karras"), "sigma_schedule", source)
-    return Training(schedule, Preconditioned(data, sign[prediction]), _clip(full), spacing, 0, config)
+    return Training(schedule, Preconditioned(data, sign[prediction]), _clip(full), config, spacing)
 
 
 def _defaults(name: str) -> dict[str, Any]:

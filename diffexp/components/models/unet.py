@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from diffexp.components.checkpoints.layout import PICKLED, Layout
-from diffexp.components.models.base import Condition, Request, Runtime, fast_dtype, pixels_to_images, sha256_of_file
+from diffexp.components.models.base import Condition, ModelBase, Request, Runtime, fast_dtype, sha256_of_file
 from diffexp.components.models.labels import ClassLabels, unconditional
 from diffexp.errors import InputError
-from diffexp.plan.training import Trained, Training
+from diffexp.plan.training import Training
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class UNet(UNet2DModel):
 
 
 @dataclass(frozen=True)
-class UNetModel(Trained):
+class UNetModel(ModelBase):
     """A pixel-space UNet with its training. Pixels lie in [-1, 1]."""
 
     id: str
@@ -85,12 +85,6 @@ class UNetModel(Trained):
         # A network that learned its variance has a second half of channels, which no solver here reads.
         out = out[:, : self.shape[0]]
         return out.to(torch.promote_types(out.dtype, torch.float32), memory_format=torch.contiguous_format)
-
-    def decode(self, x: Tensor) -> Tensor:
-        return pixels_to_images(x)
-
-    def describe(self, condition: Condition) -> list[str]:
-        return condition.captions
 
 
 def load_unet(

@@ -10,8 +10,8 @@ from diffexp.components.grids.choice import Grid
 from diffexp.components.sampler import bind
 from diffexp.components.schedulers.euler import euler
 from diffexp.plan.compile import compile_method
-from diffexp.plan.method import TrainingSpec
 from diffexp.plan.schedules import VPSchedule
+from diffexp.plan.training import Training
 
 
 def sample_heun(model, x, sigmas, extra_args=None, callback=None, disable=None):
@@ -61,8 +61,8 @@ def euler_maruyama(denoise, x, levels, noise):
 
 def table(levels) -> Plan:
     """A function that returns a plan."""
-    spec = TrainingSpec(VPSchedule.from_betas())
-    return compile_method(bind(euler, steps=levels.steps, spec=spec, grid=grids_of(levels)))
+    training = Training(VPSchedule.from_betas())
+    return compile_method(bind(euler, steps=levels.steps, training=training, grid=grids_of(levels)))
 
 
 def grids_of(levels) -> Any:

@@ -13,18 +13,18 @@ import torch
 from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
 from torch import Tensor
 
-from diffexp.components.models.base import Condition, Request, pixels_to_images
+from diffexp.components.models.base import Condition, ModelBase, Request
 from diffexp.errors import InputError
 from diffexp.plan.levels import Levels, Schedule
 from diffexp.plan.schedules import FlowSchedule
-from diffexp.plan.training import Trained, Training
+from diffexp.plan.training import Training
 
 WITH_IMAGE, WITH_MASK = "image-to-image", "inpainting"
 """Tasks besides text-to-image."""
 
 
 @dataclass(eq=False)
-class TextToImage(Trained):
+class TextToImage(ModelBase):
     """A whole pipeline. Its samples are the finished pictures, as pixels in [-1, 1]."""
 
     id: str
@@ -39,8 +39,6 @@ class TextToImage(Trained):
     hash_weights: Callable[[], str]
     inside: str = ""
     """Why nothing is known of its inside, for messages."""
-    own_levels: Callable[[Schedule, int], Levels] | None = None
-    """The levels that the pipeline itself visits, where its spacing has no name."""
     _tasks: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -88,12 +86,6 @@ class TextToImage(Trained):
 
     def encode(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         return self.predict(images, images, Condition({}, None, []))
-
-    def decode(self, x: Tensor) -> Tensor:
-        return pixels_to_images(x)
-
-    def describe(self, condition: Condition) -> list[str]:
-        return condition.captions
 
     def arguments(self, request: Request, indices: Sequence[int], condition: Condition) -> dict[str, Any]:
         """What the pipeline's call is given of the condition."""

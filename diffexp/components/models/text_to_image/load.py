@@ -124,7 +124,7 @@ def build(
     if closed and main.scheduler.config.get("use_dynamic_shifting"):
         tokens = (height // factor // 2) * (width // factor // 2)
         common["training"] = _shifted(common["training"], main.scheduler.config, tokens)
-        return TextToImage(**common, inside=closed, own_levels=evenly_spaced)
+        return TextToImage(**common, inside=closed)
     if closed:
         return TextToImage(**common, inside=closed)
     if len(pieces) > 1:
@@ -211,7 +211,8 @@ def _shifted(training: Training, config: Mapping[str, Any], tokens: int) -> Trai
     mu = low + (high - low) * (tokens - few) / (many - few)
     assert isinstance(training.schedule, FlowSchedule)
     schedule = replace(training.schedule, shift=math.exp(mu))
-    return replace(training, schedule=schedule, config=training.config | {"shift": schedule.shift})
+    config = {**training.scheduler_config, "shift": schedule.shift}
+    return replace(training, schedule=schedule, scheduler_config=config, own_levels=evenly_spaced)
 
 
 def _controlnet(folder: Path, dtype: torch.dtype) -> Any:

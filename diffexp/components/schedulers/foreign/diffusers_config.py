@@ -9,9 +9,9 @@ from diffexp.catalog.diffusers import TRAINING
 from diffexp.catalog.quirks import quirks_of
 from diffexp.errors import InputError
 from diffexp.plan.levels import Schedule
-from diffexp.plan.method import Spec
 from diffexp.plan.predictions import Clip, DynamicThreshold, Preconditioned
 from diffexp.plan.schedules import FlowSchedule, VESchedule, VPSchedule
+from diffexp.plan.training import Training
 
 UNIFORM: Mapping[str, Mapping[str, Any]] = {
     "linspace": {"timestep_spacing": "linspace"},
@@ -70,7 +70,7 @@ def spelling(accepted: Accepted, schedule: Schedule, grid: str) -> Mapping[str, 
     return words if words is not None and words.keys() <= accepted.effective else None
 
 
-def config_of_training(cls: type, accepted: Accepted, spec: Spec) -> dict[str, Any]:
+def config_of_training(cls: type, accepted: Accepted, training: Training) -> dict[str, Any]:
     """The checkpoint's own config, completed from the model's training instead of the defaults of the class.
 
     Raises:
@@ -78,13 +78,13 @@ def config_of_training(cls: type, accepted: Accepted, spec: Spec) -> dict[str, A
     """
     # Only what it accepts: diffusers warns of every other entry.
     words = {*accepted.config, "_class_name", "_use_default_values", *quirks_of(cls).delegated}
-    config = {name: value for name, value in spec.scheduler_config.items() if name in words}
+    config = {name: value for name, value in training.scheduler_config.items() if name in words}
     # The class that wrote the config left these at its defaults; those of another class are another training.
     implied = [name for name in config.get("_use_default_values", ()) if name not in (*TRAINING, "clip_sample")]
     if "_use_default_values" in config:
         config["_use_default_values"] = implied
-    known = {name: value for name, value in _training(cls, accepted, spec).items() if name in words}
-    if any(spec.scheduler_config.get(name) is not None for name in BETAS):
+    known = {name: value for name, value in _training(cls, accepted, training).items() if name in words}
+    if any(training.scheduler_config.get(name) is not None for name in BETAS):
         for name in ("trained_betas", "rescale_betas_zero_snr"):
             known.pop(name, None)
     if hasattr(cls, "from_config") and "beta_start" not in accepted.config:
@@ -93,23 +93,23 @@ def config_of_training(cls: type, accepted: Accepted, spec: Spec) -> dict[str, A
     return known | config
 
 
-def _training(cls: type, accepted: Accepted, spec: Spec) -> dict[str, Any]:
+def _training(cls: type, accepted: Accepted, training: Training) -> dict[str, Any]:
     """The training, under every name that a class may have for an entry.
 
     Raises:
         InputError: the class is for another kind of model.
     """
-    schedule = spec.schedule
-    common = {"num_train_timesteps": schedule.num_train_timesteps, **_clipping(spec.clip)}
+    schedule = training.schedule
+    common = {"num_train_timesteps": schedule.num_train_timesteps, **_clipping(training.clip)}
     names = accepted.config
     no_kind = not names & {*BETAS, "sigma_data", "shift", "flow_shift"} and not quirks_of(cls).for_flow
     if isinstance(schedule, VPSchedule) and (names & set(BETAS) or no_kind):
-        return common | _variance_preserving(schedule) | {"prediction_type": spec.prediction.value}
+        return common | _variance_preserving(schedule) | {"prediction_type": training.prediction.value}
     if isinstance(schedule, VESchedule) and ("sigma_data" in names or no_kind):
-        return common | _preconditioned(cls, schedule, spec)
+        return common | _preconditioned(cls, schedule, training)
     if isinstance(schedule, FlowSchedule) and ("use_flow_sigmas" in names or not names & {*BETAS, "sigma_data"}):
         shifts = {"shift": schedule.shift, "flow_shift": schedule.shift}
-        return common | shifts | {"use_flow_sigmas": True, "prediction_type": spec.prediction.value}
+        return common | shifts | {"use_flow_sigmas": True, "prediction_type": training.prediction.value}
     kinds = {VPSchedule: "variance-preserving", VESchedule: "variance-exploding (EDM)", FlowSchedule: "flow-matching"}
     kind = next((name for known, name in kinds.items() if isinstance(schedule, known)), type(schedule).__name__)
     raise InputError(f"{cls.__name__} is not for this kind of model, which is {kind}; --help says whom a class is for")
@@ -134,8 +134,8 @@ def _variance_preserving(schedule: VPSchedule) -> dict[str, Any]:
     }
 
 
-def _preconditioned(cls: type, schedule: VESchedule, spec: Spec) -> dict[str, Any]:
-    prediction = spec.prediction
+def _preconditioned(cls: type, schedule: VESchedule, training: Training) -> dict[str, Any]:
+    prediction = training.prediction
     if schedule.sigma_data is None or not isinstance(prediction, Preconditioned):
         raise InputError(f"{cls.__name__} is for networks with the preconditioning of EDM, which this model has not")
     return {

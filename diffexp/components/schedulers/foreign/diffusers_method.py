@@ -18,8 +18,9 @@ from diffexp.components.schedulers.foreign.diffusers_config import Accepted, con
 from diffexp.components.schedulers.foreign.diffusers_levels import REFUSALS, level_of_timestep, set_timesteps_arguments
 from diffexp.errors import InputError, nearest
 from diffexp.plan.levels import CLEAN, Level, Levels, Schedule
-from diffexp.plan.method import Evaluate, Noise, Spec
+from diffexp.plan.method import Evaluate, Noise
 from diffexp.plan.schedules import VPSchedule
+from diffexp.plan.training import Training
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +172,7 @@ def _cast_tables(scheduler: Any, dtype: torch.dtype) -> None:
 
 
 def build_class(
-    cls: type, spec: Spec, steps: int, options: Mapping[str, Any], grid_name: str, levels: Levels | None
+    cls: type, training: Training, steps: int, options: Mapping[str, Any], grid_name: str, levels: Levels | None
 ) -> ClassMethod:
     """Build a diffusers class from the checkpoint's own config and the options given, which come first.
 
@@ -190,21 +191,21 @@ def build_class(
             raise InputError(f"{cls.__name__} has no option '{name}'{nearest(name, accepted.all)}")
     chosen = {name: value for name, value in options.items() if name in accepted.config}
     if levels is None:
-        words = spelling(accepted, spec.schedule, grid_name) or {}
+        words = spelling(accepted, training.schedule, grid_name) or {}
     else:  # those of a flow model are shifted already
         words = {name: 1.0 for name in ("shift", "flow_shift") if name in accepted.config}
     for name, value in words.items():
         if chosen.setdefault(name, value) != value:
             raise InputError(f"grid={grid_name} contradicts scheduler.{name}={chosen[name]}; choose one of them")
     with refusals(cls.__name__, steps):
-        scheduler = _made(cls, config_of_training(cls, accepted, spec), chosen, accepted)
-        _check_schedule(scheduler, spec.schedule)
+        scheduler = _made(cls, config_of_training(cls, accepted, training), chosen, accepted)
+        _check_schedule(scheduler, training.schedule)
         rest = {name: value for name, value in options.items() if name not in accepted.config}
         set_options = {name: value for name, value in rest.items() if name in accepted.set}
         step_options = {name: value for name, value in rest.items() if name not in accepted.set}
         visit = {} if levels is None else set_timesteps_arguments(scheduler, levels, grid_name)
-        method = ClassMethod(scheduler, spec.schedule, steps, visit, set_options, step_options)
-    if spec.clip is not None and not {"clip_sample", "thresholding"} & accepted.effective:
+        method = ClassMethod(scheduler, training.schedule, steps, visit, set_options, step_options)
+    if training.clip is not None and not {"clip_sample", "thresholding"} & accepted.effective:
         log.warning("%s cannot clip its x0 estimate, as the model's config asks: it runs without", cls.__name__)
     for name in sorted(accepted.inert & options.keys()):
         log.warning("%s takes %s and makes no use of it", cls.__name__, name)
