@@ -20,7 +20,7 @@ from diffexp import Batch, History, InputError, Plan, advance, begin, clamped, l
 log = logging.getLogger("diffexp.paradigms")
 
 
-@loop
+@loop(solves_from_noise=True)
 def paradigms(batch: Batch, *, window: int = 0, tolerance: float = 0.01) -> Tensor:
     """ParaDiGMS (Shih et al. 2023, arXiv:2305.16317, algorithm 1): Picard iteration over the steps of a plan.
 
