@@ -5,7 +5,7 @@ The values of the command line are checked before OmegaConf merges them into the
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -19,6 +19,7 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 from diffexp.catalog.diffusers import FAMILIES, class_names
 from diffexp.catalog.discover import Catalog
 from diffexp.catalog.kinds import TARGET
+from diffexp.catalog.sources import conf_dir
 from diffexp.cli.draft import Draft
 from diffexp.cli.fast_compose import CachedLoader
 from diffexp.cli.guard import CommandLineKeys
@@ -51,12 +52,13 @@ class Preflight:
 
     def __init__(self, loader: CachedLoader, catalog: Catalog) -> None:
         self.loader = loader
-        self.catalog = catalog
         groups = [group for group in loader.list_groups("") if group != "hydra"]
         options = {group: loader.get_group_options(group) for group in groups}
         for kind in FAMILIES:
             options[kind] = sorted([*options[kind], *class_names(kind)])  # Hydra lists no groups below a group
-        self.keys = CommandLineKeys(catalog, options)
+        listed = [(group, name, conf_dir()) for group, names in options.items() for name in names]
+        self.catalog = replace(catalog, configs=(*catalog.configs, *listed))  # also those of --config-dir
+        self.keys = CommandLineKeys(self.catalog, options)
 
     def check(self, words: Sequence[str], multirun: bool) -> Checked:
         """Compose the run; of a sweep, check every value of every swept key once.

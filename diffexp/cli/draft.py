@@ -8,7 +8,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from diffexp.catalog.kinds import KINDS, TARGET
+from diffexp.catalog.kinds import KINDS
 from diffexp.catalog.types import MISSING, OptionType
 from diffexp.cli.guard import CommandLineKeys
 from diffexp.cli.keys import BY_NAME, TOP_LEVEL, check_value
@@ -70,8 +70,8 @@ class Draft:
 
     def _apply(self, override: Override) -> None:
         path = override.key_or_group
-        *parents, last = path.split(".")
-        node: Any = self.values if path.partition(".")[0] in self.values else None  # Hydra's own keys
+        head, *_ = *parents, last = path.split(".")
+        node: Any = self.values if head in self.values else None  # None: a key of Hydra itself
         for part in parents:
             if isinstance(node, dict) and (override.is_add() or override.is_force_add()):
                 node.setdefault(part, {})
@@ -101,16 +101,8 @@ class Draft:
                 check_value(key, value)
             return
         for name, node in (value or {}).items() if KINDS[key].several else [(key, value)]:
-            if not _is_interpolated(node) and not self._is_known_to_hydra_alone(key, node):
+            if not _is_interpolated(node):
                 self.keys.catalog.check(key, node, KINDS[key].path(name))
-
-    def _is_known_to_hydra_alone(self, kind: str, node: Any) -> bool:
-        """Whether the name of a node is that of a file in a folder that the catalog does not have."""
-        if not isinstance(node, Mapping) or TARGET in node or "name" not in node:
-            return False
-        catalog, name = self.keys.catalog, str(node["name"])
-        listed = any((group, option) == (kind, name) for group, option, _ in catalog.configs)
-        return name in self.keys.groups[kind] and not listed and not catalog.find(kind, name)
 
 
 def _merged(old: Any, new: Any) -> Any:

@@ -65,59 +65,31 @@ def _other_than(types: Any, noun: str) -> Callable[[Any], str | None]:
 
 
 _INT, _TEXT, _ANY = OptionType("int"), OptionType("str"), OptionType("any")
-_NULL_OR_INT, _NULL_OR_TEXT = OptionType("int", optional=True), OptionType("str", optional=True)
+_INT_OR_NULL, _TEXT_OR_NULL = OptionType("int", optional=True), OptionType("str", optional=True)
+_NUMBER_OR_NULL = OptionType("float", optional=True)
 _TEXTS = _other_than(str, "a text or a list of texts")
 _CLASSES = _other_than(int | str, "a class number or name, or a list of these")
+_DTYPES = ("auto", "float32", "float16", "bfloat16", "float64")
 
 KEYS = (
     Key("steps", _INT, 50, "number of steps, at most the number of training timesteps of the model", at_least=1),
-    Key(
-        "max_nfe",
-        _NULL_OR_INT,
-        None,
-        "budget of model evaluations; fewer steps where steps would need more",
-        at_least=1,
-    ),
+    Key("max_nfe", _INT_OR_NULL, None, "budget of model evaluations; steps is reduced to fit", at_least=1),
     Key("seed", _INT, 0, "sample i depends on the seed and i alone"),
-    Key(
-        "num_samples",
-        _NULL_OR_INT,
-        None,
-        "number of samples; null: one per prompt of a pipeline, 4 of another checkpoint, else 64",
-        at_least=1,
-    ),
-    Key(
-        "batch_size",
-        _INT,
-        64,
-        "samples per model call; fewer need less memory and are the same samples",
-        at_least=1,
-    ),
+    Key("num_samples", _INT_OR_NULL, None, "null: 1 per prompt of a pipeline, 4 of a checkpoint, else 64", at_least=1),
+    Key("batch_size", _INT, 64, "samples per model call; fewer need less memory and are the same samples", at_least=1),
     Key("prompt", _ANY, None, "text, or a list of texts that the samples cycle through", also=_TEXTS),
     Key("negative_prompt", _ANY, None, "text that guidance leads away from", also=_TEXTS),
     Key("label", _ANY, None, "class number or name, or a list that the samples cycle through", also=_CLASSES),
-    Key(
-        "guidance_scale",
-        OptionType("float", optional=True),
-        None,
-        "strength of guidance, 1 is none; null: the model's default",
-        also=_not_finite,
-    ),
-    Key("snapshot_every", _NULL_OR_INT, None, "steps between snapshots, 0 for none; null: ten per run", at_least=0),
+    Key("guidance_scale", _NUMBER_OR_NULL, None, "1 is no guidance; null: the model's default", also=_not_finite),
+    Key("snapshot_every", _INT_OR_NULL, None, "steps between snapshots, 0 for none; null: ten per run", at_least=0),
     Key("device", _TEXT, "auto", "auto, cpu, cuda, cuda:1, mps, xpu", also=_no_device),
-    Key(
-        "dtype",
-        _TEXT,
-        "auto",
-        "precision of the network: auto, float32, float16, bfloat16, float64",
-        choices=("auto", "float32", "float16", "bfloat16", "float64"),
-    ),
+    Key("dtype", _TEXT, "auto", f"precision of the network: {', '.join(_DTYPES)}", choices=_DTYPES),
     Key("compile", OptionType("bool"), False, "compile the network with torch.compile"),
-    Key("resume", _NULL_OR_TEXT, None, "folder of an earlier run or sweep to finish"),
-    Key("objective", _NULL_OR_TEXT, None, "metric that a search optimises (hydra/sweeper=optuna)"),
-    Key("name", _NULL_OR_TEXT, None, "name of the run in the tracker; null: built from the overrides"),
+    Key("resume", _TEXT_OR_NULL, None, "folder of an earlier run or sweep to finish"),
+    Key("objective", _TEXT_OR_NULL, None, "metric that a search optimises (hydra/sweeper=optuna)"),
+    Key("name", _TEXT_OR_NULL, None, "name of the run in the tracker; null: built from the overrides"),
     Key("tags", OptionType("list", item=_TEXT), (), "labels in the tracker"),
-    Key("notes", _NULL_OR_TEXT, None, "remark in the tracker"),
+    Key("notes", _TEXT_OR_NULL, None, "remark in the tracker"),
 )
 BY_NAME: Mapping[str, Key] = {key.name: key for key in KEYS}
 TOP_LEVEL = (*KINDS, *BY_NAME)
