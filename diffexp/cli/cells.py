@@ -14,7 +14,7 @@ from omegaconf._utils import get_omega_conf_dumper
 
 from diffexp.experiment.configs import steps_of, usual_samples
 from diffexp.files import write_text
-from diffexp.sweeps.cell import Job
+from diffexp.sweeps.cell import Cell
 
 try:
     from yaml import CDumper as Dumper
@@ -23,7 +23,7 @@ except ImportError:  # PyYAML without its C library
 
 
 @dataclass(frozen=True)
-class ComposedJob(Job):
+class ComposedCell(Cell):
     """A cell with Hydra's own settings, for its files and callbacks."""
 
     composed: DictConfig = field(kw_only=True)
@@ -34,7 +34,7 @@ class ComposedJob(Job):
         return bool(self.composed.hydra.job.chdir or self.composed.hydra.job.env_set)
 
 
-def compose_job(loader: ConfigLoader, master: DictConfig, number: int, overrides: Sequence[str]) -> ComposedJob:
+def compose_job(loader: ConfigLoader, master: DictConfig, number: int, overrides: Sequence[str]) -> ComposedCell:
     """The cell with these overrides, as ``hydra.core.utils.run_job`` would set it up.
 
     Raises:
@@ -49,7 +49,7 @@ def compose_job(loader: ConfigLoader, master: DictConfig, number: int, overrides
         with open_dict(composed):
             composed.hydra.runtime.output_dir = str(folder)
         words = tuple(OmegaConf.select(composed, "hydra.overrides.task", default=[]))
-        return ComposedJob(number, task_config(composed), folder, words, composed=composed)
+        return ComposedCell(number, task_config(composed), folder, words, composed=composed)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from diffexp.catalog.discover import Catalog, discover
 from diffexp.catalog.kinds import TARGET
 from diffexp.catalog.sources import VARIABLE
-from diffexp.cli.cells import ComposedJob, compose_job, save_hydra_files, task_config
+from diffexp.cli.cells import ComposedCell, compose_job, save_hydra_files, task_config
 from diffexp.cli.check import BASIC_SWEEPER, Checked, Preflight
 from diffexp.cli.hydra_config import CONFIG_NAME, PluginConfigs, hydra_session
 from diffexp.cli.launcher import BatchedLauncher
@@ -27,11 +27,11 @@ from diffexp.cli.resume import Resumed, resumed_words
 from diffexp.errors import InputError
 from diffexp.experiment.resume import is_done
 from diffexp.report import report_sweep
-from diffexp.sweeps.cell import Job
-from diffexp.sweeps.failures import FAILED_HERE, Failure, forget_failure, read_failures, record_failure
+from diffexp.sweeps.cell import Cell
+from diffexp.sweeps.failures import FAILED_HERE, Failure, clear_failure, read_failures, record_failure
 from diffexp.sweeps.logs import FULL
 from diffexp.sweeps.objective import best_text, objective_value
-from diffexp.sweeps.record import SweepRecord, held, read_sweep
+from diffexp.sweeps.record import SweepRecord, exclusive_lock, read_sweep
 from diffexp.sweeps.results import read_cells, write_results
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _launch_sweep(
     claim(folder)
     words = [*overrides, "hydra.mode=MULTIRUN", _override("hydra.sweep.dir", folder)]
     cells = cell_overrides(hydra, checked, overrides)
-    with held(folder):
+    with exclusive_lock(folder):
         if resumed:
             master = hydra.compose_config(CONFIG_NAME, words, RunMode.MULTIRUN)
             resumed.check_cells(cells, lambda number, cell: compose_job(hydra.config_loader, master, number, cell))
@@ -165,7 +165,7 @@ def job(config: DictConfig, catalog: Catalog | None = None) -> float | None:
     if settings.mode == RunMode.MULTIRUN:
         sweep = sweep_info(Path(settings.sweep.dir).absolute(), int(settings.job.num))
     if not (sweep and sweep.resumed and is_done(folder)):
-        forget_failure(folder)
+        clear_failure(folder)
         try:
             from diffexp.experiment.run import run_experiment
 
@@ -182,8 +182,8 @@ def make_runner(sweep: Path, batch: int | None) -> "Runner":
 
     catalog = discover()
 
-    def run(job: Job, context: "RunContext") -> None:
-        if isinstance(job, ComposedJob):
+    def run(job: Cell, context: "RunContext") -> None:
+        if isinstance(job, ComposedCell):
             save_hydra_files(job.composed, job.folder)
         run_experiment(job.config, job.folder, catalog, sweep_info(sweep, job.number), context)
 

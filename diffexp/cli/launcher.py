@@ -13,7 +13,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from diffexp.cli.cells import ComposedJob, compose_job
+from diffexp.cli.cells import ComposedCell, compose_job
 from diffexp.cli.fast_compose import quick_copy
 from diffexp.errors import InputError
 from diffexp.sweeps.objective import objective_value
@@ -81,7 +81,7 @@ class BatchedLauncher(Launcher):
             self._runner = type(self).make_runner(sweep, self._batch)
         return self._runner
 
-    def _as_hydra_does(self, job: ComposedJob) -> JobReturn:
+    def _as_hydra_does(self, job: ComposedCell) -> JobReturn:
         try:
             return run_job(
                 hydra_context=self._context,
@@ -94,7 +94,7 @@ class BatchedLauncher(Launcher):
             configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
 
 
-def job_return(job: ComposedJob) -> JobReturn:
+def job_return(job: ComposedCell) -> JobReturn:
     """What a sweeper gets of a cell that has run."""
     composed = job.composed
     of_task, of_hydra = (quick_copy(composed) for _ in range(2))  # OmegaConf.masked_copy takes four times as long
@@ -114,7 +114,7 @@ def job_return(job: ComposedJob) -> JobReturn:
     return found
 
 
-def check_folders(jobs: Sequence[ComposedJob]) -> None:
+def check_folders(jobs: Sequence[ComposedCell]) -> None:
     """
     Raises:
         InputError: two cells have the same folder, or one is not right in the sweep's.
@@ -123,7 +123,7 @@ def check_folders(jobs: Sequence[ComposedJob]) -> None:
         if job.folder.parent != Path(job.composed.hydra.sweep.dir).absolute():
             subdir = job.composed.hydra.sweep.subdir
             raise InputError(f"hydra.sweep.subdir={subdir}: cells have their folders side by side; write it without /")
-    taken: dict[Path, ComposedJob] = {}
+    taken: dict[Path, ComposedCell] = {}
     for job in jobs:
         other = taken.setdefault(job.folder, job)
         if other is not job:
