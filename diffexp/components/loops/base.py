@@ -48,6 +48,9 @@ class Run(Protocol):
     @property
     def guidance_options(self) -> Mapping[str, Any]: ...
 
+    @property
+    def guidance_traits(self) -> Mapping[str, Any]: ...
+
 
 class Monitor(Protocol):
     """Hands out networks and observes their evaluations."""
@@ -118,6 +121,11 @@ class Batch:
     @property
     def guidance_options(self) -> Mapping[str, Any]:
         return self.run.guidance_options
+
+    @property
+    def guidance_traits(self) -> Mapping[str, Any]:
+        """Keywords of its decorator: ``@guidance(pipelines=True)`` marks one that pipelines of diffusers have too."""
+        return self.run.guidance_traits
 
     @cached_property
     def network(self) -> Network:
