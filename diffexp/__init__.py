@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from diffexp.components.guidance.base import per_sample as per_sample
     from diffexp.components.loops.base import Batch as Batch
     from diffexp.components.metrics.applicability import no_images as no_images
-    from diffexp.components.metrics.applicability import not_mnist as not_mnist
     from diffexp.components.metrics.base import Finished as Finished
     from diffexp.components.metrics.base import RunFacts as RunFacts
     from diffexp.components.metrics.bootstrap import Estimate as Estimate
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from diffexp.components.metrics.features import load_features as load_features
     from diffexp.components.models.base import Condition as Condition
     from diffexp.components.models.base import Model as Model
+    from diffexp.components.models.base import ModelBase as ModelBase
     from diffexp.components.models.base import Request as Request
     from diffexp.components.models.base import Runtime as Runtime
     from diffexp.components.models.base import encode_images as encode_images
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from diffexp.components.trackers.base import Comparison as Comparison
     from diffexp.components.trackers.base import RunInfo as RunInfo
     from diffexp.components.trackers.base import SampleRow as SampleRow
-    from diffexp.components.user_files import read_pictures as read_pictures
+    from diffexp.components.user_files import read_images as read_images
     from diffexp.errors import InputError as InputError
     from diffexp.experiment.run import RunResult as RunResult
     from diffexp.plan.compile import Direct as Direct
@@ -96,11 +96,11 @@ _PUBLIC = {
     "diffexp.components.grids": "at_sigmas check_steps karras leading linspace sigma_range trailing",
     "diffexp.components.guidance.base": "Predict both_sides per_sample",
     "diffexp.components.loops.base": "Batch",
-    "diffexp.components.metrics.applicability": "no_images not_mnist",
+    "diffexp.components.metrics.applicability": "no_images",
     "diffexp.components.metrics.base": "Finished RunFacts",
     "diffexp.components.metrics.bootstrap": "Estimate estimate mean_of",
     "diffexp.components.metrics.features": "load_features",
-    "diffexp.components.models.base": "Condition Model Request Runtime encode_images",
+    "diffexp.components.models.base": "Condition Model ModelBase Request Runtime encode_images",
     "diffexp.components.models.exact": "ExactModel exact_dtype exact_training",
     "diffexp.components.models.gaussian": "gaussian",
     "diffexp.components.models.hub": "hub",
@@ -109,7 +109,7 @@ _PUBLIC = {
     "diffexp.components.pixels": "quantized to_image to_tensor",
     "diffexp.components.sampler": "build_sampler",
     "diffexp.components.trackers.base": "Comparison RunInfo SampleRow",
-    "diffexp.components.user_files": "read_pictures",
+    "diffexp.components.user_files": "read_images",
     "diffexp.errors": "InputError",
     "diffexp.experiment.run": "RunResult",
     "diffexp.plan.compile": "Direct Sampler sample",

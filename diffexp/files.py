@@ -1,11 +1,13 @@
-"""Files that are written whole or not at all."""
+"""Files: written whole or not at all, and hashed."""
 
+import hashlib
 import json
 import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,18 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Infinity and NaN, which JSON does not have, become text."""
     write_text(path, json.dumps(plain(content), indent=2, default=str, allow_nan=False) + "\n")
+
+
+def sha256_of_file(path: Path) -> str:
+    """Hex digest of the content of a file; cached for as long as its size and time of modification are the same."""
+    state = path.stat()
+    return _sha256(path, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=4096)
+def _sha256(path: Path, modified: int, size: int) -> str:
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def plain(value: Any) -> Any:

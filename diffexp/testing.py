@@ -4,8 +4,8 @@
 
     TestMine = certificate_of("mine", gamma=1.5)
 
-``pytest`` then shows one test for every check: ``TestMine::test_order``, ``TestMine::test_batch``, and so on. A check
-that does not apply is skipped with its reason.
+pytest then shows one test per check: ``TestMine::test_order``, ``TestMine::test_batch``, and so on. A check that does
+not apply is skipped with its reason.
 """
 
 from collections.abc import Callable, Collection
@@ -19,22 +19,22 @@ from diffexp.errors import InputError
 
 
 def certificate_of(scheduler: Any, *, without: Collection[str] = (), **options: Any) -> type:
-    """A class of tests, one for every check.
+    """Return a class of tests, one per check.
 
     Args:
         scheduler: the name of an option ("mine"), a function, a diffusers-style class or object, or a plan.
-        without: names of checks to leave out.
+        without: names of checks to skip.
         **options: the scheduler's own.
 
     Raises:
-        ValueError: ``without`` names something that is no check.
+        ValueError: ``without`` contains a name that is no check.
     """
     unknown = sorted(set(without) - set(CHECKS))
     if unknown:
         raise ValueError(f"there is no check {unknown[0]!r}; the checks are {', '.join(CHECKS)}")
 
     @cache
-    def subject() -> Any:  # not before the first test, so that collecting them costs nothing
+    def subject() -> Any:  # made by the first test, so that collecting them costs nothing
         return subject_of(scheduler, options=options)
 
     tests = {f"test_{check}": _test(check, subject) for check in CHECKS if check not in without}

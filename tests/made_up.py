@@ -12,7 +12,7 @@ from PIL import Image
 
 from diffexp.components.metrics.bootstrap import weights
 from diffexp.experiment.folder import points_csv
-from diffexp.experiment.per_sample import write_evidence
+from diffexp.experiment.per_sample import write_per_sample
 from diffexp.sweeps.results import Cell
 
 SAMPLES = 24
@@ -77,7 +77,7 @@ def made_up_cell(
         metrics |= {f"{key}/low": found.quantile(0.025).item(), f"{key}/high": found.quantile(0.975).item()}
     (folder / "metrics.json").write_text(json.dumps(metrics))
     resamples = {"fid/mnist_cnn": resampled, per_sample: 10 * resampled}
-    write_evidence(folder, range(SAMPLES), {per_sample: 10 * values}, resamples)
+    write_per_sample(folder, range(SAMPLES), {per_sample: 10 * values}, resamples)
     return folder
 
 

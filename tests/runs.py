@@ -13,12 +13,9 @@ import torch
 from PIL import Image
 
 from diffexp.components.models.exact import ExactModel
-from diffexp.experiment.folder import RunFolder, read_image
+from diffexp.experiment.folder import RunFolder, RunRecord, read_image
 
-RUN_KEYS = set(
-    "status error command config seed nfe device dtype versions git_commit started seconds model_id weights_sha256 "
-    "plan_sha256 inputs_sha256 wandb_id drawn sampling_seconds model_seconds".split()
-)
+RUN_KEYS = RunRecord.__required_keys__
 PICTURES = ("model=mixture", "model.shape=[1,8,8]", "steps=5", "num_samples=7", "batch_size=3")
 """Samples that are images."""
 POINTS = ("model=mixture", "steps=5", "num_samples=7", "batch_size=3")

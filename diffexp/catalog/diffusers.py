@@ -11,7 +11,7 @@ torchsde as one path per batch (CosineDPMSolverMultistep, DPMSolverSDE).
 import ast
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -216,7 +216,7 @@ def _option_of_scheduler(parameter: Parameter) -> Option | None:
     if parameter.type.base == "any":  # functions, schedulers, tensors: what no config can hold
         return None
     kind = MISTYPED.get(parameter.name, parameter.type)
-    return Option(parameter.name, replace(kind, optional=True), None, stands_for=parameter.default)
+    return Option(parameter.name, kind, parameter.default).null_by_default()
 
 
 def _option_of_guider(parameter: Parameter) -> Option:

@@ -135,8 +135,7 @@ class Catalog:
             thing = entry.load()
             if entry.open:
                 check_keywords(kind, thing, given)
-            tuples = [option.name for option in entry.options if option.type.base == "tuple"]
-            given |= {key: tuple(given[key]) for key in tuples if given.get(key)}
+            given = entry.arguments(given)
         return thing(**given) if own.instantiated else functools.partial(thing, **given)
 
 
@@ -147,8 +146,8 @@ def discover() -> Catalog:
         InputError: a syntax error in a plugin, a wrong signature, or two plugins of the same name.
     """
     paths = tuple(plugin_paths())
-    installed = tuple(installed_sources())
-    sources = (*built_in_sources(), *installed, *(source for path in paths for source in plugin_sources(path)))
+    installed = installed_sources()
+    sources = (*installed, *(source for path in paths for source in plugin_sources(path)))
     # A plugin folder may hold configs only.
     folders = [path / "conf" for path in paths if (path / "conf").is_dir()]
     folders += [folder for source in installed if (folder := conf_folder(source))]
@@ -164,7 +163,7 @@ def _catalog(
     configs: tuple[tuple[str, str, Path], ...],
     paths: tuple[Path, ...],
 ) -> Catalog:
-    found = {source: _read(source, state) for source, state in sources}
+    found = _built_in() | {source: _read(source, state) for source, state in sources}
     entries = [entry for own in found.values() for entry in own]
     entries = [_beside_its_namesake(entry, entries) for entry in entries]
     _check_collisions(entries, configs, dirs[0])
@@ -211,6 +210,11 @@ def check_keywords(kind: str, thing: Any, given: Mapping[str, Any]) -> None:
     for key in given:
         if key not in names:
             raise InputError(f"unknown option '{kind}.{key}'{hint(key, names)}")
+
+
+@functools.cache
+def _built_in() -> dict[Source, tuple[Entry, ...]]:
+    return {source: _read(source, _state(source)) for source in built_in_sources()}
 
 
 def _state(source: Source) -> FileState:

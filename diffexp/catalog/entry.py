@@ -11,7 +11,7 @@ from typing import Any
 from diffexp.catalog.kinds import KINDS
 from diffexp.catalog.scan import relative
 from diffexp.catalog.sources import Source
-from diffexp.catalog.types import Option, is_missing
+from diffexp.catalog.types import MISSING, Option, is_missing
 from diffexp.errors import InputError
 
 
@@ -83,6 +83,17 @@ class Entry:
         """
         options = (*KINDS[self.kind].common, *self.options)
         check_options(given, options, path or self.path, self.owner, self.open, self.refused)
+
+    def arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The keyword arguments of checked options: tuples as tuples, without a null that means "not given"."""
+        options = {option.name: option for option in self.options}
+        arguments = dict(given)
+        for name in given.keys() & options.keys():
+            if given[name] is None and options[name].effective_default is not MISSING:
+                del arguments[name]
+            elif given[name] and options[name].type.base == "tuple":
+                arguments[name] = tuple(given[name])
+        return arguments
 
     def check_option(self, option: str) -> None:
         """Check the name of an option.

@@ -116,8 +116,9 @@ def form_of_class(kind: str, signature: Signature | None, methods: set[str], inh
         raise WrongSignature(f"{own.explanation}; found a class without them")
     if signature is None:
         return Form("class", (), True)
-    if is_scheduler:  # as diffusers' own classes are written, whose options are not keyword-only
-        return Form("class", _options(own, list(signature.parameters)), signature.open)
+    if is_scheduler:  # as in diffusers' own classes, options are not keyword-only, and the checkpoint may set them
+        options = _options(own, list(signature.parameters))
+        return Form("class", tuple(option.null_by_default() for option in options), signature.open)
     return _form(own, "class", signature, own.positional)
 
 

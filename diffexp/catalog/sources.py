@@ -4,15 +4,16 @@ Plugin files are loaded by path under a private module name and never through ``
 they cannot stand in for a module that somebody else imports.
 """
 
-import configparser
 import os
 import sys
 import traceback
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from importlib import import_module
 from importlib.machinery import PathFinder
+from importlib.metadata import entry_points
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -58,12 +59,17 @@ class Source:
         return sys.modules[self.module]
 
 
-def built_in_sources() -> Iterator[Source]:
+@cache
+def built_in_sources() -> tuple[Source, ...]:
+    """The files of the built-in components; listed once, because they do not change while diffexp runs."""
     package = Path(__file__).resolve().parents[1]
-    for kind in KINDS.values():
-        for file in filter(Path.is_file, sorted((package / "components" / kind.folder).glob("*.py"))):
-            module = ".".join(["diffexp", *file.relative_to(package).with_suffix("").parts])
-            yield Source(file, module.removesuffix(".__init__"), package, by_path=False)
+    files = (file for kind in KINDS.values() for file in sorted((package / "components" / kind.folder).glob("*.py")))
+    return tuple(Source(f, _module_of(f, package), package, by_path=False) for f in files if f.is_file())
+
+
+def _module_of(file: Path, package: Path) -> str:
+    name = ".".join(["diffexp", *file.relative_to(package).with_suffix("").parts])
+    return name.removesuffix(".__init__")
 
 
 def plugin_paths() -> list[Path]:
@@ -96,16 +102,21 @@ def plugin_sources(path: Path) -> list[Source]:
     return [Source(file, name, path, package=True) for file, name in zip(files, names, strict=True)]
 
 
-def installed_sources() -> list[Source]:
-    """Files of installed packages that name themselves under the entry-point group ``diffexp.plugins``."""
-    # By hand, because importing importlib.metadata takes longer than all the rest of the discovery.
-    found: dict[Path, Source] = {}
-    for folder in dict.fromkeys(path for path in sys.path if path and Path(path).is_dir()):
-        for entry in os.scandir(folder):
-            if entry.name.endswith((".dist-info", ".egg-info")):
-                for module in _entry_points(Path(entry.path, "entry_points.txt")):
-                    found.update((source.file, source) for source in _module_sources(module))
-    return list(found.values())
+def installed_sources() -> tuple[Source, ...]:
+    """Files of installed packages that name their modules under the entry-point group ``diffexp.plugins``.
+
+    Raises:
+        InputError: an entry point names a module that does not exist.
+    """
+    states = tuple((path, Path(path).stat().st_mtime_ns) for path in sys.path if Path(path).is_dir())
+    found = {source.file: source for module in _entry_points(states) for source in _module_sources(module)}
+    return tuple(found.values())
+
+
+@lru_cache(maxsize=2)
+def _entry_points(states: tuple[tuple[str, int], ...]) -> tuple[str, ...]:
+    """The modules of all entry points; looked up again when a folder on ``sys.path`` has changed."""
+    return tuple(entry.module for entry in entry_points(group=ENTRY_POINTS))
 
 
 def conf_folder(source: Source) -> Path | None:
@@ -125,17 +136,6 @@ def _inside(folder: Path) -> list[Path]:
 def _is_plugin_file(path: Path) -> bool:
     skipped = path.name.startswith(("_", ".", "test_")) or path.name == "conftest.py"
     return path.suffix == ".py" and path.is_file() and not skipped
-
-
-def _entry_points(file: Path) -> list[str]:
-    if not file.is_file():
-        return []
-    text = file.read_text(encoding="utf-8")
-    if f"[{ENTRY_POINTS}]" not in text:
-        return []
-    parser = configparser.ConfigParser(delimiters=("=",))
-    parser.read_string(text)
-    return [value.split(":")[0].strip() for value in parser[ENTRY_POINTS].values()]
 
 
 def _module_sources(module: str) -> list[Source]:

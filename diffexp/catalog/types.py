@@ -86,8 +86,14 @@ class Option:
     name: str
     type: OptionType
     default: Any = MISSING
-    stands_for: Any = MISSING
-    """Where the default is null: what the object itself then takes, unless the model's own config says otherwise."""
+    effective_default: Any = MISSING
+    """Where null means "not given": the default of the object itself, which the model's own config may change."""
+
+    def null_by_default(self) -> "Option":
+        """The same with null for "not given", so that an explicit value differs from one that nobody gave."""
+        if self.default is MISSING:
+            return self
+        return Option(self.name, replace(self.type, optional=True), None, effective_default=self.default)
 
     def problem(self, value: Any) -> str | None:
         """Why ``value`` is not valid, as in "is not an integer"; None where it is, as the default always is."""

@@ -2,10 +2,10 @@
 
     python -m diffexp.certify scheduler=mine
 
-Exact models answer it in seconds. ``certify`` is the same from Python, ``diffexp.testing`` from pytest.
+Exact models decide that in seconds. ``certify`` is the same from Python, ``diffexp.testing`` from pytest.
 """
 
-# Looked up on first use, so that the command answers a typing mistake before torch is imported.
+# Imported on first use, so that the command reports a typing mistake before torch is imported.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from diffexp.certify.checks import CHECKS as CHECKS
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from diffexp.certify.outcome import Verdict as Verdict
     from diffexp.certify.subject import subject_of as subject_of
 
-_HOMES = {
+_MODULES = {
     **dict.fromkeys(("CHECKS", "certify", "run_check"), "checks"),
     **dict.fromkeys(("Certificate", "Outcome", "Verdict"), "outcome"),
     "subject_of": "subject",
@@ -26,8 +26,8 @@ __all__ = ["CHECKS", "Certificate", "Outcome", "Verdict", "certify", "run_check"
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'diffexp.certify' has no attribute '{name}'")
     from importlib import import_module
 
-    return getattr(import_module(f"diffexp.certify.{_HOMES[name]}"), name)
+    return getattr(import_module(f"diffexp.certify.{_MODULES[name]}"), name)

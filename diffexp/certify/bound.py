@@ -1,99 +1,186 @@
-"""A scheduler bound to a kind of model and a number of steps, and how a class runs with the tables that it ships."""
+"""A scheduler bound to a kind of model and a number of steps, and its runs on data that is known exactly.
 
-import logging
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
-from typing import Any, TypeVar
+The subclasses in ``bindings`` are what a scheduler may be: a function, a class, or a plan.
+"""
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from diffexp.certify.cases import Case
-from diffexp.components.schedulers.foreign.diffusers_levels import level_of_tables
-from diffexp.components.schedulers.foreign.diffusers_method import ClassMethod
-from diffexp.plan.compile import Sampler, compile_or_direct, run_directly
-from diffexp.plan.levels import CLEAN, Level, Levels
-from diffexp.plan.method import FunctionMethod, Method
-from diffexp.plan.moments import Run
+from diffexp.certify.data import MIXTURE
+from diffexp.certify.runs import BATCH, ONE, Data, Walk, distance, quiet, random_points, sample_noise
+from diffexp.plan.compile import Sampler
+from diffexp.plan.execute import Network
+from diffexp.plan.levels import Level
+from diffexp.plan.method import Noise
+from diffexp.plan.moments import Gaussian, Response, respond
 from diffexp.plan.table import Plan
 
-T = TypeVar("T")
+LINEAR_ON = ((1.0, 0.0), (0.0, 0.0025), (0.3, 0.25), (1.0, 1.0))
+"""Mean and variance of the data on which code without a table is tried; code that branches differs on one of them."""
 
 
-@dataclass(frozen=True)
-class Bound:
+@dataclass(frozen=True, eq=False)
+class Bound(ABC):
     """A scheduler bound to a kind of model and a number of steps."""
 
-    run: Run
-    """(network, start, noise) to the output, by the scheduler's own code."""
     case: Case
-    start_std: float
-    levels: Levels | None
-    """What it was told to visit; None for a class that made its own grid."""
-    method: Method | None
-    """None for a function that returns its plan by itself."""
-    code: Method | None
-    """The same, a class with the tables it ships."""
-    plan: Plan | None = None
-    _known: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def once(self, key: Any, make: Callable[[], T]) -> T:
-        """What ``make`` gives, computed once: several checks look at the same run."""
-        if key not in self._known:
-            self._known[key] = make()
-        return self._known[key]
-
-    @cached_property
-    def widened(self) -> "Bound":
-        """The same in float64 throughout: another run only for classes, which keep float32 tables."""
-        if not isinstance(self.method, ClassMethod):
-            return self
-        return replace(
-            self, run=partial(run_directly, replace(self.method, tables=torch.float64, level_of=level_of_tables))
-        )
+    output_tolerance: ClassVar[float] = 1e-6
+    """Largest error of an output on point data that counts as rounding."""
+    left_over: ClassVar[float] = 0.0
+    """How much noise, in the largest of its elements, may be left in the output."""
 
     @property
-    def end(self) -> Level:
-        """Where the output belongs; of a class, where it says nothing about it, the clean end."""
-        return CLEAN if self.levels is None else self.levels[-1]
+    @abstractmethod
+    def start_std(self) -> float:
+        """Standard deviation of the start sample."""
 
-    def part(self, begin: int, end: int) -> "Bound | None":
-        """Bound to the steps from ``begin`` to ``end`` only; None for a plan, which is for all of its steps."""
-        if self.method is None:
-            return None
-        return _bound(self.method.part(begin, end), self.case)
+    @property
+    @abstractmethod
+    def end(self) -> Level:
+        """Where the output belongs."""
+
+    @cached_property
+    def in_float64(self) -> "Bound":
+        """The same in float64 throughout; another one only for classes, whose tables are float32."""
+        return self
+
+    @abstractmethod
+    def run(self, network: Network, start: Tensor, noise: Noise) -> Tensor:
+        """Run the scheduler's own code from ``start`` [batch, *shape]."""
+
+    def run_as_sampled(self, network: Network, start: Tensor, noise: Noise) -> Tensor:
+        """Run as in an experiment, where the network takes its input for what belongs to the timestep."""
+        return self.run(network, start, noise)
+
+    @abstractmethod
+    def first_level(self) -> tuple[Level, float]:
+        """Return where a run begins, and the factor from its start sample to the network's input."""
+
+    def end_of(self, response: Response) -> Level:
+        """Return where the output of a response to ``POINT`` belongs."""
+        return self.end
+
+    def defect_tolerance(self, response: Response) -> float:
+        """Return the largest defect of a step on point data that counts as rounding."""
+        return 1e-9
+
+    @abstractmethod
+    def _compile(self) -> Sampler: ...
 
     @cached_property
     def sampler(self) -> Sampler:
-        """The table, or the method where it is none."""
-        if self.method is None:
-            assert self.plan is not None
-            return self.plan
+        """The table, or the method if it has none."""
         with quiet():
-            return compile_or_direct(self.method)
+            return self._compile()
 
+    def start(self, indices: Sequence[int] = range(BATCH)) -> Tensor:
+        """Return the start of the samples with these indices, [len(indices), *ONE]."""
+        return self.start_std * sample_noise(indices, seed=0)()
 
-def _bound(method: Method, case: Case) -> Bound:
-    levels = method.grid if isinstance(method, FunctionMethod) else None
-    code = method
-    if isinstance(method, ClassMethod):
-        code = replace(method, tables=torch.float32, level_of=level_of_tables)
-    return Bound(partial(run_directly, code), case, method.start_std, levels, method, code)
+    def walk(self, data: Data, *, start: Tensor | None = None, noise: Noise | None = None) -> Walk:
+        """Run the code on ``data`` in float64; start and noise are the same in every run unless they are given."""
+        noise = noise or sample_noise()
+        seen: list[tuple[Level, Tensor]] = []
+        draws = 0
 
+        def network(u: Tensor, level: Level) -> Tensor:
+            seen.append((level, u.clone()))
+            return self.case.training.prediction.output(level, *data.clean_and_noise(u, level))
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the warnings that are meant for runs: a certificate says the same in its own words."""
-    loggers = [logging.getLogger(name) for name in ("diffexp", "diffusers")]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, before):
-            logger.setLevel(level)
+        def counted() -> Tensor:
+            nonlocal draws
+            draws += 1
+            return noise()
+
+        output = self.run(network, self.start() if start is None else start, counted)
+        return Walk(seen, draws, output)
+
+    @cached_property
+    def usual_walk(self) -> Walk:
+        """The run on the mixture from the usual start."""
+        return self.walk(MIXTURE)
+
+    @cached_property
+    def draws(self) -> int:
+        """How often a run draws noise."""
+        count, zeros = 0, torch.zeros(1, *ONE, dtype=torch.float64)
+
+        def noise() -> Tensor:
+            nonlocal count
+            count += 1
+            return zeros.clone()
+
+        self.run(lambda u, level: torch.zeros_like(u), zeros.clone(), noise)
+        return count
+
+    @cached_property
+    def moments(self) -> Callable[[Gaussian], Response]:
+        """The response to Gaussian data from a start with its exact distribution at the first level, computed once."""
+        return functools.cache(self._moments)
+
+    def _moments(self, data: Gaussian) -> Response:
+        level, scale = self.first_level()
+        noisy = data.at(level)
+        start = Gaussian(noisy.mean / scale, noisy.variances / scale**2)
+        return respond(self.run, data, start=start, target=self.case.training.prediction, draws=self.draws)
+
+    @cached_property
+    def nonlinear(self) -> str:
+        """Why the output is no affine combination of start and draws when the denoiser is; empty if it is one.
+
+        Nearly every scheduler is one, also code without a table (because it uses a draw twice, say).
+        """
+        if isinstance(self.sampler, Plan):
+            return "clips its x0 estimate" if any(row.clamps for row in self.sampler.rows) else ""
+        reason = f"is no table ({self.sampler.reason})"
+        for mean, variance in LINEAR_ON:
+            one = torch.ones(1, dtype=torch.float64)
+            try:
+                if not self._is_affine_on(Gaussian(mean * one, variance * one)):
+                    return reason
+            except Exception as error:  # code that takes no samples of such a shape
+                return f"{reason}; {type(error).__name__} on basis vectors: {error}"
+        return ""
+
+    def _is_affine_on(self, data: Gaussian) -> bool:
+        """Whether a run on a batch of samples is the combination that the response on basis vectors gives."""
+        drawn: list[Tensor] = []
+        noise, start, target = sample_noise(), self.start(), self.case.training.prediction
+        mean, variance = data.mean.item(), data.variances.item()
+
+        def recorded() -> Tensor:
+            drawn.append(noise())
+            return drawn[-1]
+
+        def network(u: Tensor, level: Level) -> Tensor:
+            spread = level.alpha**2 * variance + level.sigma**2
+            x0 = (level.alpha * variance * u + level.sigma**2 * mean) / spread
+            return target.output(level, x0, level.sigma * (u - level.alpha * mean) / spread)
+
+        output = self.run(network, start, recorded)
+        unit = Gaussian(torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64))
+        columns = respond(self.run, data, start=unit, target=target, draws=len(drawn)).output.columns[0]
+        if len(columns) != len(drawn) + 2:
+            return False
+        combined = columns[0] * start + columns[-1] + sum(c * z for c, z in zip(columns[1:-1], drawn))
+        return distance(combined, output) < 1e-6
+
+    def point_error(self) -> float:
+        """Return the largest error of the output on random points; inf if it is not finite.
+
+        Noise that is left over counts only beyond ``left_over``: several classes of diffusers stop at the lowest level
+        of the training, which the check ``ends`` reports.
+        """
+        data, (level, scale) = random_points(), self.first_level()
+        start = (level.alpha * data.x0 + level.sigma * sample_noise(seed=0)()) / scale
+        error = distance(self.walk(data, start=start).output, self.end.alpha * data.x0)
+        return max(0.0, error - self.left_over)

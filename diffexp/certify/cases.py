@@ -8,9 +8,9 @@ from diffexp.plan.schedules import VPSchedule
 from diffexp.plan.training import Training
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
-    """One kind of model, and the grid on which it is usually sampled."""
+    """One kind of model, and the timestep schedule that is usual for it."""
 
     name: str
     training: Training

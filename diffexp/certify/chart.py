@@ -1,4 +1,4 @@
-"""Line charts on logarithmic axes, drawn with Pillow like every picture here."""
+"""Line charts on logarithmic axes, drawn with Pillow."""
 
 import math
 from collections.abc import Sequence
@@ -30,10 +30,10 @@ MARGIN, LEFT, BOTTOM, TOP = 14, 62, 46, 62
 
 @dataclass(frozen=True)
 class Series:
-    """A line; points that are not finite or not greater than 0 are left out."""
+    """A line; points that are not finite or not greater than 0 are skipped."""
 
     name: str
-    """Written at its end; a line without a name is for comparison only."""
+    """Label at its right end; a line without a name is for comparison only."""
     x: Sequence[float]
     y: Sequence[float]
     faint: bool = False
@@ -46,7 +46,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Axes:
-    """What is drawn in one panel."""
+    """Content of one panel."""
 
     title: str
     across: str
@@ -55,7 +55,7 @@ class Axes:
 
 
 def draw_charts(panels: Sequence[Axes], *, width: int = 620, height: int = 420, columns: int = 2) -> Image.Image:
-    """Panels in rows of ``columns``; each names its lines at their right ends."""
+    """Draw panels in rows of ``columns``; each has the names of its lines at their right ends."""
     shown = [axes for axes in panels if any(series.points for series in axes.series)]
     rows = -(-len(shown) // columns)
     sheet = Image.new("RGB", (max(1, min(columns, len(shown))) * width, max(1, rows) * height), PAPER)
@@ -66,7 +66,7 @@ def draw_charts(panels: Sequence[Axes], *, width: int = 620, height: int = 420, 
 
 @dataclass(frozen=True)
 class _Place:
-    """From values to pixels."""
+    """Map from values to pixels."""
 
     box: tuple[float, float, float, float]
     low: tuple[float, float]
@@ -103,7 +103,7 @@ def _panel(axes: Axes, width: int, height: int) -> Image.Image:
 
 
 def _coloured(lines: Sequence[Series]) -> list[tuple[Series, Colour]]:
-    """Each line in a colour of its own; faint ones in grey, paler where nothing names them."""
+    """Give each line a colour of its own, faint ones grey, and those without a name a paler grey."""
     own = cycle(COLOURS)
     return [(line, (FRAME if line.name else PALE) if line.faint else next(own)) for line in lines]
 
@@ -161,7 +161,7 @@ def _labels(
     lines: Sequence[tuple[Series, Colour]],
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
 ) -> None:
-    """Names at the right ends of their lines, moved apart where they would overlap, with a hair line to each."""
+    """Write names at the right ends of their lines, moved apart where they would overlap, with a thin line to each."""
     ends = [(place(*series.points[-1]), series, colour) for series, colour in lines]
     ends.sort(key=lambda end: end[0][1])
     apart, top, bottom = TEXT + 1.0, place.box[1], place.box[3]

@@ -1,4 +1,4 @@
-"""Data on which the truth is known: a two-mode mixture, and Gaussians with the spectra of pictures."""
+"""Data with a known exact solution: a two-mode mixture, and Gaussians with the spectra of images."""
 
 import math
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ SPECTRUM_FILE = Path(__file__).with_name("mnist_spectrum.safetensors")
 
 @dataclass(frozen=True)
 class Mixture:
-    """Every element of a sample is drawn by itself from ``(1 - weight) N(low, std^2) + weight N(high, std^2)``.
+    """Data whose elements are independent draws from ``(1 - weight) N(low, std^2) + weight N(high, std^2)``.
 
     In one dimension the probability-flow ODE is the monotone map between the distributions at two levels, because it
     keeps the share of probability on either side of a path. Its exact solution is therefore an inverse distribution
@@ -41,7 +41,7 @@ class Mixture:
         return center + alpha * self.std**2 * whitened, sigma * whitened
 
     def transport(self, x: Tensor, here: Level, there: Level) -> Tensor:
-        """Where the probability-flow ODE brings ``x`` from ``here`` to ``there``; float64, good to about 1e-13."""
+        """Solve the probability-flow ODE from ``x`` at ``here`` to ``there``; float64, accurate to about 1e-13."""
         x = x.double()
         share = self._below(x, here)
         low, high = (self._quantile_bound(there, side) for side in (-1.0, 1.0))
@@ -88,6 +88,6 @@ def spectra() -> dict[str, Gaussian]:
 
 
 def _mnist() -> Gaussian:
-    """Shipped by ``python -m diffexp.train task=spectrum``: of all 60,000 training images."""
+    """Load the statistics of all 60,000 training images, made by ``python -m diffexp.train task=spectrum``."""
     tensors = load_file(SPECTRUM_FILE)
     return Gaussian(tensors["mean"].double(), tensors["variances"].double())

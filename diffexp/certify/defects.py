@@ -11,14 +11,14 @@ from diffexp.plan.moments import Response
 
 @dataclass(frozen=True)
 class Defect:
-    """How far what the network sees is from what it is told, for data that is a single point x0.
+    """Error of the network's input at one evaluation, for data that is a single point x0.
 
-    There every level is alpha * x0 + sigma * eps with an eps that never changes, which all common methods reproduce to
-    rounding: a defect at one evaluation is a wrong coefficient in the update before it.
+    There every level is alpha * x0 + sigma * eps with an eps that never changes, which all common methods reproduce up
+    to rounding: a defect at one evaluation is a wrong coefficient in the update before it.
     """
 
     level: Level
-    """Where the network is asked, or the end of the run."""
+    """Level of the evaluation, or the end of the run."""
     signal: float
     """(coefficient of x0 - alpha) / sigma; at the end the plain difference to 1."""
     spread: float
@@ -32,7 +32,7 @@ class Defect:
 
 
 def point_defects(response: Response, end: Level) -> list[Defect]:
-    """The defects of a response to ``POINT``: one per evaluation, then that of the output, which belongs at ``end``."""
+    """Return the defects of a response to ``POINT``: one per evaluation, then that of the output at ``end``."""
     defects = []
     for level, sample in [*response.seen, (end, response.output)]:
         mean, std = sample.moments.mean.item(), math.sqrt(sample.moments.variances.item())
@@ -45,7 +45,7 @@ def point_defects(response: Response, end: Level) -> list[Defect]:
 
 
 def coupled_distance(coarse: Response, fine: Response, on_point: Response) -> float:
-    """Root mean square distance between two runs on nested grids that are driven by the same Brownian path.
+    """Return the root mean square distance between two runs on nested levels, driven by the same Brownian path.
 
     Both samples are taken at the last evaluation. The noise that the coarse run draws in a step is the sum of those
     that the fine run draws in its two steps there, weighted as they count on point data, to variance 1.

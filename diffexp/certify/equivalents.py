@@ -1,4 +1,4 @@
-"""Which class of diffusers a native scheduler equals, with which options, and how well. Data; names, not imports."""
+"""Which class of diffusers a native scheduler equals, with which options, and how closely: names, not imports."""
 
 import inspect
 from collections.abc import Mapping
@@ -7,43 +7,45 @@ from typing import Any
 
 EXACT = 1e-10
 OWN = "own"
-"""The levels that the class visits by itself, given to the native scheduler."""
+"""The class's own levels, which the native scheduler is given."""
 SINGLE = 2e-5
-"""Where diffusers computes its coefficients in float32."""
+"""Tolerance where diffusers computes its coefficients in float32."""
 
 
 @dataclass(frozen=True)
-class Twin:
-    """One pair: equal tables on the grids that both have, or a known difference."""
+class DiffusersEquivalent:
+    """A native scheduler and a class: equal tables on the timestep schedules that both have, or a known difference."""
 
     native: str
     cls: str
     """Name of the class in ``diffusers``."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Of the native scheduler."""
+    """Options of the native scheduler."""
     theirs: Mapping[str, Any] = field(default_factory=dict)
-    """Of the class."""
+    """Options of the class."""
     grid: str = "leading"
     tolerance: float = SINGLE
     """Largest relative difference of two coefficients."""
     difference: str = ""
-    """Why the tables differ, where they do on purpose; the test that shows who is right is in ``tests/parity``."""
+    """Why the tables differ on purpose; ``tests/parity`` has the test that shows which one is right."""
     prediction: str = "epsilon"
 
 
-TWINS = (
-    Twin("ddpm", "DDPMScheduler", tolerance=EXACT),
-    Twin("ddim", "DDIMScheduler", tolerance=EXACT),
-    Twin("ddim", "DDIMScheduler", {"eta": 1.0}, {"eta": 1.0}, tolerance=EXACT),
-    Twin("euler", "EulerDiscreteScheduler"),
-    Twin("euler_ancestral", "EulerAncestralDiscreteScheduler"),
-    Twin("heun", "HeunDiscreteScheduler", grid="linspace"),
-    Twin("dpm2", "KDPM2DiscreteScheduler", grid="linspace"),
-    Twin("dpm2_ancestral", "KDPM2AncestralDiscreteScheduler", grid="linspace", tolerance=2e-4),
-    Twin("lms", "LMSDiscreteScheduler", grid="linspace"),
-    Twin("dpmpp_2m", "DPMSolverMultistepScheduler", grid=OWN),
-    Twin("dpmpp_2m_sde", "DPMSolverMultistepScheduler", {}, {"algorithm_type": "sde-dpmsolver++"}, grid=OWN),
-    Twin(
+EQUIVALENTS = (
+    DiffusersEquivalent("ddpm", "DDPMScheduler", tolerance=EXACT),
+    DiffusersEquivalent("ddim", "DDIMScheduler", tolerance=EXACT),
+    DiffusersEquivalent("ddim", "DDIMScheduler", {"eta": 1.0}, {"eta": 1.0}, tolerance=EXACT),
+    DiffusersEquivalent("euler", "EulerDiscreteScheduler"),
+    DiffusersEquivalent("euler_ancestral", "EulerAncestralDiscreteScheduler"),
+    DiffusersEquivalent("heun", "HeunDiscreteScheduler", grid="linspace"),
+    DiffusersEquivalent("dpm2", "KDPM2DiscreteScheduler", grid="linspace"),
+    DiffusersEquivalent("dpm2_ancestral", "KDPM2AncestralDiscreteScheduler", grid="linspace", tolerance=2e-4),
+    DiffusersEquivalent("lms", "LMSDiscreteScheduler", grid="linspace"),
+    DiffusersEquivalent("dpmpp_2m", "DPMSolverMultistepScheduler", grid=OWN),
+    DiffusersEquivalent(
+        "dpmpp_2m_sde", "DPMSolverMultistepScheduler", {}, {"algorithm_type": "sde-dpmsolver++"}, grid=OWN
+    ),
+    DiffusersEquivalent(
         "dpmpp_3m",
         "DPMSolverMultistepScheduler",
         {},
@@ -51,19 +53,19 @@ TWINS = (
         grid=OWN,
         difference="theirs takes half of the second derivative, which leaves a method of order 2",
     ),
-    Twin("deis", "DEISMultistepScheduler", grid=OWN),
-    Twin("deis", "DEISMultistepScheduler", {"order": 3}, {"solver_order": 3}, grid=OWN),
-    Twin("unipc", "UniPCMultistepScheduler", grid=OWN),
-    Twin("unipc", "UniPCMultistepScheduler", {"order": 3}, {"solver_order": 3}, grid=OWN),
-    Twin("pndm", "PNDMScheduler", {}, {"skip_prk_steps": True}, tolerance=EXACT),
-    Twin("pndm", "PNDMScheduler", {"start": "runge_kutta"}, tolerance=EXACT),
-    Twin(
+    DiffusersEquivalent("deis", "DEISMultistepScheduler", grid=OWN),
+    DiffusersEquivalent("deis", "DEISMultistepScheduler", {"order": 3}, {"solver_order": 3}, grid=OWN),
+    DiffusersEquivalent("unipc", "UniPCMultistepScheduler", grid=OWN),
+    DiffusersEquivalent("unipc", "UniPCMultistepScheduler", {"order": 3}, {"solver_order": 3}, grid=OWN),
+    DiffusersEquivalent("pndm", "PNDMScheduler", {}, {"skip_prk_steps": True}, tolerance=EXACT),
+    DiffusersEquivalent("pndm", "PNDMScheduler", {"start": "runge_kutta"}, tolerance=EXACT),
+    DiffusersEquivalent(
         "ipndm",
         "IPNDMScheduler",
         prediction="v_prediction",
-        difference="theirs has a noise schedule of its own, of which the model knows nothing",
+        difference="theirs has a noise schedule of its own, which is not the model's",
     ),
-    Twin("lcm", "LCMScheduler", grid=OWN),
+    DiffusersEquivalent("lcm", "LCMScheduler", grid=OWN),
 )
 
 ORDERS: Mapping[str, tuple[float | str, int]] = {
@@ -83,15 +85,14 @@ ORDERS: Mapping[str, tuple[float | str, int]] = {
     "KDPM2DiscreteScheduler": (2, 0),
     "KDPM2AncestralDiscreteScheduler": (2, 0),
     "LMSDiscreteScheduler": (4, 0),
-    "IPNDMScheduler": (1, 0),  # its weights are those of even steps, which its levels do not take
+    "IPNDMScheduler": (1, 0),  # its weights are those of equal steps, and its levels are not equally spaced
     "DPMSolverMultistepScheduler": ("solver_order", 0),
     "DPMSolverSinglestepScheduler": ("solver_order", 0),
     "EDMDPMSolverMultistepScheduler": ("solver_order", 0),
     "DEISMultistepScheduler": ("solver_order", 0),
     "UniPCMultistepScheduler": ("solver_order", 1),
 }
-"""The order that the paper of a class claims: a number, or the option that holds it and what to add to it."""
-
+"""The order in the paper of a class: a number, or the option that holds it; then what to add to it."""
 
 VARIANTS: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("deis", {"order": 3}),
@@ -101,13 +102,13 @@ VARIANTS: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("diffusers/dpmsolver_multistep", {"algorithm_type": "sde-dpmsolver++"}),
     ("diffusers/unipc", {"solver_order": 3}),
 )
-"""What ``scheduler=all`` certifies beside every scheduler at its defaults."""
+"""Options that ``scheduler=all`` certifies beside every scheduler at its defaults."""
 
 
 def order_of_class(scheduler: Any, options: Mapping[str, Any]) -> float | None:
-    """The order that a class or an object of one claims; None where it is not known.
+    """Return the declared order of a class or an object of one; None where it is not known.
 
-    SDE variants of the DPM-Solver classes claim none: their papers give none for the noise.
+    SDE variants of the DPM-Solver classes have none: their papers give none for the noise.
     """
     cls = scheduler if isinstance(scheduler, type) else type(scheduler)
     if cls.__name__ not in ORDERS or str(options.get("algorithm_type", "")).startswith("sde"):
@@ -120,11 +121,6 @@ def order_of_class(scheduler: Any, options: Mapping[str, Any]) -> float | None:
     return float(claim) + more
 
 
-def twins_of(name: str) -> list[Twin]:
-    """The twins of a native scheduler."""
-    return [twin for twin in TWINS if twin.native == name]
-
-
-def natives_of(cls: str) -> list[Twin]:
-    """The twins that a class belongs to."""
-    return [twin for twin in TWINS if twin.cls == cls]
+def equivalents_of(name: str) -> list[DiffusersEquivalent]:
+    """Return the pairs of a native scheduler, by its name or by that of a class of diffusers."""
+    return [pair for pair in EQUIVALENTS if name in (pair.native, pair.cls)]

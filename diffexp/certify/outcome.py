@@ -1,4 +1,4 @@
-"""What a check says: one of four verdicts, one sentence, and the numbers behind it."""
+"""Result of a check: one of four verdicts, one sentence, and the numbers behind it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from diffexp.files import plain
 class Verdict(Enum):
     PASSED = "passed"
     WARNED = "warning"
-    """True, and worth knowing; the certificate stands."""
+    """Worth knowing; the certificate is still passed."""
     FAILED = "failed"
     SKIPPED = "not applicable"
 
@@ -22,7 +22,7 @@ class Outcome:
 
     verdict: Verdict
     sentence: str
-    """What was found, or why the check does not apply."""
+    """The finding, or why the check does not apply."""
     numbers: Mapping[str, Any] = field(default_factory=dict)
     """Plain numbers and lists, for ``certificate.json`` and the charts."""
 
@@ -76,11 +76,11 @@ class Certificate:
         return not self.failures
 
     def number(self, check: str, key: str) -> Any:
-        """A number of one check; None where the check found none."""
+        """Return a number of one check; None if it has none."""
         return self.outcomes[check].numbers.get(key) if check in self.outcomes else None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data; what is not finite becomes a string, so that any JSON reader takes it."""
+        """Return plain data; numbers that are not finite become strings, so that any JSON reader can read it."""
         checks = {
             name: {"verdict": outcome.verdict.value, "sentence": outcome.sentence, **outcome.numbers}
             for name, outcome in self.outcomes.items()

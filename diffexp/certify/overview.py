@@ -11,7 +11,7 @@ from diffexp.certify.page import folder_name
 from diffexp.files import replace_whole, write_text
 
 BUDGETS = (10, 20, 50)
-"""Evaluations at which the table tells the exact error; it is sorted by the second."""
+"""Evaluations at which the table shows the exact error; it is sorted by the second."""
 COLUMNS = (
     "scheduler",
     "verdict",
@@ -30,28 +30,28 @@ LEGEND = (
     "one thread for [1, 4, 64, 64]."
 )
 SAME_LINE = 0.02
-"""Relative; lines closer than that everywhere are drawn as one."""
+"""Relative distance below which lines are drawn as one."""
 SEVERAL = 1.3
-"""Evaluations a step from which on a method counts as one that makes several."""
+"""Evaluations per step from which on a method counts as one with several."""
 CLASSES = "classes of diffusers with an error of their own"
-FAMILIES = ("one evaluation a step", "several evaluations a step", "with noise", CLASSES)
+FAMILIES = ("one evaluation per step", "several evaluations per step", "with noise", CLASSES)
 
 
 def write_index(certificates: Sequence[Certificate], out: Path) -> Path:
-    """Write ``index.md`` with the table of all as they come, and ``exact_error.png``; returns the page."""
-    panels, picture = error_panels(certificates), ""
+    """Write ``index.md`` with the table of all in their order, and ``exact_error.png``; returns the page."""
+    panels, image = error_panels(certificates), ""
     if panels:
         with replace_whole(out / "exact_error.png") as temporary:
             draw_charts(panels, width=600, height=430, columns=2).save(temporary)
-        picture = "\n![Exact error against evaluations, one panel for every family](exact_error.png)\n"
+        image = "\n![Exact error against evaluations, one panel for every family](exact_error.png)\n"
     header = "| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS)
     lines = ["| " + " | ".join([_link(one), *cells(one)[1:]]) + " |" for one in certificates]
-    write_text(out / "index.md", "\n".join(["# Certificates", picture, header, *lines, "", LEGEND]) + "\n")
+    write_text(out / "index.md", "\n".join(["# Certificates", image, header, *lines, "", LEGEND]) + "\n")
     return out / "index.md"
 
 
 def in_order(certificates: Sequence[Certificate]) -> list[Certificate]:
-    """By exact error at 20 evaluations; those that have none come last."""
+    """Sort by exact error at 20 evaluations; certificates without one are last."""
 
     def key(one: Certificate) -> tuple[bool, float, str]:
         error = error_at(one, BUDGETS[1])
@@ -61,7 +61,7 @@ def in_order(certificates: Sequence[Certificate]) -> list[Certificate]:
 
 
 def table(certificates: Sequence[Certificate], width: int) -> list[str]:
-    """The lines of a text table no wider than ``width``."""
+    """Return the lines of a text table no wider than ``width``."""
     rows = [list(COLUMNS), *(cells(one) for one in certificates)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS) - 1)]
     lines = []
@@ -72,7 +72,7 @@ def table(certificates: Sequence[Certificate], width: int) -> list[str]:
 
 
 def cells(one: Certificate) -> list[str]:
-    """One line of the table of all."""
+    """Return one row of the table of all."""
     order, interval = one.number("order", "order"), one.number("order", "interval")
     declared = one.number("order", "declared")
     compiled, nfe = one.number("cost", "compiled_us"), one.number("cost", "nfe_per_step")
@@ -91,7 +91,7 @@ def cells(one: Certificate) -> list[str]:
 
 
 def error_at(one: Certificate, nfe: int) -> float | None:
-    """The exact error on natural images with at most so many evaluations; None where it is not known."""
+    """Return the exact error on natural images with at most ``nfe`` evaluations; None where it is not known."""
     counts, errors = one.number("exact_error", "nfe"), one.number("exact_error", "w2_natural")
     found = [error for count, error in zip(counts or (), errors or ()) if count <= nfe]
     return found[-1] if found else None
@@ -99,41 +99,41 @@ def error_at(one: Certificate, nfe: int) -> float | None:
 
 @dataclass(frozen=True)
 class _Line:
-    """The error of one or more schedulers, which it is the same for."""
+    """The error of one scheduler, or of several whose error is the same."""
 
     names: list[str]
     family: str
     nfe: Sequence[int]
     errors: Sequence[float]
 
-    def is_that_of(self, other: "_Line") -> bool:
-        """Whether both are the same wherever both are known."""
+    def equals(self, other: "_Line") -> bool:
+        """Whether both errors are the same wherever both are known."""
         theirs = dict(zip(other.nfe, other.errors))
         pairs = [(error, theirs[nfe]) for nfe, error in zip(self.nfe, self.errors) if nfe in theirs]
         return len(pairs) > 1 and all(math.isclose(a, b, rel_tol=SAME_LINE) for a, b in pairs)
 
-    def drawn(self, faint: bool) -> Series:
+    def series(self, faint: bool) -> Series:
         return Series("" if faint else ", ".join(self.names), self.nfe, self.errors, faint)
 
 
 def error_panels(certificates: Sequence[Certificate]) -> list[Axes]:
-    """A panel for every family of schedulers: its own lines in colour, those of all others in grey."""
+    """Return a panel for every family of schedulers: its own lines in colour, those of all others in grey."""
     lines: list[_Line] = []
-    # Native ones first: the line of a class that is theirs is left out.
+    # Native schedulers first: a class with the line of one is not drawn.
     for one in sorted(certificates, key=lambda one: ("/" in one.name, one.name.count("="), one.name)):
         nfe, errors = one.number("exact_error", "nfe"), one.number("exact_error", "w2_natural")
         if not nfe or one.outcomes["exact_error"].failed:
             continue
         line = _Line([_label(one)], _family(one), nfe, errors)
-        twin = next((drawn for drawn in lines if line.is_that_of(drawn)), None)
-        if twin is None:
+        same = next((drawn for drawn in lines if line.equals(drawn)), None)
+        if same is None:
             lines.append(line)
-        elif "/" not in one.name or twin.family == CLASSES:
-            twin.names.append(_label(one))
+        elif "/" not in one.name or same.family == CLASSES:
+            same.names.append(_label(one))
     panels = []
     for family in FAMILIES:
-        own = [line.drawn(faint=False) for line in lines if line.family == family]
-        others = [line.drawn(faint=True) for line in lines if line.family != family]
+        own = [line.series(faint=False) for line in lines if line.family == family]
+        others = [line.series(faint=True) for line in lines if line.family != family]
         if own:
             panels.append(Axes(family, "evaluations", "2-Wasserstein error / spread of the data", [*others, *own]))
     return panels
@@ -149,11 +149,11 @@ def _family(one: Certificate) -> str:
     if _with_noise(one):
         return "with noise"
     several = one.number("exact_error", "nfe")[-1] > SEVERAL * one.number("exact_error", "steps")[-1]
-    return "several evaluations a step" if several else "one evaluation a step"
+    return "several evaluations per step" if several else "one evaluation per step"
 
 
 def _with_noise(one: Certificate) -> bool:
-    """Whether it draws noise, so that its order is that of moments."""
+    """Whether the scheduler draws noise, so that its order is that of moments."""
     return one.number("order", "kind") == "weak order"
 
 

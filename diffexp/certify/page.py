@@ -10,27 +10,27 @@ MARKS = {Verdict.PASSED: "✓", Verdict.WARNED: "!", Verdict.FAILED: "✗", Verd
 MEANINGS = {
     "deterministic": "the same start and noise give the same output",
     "batch": "a sample does not depend on its batch",
-    "inputs": "nothing that it is given is edited",
-    "reuse": "a run leaves nothing behind",
+    "inputs": "no input is modified in place",
+    "reuse": "a run leaves no state behind",
     "few_steps": "right with 1, 2 and 3 steps",
     "timesteps": "a list of timesteps is visited as given",
-    "told": "the network is told the noise that it sees",
-    "middle_start": "right from the middle of its grid",
+    "told": "the timestep that the network gets belongs to the noise in its input",
+    "middle_start": "right when started in the middle of the timestep schedule",
     "ends": "first and last step finite and right",
-    "point": "every step exact where the data is a point",
-    "even": "no step is much worse than those around it",
+    "point": "every step exact for data that is a point",
+    "even": "no step adds much more error than those around it",
     "order": "order of convergence against the exact solution",
-    "strong_order": "order in which single paths converge",
+    "strong_order": "order of convergence of single paths",
     "exact_error": "2-Wasserstein distance to Gaussian data, in closed form",
-    "precision": "float32 and bfloat16 against float64; its own coefficients",
-    "cost": "evaluations and time of a step",
-    "parity": "the table of its twin in diffusers",
-    "same_table": "other schedulers with this table",
+    "precision": "float32 and bfloat16 against float64; precision of the coefficients",
+    "cost": "evaluations and time per step",
+    "parity": "the same table as the equivalent class in diffusers",
+    "same_table": "other schedulers with the same table",
 }
 
 
 def folder_name(name: str) -> str:
-    """A scheduler's name as the name of a folder."""
+    """Return a scheduler's name as the name of a folder."""
     return "".join(letter if letter.isalnum() or letter in "._-=" else "_" for letter in name)
 
 
@@ -55,7 +55,7 @@ def _page(certificate: Certificate, charts: bool) -> str:
     lines += ["| check | | found |", "|---|---|---|"]
     lines += [_row(name, outcome) for name, outcome in certificate.outcomes.items()]
     made = ", ".join(f"{name} {version}" for name, version in certificate.versions.items())
-    lines += ["", f"{made}; {certificate.seconds:.1f} s. What each check asks:", ""]
+    lines += ["", f"{made}; {certificate.seconds:.1f} s. What the checks mean:", ""]
     lines += [f"- `{name}`: {meaning}" for name, meaning in MEANINGS.items()]
     return "\n".join(lines) + "\n"
 

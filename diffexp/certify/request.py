@@ -1,4 +1,4 @@
-"""What a command line asks to be certified."""
+"""Schedulers to certify, as read from a command line."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Request:
-    """What a command line asks for."""
+    """A command line: which schedulers, and where their certificates are written."""
 
     jobs: tuple[Job, ...]
     out: Path

@@ -1,4 +1,4 @@
-"""Certifying what a command line asks for: one after another, or everything on all cores."""
+"""Certification of the schedulers of a command line: one after another, or many on all cores."""
 
 import os
 import shutil
@@ -18,10 +18,10 @@ from diffexp.errors import InputError
 
 
 def run_request(request: Request) -> bool:
-    """Certify, write the files, tell the result; whether everything passed.
+    """Certify, write the files and print the result; returns whether everything passed.
 
     Raises:
-        InputError: a scheduler that takes none of the models.
+        InputError: a scheduler that accepts none of the models.
     """
     torch.set_num_threads(1)
     certificates, refused = [], []
@@ -29,7 +29,7 @@ def run_request(request: Request) -> bool:
         if isinstance(made, InputError):
             if not request.everything:
                 raise made
-            refused.append(f"left out: {job.label}: {made}")
+            refused.append(f"skipped: {job.label}: {made}")
             continue
         certificates.append(made)
         folder = write_certificate(made, request.out)
@@ -39,7 +39,7 @@ def run_request(request: Request) -> bool:
                 f"{len(certificates)}/{len(request.jobs)} {made.name} ({made.seconds:.1f} s) {verdict}", file=sys.stderr
             )
         if len(request.jobs) == 1:
-            print("\n".join(told(made)))
+            print("\n".join(summary(made)))
             print(f"certificate: {folder}")
     if len(request.jobs) > 1:
         certificates = in_order(certificates)
@@ -48,8 +48,8 @@ def run_request(request: Request) -> bool:
     return all(one.passed for one in certificates)
 
 
-def told(certificate: Certificate) -> list[str]:
-    """One line for every check, and the verdict."""
+def summary(certificate: Certificate) -> list[str]:
+    """Return one line for every check, and the verdict."""
     width = max(map(len, certificate.outcomes))
     lines = [f"{MARKS[one.verdict]} {name:{width}}  {one.sentence}" for name, one in certificate.outcomes.items()]
     failures = certificate.failures
@@ -58,7 +58,7 @@ def told(certificate: Certificate) -> list[str]:
 
 
 def _made(request: Request) -> Iterator[tuple[Job, Certificate | InputError]]:
-    """The certificate of every job as it is done, or why there is none."""
+    """Yield the certificate of every job when it is ready, or why there is none."""
     workers = min(len(request.jobs), os.cpu_count() or 1)
     if workers == 1 or len(request.jobs) < 4:
         for job in request.jobs:

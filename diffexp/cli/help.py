@@ -97,10 +97,10 @@ def _origin(entry: Entry) -> str:
 
 
 def _option(option: Option) -> str:
-    if option.stands_for is MISSING:
+    if option.effective_default is MISSING:
         return f"{option.name}: {option.type} = {_shown(option.default)}"
-    kind = replace(option.type, optional=option.stands_for is None)
-    return f"{option.name}: {kind} = {_shown(option.stands_for)}"
+    kind = replace(option.type, optional=option.effective_default is None)
+    return f"{option.name}: {kind} = {_shown(option.effective_default)}"
 
 
 def _first_comment(file: Path) -> str:

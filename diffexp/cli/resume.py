@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from diffexp.errors import InputError
-from diffexp.experiment.resume import PLAIN, _there, check_same_samples, read_earlier
+from diffexp.experiment.resume import PLAIN, check_same_samples, read_earlier, read_run_or_raise
 from diffexp.sweeps.cell import Job
 from diffexp.sweeps.record import LAUNCHER, SweepRecord, read_sweep
 
@@ -25,7 +25,7 @@ def resumed_words(overrides: Sequence[str]) -> tuple[list[str], str | None]:
     given = {_key(word) for word in overrides}
     named = [word.partition("=")[2].strip("'\"") for word in overrides if word.startswith("resume=")]
     if named and PLAIN.fullmatch(named[-1]):
-        _there(named[-1])
+        read_run_or_raise(named[-1])
     file = Path(named[-1], ".hydra", "overrides.yaml").expanduser() if named else None
     if file is None or not file.is_file():
         return list(overrides), None

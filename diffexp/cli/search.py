@@ -21,10 +21,17 @@ def scheduler_options(config: Any, trial: Any) -> None:
     name = trial.params.get("scheduler") or trial.user_attrs.get("scheduler") or config.scheduler.name
     entry = discover().get("scheduler", name)
     for option in entry.options:
-        key = f"scheduler.{option.name}"
-        if option.type.base == "literal":
-            trial.suggest_categorical(key, option.type.choices)
+        key, choices = f"scheduler.{option.name}", option.type.choices
+        if option.type.base == "literal" and _consecutive(choices):
+            # Not as a category: Optuna refuses one whose choices change from scheduler to scheduler.
+            trial.suggest_int(key, min(choices), max(choices))
+        elif option.type.base == "literal":
+            trial.suggest_categorical(key, choices)
         elif option.name in RANGES and option.type.base == "float":
             trial.suggest_float(key, *RANGES[option.name])
         elif option.name in RANGES and option.type.base == "int":
             trial.suggest_int(key, *RANGES[option.name])
+
+
+def _consecutive(choices: tuple[Any, ...]) -> bool:
+    return all(type(choice) is int for choice in choices) and set(choices) == set(range(min(choices), max(choices) + 1))

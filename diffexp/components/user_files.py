@@ -1,4 +1,4 @@
-"""Pictures that are given: what a loop starts from, or a metric compares with."""
+"""Images that the user gives: what a loop starts from, or a metric compares with."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,15 +10,15 @@ from diffexp.errors import InputError
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 
 
-def read_pictures(key: str, path: str, shape: tuple[int, int, int], indices: Sequence[int]) -> list[Image.Image]:
-    """One picture a sample, scaled and cropped around its centre to ``shape`` (channels, height, width).
+def read_images(key: str, path: str, shape: tuple[int, int, int], indices: Sequence[int]) -> list[Image.Image]:
+    """Read one image per sample, scaled and cropped around its centre to ``shape`` (channels, height, width).
 
     Args:
-        key: names the option in messages.
-        path: a file, or a folder whose pictures the samples take turns with, by name.
+        key: name of the option, for messages.
+        path: a file, or a folder whose images, sorted by name, are assigned to the samples in turn.
 
     Raises:
-        InputError: no such file, or none that can be read.
+        InputError: no such file, or one that cannot be read.
     """
     channels, height, width = shape
     chosen = _files(key, path, indices)
@@ -27,16 +27,35 @@ def read_pictures(key: str, path: str, shape: tuple[int, int, int], indices: Seq
     return [fitted[file] for file in chosen]
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """By name."""
+def read_masks(path: str, image: str, shape: tuple[int, int, int], indices: Sequence[int]) -> list[Image.Image]:
+    """Read one black and white mask per sample, scaled and cropped as its image; white is to be generated.
+
+    Args:
+        path: a file, or a folder whose masks, sorted by name, are assigned to the samples in turn.
+        image: the images that they belong to, likewise.
+
+    Raises:
+        InputError: no such file, one that cannot be read, or a mask with another aspect ratio than its image.
+    """
+    pairs = dict.fromkeys(zip(_files("loop.mask", path, indices), _files("loop.image", image, indices)))
+    for mask, masked in pairs:
+        (width, height), (w, h) = _read("loop.mask", mask).size, _read("loop.image", masked).size
+        if abs(width * h - w * height) > max(width, height, w, h):  # sizes of scaled images are rounded
+            raise InputError(f"loop.mask={mask} is {width} x {height}, which does not fit {masked} of {w} x {h}")
+    grey = read_images("loop.mask", path, (1, *shape[1:]), indices)
+    return [mask.point([255 * (value >= 128) for value in range(256)]) for mask in grey]
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The image files of a folder, sorted by name."""
     return sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
 
 
 def _files(key: str, path: str, indices: Sequence[int]) -> list[Path]:
     place = Path(path).expanduser()
-    files = pictures_in(place) if place.is_dir() else [place]
+    files = images_in(place) if place.is_dir() else [place]
     if not files:
-        raise InputError(f"{key}={path} is a folder without pictures; give png, jpg or webp files")
+        raise InputError(f"{key}={path} is a folder without images; give png, jpg or webp files")
     return [files[i % len(files)] for i in indices]
 
 
@@ -44,28 +63,9 @@ def _read(key: str, file: Path) -> Image.Image:
     try:
         with Image.open(file) as image:
             whole = ImageOps.exif_transpose(image)
-            # 16 bits a pixel, as depth maps have: Pillow would cut off what is above 255.
+            # 16 bits per pixel, as depth maps have: Pillow would cut off what is above 255.
             return whole.point(lambda value: value / 256).convert("L") if whole.mode.startswith("I") else whole
     except FileNotFoundError:
         raise InputError(f"{key}={file}: no such file") from None
     except (UnidentifiedImageError, OSError) as error:
-        raise InputError(f"{key}={file} cannot be read as a picture: {' '.join(str(error).split())}") from None
-
-
-def read_masks(path: str, image: str, shape: tuple[int, int, int], indices: Sequence[int]) -> list[Image.Image]:
-    """Black and white, one a sample, scaled and cropped as its picture is; white is what is to be drawn anew.
-
-    Args:
-        path: a file, or a folder whose masks the samples take turns with, by name.
-        image: likewise the pictures that they belong to.
-
-    Raises:
-        InputError: no such file, none that can be read, or one that does not lie on its picture.
-    """
-    pairs = dict.fromkeys(zip(_files("loop.mask", path, indices), _files("loop.image", image, indices)))
-    for mask, picture in pairs:
-        (width, height), (w, h) = _read("loop.mask", mask).size, _read("loop.image", picture).size
-        if abs(width * h - w * height) > max(width, height, w, h):  # sizes of scaled pictures are rounded
-            raise InputError(f"loop.mask={mask} is {width} x {height}, which does not fit {picture} of {w} x {h}")
-    pictures = read_pictures("loop.mask", path, (1, *shape[1:]), indices)
-    return [picture.point([255 * (value >= 128) for value in range(256)]) for picture in pictures]
+        raise InputError(f"{key}={file} cannot be read as an image: {' '.join(str(error).split())}") from None

@@ -1,4 +1,4 @@
-"""From a composed config to built objects."""
+"""Builds the components of a run from a composed config."""
 
 import functools
 import itertools
@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from diffexp.catalog.discover import Catalog
-from diffexp.catalog.entry import Entry
 from diffexp.catalog.signatures import injected_parameters
 from diffexp.components.grids.choice import Grid
+from diffexp.components.guidance.base import Predict
 from diffexp.components.guidance.diffusers_guiders import guided_by, guider_of, is_guider, try_out
-from diffexp.components.loops.base import FROM_NOISE, Batch
+from diffexp.components.loops.base import Batch
 from diffexp.components.metrics.base import Metric
 from diffexp.components.models.base import Model, Request, Runtime
 from diffexp.components.prompts import read_texts
@@ -26,7 +26,6 @@ from diffexp.errors import InputError
 from diffexp.experiment.context import RunContext
 from diffexp.experiment.contracts import with_contract_checks
 from diffexp.experiment.device import read_device, read_dtype
-from diffexp.experiment.monitor import Predict
 from diffexp.plan.compile import Direct, Sampler
 from diffexp.plan.levels import Schedule
 from diffexp.plan.table import Plan
@@ -34,12 +33,12 @@ from diffexp.plan.table import Plan
 log = logging.getLogger(__name__)
 
 DIFFUSERS = "diffusers"
-"""The option, of schedulers and of guidances, that takes any diffusers class as ``_target_``."""
+"""The option of schedulers and of guidances that takes any diffusers class as ``_target_``."""
 
 
 @dataclass(frozen=True)
-class Parts:
-    """Everything one run is made of."""
+class Components:
+    """Everything that one run is built from; a ``loops.base.Run``."""
 
     model: Model
     sampler: Sampler
@@ -50,25 +49,25 @@ class Parts:
     tracker: Guarded
     request: Request
     recipe: Recipe
-    """What ``sampler`` is made of."""
+    """What ``sampler`` is built from."""
     guidance: str
     """Name of the guidance."""
     guidance_scale: float
     guidance_options: Mapping[str, Any] = field(default_factory=dict)
     stepwise: bool = False
-    """Whether the guidance goes by the steps of the run, not by the noise level alone."""
+    """Whether the guidance depends on the steps of the run, not on the noise level alone."""
     code_sha256: tuple[str, ...] = ()
-    """Of the plugins' files that the model and its guidance are from."""
+    """Hashes of the plugin files that define the model and its guidance."""
     from_noise: bool = True
-    """Whether the loop takes the start noise to the sample by ``sampler`` alone."""
+    """Whether the loop takes the start noise to the sample by ``sampler`` alone: its trait ``solves_from_noise``."""
     context: RunContext = field(default_factory=RunContext)
 
 
-def assemble(config: Mapping[str, Any], catalog: Catalog, context: RunContext | None = None) -> Parts:
-    """Build what the config names; ``context`` says where the run takes place.
+def assemble(config: Mapping[str, Any], catalog: Catalog, context: RunContext | None = None) -> Components:
+    """Build what the config names; ``context`` are the services of the process.
 
     Raises:
-        InputError: anything that is unknown, of the wrong kind, or that does not go together.
+        InputError: anything that is unknown, of the wrong kind, or incompatible.
     """
     context = context or RunContext()
     runtime = Runtime(read_device(config["device"]), read_dtype(config["dtype"]), bool(config["compile"]))
@@ -83,7 +82,7 @@ def assemble(config: Mapping[str, Any], catalog: Catalog, context: RunContext | 
     recipe = _recipe(config, catalog, model).within(config.get("max_nfe"))
     sampler = _sampler(recipe)
     guidance = _guidance(config["guidance"], catalog)
-    return Parts(
+    return Components(
         model=model,
         sampler=sampler,
         predict=_guided(guidance, model, scale, sampler),
@@ -97,7 +96,7 @@ def assemble(config: Mapping[str, Any], catalog: Catalog, context: RunContext | 
         guidance_options=guidance.keywords,
         stepwise=_is_stepwise(guidance, config["guidance"], catalog),
         code_sha256=_code(config, catalog),
-        from_noise=config["loop"]["name"] in FROM_NOISE,
+        from_noise=_has_trait(catalog, "loop", config["loop"], "solves_from_noise"),
         context=context,
     )
 
@@ -110,7 +109,7 @@ def _code(config: Mapping[str, Any], catalog: Catalog) -> tuple[str, ...]:
 def _guidance(node: Mapping[str, Any], catalog: Catalog) -> functools.partial[Any]:
     made = _build(catalog, "guidance", node)
     if node.get("name") == DIFFUSERS and not is_guider(made.func):
-        raise InputError(f"guidance._target_={node['_target_']} is no guider, such as those of diffusers.guiders")
+        raise InputError(f"guidance._target_={node['_target_']} is not a guider such as those of diffusers.guiders")
     return made
 
 
@@ -127,12 +126,16 @@ def _guided(guidance: functools.partial[Any], model: Model, scale: float, sample
 def _is_stepwise(guidance: functools.partial[Any], node: Mapping[str, Any], catalog: Catalog) -> bool:
     if is_guider(guidance.func) or "levels" in injected_parameters("guidance", guidance):
         return True
-    entry = catalog.find("guidance", str(node.get("name")))
-    return bool(entry and entry.traits.get("stepwise"))
+    return _has_trait(catalog, "guidance", node, "stepwise")
+
+
+def _has_trait(catalog: Catalog, kind: str, node: Mapping[str, Any], trait: str) -> bool:
+    entry = catalog.find(kind, str(node.get("name")))
+    return bool(entry and entry.traits.get(trait))
 
 
 def _build(catalog: Catalog, kind: str, node: Mapping[str, Any]) -> Any:
-    """As ``Catalog.build``; a plugin is held to what its kind promises."""
+    """As ``Catalog.build``; what a plugin returns is checked."""
     return with_contract_checks(catalog.find(kind, str(node.get("name"))), catalog.build(kind, node))
 
 
@@ -145,14 +148,11 @@ def _recipe(config: Mapping[str, Any], catalog: Catalog, model: Model) -> Recipe
     else:
         bound = _build(catalog, "scheduler", node)
         scheduler, options = bound.func, bound.keywords
-        entry = catalog.find("scheduler", node["name"])
-        if entry and isinstance(scheduler, type):
-            options = _changed(entry, options)
     return Recipe(scheduler, grid.steps(config["steps"]), model.training, grid, options)
 
 
 def _own_class(model: Model) -> str:
-    """The class of the scheduler that the checkpoint comes with."""
+    """The scheduler class of the checkpoint."""
     name = model.training.scheduler_config.get("_class_name")
     if name is None:
         raise InputError(f"model={model.id} comes with no scheduler of its own: add scheduler._target_=diffusers....")
@@ -161,40 +161,36 @@ def _own_class(model: Model) -> str:
 
 def _sampler(recipe: Recipe) -> Sampler:
     sampler = recipe.sampler
-    ours = getattr(recipe.scheduler, "__module__", "").startswith("diffexp.")  # of a plugin, file and line are told
+    ours = getattr(recipe.scheduler, "__module__", "").startswith("diffexp.")  # errors of a plugin carry file and line
     if ours and isinstance(sampler, Direct) and isinstance(sampler.cause, ArithmeticError):
         raise InputError(f"{sampler.method.name} cannot be computed with these options, steps and grid; change one")
     if isinstance(sampler, Plan):
-        _refuse_what_is_no_number(sampler)
+        _check_finite(sampler)
         if isinstance(recipe.scheduler, type) and not recipe.grid.explicit:
             _warn_of_foreign_timesteps(sampler, recipe.training.schedule)
     return sampler
 
 
-def _changed(entry: Entry, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options other than the defaults: a class's default must not override what the checkpoint's config says."""
-    defaults = {option.name: option.default for option in entry.options}
-    return {name: value for name, value in options.items() if name not in defaults or value != defaults[name]}
-
-
-def _refuse_what_is_no_number(plan: Plan) -> None:
+def _check_finite(plan: Plan) -> None:
     for step, row in enumerate(plan.rows):
         if not all(map(math.isfinite, (*row.x, *row.m, *row.z, *itertools.chain(*row.d)))):
             raise InputError(f"{plan.name} gives NaN at step {step} with these options, steps and grid; change one")
 
 
 def _warn_of_foreign_timesteps(plan: Plan, schedule: Schedule) -> None:
-    """Some classes of diffusers count time for one network only (IPNDM from 0 to 1, CM in 250 log sigma)."""
-    told = [row.level.timestep for row in plan.rows]
+    """Warn of classes of diffusers whose timesteps are for one network only (IPNDM 0 to 1, CM 250 log sigma)."""
+    timesteps = [row.level.timestep for row in plan.rows]
     low, high = schedule.timestep_range
     slack = 1e-3 * (high - low)
-    if not low - slack <= min(told) <= max(told) <= high + slack or (high > 1 and len(told) > 1 and max(told) <= 1):
-        shown = f"{min(told):g}..{max(told):g}"
-        log.warning("%s tells the network timesteps %s; it was trained on %g..%g", plan.name, shown, low, high)
+    if not low - slack <= min(timesteps) <= max(timesteps) <= high + slack or (
+        high > 1 and len(timesteps) > 1 and max(timesteps) <= 1
+    ):
+        shown = f"{min(timesteps):g}..{max(timesteps):g}"
+        log.warning("%s passes timesteps %s to the network; it was trained on %g..%g", plan.name, shown, low, high)
 
 
 def read_grid(node: Mapping[str, Any], catalog: Catalog) -> Grid:
-    """The grid of a config node; ``timesteps`` or ``sigmas`` in it win over its name."""
+    """The timestep schedule of a config node; ``timesteps`` or ``sigmas`` in it override its name."""
     name = node["name"]
     make = None if name == "auto" else _build(catalog, "grid", node)
     return Grid(name, make, node.get("timesteps"), node.get("sigmas"))

@@ -3,12 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from diffexp.catalog.discover import discover
 from diffexp.components.prompts import read_texts
 from diffexp.errors import InputError
 from diffexp.plan.levels import listed_steps
 
-SAMPLES, SAMPLES_OF_A_CHECKPOINT = 64, 4
-"""How many are drawn where nobody says; a checkpoint may be large."""
+SAMPLES = 64
+"""Number of samples by default, for models without the trait ``default_samples``."""
+ONE_PER_PROMPT = "one per prompt"
+"""A value of that trait; others are numbers, as in ``@model(default_samples=4)``."""
 
 
 def differing_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -35,13 +38,13 @@ def steps_of(config: Mapping[str, Any]) -> int:
 
 
 def usual_samples(model: str, prompt: str | list[str] | None) -> int:
-    """The number of samples where nobody sets one: so many that the first images are soon there."""
-    if model == "hub":
-        return SAMPLES_OF_A_CHECKPOINT
-    if model != "pipeline":
-        return SAMPLES
+    """Number of samples where the user sets none: the model's trait ``default_samples``, small for large networks."""
+    entry = discover().find("model", model)
+    number = entry.traits.get("default_samples", SAMPLES) if entry else SAMPLES
+    if number != ONE_PER_PROMPT:
+        return number
     try:
         texts = read_texts("prompt", prompt)
-    except InputError:  # the run says it
+    except InputError:  # the run raises it
         return 1
     return len(texts) if isinstance(texts, list) else 1

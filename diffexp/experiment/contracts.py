@@ -15,7 +15,7 @@ from torch import Tensor
 from diffexp.catalog.diffusers import PREFIX
 from diffexp.catalog.entry import Entry
 from diffexp.catalog.kinds import KINDS
-from diffexp.components.metrics.base import Metric
+from diffexp.components.metrics.base import Metric, SampleMetric
 from diffexp.components.models.base import Condition, Model
 from diffexp.components.trackers.base import Tracker
 from diffexp.errors import InputError
@@ -61,7 +61,8 @@ def _with_members(entry: Entry, thing: Any) -> Any:
     if hasattr(type(thing), "__getattr__"):
         return thing
     # Not hasattr, which would compute properties (the hash of a weight file).
-    names = [name for name in vars(PROTOCOLS[entry.kind]) if not name.startswith("_")]
+    by_sample = entry.kind == "metric" and hasattr(thing, "compare")
+    names = [name for name in vars(SampleMetric if by_sample else PROTOCOLS[entry.kind]) if not name.startswith("_")]
     missing = [name for name in names if inspect.getattr_static(thing, name, _ABSENT) is _ABSENT and name != "run_id"]
     if missing:
         raise _broken(entry, f"gave an object of type {type(thing).__name__} that lacks {', '.join(missing)}")

@@ -1,4 +1,4 @@
-"""What a run measures of itself: time and memory."""
+"""Time and memory of a run."""
 
 import logging
 import sys
@@ -9,8 +9,8 @@ from torch import Tensor
 
 from diffexp.components.metrics.base import RunFacts
 from diffexp.components.models.base import state_dtype
-from diffexp.experiment.build import Parts
-from diffexp.experiment.sampling import Drawing
+from diffexp.experiment.build import Components
+from diffexp.experiment.sampling import Samples
 from diffexp.plan.compile import sample
 from diffexp.plan.levels import Level
 from diffexp.plan.table import Plan
@@ -18,37 +18,37 @@ from diffexp.plan.table import Plan
 log = logging.getLogger(__name__)
 
 
-def run_facts(parts: Parts, drawing: Drawing) -> RunFacts:
+def run_facts(run: Components, samples: Samples) -> RunFacts:
+    """What metrics may know of a run and its samples."""
     return RunFacts(
-        nfe=drawing.nfe,
-        num_samples=drawing.drawn,
-        seconds=drawing.seconds,
-        model_seconds=drawing.model_seconds,
-        scheduler_us_per_step=scheduler_us_per_step(parts),
-        peak_memory_mb=peak_memory_mb(parts.model.device),
-        plan=parts.sampler if isinstance(parts.sampler, Plan) and parts.from_noise else None,
-        model=parts.model,
-        captions=tuple(drawing.captions),
+        nfe=samples.nfe,
+        num_samples=samples.drawn,
+        seconds=samples.seconds,
+        model_seconds=samples.model_seconds,
+        scheduler_us_per_step=scheduler_us_per_step(run),
+        peak_memory_mb=peak_memory_mb(run.model.device),
+        plan=run.sampler if isinstance(run.sampler, Plan) and run.from_noise else None,
+        model=run.model,
+        captions=samples.captions,
     )
 
 
-def scheduler_us_per_step(parts: Parts, passes: int = 3) -> float | None:
-    """Microseconds an evaluation, for one sample, a network and noise that cost nothing: the fastest of a few passes.
+def scheduler_us_per_step(run: Components, passes: int = 3) -> float | None:
+    """Microseconds per evaluation, for one sample, a network and noise that cost nothing: the fastest of a few passes.
 
     None where the sampler cannot run on a stand-in network.
     """
-    model = parts.model
+    model = run.model
     like = torch.zeros(1, *model.shape, device=model.device, dtype=state_dtype(model))
-
     try:
-        return min(_timed(parts, like) for _ in range(passes)) * 1e6
+        return min(_timed(run, like) for _ in range(passes)) * 1e6
     except Exception as error:  # a direct method may insist on a real model
         log.debug("no scheduler time: %s", error)
         return None
 
 
-def _timed(parts: Parts, like: Tensor) -> float:
-    """Seconds an evaluation; counted, because an adaptive method may take other steps here than in the run."""
+def _timed(run: Components, like: Tensor) -> float:
+    """Seconds per evaluation; counted, because an adaptive method may take other steps here than in the run."""
     evaluations = 0
 
     def network(u: Tensor, level: Level) -> Tensor:
@@ -58,7 +58,7 @@ def _timed(parts: Parts, like: Tensor) -> float:
 
     with torch.inference_mode():
         began = time.perf_counter()
-        sample(parts.sampler, network, like, lambda: like)
+        sample(run.sampler, network, like, lambda: like)
         if like.device.type == "cuda":
             torch.cuda.synchronize(like.device)
         return (time.perf_counter() - began) / max(1, evaluations)

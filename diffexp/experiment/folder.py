@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import torch
 import yaml
@@ -28,42 +28,91 @@ from diffexp.files import read_json, replace_whole, write_json, write_text
 from diffexp.plan.table import Plan
 
 RESULTS = ("metrics.json", PER_SAMPLE, RESAMPLES, "plan.csv", "grid.png", "trajectory.png", "trajectory.gif")
-"""What a run writes at its end; of an earlier run in the same folder it must not be taken for this one's."""
-UNFINISHED = ".unfinished"
-"""The samples of a run that is not done, as numbers, where a metric wants them: pictures cannot say all of them."""
-SAMPLES = ("samples/*.png", "samples/points*.csv", f"{UNFINISHED}/*.safetensors")
-OF_THE_SAMPLES = ("nfe", "weights_sha256", "plan_sha256", "drawn", "sampling_seconds", "model_seconds")
-"""What ``run.json`` says of the samples that are there."""
-HALVES = (".*-????????.*", "samples/.*-????????.*")
-"""Files whose writing was cut short."""
+"""What a run writes at its end; the results of an earlier run in the same folder are removed."""
+RAW_SAMPLES_DIR = ".unfinished"
+"""Samples of an unfinished run as numbers, where a metric reads more of them than the 8-bit images have."""
+SAMPLE_FILES = ("samples/*.png", "samples/points*.csv", f"{RAW_SAMPLES_DIR}/*.safetensors")
+SAMPLING_FIELDS = ("nfe", "weights_sha256", "plan_sha256", "drawn", "sampling_seconds", "model_seconds")
+"""Entries of ``run.json`` that describe the samples on disk."""
+PARTIAL_FILES = (".*-????????.*", "samples/.*-????????.*")
+"""Files whose writing was interrupted."""
+
+
+class RunRecord(TypedDict):
+    """The content of ``run.json``."""
+
+    status: str
+    """``running``, ``done``, ``failed`` or ``interrupted``."""
+    error: str | None
+    command: str
+    config: Mapping[str, Any]
+    seed: int
+    nfe: int | None
+    """Model evaluations per sample."""
+    device: str | None
+    dtype: str | None
+    versions: Mapping[str, str]
+    git_commit: str | None
+    started: str
+    """ISO 8601, UTC."""
+    seconds: float | None
+    model_id: str | None
+    weights_sha256: str | None
+    plan_sha256: str | None
+    inputs_sha256: str | None
+    wandb_id: str | None
+    drawn: int
+    """Samples that ``sampling_seconds`` and ``model_seconds`` are the time of."""
+    sampling_seconds: float
+    model_seconds: float
+    same_as: NotRequired[str]
+    """Name of the folder that the samples were copied from."""
 
 
 class RunFolder:
-    """Writes one run's files; ``run.json`` says at any moment how far the run is."""
+    """Writes the files of a run; ``run.json`` states at any moment how far the run is."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.record: dict[str, Any] = {}
-        """What ``run.json`` says."""
+        """The content of ``run.json``, a ``RunRecord``."""
 
     def begin(self, config: Mapping[str, Any]) -> None:
-        """Write the first ``run.json``; what an earlier run left in the folder is removed.
+        """Write the first ``run.json`` and remove what an earlier run left in the folder.
+
+        Raises:
+            InputError: the folder cannot be written, or has such files but no ``run.json``.
+        """
+        self._start(self._new_record(config), (*RESULTS, *SAMPLE_FILES, *PARTIAL_FILES))
+
+    def reopen(self, earlier: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+        """Continue the run with the record ``earlier`` in this folder, its own, keeping its samples.
 
         Raises:
             InputError: the folder cannot be written.
         """
-        self._start(config, (*RESULTS, *SAMPLES, *HALVES), {})
+        sampling = {key: earlier[key] for key in SAMPLING_FIELDS if key in earlier}
+        self._start({**self._new_record(config), **sampling}, (*RESULTS, *PARTIAL_FILES))
 
-    def go_on(self, earlier: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-        """The same where the run with the record ``earlier`` ended, in this very folder; its samples stay.
+    def _start(self, record: Mapping[str, Any], remove: Sequence[str]) -> None:
+        self.record = dict(record)
+        found = [path for pattern in remove for path in self.folder.glob(pattern)]
+        foreign = [] if (self.folder / "run.json").is_file() else [path for path in found if path.name[0] != "."]
+        if foreign:
+            name = foreign[0].relative_to(self.folder)
+            raise InputError(
+                f"the output folder {self.folder} already contains {name} but no run.json; choose another folder"
+            )
+        try:
+            (self.folder / "samples").mkdir(parents=True, exist_ok=True)
+            for path in found:
+                path.unlink()
+            self._write()
+        except OSError as error:
+            raise InputError(f"the output folder {self.folder} cannot be written: {error.strerror}") from error
 
-        Raises:
-            InputError: the folder cannot be written.
-        """
-        self._start(config, (*RESULTS, *HALVES), {key: earlier[key] for key in OF_THE_SAMPLES if key in earlier})
-
-    def _start(self, config: Mapping[str, Any], remove: Sequence[str], kept: Mapping[str, Any]) -> None:
-        self.record = {
+    def _new_record(self, config: Mapping[str, Any]) -> RunRecord:
+        return {
             "status": "running",
             "error": None,
             "command": self._command(),
@@ -84,25 +133,10 @@ class RunFolder:
             "drawn": 0,
             "sampling_seconds": 0.0,
             "model_seconds": 0.0,
-            **kept,
         }
-        there = [path for pattern in remove for path in self.folder.glob(pattern)]
-        foreign = [] if (self.folder / "run.json").is_file() else [path for path in there if path.name[0] != "."]
-        if foreign:
-            name = foreign[0].relative_to(self.folder)
-            raise InputError(
-                f"the output folder {self.folder} is none of a run, and {name} is in it: choose another one"
-            )
-        try:
-            (self.folder / "samples").mkdir(parents=True, exist_ok=True)
-            for path in there:
-                path.unlink()
-            self._write()
-        except OSError as error:
-            raise InputError(f"the output folder {self.folder} cannot be written: {error.strerror}") from error
 
     def update(self, **facts: Any) -> None:
-        """Change entries of ``run.json``."""
+        """Set entries of ``run.json``."""
         self.record |= facts
         self._write()
 
@@ -116,7 +150,7 @@ class RunFolder:
             if overrides.is_file()
             else sys.argv[1:]
         )
-        # An experiment may make a sweep of what is one cell of it.
+        # The words of a cell may name an experiment that is a sweep.
         if any(word.startswith("experiment=") for word in words) and composed.is_file():
             words += ["hydra.mode=RUN"] if "\n  mode: MULTIRUN\n" in composed.read_text(encoding="utf-8") else []
         return shlex.join(["python", "-m", "diffexp", *words])
@@ -125,34 +159,34 @@ class RunFolder:
         return self.folder / "samples" / f"{index:06d}.png"
 
     def save_samples(self, indices: Sequence[int], samples: Tensor) -> None:
-        """A batch of finished samples: images [B, C, H, W] in [0, 1], or points [B, d]."""
+        """Write a batch of finished samples: images [B, C, H, W] in [0, 1], or points [B, d]."""
         if samples.ndim == 2:
             self.save_points(indices, samples)
         else:
             self.save_images(indices, samples)
 
     def save_images(self, indices: Sequence[int], images: Tensor) -> None:
-        """One lossless PNG per sample, named by its index; ``images`` [B, C, H, W] in [0, 1]."""
+        """Write one lossless PNG per sample, named by its index; ``images`` [B, C, H, W] in [0, 1]."""
         for index, image in zip(indices, images):
             with replace_whole(self.sample_path(index)) as temporary:
                 to_image(image).save(temporary, "PNG", compress_level=1)
 
-    def keep(self, indices: Sequence[int], samples: Tensor) -> None:
-        """A batch of samples [B, *shape] as they are, for a run that goes on from here; see ``kept``."""
-        with replace_whole(self.folder / UNFINISHED / f"{indices[0]:06d}.safetensors") as temporary:
+    def store_raw(self, indices: Sequence[int], samples: Tensor) -> None:
+        """Store a batch of samples [B, *shape] as numbers, for a run that resumes this one; see ``load_raw``."""
+        with replace_whole(self.folder / RAW_SAMPLES_DIR / f"{indices[0]:06d}.safetensors") as temporary:
             temporary.write_bytes(save({str(i): x.contiguous() for i, x in zip(indices, samples)}))
 
-    def kept(self) -> dict[int, Path]:
-        """Where samples are as they are, by index, for ``kept_samples``; nothing of a run that is done."""
+    def raw_files(self) -> dict[int, Path]:
+        """The files of samples stored as numbers, by index, for ``load_raw``; empty for a finished run."""
         found: dict[int, Path] = {}
-        for path in sorted((self.folder / UNFINISHED).glob("[0-9]*.safetensors")):
+        for path in sorted((self.folder / RAW_SAMPLES_DIR).glob("[0-9]*.safetensors")):
             with suppress(SafetensorError, OSError, ValueError), safe_open(path, "pt") as file:
                 found |= {int(name): path for name in file.keys()}  # noqa: SIM118
         return found
 
-    def forget_kept(self) -> None:
-        """The run is done."""
-        shutil.rmtree(self.folder / UNFINISHED, ignore_errors=True)
+    def delete_raw(self) -> None:
+        """Delete samples stored as numbers, once the run is done."""
+        shutil.rmtree(self.folder / RAW_SAMPLES_DIR, ignore_errors=True)
 
     def finished_images(self) -> dict[int, Path]:
         """Samples that are on disk as images, by index."""
@@ -160,11 +194,11 @@ class RunFolder:
         return {int(path.stem): path for path in paths if path.stem.isdecimal()}
 
     def save_points(self, indices: Sequence[int], points: Tensor) -> None:
-        """A batch of ``points`` [B, d], in a file of its own until ``join_points``."""
+        """Write a batch of ``points`` [B, d] to a file of its own until ``join_points``."""
         write_text(self.folder / "samples" / f"points-{indices[0]:06d}.csv", points_csv(indices, points))
 
     def join_points(self) -> None:
-        """``samples/points.csv`` from all batches: a line per sample, a column per coordinate."""
+        """Merge the batches into ``samples/points.csv``: a line per sample, a column per coordinate."""
         indices, points = self.finished_points()
         if indices:
             write_text(self.folder / "samples" / "points.csv", points_csv(indices, points))
@@ -181,40 +215,40 @@ class RunFolder:
         return indices, torch.tensor([found[index] for index in indices])
 
     def copy_samples(self, source: "RunFolder") -> int:
-        """Take over the samples in another folder, as far as this run wants them; their number."""
+        """Copy the samples of another folder with indices below ``num_samples`` of this run; return their number."""
         wanted = int(self.record["config"]["num_samples"])
         images = {index: path for index, path in source.finished_images().items() if index < wanted}
         for index, path in images.items():
-            _copy(path, self.sample_path(index))
+            _copy_file(path, self.sample_path(index))
         indices, points = source.finished_points()
         rows = [row for row, index in enumerate(indices) if index < wanted]
         if rows:
             self.save_points([indices[row] for row in rows], points[rows])
             self.join_points()
-        kept = {index: path for index, path in source.kept().items() if index in images}
-        for path in dict.fromkeys(kept.values()):
-            own = [index for index in kept if kept[index] == path]
-            self.keep(own, kept_samples(kept, own))
+        raw = {index: path for index, path in source.raw_files().items() if index in images}
+        for path in dict.fromkeys(raw.values()):
+            own = [index for index in raw if raw[index] == path]
+            self.store_raw(own, load_raw(raw, own))
         self.record["nfe"] = read_json(source.folder / "run.json").get("nfe")
         return len(images) + len(rows)
 
     def copy_results(self, source: "RunFolder") -> dict[str, float]:
-        """Take over all that a finished run of the same samples has left; its metrics."""
+        """Copy everything of a finished run with the same samples; return its metrics."""
         self.copy_samples(source)
         for path in (source.folder / name for name in RESULTS):
             if path.exists():
-                _copy(path, self.folder / path.name)
-        theirs = read_json(source.folder / "run.json")
-        self.update(same_as=source.folder.name, **{key: theirs.get(key) for key in OF_THE_SAMPLES})
+                _copy_file(path, self.folder / path.name)
+        record = read_json(source.folder / "run.json")
+        self.update(same_as=source.folder.name, **{key: record.get(key) for key in SAMPLING_FIELDS})
         metrics = read_json(self.folder / "metrics.json")
         return {name: value for name, value in metrics.items() if value is not None}
 
-    def save_grid(self, picture: Image.Image) -> None:
+    def save_grid(self, image: Image.Image) -> None:
         with replace_whole(self.folder / "grid.png") as temporary:
-            picture.save(temporary, "PNG")
+            image.save(temporary, "PNG")
 
     def save_trajectory(self, snapshots: Sequence[Snapshot], title: str, captions: Sequence[str]) -> None:
-        """``trajectory.png``, a film strip, and ``trajectory.gif``."""
+        """Write ``trajectory.png``, a film strip, and ``trajectory.gif``."""
         with replace_whole(self.folder / "trajectory.png") as temporary:
             film_strip(snapshots, title=title, captions=captions).save(temporary, "PNG")
         film_gif(self.folder / "trajectory.gif", snapshots, title=title)
@@ -223,27 +257,27 @@ class RunFolder:
         write_text(self.folder / "plan.csv", plan.to_csv())
 
     def save_metrics(self, metrics: Mapping[str, float]) -> None:
-        # NaN is no JSON: a metric without a value is null.
+        # JSON has no NaN: a metric without a value is null.
         finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         write_json(self.folder / "metrics.json", finite)
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy_file(source: Path, target: Path) -> None:
     with replace_whole(target) as temporary:
         shutil.copyfile(source, temporary)
 
 
-def kept_samples(kept: Mapping[int, Path], indices: Sequence[int]) -> Tensor:
-    """Samples [len(indices), *shape] from where they were ``kept``."""
+def load_raw(raw: Mapping[int, Path], indices: Sequence[int]) -> Tensor:
+    """Samples [len(indices), *shape] from their ``raw_files``."""
     found = []
     for index in indices:
-        with safe_open(kept[index], "pt") as file:
+        with safe_open(raw[index], "pt") as file:
             found.append(file.get_tensor(str(index)))
     return torch.stack(found)
 
 
 def points_csv(indices: Sequence[int], points: Tensor) -> str:
-    """A line per sample with its index and coordinates; read back, they are the same float32 numbers."""
+    """One line per sample, its index and coordinates; float32 numbers are the same when read back."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["index", *(f"x{i}" for i in range(points.shape[1]))])
@@ -252,6 +286,6 @@ def points_csv(indices: Sequence[int], points: Tensor) -> str:
 
 
 def read_image(path: Path) -> Tensor:
-    """A sample's PNG as [C, H, W] in [0, 1]."""
+    """The PNG of a sample as [C, H, W] in [0, 1]."""
     with Image.open(path) as image:
         return to_tensor([image])[0]

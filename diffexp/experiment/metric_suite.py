@@ -1,4 +1,4 @@
-"""The metrics of one run, fed batch by batch; one that fails is left out, and nothing else is lost."""
+"""The metrics of one run, updated batch by batch; one that raises is dropped, and nothing else is lost."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -12,14 +12,14 @@ from torch import Tensor
 from diffexp.components.metrics.base import Finished, Metric, RunFacts, SampleMetric
 from diffexp.components.metrics.bootstrap import Estimate, estimate, mean_of
 from diffexp.components.models.base import Model
-from diffexp.experiment.per_sample import as_column, write_evidence
+from diffexp.experiment.per_sample import as_column, write_per_sample
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-USUAL = ("cost", "fid", "kid", "wasserstein")
-"""Those of ``conf/config.yaml``, for models of all kinds: which of them make no sense for one is no news."""
+DEFAULT_METRICS = ("cost", "fid", "kid", "wasserstein")
+"""Defaults of ``conf/config.yaml``, for models of all kinds; logged at DEBUG where not applicable."""
 
 
 class Solutions(Protocol):
@@ -27,17 +27,17 @@ class Solutions(Protocol):
 
     @property
     def missing(self) -> str | None:
-        """Why there are none; None if there are."""
+        """Why there are none; None where there are."""
         ...
 
     def __call__(self, indices: Sequence[int]) -> Tensor: ...
 
 
 class MetricSuite:
-    """Those of the metrics that make sense for the run.
+    """The metrics of a run that apply to its model; a metric that raises is dropped and logged.
 
     Args:
-        solutions: what ``SampleMetric`` compares with; without it such metrics are left out.
+        solutions: what ``SampleMetric`` compares with; without it such metrics are dropped.
     """
 
     def __init__(
@@ -50,25 +50,25 @@ class MetricSuite:
         self._compared: dict[str, dict[str, list[Tensor]]] = {}
         self._columns: dict[str, Tensor] = {}
         self._estimates: dict[str, Estimate] = {}
-        level = logging.DEBUG if tuple(metrics) == USUAL else logging.WARNING
+        level = logging.DEBUG if tuple(metrics) == DEFAULT_METRICS else logging.WARNING
         for name, metric in metrics.items():
             reason = self._guarded(name, lambda metric=metric: metric.applies(model))
             if reason:
-                self._leave_out(name, reason, level)
+                self._drop(name, reason, level)
         for name in self._comparing():
             reason = "there is nothing to compare with" if solutions is None else solutions.missing
             if reason:
-                self._leave_out(name, reason, logging.WARNING)
+                self._drop(name, reason, logging.WARNING)
 
     @property
     def reads_samples(self) -> bool:
-        """Whether some metric wants more of the samples than the pictures."""
+        """Whether some metric reads more of the samples than their 8-bit images."""
         return bool(self._reading())
 
-    def only_pictures(self) -> None:
-        """Of some samples no more is known than the pictures: metrics that read more of them are left out."""
+    def only_images(self) -> None:
+        """Drop the metrics that read more than images, because some samples are known as images alone."""
         for name in self._reading():
-            self._leave_out(name, "of samples that are taken over only the pictures are known", logging.WARNING)
+            self._drop(name, "of resumed samples only the images are known", logging.WARNING)
 
     def _reading(self) -> list[str]:
         return [name for name, metric in self._metrics.items() if getattr(metric, "reads_samples", False)]
@@ -87,18 +87,18 @@ class MetricSuite:
         self._compare(indices, Finished(samples, images))
 
     def compute(self, facts: RunFacts) -> dict[str, float]:
-        """All values, flat; an interval is two more, ``<name>/low`` and ``<name>/high``."""
+        """All values, flat; an interval adds two, ``<name>/low`` and ``<name>/high``."""
         facts = replace(facts, indices=tuple(self._indices))
         values: dict[str, float] = {}
         for name, metric in list(self._metrics.items()):
-            told = self._guarded(name, lambda name=name, metric=metric: self._ask(name, metric, facts))
-            values |= told or {}
+            computed = self._guarded(name, lambda name=name, metric=metric: self._compute(name, metric, facts))
+            values |= computed or {}
         return values
 
     def write(self, folder: Path) -> None:
-        """Into the run's folder: the values that samples have for themselves, and the resamples of all intervals."""
+        """Write per-sample values and the resamples of all intervals to the folder of the run."""
         resamples = {name: found.resamples for name, found in self._estimates.items()}
-        write_evidence(folder, self._indices, self._columns, resamples)
+        write_per_sample(folder, self._indices, self._columns, resamples)
 
     def _comparing(self) -> list[str]:
         return [name for name, metric in self._metrics.items() if hasattr(metric, "compare")]
@@ -116,25 +116,25 @@ class MetricSuite:
             return
         for name in names:
             metric = cast(SampleMetric, self._metrics[name])
-            told = self._guarded(name, lambda metric=metric: metric.compare(ours, reference))
-            for key, column in (told or {}).items():
+            columns = self._guarded(name, lambda metric=metric: metric.compare(ours, reference))
+            for key, column in (columns or {}).items():
                 self._compared.setdefault(name, {}).setdefault(key, []).append(column.detach().cpu())
 
-    def _ask(self, name: str, metric: Metric | SampleMetric, facts: RunFacts) -> dict[str, float]:
+    def _compute(self, name: str, metric: Metric | SampleMetric, facts: RunFacts) -> dict[str, float]:
         if hasattr(metric, "compare"):
-            told: Mapping[str, Any] = {key: torch.cat(parts) for key, parts in self._compared.get(name, {}).items()}
+            computed: Mapping[str, Any] = {key: torch.cat(parts) for key, parts in self._compared.get(name, {}).items()}
         else:
-            told = cast(Metric, metric).compute(facts)
+            computed = cast(Metric, metric).compute(facts)
         values: dict[str, float] = {}
-        for key, value in told.items():
+        for key, value in computed.items():
             try:
                 values |= self._numbers(key, value, facts.indices)
             except (TypeError, ValueError, RuntimeError) as error:
-                log.error("metric %s: %s is left out, it is no number a run or a sample: %s", name, key, error)
+                log.error("metric %s: %s is skipped, it is not one number per run or per sample: %s", name, key, error)
         return values
 
     def _numbers(self, name: str, value: Any, indices: Sequence[int]) -> dict[str, float]:
-        """A number as it is, also as a tensor with one element, which many a metric returns; others with intervals."""
+        """A number (or tensor with one element) as it is; per-sample values and estimates with their intervals."""
         column = as_column(value, len(indices))
         if column is not None and len(column):
             self._columns[name] = column
@@ -149,15 +149,15 @@ class MetricSuite:
     def _guarded(self, name: str, call: Callable[[], T]) -> T | None:
         try:
             return call()
-        except Exception as error:  # a plugin's mistake must not cost the samples
+        except Exception as error:  # a mistake in a plugin must not cost the samples
             self._fail(name, error)
             return None
 
     def _fail(self, name: str, error: Exception) -> None:
-        log.error("metric %s failed and is left out: %s: %s", name, type(error).__name__, error)
+        log.error("metric %s failed and is dropped: %s: %s", name, type(error).__name__, error)
         log.debug("its traceback", exc_info=error)
         del self._metrics[name]
 
-    def _leave_out(self, name: str, reason: str, level: int) -> None:
-        log.log(level, "metric %s is left out: %s", name, reason)
+    def _drop(self, name: str, reason: str, level: int) -> None:
+        log.log(level, "metric %s is skipped: %s", name, reason)
         del self._metrics[name]

@@ -1,17 +1,20 @@
-"""Watching a run from its model calls: progress, snapshots, time.
+"""Monitoring of a run from its model evaluations: progress, snapshots, timing.
 
-Every scheduler and every loop, compiled or not, comes by the network once per evaluation; that is where it is watched.
+Every scheduler and every loop, compiled or not, evaluates the network through what is handed out here.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffexp.components.models.base import Condition, Model
+from diffexp.components.guidance.base import Predict
+from diffexp.components.loops.base import ParallelNetwork
+from diffexp.components.models.base import Condition, Model, state_dtype
 from diffexp.errors import InputError
 from diffexp.experiment.context import RunContext
 from diffexp.experiment.pictures.strips import Snapshot
@@ -19,18 +22,14 @@ from diffexp.plan.execute import Network
 from diffexp.plan.levels import CLEAN, Level
 from diffexp.plan.method import combine
 
-Predict = Callable[[Tensor, Tensor, Condition], Tensor]
-ParallelNetwork = Callable[[Tensor, Sequence[Level]], Tensor]
-"""``(u [levels, batch, *shape], levels) -> raw output`` in the same shape, in one call of the network."""
-
 SHOWN_IMAGES, SHOWN_POINTS = 8, 2000
 """How many samples of the first batch the snapshots hold."""
 
 
 def snapshot_steps(nfe: int, every: int | None) -> frozenset[int]:
-    """Which evaluations are kept: every ``every``-th, by default ten spread over the run (the end is always kept).
+    """The evaluations at which to take a snapshot: every ``every``-th, by default ten spread over the run.
 
-    ``every = 0`` keeps none.
+    The finished samples are a snapshot too. ``every = 0`` takes none.
     """
     if every is None:
         count = min(nfe, 9)
@@ -39,10 +38,38 @@ def snapshot_steps(nfe: int, every: int | None) -> frozenset[int]:
 
 
 @dataclass
-class Monitor:
-    """Counts evaluations of a whole run; one object for all of its batches."""
+class Evaluator:
+    """Hands out the networks of a model; nothing observes them."""
 
     model: Model
+
+    def network(self, predict: Predict, condition: Condition) -> Network:
+        """The network of one batch."""
+        return lambda u, level: self._evaluate(predict, condition, u.unsqueeze(0), (level,)).squeeze(0)
+
+    def network_at_once(self, predict: Predict, condition: Condition) -> ParallelNetwork:
+        """The network of one batch at many levels in one call; each level counts as an evaluation."""
+        repeated = lru_cache(maxsize=1)(lambda times: _repeat(condition, times))
+        return lambda u, levels: self._evaluate(predict, repeated(len(levels)), u, levels)
+
+    def _evaluate(self, predict: Predict, condition: Condition, u: Tensor, levels: Sequence[Level]) -> Tensor:
+        """``u`` [levels, batch, *shape]; the condition has a row for each of the levels * batch."""
+        device, dtype = self.model.device, state_dtype(self.model)
+        # Filled on the device: copying from the host would wait for it.
+        t = torch.cat([torch.full((u.shape[1],), level.timestep, device=device, dtype=dtype) for level in levels])
+        return predict(u.flatten(0, 1), t, condition).to(u.dtype).reshape(u.shape)
+
+    def on_evaluation(self, u: Tensor, output: Tensor, level: Level) -> None:
+        """See ``Monitor``."""
+
+    def expect_evaluations(self, nfe: int) -> None:
+        """See ``Monitor``."""
+
+
+@dataclass
+class Monitor(Evaluator):
+    """Counts, times and shows the evaluations of a whole run; one object for all of its batches."""
+
     nfe: int
     """Evaluations per sample, as far as they are known beforehand."""
     batches: int
@@ -51,109 +78,126 @@ class Monitor:
     max_nfe: int | None = None
     """The run's own limit."""
     context: RunContext = field(default_factory=RunContext)
-    snapshots: list[Snapshot] = field(default_factory=list)
     steps: list[tuple[int, dict[str, float]]] = field(default_factory=list)
-    """Scalars of the first batch's steps, for the tracker; kept here so that tracking costs the loop nothing."""
+    """Scalars of the first batch's steps, for the tracker; stored here so that tracking costs the loop nothing."""
+    drawn: int = 0
+    """Samples of finished batches, also of the runs before that this one resumes."""
+    seconds: float = 0.0
+    """Sampling of these, without writing files."""
     model_seconds: float = 0.0
     """Inside model calls; on a GPU, which computes later, this is the time to launch them."""
     evaluations: int = 0
     """Of the whole run."""
     batch_nfe: int = 0
-    """Evaluations of the batch at hand."""
+    """Evaluations of the current batch."""
 
     def __post_init__(self) -> None:
-        self._keep = snapshot_steps(self.nfe, self.snapshot_every)
+        self._snapshots: list[Snapshot] = []
+        self._snapshot_steps = snapshot_steps(self.nfe, self.snapshot_every)
         self._bar = self.context.bar(self.nfe * self.batches)
         self._first = True
         self._began = time.perf_counter()
+        self._batch_began = 0.0
+
+    @property
+    def snapshots(self) -> list[Snapshot]:
+        """Those of the first batch, on the CPU."""
+        return [replace(s, steps=self.nfe, x=s.x.float().cpu(), x0=s.x0.float().cpu()) for s in self._snapshots]
+
+    def record(self) -> dict[str, Any]:
+        """The entries of ``run.json`` that describe sampling so far; see ``continued``."""
+        return {
+            "nfe": self.nfe,
+            "drawn": self.drawn,
+            "sampling_seconds": self.seconds,
+            "model_seconds": self.model_seconds,
+        }
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Add what the sampling that a ``run.json`` describes took."""
+        self.drawn += record["drawn"]
+        self.seconds += record["sampling_seconds"]
+        self.model_seconds += record["model_seconds"]
 
     def expect(self, batches: int) -> None:
-        """So many batches are left: the end that the progress bar counts down to."""
+        """Set the number of batches that are left, which the progress bar counts down."""
         self.batches = batches
         self._bar.total = self._bar.n + self.nfe * batches
         self._bar.refresh()
 
     def expect_evaluations(self, nfe: int) -> None:
-        """A batch takes so many a sample: said before its first one, where the sampler alone takes another number.
+        """Set the number of evaluations per sample, before the first one.
 
         Raises:
-            InputError: more than the run may take.
+            InputError: more than ``max_nfe``.
         """
         if self.max_nfe is not None and nfe > self.max_nfe:
             raise InputError(f"max_nfe={self.max_nfe}: the loop takes {nfe} evaluations; give fewer steps")
-        if self._first:  # of later ones it is known
-            self.nfe, self._keep = nfe, snapshot_steps(nfe, self.snapshot_every)
+        if self._first:  # known for later ones
+            self.nfe, self._snapshot_steps = nfe, snapshot_steps(nfe, self.snapshot_every)
             self.expect(self.batches)
 
     def begin_batch(self) -> None:
+        """Start timing and counting a batch; the first may begin a second time, with fewer samples."""
+        self._batch_began = self.context.clock()
         self.batch_nfe = 0
-        if self._first:  # it may be begun a second time, with fewer samples
-            self.snapshots.clear()
+        if self._first:
+            self._snapshots.clear()
             self.steps.clear()
 
-    def network(self, predict: Predict, condition: Condition) -> Network:
-        """The network of one batch, watched."""
-        return lambda u, level: self._ask(predict, condition, u.unsqueeze(0), (level,)).squeeze(0)
+    def finish_batch(self, x: Tensor) -> None:
+        """Stop timing a batch; its samples ``x`` [batch, *shape] are the last snapshot of the first one."""
+        if self._first:
+            self.nfe = self.batch_nfe
+        self.expect(self.batches - 1)
+        if self._first and self.snapshot_every != 0:
+            shown = x[: SHOWN_POINTS if x.ndim == 2 else SHOWN_IMAGES]
+            self._take_snapshot(self.batch_nfe, CLEAN, shown, shown)
+        self._first = False
+        self.context.synchronize(self.model.device)  # once per batch, so that its time is its own
+        self.seconds += self.context.clock() - self._batch_began
+        self.drawn += len(x)
 
-    def network_at_once(self, predict: Predict, condition: Condition) -> ParallelNetwork:
-        """The network of one batch at many levels in one call, watched; each level counts as an evaluation."""
-        repeated = lru_cache(maxsize=1)(lambda times: _repeat(condition, times))
-        return lambda u, levels: self._ask(predict, repeated(len(levels)), u, levels)
+    def close(self) -> None:
+        self._bar.close()
 
-    def _ask(self, predict: Predict, condition: Condition, u: Tensor, levels: Sequence[Level]) -> Tensor:
-        """``u`` [levels, batch, *shape]; the condition has a row for each of the levels * batch."""
+    def _evaluate(self, predict: Predict, condition: Condition, u: Tensor, levels: Sequence[Level]) -> Tensor:
         began = self.context.clock()
-        device, exact = self.model.device, torch.promote_types(self.model.dtype, torch.float32)
-        # Filled on the device: copying from the host would wait for it.
-        t = torch.cat([torch.full((u.shape[1],), level.timestep, device=device, dtype=exact) for level in levels])
-        output = predict(u.flatten(0, 1), t, condition).to(u.dtype).reshape(u.shape)
+        output = super()._evaluate(predict, condition, u, levels)
         self.model_seconds += self.context.clock() - began
-        for level, seen, said in zip(levels, u, output):
-            self.seen(seen, said, level)
+        for level, u_at_level, output_at_level in zip(levels, u, output):
+            self.on_evaluation(u_at_level, output_at_level, level)
         return output
 
-    def seen(self, u: Tensor, output: Tensor, level: Level) -> None:
-        """An evaluation has taken place: ``u`` and ``output`` [batch, *shape] at ``level``."""
+    def on_evaluation(self, u: Tensor, output: Tensor, level: Level) -> None:
+        """Count an evaluation: ``u`` and ``output`` [batch, *shape] at ``level``; snapshots show the first batch."""
         step = self.batch_nfe
         self.batch_nfe += 1
         self.evaluations += 1
         self._bar.update()
         if not self._first:
             return
-        if step in self._keep:
+        if step in self._snapshot_steps:
             shown = SHOWN_POINTS if u.ndim == 2 else SHOWN_IMAGES
-            self._snap(step, level, u[:shown], self._clean(u[:shown], output[:shown], level))
+            self._take_snapshot(step, level, u[:shown], self._x0(u[:shown], output[:shown], level))
         elapsed = time.perf_counter() - self._began
         scalars = {"timestep": level.timestep, "sigma": level.sigma, "steps_per_second": self.evaluations / elapsed}
         self.steps.append((step, scalars))
 
-    def finish_batch(self, x: Tensor) -> None:
-        """The batch is done; its samples close the film of the first one."""
-        if self._first:
-            self.nfe = self.batch_nfe
-        self.expect(self.batches - 1)
-        if self._first and self.snapshot_every != 0:
-            shown = x[: SHOWN_POINTS if x.ndim == 2 else SHOWN_IMAGES]
-            self._snap(self.batch_nfe, CLEAN, shown, shown)
-        self._first = False
-
-    def close(self) -> None:
-        self._bar.close()
-
-    def _clean(self, u: Tensor, output: Tensor, level: Level) -> Tensor:
+    def _x0(self, u: Tensor, output: Tensor, level: Level) -> Tensor:
         x0 = combine(self.model.prediction.clean(level), u, output)
         return x0 if self.model.clip is None else self.model.clip(x0)
 
-    def _snap(self, step: int, level: Level, x: Tensor, x0: Tensor) -> None:
-        # A copy: what the solver holds it may go on to change. It stays on its device until the run is over.
-        self.snapshots.append(Snapshot(step, self.nfe, level, x.clone(), x0.clone()))
+    def _take_snapshot(self, step: int, level: Level, x: Tensor, x0: Tensor) -> None:
+        # A copy, because the solver may change its tensors. It stays on its device until the run is over.
+        self._snapshots.append(Snapshot(step, self.nfe, level, x.clone(), x0.clone()))
 
 
 def _repeat(condition: Condition, times: int) -> Condition:
     """The condition of the batch, ``times`` over."""
 
-    def over(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def repeat(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         return {key: torch.cat([value] * times) for key, value in tensors.items()}
 
-    negative = None if condition.negative is None else over(condition.negative)
-    return Condition(over(condition.positive), negative, condition.captions * times)
+    negative = None if condition.negative is None else repeat(condition.negative)
+    return Condition(repeat(condition.positive), negative, condition.captions * times)

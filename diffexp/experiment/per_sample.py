@@ -1,7 +1,7 @@
-"""What a run leaves behind so that others can be compared with it.
+"""Files of a run for comparing it with others sample by sample.
 
-sample_metrics.csv       a line per sample, a column per metric that has a value for each
-resamples.safetensors    for each metric with an interval its resamples: see ``diffexp.components.metrics.bootstrap``
+sample_metrics.csv       a line per sample, a column per metric with per-sample values
+resamples.safetensors    the resamples of each metric with an interval: see ``diffexp.components.metrics.bootstrap``
 """
 
 import csv
@@ -20,15 +20,16 @@ PER_SAMPLE = "sample_metrics.csv"
 RESAMPLES = "resamples.safetensors"
 
 
-def write_evidence(
+def write_per_sample(
     folder: Path, indices: Sequence[int], per_sample: Mapping[str, Tensor], resamples: Mapping[str, Tensor]
 ) -> None:
-    """
+    """Write both files, each if there is something to write.
+
     Args:
-        folder: the run's.
+        folder: of the run.
         indices: of the samples, in the order of the values.
         per_sample: (len(indices),) by metric.
-        resamples: (B,) by metric; empty ones are left out.
+        resamples: (B,) by metric; empty ones are skipped.
     """
     if per_sample:
         text = io.StringIO()
@@ -37,14 +38,14 @@ def write_evidence(
         order = sorted(range(len(indices)), key=indices.__getitem__)
         writer.writerows([indices[i], *(values[i].item() for values in per_sample.values())] for i in order)
         write_text(folder / PER_SAMPLE, text.getvalue())
-    kept = {name: values.float().contiguous() for name, values in resamples.items() if len(values)}
-    if kept:
+    written = {name: values.float().contiguous() for name, values in resamples.items() if len(values)}
+    if written:
         with replace_whole(folder / RESAMPLES) as temporary:
-            temporary.write_bytes(save(kept))
+            temporary.write_bytes(save(written))
 
 
 def read_resamples(folder: Path) -> dict[str, Tensor]:
-    """The resamples by metric, (B,) float64; empty where the run left none that can be read."""
+    """The resamples by metric, (B,) float64; empty where the run has none that can be read."""
     try:
         return {name: values.double() for name, values in load_file(folder / RESAMPLES).items() if values.ndim == 1}
     except (OSError, SafetensorError):
@@ -52,7 +53,7 @@ def read_resamples(folder: Path) -> dict[str, Tensor]:
 
 
 def as_column(value: object, count: int) -> Tensor | None:
-    """A value as one number a sample, (count,) float64; None where it is none."""
+    """A value as one number per sample, (count,) float64; None where it is not."""
     if isinstance(value, Tensor) and value.ndim == 1 and len(value) == count:
         return value.detach().to("cpu", torch.float64)
     return None

@@ -1,63 +1,57 @@
-"""Files that a config only names: what is in them decides the samples, and the config does not say it."""
+"""What a result depends on besides its config: the content of files, package versions, the commit."""
 
 import hashlib
 import platform
 import subprocess
 from collections.abc import Iterator, Mapping
-from functools import cache, lru_cache
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from diffexp.components.user_files import pictures_in
+from diffexp.components.user_files import images_in
 from diffexp.experiment.configs import flat
+from diffexp.files import sha256_of_file
 
 PACKAGES = ("diffexp", "torch", "diffusers", "hydra-core", "omegaconf", "wandb", "torchmetrics", "pillow")
-
-
-NAMING = ("model", "scheduler", "grid", "loop", "guidance", "prompt", "negative_prompt")
-"""Keys of a config whose values may name files."""
-TEXTS = ("prompt", "negative_prompt", "loop.source")
-"""Those that name one only behind an @."""
+FILE_KEYS = ("model", "scheduler", "grid", "loop", "guidance", "prompt", "negative_prompt")
+"""Config keys whose values may name files."""
+TEXT_KEYS = ("prompt", "negative_prompt", "loop.source")
+"""Config keys whose values are text unless they begin with @."""
 
 
 def inputs_sha256(config: Mapping[str, Any]) -> str | None:
-    """Of all files that the config names, pictures and texts and tables; None where it names none.
+    """SHA-256 of every file that the config refers to, so that resume and caches notice changed content.
 
-    Of folders only those count that the loop takes its pictures from: the weights of models have hashes of their own.
+    None where it refers to none. Of folders only those of the loop's images count: weights of models have hashes of
+    their own.
     """
     digest, found = hashlib.sha256(), False
-    for key, file in _named(config):
-        found, state = True, file.stat()
-        digest.update(f"{key}\0".encode() + _digest(file, state.st_mtime_ns, state.st_size))
+    for key, file in _files(config):
+        found = True
+        digest.update(f"{key}\0".encode() + bytes.fromhex(sha256_of_file(file)))
     return digest.hexdigest() if found else None
 
 
-@lru_cache(maxsize=4096)  # the cells of a sweep name the same
-def _digest(file: Path, changed: int, size: int) -> bytes:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").digest()
-
-
-def _named(config: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
-    for key, value in sorted(flat({key: config.get(key) for key in NAMING}).items()):
+def _files(config: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
+    for key, value in sorted(flat({key: config.get(key) for key in FILE_KEYS}).items()):
         if not isinstance(value, str) or not value or key.endswith(".name"):
             continue
-        if key in TEXTS and (value.startswith("@@") or not value.startswith("@")):
+        if key in TEXT_KEYS and (value.startswith("@@") or not value.startswith("@")):
             continue
-        place = Path(value.removeprefix("@") if key in TEXTS else value).expanduser()
+        place = Path(value.removeprefix("@") if key in TEXT_KEYS else value).expanduser()
         try:
             if place.is_file():
                 yield key, place
             elif key.startswith("loop.") and place.is_dir():
-                yield from ((key, file) for file in pictures_in(place))
-        except (OSError, ValueError):  # no name that a file could have
+                yield from ((key, file) for file in images_in(place))
+        except (OSError, ValueError):  # not a possible file name
             continue
 
 
 @cache
 def installed_versions() -> dict[str, str]:
-    """Versions of what a result can depend on."""
+    """Versions of Python and of the packages that a result can depend on; what is not installed is missing."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -71,10 +65,10 @@ def installed_versions() -> dict[str, str]:
 def git_commit() -> str | None:
     """The commit checked out in the working folder, with ``-dirty`` where tracked files differ; None outside of git.
 
-    Asked once: the code that runs is the one that was read at the start.
+    Read once per process, whose code is that of its start.
     """
     try:
-        told = subprocess.run(
+        described = subprocess.run(
             ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
             capture_output=True,
             text=True,
@@ -82,4 +76,4 @@ def git_commit() -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return told.stdout.strip() or None
+    return described.stdout.strip() or None

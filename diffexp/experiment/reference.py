@@ -1,9 +1,9 @@
-"""Accurate solutions from the start noise of a run: what a deterministic sampler would give with endless steps.
+"""Accurate solutions from the start noise of a run: the limit of a deterministic sampler for infinitely many steps.
 
 Samplers without noise solve the probability-flow ODE of the model (Song et al. 2021, arXiv:2011.13456, eq. 13), whose
-solution belongs to the start noise, and to the level at which that is put in: grids begin at different ones. It is
-computed with so many steps of a high order that its own error does not matter, and kept on disk, because all runs of a
-comparison are held against the same.
+solution depends on the start noise and on its level, which differs between timestep schedules. It is computed with so
+many steps of a high order that its own error does not matter, and cached on disk, because all runs of a comparison are
+compared with the same.
 """
 
 import hashlib
@@ -29,12 +29,13 @@ from diffexp.components.sampler import build_sampler
 from diffexp.components.schedulers.heun import heun
 from diffexp.components.schedulers.unipc import unipc
 from diffexp.errors import InputError
-from diffexp.experiment.build import Parts
+from diffexp.experiment.build import Components
+from diffexp.experiment.monitor import Evaluator
 from diffexp.experiment.provenance import inputs_sha256, installed_versions
+from diffexp.experiment.sampling import make_batch
 from diffexp.files import replace_whole
 from diffexp.plan.compile import Sampler, sample
 from diffexp.plan.levels import Level
-from diffexp.plan.noise import SampleNoise
 from diffexp.plan.table import Plan
 from diffexp.plan.training import Training
 
@@ -46,39 +47,39 @@ STEPS = 64
 
 @dataclass(frozen=True)
 class Start:
-    """How a sampler begins."""
+    """The start of a sampler."""
 
     level: Level
-    """Of what the network sees first."""
+    """Level of the first input of the network."""
     std: float
-    """Standard deviation of that, with nothing but noise in it."""
+    """Standard deviation of that input, which is noise alone."""
     draws: int
-    """Noise draws on the way to the sample."""
+    """Noise draws of the whole run, without the start noise."""
 
 
 class Reference:
-    """The accurate solutions that belong to the samples of a run; called with indices, it computes what is not known.
+    """The accurate solutions for the samples of a run; called with indices, it computes those that are not cached.
 
     Args:
-        parts: the run.
+        run: the components of the run.
         config: its config.
-        folder: where solutions are kept, a file each, in a folder for everything that they depend on.
+        folder: of all solutions: a folder for everything that they depend on, with a file per solution.
     """
 
-    def __init__(self, parts: Parts, config: Mapping[str, Any], folder: Path | None = None) -> None:
-        self._parts = parts
+    def __init__(self, run: Components, config: Mapping[str, Any], folder: Path | None = None) -> None:
+        self._run = run
         self._config = config
         self._folder = folder or cache_folder()
 
     @property
     def missing(self) -> str | None:
         """Why there is no solution to compare with; None if there is."""
-        if not self._parts.from_noise:
-            return f"loop={self._config['loop']['name']} does not only solve an equation from the start noise"
-        if self._parts.stepwise:
-            return "the guidance goes by the steps of the run, which an equation does not have"
+        if not self._run.from_noise:
+            return f"loop={self._config['loop']['name']} does more than solve an equation from the start noise"
+        if self._run.stepwise:
+            return "the guidance depends on the steps of the run, which an equation does not have"
         if self._start is None or self._start.draws:
-            return "the sampler draws noise on its way, so that the start noise does not decide the sample"
+            return "the sampler draws noise at its steps, so that the start noise does not determine the sample"
         try:
             _ = self._plan
         except InputError as error:
@@ -91,44 +92,37 @@ class Reference:
         known = {index: found for index, file in files.items() if (found := _read(file)) is not None}
         unknown = [index for index in indices if index not in known]
         if unknown:
-            log.info("computing %d accurate solutions, kept in %s", len(unknown), self._own_folder)
+            log.info("computing %d accurate solutions, cached in %s", len(unknown), self._own_folder)
             for index, solution in zip(unknown, self._solve(unknown)):
                 known[index] = solution
-                _keep(files[index], solution)
+                _store(files[index], solution)
         return torch.stack([known[index] for index in indices])
 
     @cached_property
     def _own_folder(self) -> Path:
-        return self._folder / content_key(self._parts, self._config, self._plan)
+        return self._folder / content_key(self._run, self._config, self._plan)
 
     @cached_property
     def _start(self) -> Start | None:
-        return start_of(self._parts.sampler, self._parts.model)
+        return start_of(self._run.sampler, self._run.model)
 
     @cached_property
     def _plan(self) -> Plan:
         assert self._start is not None
-        return accurate_plan(self._parts.model.training, self._start)
+        return accurate_plan(self._run.model.training, self._start)
 
     def _solve(self, indices: Sequence[int]) -> Tensor:
-        model = self._parts.model
-        dtype = torch.promote_types(model.dtype, torch.float32)
-        noise = SampleNoise(int(self._config["seed"]), indices, model.shape, model.device, dtype)
-        condition = model.conditions(self._parts.request, indices).drawn(noise.generators)
-
-        def network(u: Tensor, level: Level) -> Tensor:
-            t = torch.full((len(u),), level.timestep, device=model.device, dtype=dtype)
-            return self._parts.predict(u, t, condition).to(u.dtype)
-
+        batch = make_batch(self._run, int(self._config["seed"]), indices, Evaluator(self._run.model))
         with torch.inference_mode():
-            return sample(self._plan, network, noise.draw() * self._plan.start_std, noise.draw).float().cpu()
+            start = batch.noise() * self._plan.start_std
+            return sample(self._plan, batch.network, start, batch.noise).float().cpu()
 
 
 def accurate_plan(training: Training, start: Start) -> Plan:
-    """The sampler of the solutions: from ``start`` down, clipping as the model asks for.
+    """The sampler of the solutions: from ``start`` down, clipping as the model requires.
 
     Raises:
-        InputError: the start is the lowest level there is, or the model clips in a way that is no table.
+        InputError: the start is the lowest level there is, or the model clips in a way that no table can.
     """
     highest = training.schedule.sigma_of(training.schedule.at_ratio(start.level.ratio))
     even = Grid("exponential", partial(exponential, sigma_max=highest))
@@ -143,13 +137,13 @@ def accurate_plan(training: Training, start: Start) -> Plan:
 
 
 def start_of(sampler: Sampler, model: Model) -> Start | None:
-    """How the sampler begins; one that is no plan is tried on a network that says 0, None if that fails."""
+    """The start of a sampler; one that is not a plan is run on a network that returns 0, None if that fails."""
     if isinstance(sampler, Plan):
         return _start_of_plan(sampler)
-    like, looks, draws = torch.ones(1, *model.shape, dtype=torch.float64), list[tuple[Tensor, Level]](), 0
+    like, inputs, draws = torch.ones(1, *model.shape, dtype=torch.float64), list[tuple[Tensor, Level]](), 0
 
     def network(u: Tensor, level: Level) -> Tensor:
-        looks.append((u, level))
+        inputs.append((u, level))
         return torch.zeros_like(u)
 
     def noise() -> Tensor:
@@ -159,9 +153,9 @@ def start_of(sampler: Sampler, model: Model) -> Start | None:
 
     try:
         sample(sampler, network, like * sampler.start_std, noise)
-        first, level = looks[0]
+        first, level = inputs[0]
     except Exception as error:
-        log.debug("the sampler cannot be tried: %s", error)
+        log.debug("the sampler cannot run on a stand-in network: %s", error)
         return None
     return Start(level, first.flatten()[0].item(), draws)
 
@@ -171,17 +165,17 @@ def _start_of_plan(plan: Plan) -> Start:
     return Start(first.level, plan.start_std * plan.start_scale * first.scale, plan.draws)
 
 
-def content_key(parts: Parts, config: Mapping[str, Any], plan: Plan) -> str:
-    """A name for what solutions depend on besides the index: model, condition, guidance, seed, start and solver."""
+def content_key(run: Components, config: Mapping[str, Any], plan: Plan) -> str:
+    """Hash of all that solutions depend on besides the index: model, condition, guidance, seed, start, solver."""
     content = {
         "model": config["model"],
-        "weights": parts.model.weights_sha256,
-        "dtype": str(parts.model.dtype),
-        "guidance": [config["guidance"], parts.guidance_scale],
+        "weights": run.model.weights_sha256,
+        "dtype": str(run.model.dtype),
+        "guidance": [config["guidance"], run.guidance_scale],
         **{key: config[key] for key in ("prompt", "negative_prompt", "label", "seed")},
         "plan": plan.sha256,
         "inputs": inputs_sha256(config),
-        "code": parts.code_sha256,
+        "code": run.code_sha256,
         "versions": [installed_versions().get(name) for name in ("diffexp", "diffusers", "torch")],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:32]
@@ -199,9 +193,9 @@ def _read(file: Path) -> Tensor | None:
         return None
 
 
-def _keep(file: Path, solution: Tensor) -> None:
+def _store(file: Path, solution: Tensor) -> None:
     try:
         with replace_whole(file) as temporary:
             temporary.write_bytes(save({"x": solution.contiguous()}))
     except OSError as error:
-        log.debug("the solution could not be kept: %s", error)
+        log.debug("the solution could not be cached: %s", error)

@@ -1,4 +1,4 @@
-"""Going on with a run that did not finish: ``resume=<run folder>``, or a cell of ``resume=<sweep folder>``."""
+"""Resuming a run that did not finish: ``resume=<run folder>``, or a cell of ``resume=<sweep folder>``."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from diffexp.errors import InputError
 from diffexp.experiment.configs import differing_keys, flat
 from diffexp.files import read_json
 
-FREE = (
+IRRELEVANT_KEYS = (
     "resume",
     "objective",
     "num_samples",
@@ -23,16 +23,16 @@ FREE = (
     "metric",
     "snapshot_every",
 )
-"""Keys that may differ: sample i is the same whatever they say."""
+"""Config keys that do not affect any sample."""
 DIGESTS = ("weights_sha256", "plan_sha256", "inputs_sha256")
-"""Of the code and files that a config only names."""
+"""Hashes of code and files that a config refers to."""
 PLAIN = re.compile(r"(?!null$)[^,${}()]+")
-"""A folder as it stands in a command line: no list of several, no interpolation, not nothing."""
+"""A folder in a command line: not a list, an interpolation or null."""
 
 
 @dataclass(frozen=True)
 class Earlier:
-    """A run whose samples another one takes over."""
+    """A run whose samples another one continues from."""
 
     folder: Path
     record: Mapping[str, Any]
@@ -40,24 +40,30 @@ class Earlier:
 
 
 def check_resume(config: Mapping[str, Any], folder: Path) -> None:
-    """
+    """Check that a run does not resume from its own folder, whose files it replaces first.
+
     Raises:
-        InputError: ``config.resume`` is the folder of the new run itself, which begins by replacing what is there.
+        InputError: ``config.resume`` is ``folder``.
     """
     if config["resume"] and Path(config["resume"]).resolve() == folder.resolve():
-        raise InputError(f"resume={config['resume']} is this run's own folder; let it go on in a new one")
+        raise InputError(f"resume={config['resume']} is this run's own folder; choose another output folder")
 
 
-def named_run(config: Mapping[str, Any]) -> Earlier | None:
-    """The run that ``config.resume`` names, if it does.
+def run_to_resume(config: Mapping[str, Any]) -> Earlier | None:
+    """The run that ``config.resume`` names; None where it is null.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such run.
     """
-    return _there(config["resume"]) if config["resume"] else None
+    return read_run_or_raise(config["resume"]) if config["resume"] else None
 
 
-def _there(folder: str) -> Earlier:
+def read_run_or_raise(folder: str) -> Earlier:
+    """The run in the folder of ``resume=<folder>``.
+
+    Raises:
+        InputError: no run has begun there.
+    """
     found = read_earlier(Path(folder).expanduser())
     if found is None:
         raise InputError(f"resume={folder}: no run.json there; give the folder of an earlier run or sweep")
@@ -71,31 +77,31 @@ def read_earlier(folder: Path) -> Earlier | None:
 
 
 def is_done(folder: Path) -> bool:
-    """Whether the run in a folder has nothing left to do."""
+    """Whether the run in a folder is finished."""
     earlier = read_earlier(folder)
     return earlier is not None and earlier.record.get("status") == "done"
 
 
 def check_same_samples(earlier: Earlier, record: Mapping[str, Any]) -> None:
-    """What decides how sample i looks must not have changed: the config, and code and files that it only names.
+    """Check that nothing has changed that affects a sample: the config, and the code and files that it refers to.
 
     Args:
-        record: the new run's ``run.json``; without ``plan_sha256`` and ``weights_sha256``, only configs are compared.
+        record: ``run.json`` of the new run; without ``plan_sha256`` and ``weights_sha256``, only configs are compared.
 
     Raises:
         InputError: the first difference.
     """
-    # Compared as JSON has them: tuples are lists there.
+    # Compared as JSON, where tuples are lists.
     now, before = _decisive(json.loads(json.dumps(record, default=str))), _decisive(earlier.record)
     for key in differing_keys([now, before]):
         if key in DIGESTS and (key not in record or not earlier.record.get(key)):
-            continue  # it ended before it knew
+            continue  # one of the runs has no such hash yet
         raise InputError(
             f"resume={earlier.folder}: {key} was {before.get(key)} and is now {now.get(key)}, which gives other samples"
         )
 
 
 def _decisive(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a ``run.json`` decides how sample i looks."""
-    config = {key: value for key, value in (record.get("config") or {}).items() if key not in FREE}
+    """The entries of a ``run.json`` that affect samples, flat."""
+    config = {key: value for key, value in (record.get("config") or {}).items() if key not in IRRELEVANT_KEYS}
     return flat(config) | {key: record.get(key) for key in DIGESTS}

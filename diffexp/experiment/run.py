@@ -6,39 +6,45 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from diffexp.catalog.discover import Catalog
 from diffexp.components.trackers.base import RunInfo, SampleRow
-from diffexp.errors import InputError, one_line
-from diffexp.experiment.build import Parts, assemble
+from diffexp.experiment.build import Components, assemble
 from diffexp.experiment.context import RunContext
 from diffexp.experiment.cost import run_facts
 from diffexp.experiment.folder import RunFolder
 from diffexp.experiment.metric_suite import MetricSuite
 from diffexp.experiment.pictures.grid import overview
 from diffexp.experiment.provenance import inputs_sha256
+from diffexp.experiment.recording import recording
 from diffexp.experiment.reference import Reference
-from diffexp.experiment.resume import check_resume, check_same_samples, named_run, read_earlier
-from diffexp.experiment.sampling import Drawing, draw_samples, load_existing
+from diffexp.experiment.resume import Earlier, check_resume, check_same_samples, read_earlier, run_to_resume
+from diffexp.experiment.sampling import Samples, generate, load_samples
 from diffexp.experiment.summary import metrics_line
 from diffexp.plan.noise import sample_seed
 from diffexp.plan.table import Plan
 
 log = logging.getLogger(__name__)
 
+IMAGES = {"grid": "grid.png", "trajectory": "trajectory.png", "animation": "trajectory.gif"}
+"""The images of a run that are tracked."""
+
 
 @dataclass(frozen=True)
 class SweepInfo:
-    """What a run knows of the multirun it belongs to."""
+    """The sweep that a run belongs to."""
 
     folder: Path
     job: int
     resumed: bool = False
-    """Whether what an earlier attempt at the sweep left is to be finished."""
+    """Whether the run continues what an earlier attempt at the sweep left in its folder."""
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a finished run left behind."""
+    """Folder and metrics of a finished run."""
 
     folder: Path
     status: str
@@ -55,112 +61,116 @@ def run_experiment(
     """Run one experiment; everything it computed is on disk however it ends.
 
     Args:
-        context: where it takes place; by default it has the process to itself.
+        context: services of the process; by default the run has the process to itself.
 
     Raises:
-        InputError: the config asks for something impossible.
-        KeyboardInterrupt: after what was finished has been written.
+        InputError: the config requests something impossible.
+        KeyboardInterrupt: after everything finished has been written.
     """
-    context = context or RunContext()
-    output, began = RunFolder(folder), context.clock()
-    check_resume(config, folder)
-    earlier = read_earlier(folder) if sweep and sweep.resumed else None
+    context, output = context or RunContext(), RunFolder(folder)
+    earlier = _open(output, config, sweep)
+    log.info("%s", _announcement(config))
+    with recording(output, catalog, context.clock) as record:
+        run = _build_and_check(config, catalog, context, output, earlier)
+        record.tracker = run.tracker
+        run.tracker.start(_run_info(config, folder, sweep))
+        output.update(wandb_id=run.tracker.run_id)
+        samples, metrics = _sample_and_measure(run, config, output)
+        _publish(run, config, output, samples)
+        output.update(nfe=samples.nfe)
+        record.metrics = metrics
+        if samples.interrupted:
+            raise KeyboardInterrupt
+    log.info("%s\n%s", folder, metrics_line(metrics))
+    return RunResult(folder, "done", metrics)
+
+
+def _open(output: RunFolder, config: Mapping[str, Any], sweep: SweepInfo | None) -> Earlier | None:
+    """Write the first ``run.json``; return the run that this one continues in its folder, if any."""
+    check_resume(config, output.folder)
+    earlier = read_earlier(output.folder) if sweep and sweep.resumed else None
     if earlier:
         check_same_samples(earlier, {"config": config})
-        output.go_on(earlier.record, config)
+        output.reopen(earlier.record, config)
     else:
         output.begin(config)
-    log.info("%s", _announcement(config))
-    tracker = None
-    try:
-        with context.cpu_section():
-            parts = assemble(config, catalog, context)
-        plan = parts.sampler if isinstance(parts.sampler, Plan) else None
-        facts = {
-            "device": str(parts.model.device),
-            "dtype": str(parts.model.dtype).removeprefix("torch."),
-            "model_id": parts.model.id,
-            "weights_sha256": parts.model.weights_sha256,
-            "plan_sha256": plan.sha256 if plan else None,
-            "inputs_sha256": inputs_sha256(config),
-        }
-        named = named_run(config)
-        for known in (earlier, named):
-            if known:
-                check_same_samples(known, output.record | facts)
-        output.update(**facts)
-        if named:
-            taken = output.copy_samples(RunFolder(named.folder))
-            log.info("%d of %d samples taken over from %s", taken, config["num_samples"], named.folder)
-        if plan:
-            output.save_plan(plan)
-        tracker = parts.tracker
-        tracker.start(_run_info(config, folder, sweep))
-        output.update(wandb_id=tracker.run_id)
-        twin = context.twin(output.record)
-        drawing, metrics = _copy(twin, parts, config, output) if twin else _draw(parts, config, output)
-        _track(parts, config, output, drawing)
-        status = "interrupted" if drawing.interrupted else "done"
-        output.update(status=status, nfe=drawing.nfe, seconds=context.clock() - began)
-        if status == "done":
-            output.forget_kept()
-        tracker.finish(metrics, status)
-    except BaseException as error:
-        interrupted = isinstance(error, KeyboardInterrupt)
-        status, told = ("interrupted", None) if interrupted else ("failed", _told(error, catalog))
-        output.update(status=status, error=told, seconds=context.clock() - began)
-        if tracker:
-            tracker.finish({}, status)
-        raise
-    if drawing.interrupted:
-        raise KeyboardInterrupt
-    log.info("%s\n%s", folder, metrics_line(metrics))
-    return RunResult(folder, status, metrics=metrics)
+    return earlier
 
 
-def _draw(parts: Parts, config: Mapping[str, Any], output: RunFolder) -> tuple[Drawing, dict[str, float]]:
-    """Draw all samples and measure them: the run's files, and its metrics."""
-    suite = MetricSuite(parts.metrics, parts.model, Reference(parts, config))
-    with parts.context.drawing(parts.model.device):
-        drawing = draw_samples(parts, config, output, suite)
-    with parts.context.cpu_section():
-        metrics = suite.compute(run_facts(parts, drawing)) if drawing.indices else {}
+def _build_and_check(
+    config: Mapping[str, Any], catalog: Catalog, context: RunContext, output: RunFolder, earlier: Earlier | None
+) -> Components:
+    """Build the components; check that they give the samples of the runs that this one resumes, and copy those."""
+    with context.cpu_section():
+        run = assemble(config, catalog, context)
+    plan = run.sampler if isinstance(run.sampler, Plan) else None
+    identity = {
+        "device": str(run.model.device),
+        "dtype": str(run.model.dtype).removeprefix("torch."),
+        "model_id": run.model.id,
+        "weights_sha256": run.model.weights_sha256,
+        "plan_sha256": plan.sha256 if plan else None,
+        "inputs_sha256": inputs_sha256(config),
+    }
+    named = run_to_resume(config)
+    for known in (earlier, named):
+        if known:
+            check_same_samples(known, output.record | identity)
+    output.update(**identity)
+    if named:
+        copied = output.copy_samples(RunFolder(named.folder))
+        log.info("%d of %d samples copied from %s", copied, config["num_samples"], named.folder)
+    if plan:
+        output.save_plan(plan)
+    return run
+
+
+def _sample_and_measure(
+    run: Components, config: Mapping[str, Any], output: RunFolder
+) -> tuple[Samples, dict[str, float]]:
+    """Generate all samples, measure them and write everything; copy it where another run has done just that."""
+    if duplicate := run.context.twin(output.record):
+        log.info("same samples as %s, copied from there", duplicate.name)
+        metrics = output.copy_results(RunFolder(duplicate))
+        return load_samples(run, config, output), metrics
+    suite = MetricSuite(run.metrics, run.model, Reference(run, config))
+    with run.context.drawing(run.model.device):
+        samples = generate(run, config, output, suite)
+    with run.context.cpu_section():
+        metrics = suite.compute(run_facts(run, samples)) if samples.indices else {}
         output.save_metrics(metrics)
         suite.write(output.folder)
-        _save_pictures(parts, config, output, drawing)
-    return drawing, metrics
+        _save_images(run, config, output, samples)
+    return samples, metrics
 
 
-def _copy(twin: Path, parts: Parts, config: Mapping[str, Any], output: RunFolder) -> tuple[Drawing, dict[str, float]]:
-    """The same from the folder of a run that did just that."""
-    log.info("the same samples as those of %s, taken over from there", twin.name)
-    metrics = output.copy_results(RunFolder(twin))
-    return load_existing(parts, config, output, MetricSuite({}, parts.model)), metrics
-
-
-def _save_pictures(parts: Parts, config: Mapping[str, Any], output: RunFolder, drawing: Drawing) -> None:
-    if not drawing.indices:
+def _save_images(run: Components, config: Mapping[str, Any], output: RunFolder, samples: Samples) -> None:
+    if samples.shown is None:
         return
-    title = f"{parts.model.id} · {_scheduler_name(config)} · {drawing.nfe} evaluations"
-    output.save_grid(overview(drawing.shown(), drawing.captions, drawing.truth(), title))
-    if drawing.snapshots:
-        output.save_trajectory(drawing.snapshots, title, drawing.captions)
+    title = f"{run.model.id} · {_scheduler_name(config)} · {samples.nfe} evaluations"
+    truth = _true_samples(run.model, len(samples.indices)) if samples.shown.ndim == 2 else None
+    output.save_grid(overview(samples.shown, samples.captions, truth, title))
+    if samples.snapshots:
+        output.save_trajectory(samples.snapshots, title, samples.captions)
 
 
-def _track(parts: Parts, config: Mapping[str, Any], output: RunFolder, drawing: Drawing) -> None:
-    """What was drawn, for the tracker."""
-    tracker = parts.tracker
-    if not drawing.indices:
+def _true_samples(model: Any, count: int) -> Tensor | None:
+    """[count, d] from the distribution of the data, where the model knows it."""
+    if not hasattr(model, "sample_truth"):
+        return None
+    return model.sample_truth(count, torch.Generator().manual_seed(0)).cpu()
+
+
+def _publish(run: Components, config: Mapping[str, Any], output: RunFolder, samples: Samples) -> None:
+    """Log steps, images and samples to the tracker."""
+    if not samples.indices:
         return
-    for step, values in drawing.steps:
-        tracker.log_step(step, values)
-    pictures = {"grid": "grid.png", "trajectory": "trajectory.png", "animation": "trajectory.gif"}
-    tracker.log_images("pictures", {k: p for k, n in pictures.items() if (p := output.folder / n).is_file()})
-    paths = output.finished_images()
-    seed = int(config["seed"])
-    tracker.log_samples(
-        [SampleRow(i, c, sample_seed(seed, i), paths.get(i)) for i, c in zip(drawing.indices, drawing.captions)]
-    )
+    for step, values in samples.steps:
+        run.tracker.log_step(step, values)
+    run.tracker.log_images("pictures", {k: p for k, n in IMAGES.items() if (p := output.folder / n).is_file()})
+    paths, seed = output.finished_images(), int(config["seed"])
+    pairs = zip(samples.indices, samples.captions)
+    run.tracker.log_samples([SampleRow(i, caption, sample_seed(seed, i), paths.get(i)) for i, caption in pairs])
 
 
 def _run_info(config: Mapping[str, Any], folder: Path, sweep: SweepInfo | None) -> RunInfo:
@@ -183,14 +193,6 @@ def _scheduler_name(config: Mapping[str, Any]) -> str:
 
 
 def _announcement(config: Mapping[str, Any]) -> str:
-    what = f"{config['model']['name']} · {_scheduler_name(config)}"
+    names = f"{config['model']['name']} · {_scheduler_name(config)}"
     steps = f"{config['steps']} steps" if config.get("max_nfe") is None else f"at most {config['max_nfe']} evaluations"
-    return f"{what} · {steps} · {config['num_samples']} samples"
-
-
-def _told(error: BaseException, catalog: Catalog) -> str:
-    """One line; where a plugin raised it, the error keeps a note of the place."""
-    place = None if isinstance(error, InputError) else catalog.place_of(error)
-    if place and place not in getattr(error, "__notes__", ()):  # an error may be that of several cells
-        error.add_note(place)
-    return one_line(error)
+    return f"{names} · {steps} · {config['num_samples']} samples"

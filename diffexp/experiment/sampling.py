@@ -1,160 +1,179 @@
-"""Drawing all samples of a run, batch by batch, each batch on disk before the next begins."""
+"""Sampling of a whole run, batch by batch; each batch is on disk before the next begins."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from diffexp.components.loops import base
 from diffexp.components.loops.base import Batch
-from diffexp.experiment.build import Parts
+from diffexp.components.models.base import state_dtype
+from diffexp.components.pixels import to_model_range
+from diffexp.experiment.build import Components
 from diffexp.experiment.device import out_of_memory
-from diffexp.experiment.folder import RunFolder, kept_samples, read_image
+from diffexp.experiment.folder import RunFolder, load_raw, read_image
 from diffexp.experiment.metric_suite import MetricSuite
 from diffexp.experiment.monitor import SHOWN_IMAGES, Monitor
-from diffexp.experiment.pictures.previews import as_pictures
+from diffexp.experiment.pictures.grid import MAX_GRID
+from diffexp.experiment.pictures.previews import latents_to_rgb
 from diffexp.experiment.pictures.strips import Snapshot
 from diffexp.plan.noise import SampleNoise
 
 log = logging.getLogger(__name__)
 
-SHOWN = 256
-"""How many pictures an overview shows."""
 
+@dataclass(frozen=True)
+class Samples:
+    """The finished samples of a run and what sampling took."""
 
-@dataclass
-class Drawing:
-    """What was drawn."""
-
-    nfe: int = 0
+    indices: Sequence[int]
+    """In the order of the batches."""
+    captions: Sequence[str]
+    shown: Tensor | None
+    """The first images [n, C, H, W] in [0, 1], or all points [N, d]; None where there are no samples."""
+    nfe: int
     """Model evaluations per sample."""
-    indices: list[int] = field(default_factory=list)
-    captions: list[str] = field(default_factory=list)
-    pictures: list[Tensor] = field(default_factory=list)
-    """The first images, batch by batch, or all points: what an overview shows."""
-    seconds: float = 0.0
+    drawn: int
+    """How many samples ``seconds`` and ``model_seconds`` are the time of."""
+    seconds: float
     """Sampling alone, without writing files."""
-    model_seconds: float = 0.0
-    drawn: int = 0
-    """Samples that these seconds went into."""
-    snapshots: list[Snapshot] = field(default_factory=list)
-    steps: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    model_seconds: float
+    """Inside model calls."""
+    snapshots: Sequence[Snapshot] = ()
+    steps: Sequence[tuple[int, dict[str, float]]] = ()
+    """Scalars of the first batch's steps."""
     interrupted: bool = False
-    model: Any = None
-
-    def add(self, indices: Sequence[int], captions: Sequence[str], images: Tensor) -> None:
-        if images.ndim == 2:
-            self.pictures.append(images)
-        elif len(self.indices) < SHOWN:
-            self.pictures.append(images[: SHOWN - len(self.indices)].clone())
-        self.indices += indices
-        self.captions += captions
-
-    def shown(self) -> Tensor:
-        """The first samples as ``grid.png`` shows them: images, or all points."""
-        return torch.cat(self.pictures)
-
-    def truth(self) -> Tensor | None:
-        """As many true draws where the model knows the truth and its samples are points."""
-        if not hasattr(self.model, "sample_truth") or len(self.model.shape) != 1:
-            return None
-        return self.model.sample_truth(len(self.indices), torch.Generator().manual_seed(0)).cpu()
 
 
-def draw_samples(parts: Parts, config: Mapping[str, Any], output: RunFolder, suite: MetricSuite) -> Drawing:
-    """Draw samples 0..num_samples-1 but those that the folder has already; Ctrl-C keeps the finished batches.
+def generate(run: Components, config: Mapping[str, Any], output: RunFolder, suite: MetricSuite) -> Samples:
+    """Sample 0..num_samples-1 except what the folder already has; Ctrl-C keeps the finished batches.
 
-    A batch goes to its files and to the suite as soon as it is there; the run's memory does not grow with its length.
+    A finished batch is written and measured at once; the run's memory does not grow with its length.
     """
-    model, size = parts.model, int(config["batch_size"])
-    drawing = load_existing(parts, config, output, suite)
-    todo = sorted(set(range(int(config["num_samples"]))).difference(drawing.indices))
-    batches = -(-len(todo) // size)
-    monitor = Monitor(model, parts.sampler.nfe, batches, config["snapshot_every"], config.get("max_nfe"), parts.context)
-    monitor.model_seconds = drawing.model_seconds
-    first: Tensor | None = None
-    broken: list[int] = []
+    size, total = int(config["batch_size"]), int(config["num_samples"])
+    finished = _Finished(run, output, suite)
+    finished.load(size)
+    todo = sorted(set(range(total)).difference(finished.indices))
+    nfe, batches = run.sampler.nfe, -(-len(todo) // size)
+    monitor = Monitor(run.model, nfe, batches, config["snapshot_every"], config.get("max_nfe"), run.context)
+    monitor.add(output.record)
+    interrupted = False
     try:
-        for indices, samples, captions in _in_batches(todo, size, parts, int(config["seed"]), monitor, drawing):
-            with parts.context.cpu_section():
-                images = model.decode(samples).float().cpu()
-            first = images[:SHOWN_IMAGES] if first is None else first
-            broken += [i for i, fine in zip(indices, samples.flatten(1).isfinite().all(1).tolist()) if not fine]
-            if images.ndim > 2 and suite.reads_samples:
-                output.keep(indices, samples.float().cpu())
-            output.save_samples(indices, images)
-            drawing.add(indices, captions, images)  # at once, so that an interrupt does not part it from its files
-            output.update(
-                nfe=monitor.nfe,
-                drawn=drawing.drawn,
-                sampling_seconds=drawing.seconds,
-                model_seconds=monitor.model_seconds,
-            )
-            with parts.context.cpu_section():
-                suite.update(indices, samples.float().cpu(), images)
-            parts.context.finished(len(indices))
+        for batch, samples in _batches(run, int(config["seed"]), todo, size, monitor):
+            finished.store(batch, samples, monitor.record())
     except KeyboardInterrupt:
-        log.warning("interrupted after %d of %d samples", len(drawing.indices), config["num_samples"])
-        drawing.interrupted = True
+        log.warning("interrupted after %d of %d samples", len(finished.indices), total)
+        interrupted = True
     finally:
         monitor.close()
         output.join_points()
-    if broken:
-        told = "%d of %d samples are not finite (NaN or infinity), sample %d for one; of a picture that is drawn grey"
-        log.warning(told, len(broken), len(todo), broken[0])
-    drawing.nfe = monitor.nfe if todo else drawing.nfe or monitor.nfe
-    drawing.model_seconds = monitor.model_seconds
-    drawing.steps = monitor.steps
-    snapshots = [
-        Snapshot(s.step, monitor.nfe, s.level, s.x.float().cpu(), s.x0.float().cpu()) for s in monitor.snapshots
-    ]
-    drawing.snapshots = as_pictures(snapshots, first)
-    return drawing
+    finished.warn_of_broken(len(todo))
+    record = monitor.record() if todo else monitor.record() | {"nfe": output.record["nfe"] or monitor.nfe}
+    return finished.samples(record, latents_to_rgb(monitor.snapshots, finished.first), monitor.steps, interrupted)
 
 
-def load_existing(parts: Parts, config: Mapping[str, Any], output: RunFolder, suite: MetricSuite) -> Drawing:
-    """What is in the folder already, taken in batch by batch."""
-    record, size = output.record, int(config["batch_size"])
-    drawing = Drawing(
-        nfe=record.get("nfe") or 0,
-        drawn=record.get("drawn", 0),
-        seconds=record.get("sampling_seconds", 0.0),
-        model_seconds=record.get("model_seconds", 0.0),
-        model=parts.model,
-    )
-    paths, kept = output.finished_images(), output.kept()
-    if paths.keys() - kept.keys():
-        suite.only_pictures()
-    for start in range(0, len(paths), size):
-        indices = list(paths)[start : start + size]
-        images = torch.stack([read_image(paths[index]) for index in indices])
-        drawing.add(indices, _captions(parts, indices), images)
-        known = all(index in kept for index in indices)
-        suite.update(indices, kept_samples(kept, indices) if known else images * 2 - 1, images)
-    indices, points = output.finished_points()
-    if indices:
-        drawing.add(indices, _captions(parts, indices), points)
-        suite.update(indices, points, points)
-    return drawing
+def load_samples(run: Components, config: Mapping[str, Any], output: RunFolder) -> Samples:
+    """The samples of a run whose folder has all of them."""
+    finished = _Finished(run, output, MetricSuite({}, run.model))
+    finished.load(int(config["batch_size"]))
+    return finished.samples(output.record)
 
 
-def _captions(parts: Parts, indices: Sequence[int]) -> list[str]:
-    return parts.model.describe(parts.model.conditions(parts.request, indices))
+def make_batch(run: base.Run, seed: int, indices: Sequence[int], monitor: base.Monitor) -> Batch:
+    """The batch of these samples of a run: their noise, their condition and, through ``monitor``, their networks."""
+    model = run.model
+    noise = SampleNoise(seed, indices, model.shape, model.device, state_dtype(model))
+    condition = model.conditions(run.request, indices).drawn(noise.generators)
+    return Batch(run, indices, condition, noise.draw, noise.generators, monitor)
 
 
-def _in_batches(
-    todo: Sequence[int], size: int, parts: Parts, seed: int, monitor: Monitor, drawing: Drawing
-) -> Iterator[tuple[Sequence[int], Tensor, list[str]]]:
-    """Finished batches; one that does not fit into memory is halved, and so are all after it."""
+class _Finished:
+    """The finished samples of a run so far: writes and measures them, and gathers what is shown of them."""
+
+    def __init__(self, run: Components, output: RunFolder, suite: MetricSuite) -> None:
+        self._run, self._output, self._suite = run, output, suite
+        self.indices: list[int] = []
+        self.first: Tensor | None = None
+        """Images of the first batch that was not loaded; the snapshots are of the same samples."""
+        self._captions: list[str] = []
+        self._shown: list[Tensor] = []
+        self._broken: list[int] = []
+
+    def load(self, size: int) -> None:
+        """Take in what is in the folder, in batches of ``size``."""
+        files, raw = self._output.finished_images(), self._output.raw_files()
+        if files.keys() - raw.keys():
+            self._suite.only_images()
+        for start in range(0, len(files), size):
+            indices = list(files)[start : start + size]
+            images = torch.stack([read_image(files[index]) for index in indices])
+            self._add(indices, self._describe(indices), images)
+            known = all(index in raw for index in indices)
+            self._suite.update(indices, load_raw(raw, indices) if known else to_model_range(images), images)
+        indices, points = self._output.finished_points()
+        if indices:
+            self._add(indices, self._describe(indices), points)
+            self._suite.update(indices, points, points)
+
+    def store(self, batch: Batch, samples: Tensor, record: Mapping[str, Any]) -> None:
+        """Write and measure a batch of ``samples`` [B, *shape]; ``record`` are entries of ``run.json``."""
+        run, indices = self._run, batch.indices
+        with run.context.cpu_section():
+            images = run.model.decode(samples).float().cpu()
+        samples = samples.float().cpu()
+        self.first = images[:SHOWN_IMAGES] if self.first is None else self.first
+        self._broken += [i for i, finite in zip(indices, samples.flatten(1).isfinite().all(1).tolist()) if not finite]
+        if images.ndim > 2 and self._suite.reads_samples:
+            self._output.store_raw(indices, samples)
+        self._output.save_samples(indices, images)
+        self._add(indices, run.model.describe(batch.condition), images)  # at once: an interrupt may follow
+        self._output.update(**record)
+        with run.context.cpu_section():
+            self._suite.update(indices, samples, images)
+        run.context.finished(len(indices))
+
+    def warn_of_broken(self, total: int) -> None:
+        """Log how many of ``total`` stored samples are not finite."""
+        if self._broken:
+            message = "%d of %d samples are not finite (NaN or infinity), for example sample %d; images show them grey"
+            log.warning(message, len(self._broken), total, self._broken[0])
+
+    def samples(self, record: Mapping[str, Any], *rest: Any) -> Samples:
+        """All of them; ``record`` are entries of ``run.json``, ``rest`` the other fields."""
+        shown = torch.cat(self._shown) if self._shown else None
+        taken = record["nfe"] or 0, record["drawn"], record["sampling_seconds"], record["model_seconds"]
+        return Samples(tuple(self.indices), tuple(self._captions), shown, *taken, *rest)
+
+    def _add(self, indices: Sequence[int], captions: Sequence[str], images: Tensor) -> None:
+        if images.ndim == 2:
+            self._shown.append(images)
+        elif len(self.indices) < MAX_GRID:
+            self._shown.append(images[: MAX_GRID - len(self.indices)].clone())
+        self.indices += indices
+        self._captions += captions
+
+    def _describe(self, indices: Sequence[int]) -> list[str]:
+        model = self._run.model
+        return model.describe(model.conditions(self._run.request, indices))
+
+
+def _batches(
+    run: Components, seed: int, todo: Sequence[int], size: int, monitor: Monitor
+) -> Iterator[tuple[Batch, Tensor]]:
+    """Batches with their samples; one that does not fit into memory is halved, and so are all after it."""
     start = 0
     while start < len(todo):
         indices = todo[start : start + size]
-        began = parts.context.clock()
+        monitor.begin_batch()
         try:
-            samples, captions = _draw(parts, indices, seed, monitor)
+            with run.context.cpu_section():
+                batch = make_batch(run, seed, indices, monitor)
+            with torch.inference_mode():
+                samples = run.loop(batch)
+                monitor.finish_batch(samples)
         except RuntimeError as error:
             if len(indices) == 1 or not out_of_memory(error):
                 raise
@@ -162,40 +181,5 @@ def _in_batches(
             monitor.expect(-(-(len(todo) - start) // size))
             log.warning("a batch of %d does not fit into memory, going on with %d", len(indices), size)
             continue
-        drawing.seconds += parts.context.clock() - began
-        drawing.drawn += len(indices)
         start += len(indices)
-        yield indices, samples, captions
-
-
-def _draw(parts: Parts, indices: Sequence[int], seed: int, monitor: Monitor) -> tuple[Tensor, list[str]]:
-    model = parts.model
-    # The state between evaluations stays in at least float32, whatever the network computes in.
-    dtype = torch.promote_types(model.dtype, torch.float32)
-    noise = SampleNoise(seed, indices, model.shape, model.device, dtype)
-    with parts.context.cpu_section():
-        condition = model.conditions(parts.request, indices).drawn(noise.generators)
-    monitor.begin_batch()
-    batch = Batch(
-        indices=indices,
-        model=model,
-        condition=condition,
-        sampler=parts.sampler,
-        network=monitor.network(parts.predict, condition),
-        network_at_once=monitor.network_at_once(parts.predict, condition),
-        unguided=partial(monitor.network, parts.model.predict),
-        noise=noise.draw,
-        generators=noise.generators,
-        recipe=parts.recipe,
-        request=parts.request,
-        guidance=parts.guidance,
-        guidance_scale=parts.guidance_scale,
-        guidance_options=parts.guidance_options,
-        seen=monitor.seen,
-        expect=monitor.expect_evaluations,
-    )
-    with torch.inference_mode():
-        samples = parts.loop(batch)
-        monitor.finish_batch(samples)
-        parts.context.synchronize(model.device)  # once a batch, so that its time is its own
-    return samples, model.describe(condition)
+        yield batch, samples

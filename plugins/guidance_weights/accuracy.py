@@ -1,17 +1,17 @@
-"""Whether the digits are those that were asked for."""
+"""Whether the digits are the requested ones."""
 
 import torch
 from torch import Tensor
 
-from diffexp import Estimate, Model, RunFacts, estimate, load_features, mean_of, metric, not_mnist, quantized
+from diffexp import Estimate, Model, RunFacts, estimate, load_features, mean_of, metric, quantized
 
 
 @metric(higher_is_better=("accuracy", "confidence"))
 class Accuracy:
-    """``accuracy/<features>``: the share of digits that a classifier takes for what was asked for; 1 is best.
+    """``accuracy/<features>``: the share of digits that a classifier recognises as the requested ones; 1 is best.
 
-    ``confidence/<features>`` is the mean probability that it gives to that digit; both are known of every sample. The
-    classifier is the feature network of ``fid`` with its last layer, right on 0.995 of the real test images.
+    ``confidence/<features>`` is the mean probability that it gives to the requested digit; both are known per sample.
+    The classifier is the feature network of ``fid`` with its last layer, right on 0.995 of the real test images.
 
     Args:
         features: the feature network.
@@ -22,29 +22,29 @@ class Accuracy:
 
     def __init__(self, *, features: str = "mnist_cnn") -> None:
         self.features = load_features(features)
-        self.seen: list[Tensor] = []
+        self.probabilities: list[Tensor] = []
 
     def applies(self, model: Model) -> str | None:
-        return not_mnist(model)
+        return self.features.why_not(model)
 
     @torch.no_grad()
     def update(self, samples: Tensor, images: Tensor) -> None:
-        self.seen.append(self.features.network.logits(quantized(images)).softmax(dim=1))
+        self.probabilities.append(self.features.network.logits(quantized(images)).softmax(dim=1))
 
     def compute(self, run: RunFacts) -> dict[str, Tensor | Estimate]:
-        """A value for every sample; where some are of no digit ("no label"), the means over the others."""
+        """One value per sample; where some requested no digit ("no label"), the means over the others."""
         rows = [(row, int(caption)) for row, caption in enumerate(run.captions) if caption.isdigit()]
         if not rows:
             return {}
         chosen, digits = (torch.tensor(column) for column in zip(*rows))
-        probabilities = torch.cat(self.seen)[chosen]
+        probabilities = torch.cat(self.probabilities)[chosen]
         found = {"accuracy": (probabilities.argmax(dim=1) == digits).double()}
         found["confidence"] = probabilities.gather(1, digits.unsqueeze(1)).squeeze(1).double()
         indices = run.indices_of(len(run.captions))
-        all_of_digits = len(rows) == len(run.captions)
+        all_labelled = len(rows) == len(run.captions)
         return {
             f"{name}/{self.features.name}": values
-            if all_of_digits
+            if all_labelled
             else estimate(mean_of(values), [indices[row] for row, _ in rows], bounds=(0.0, 1.0))
             for name, values in found.items()
         }

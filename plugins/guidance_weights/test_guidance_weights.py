@@ -98,7 +98,7 @@ def test_accuracy_of_those_that_are_digits() -> None:
 
 def test_accuracy_is_for_digits() -> None:
     metric = CATALOG.build("metric", {"name": "accuracy"})
-    assert metric.applies(SimpleNamespace(id="mnist", shape=(1, 32, 32))) is None
+    assert metric.applies(SimpleNamespace(id="mnist", shape=(1, 32, 32), feature_domain="mnist")) is None
     assert metric.applies(SimpleNamespace(id="google/ddpm-cat-256", shape=(3, 256, 256)))
 
 

@@ -29,7 +29,7 @@ from diffexp.experiment.build import assemble
 from diffexp.experiment.device import read_device
 from diffexp.experiment.folder import RunFolder
 from diffexp.experiment.metric_suite import MetricSuite
-from diffexp.experiment.sampling import draw_samples
+from diffexp.experiment.sampling import generate
 from tests.checkpoints import put_in_cache, save_pipeline
 
 ID = "google/ddpm-church-256"
@@ -80,7 +80,7 @@ def our_sampling(steps: int, dtype: str) -> Draw:
         with tempfile.TemporaryDirectory() as folder:
             output = RunFolder(Path(folder))
             output.begin(config)
-            draw_samples(parts, config, output, MetricSuite({}, parts.model))
+            generate(parts, config, output, MetricSuite({}, parts.model))
 
     return draw
 

@@ -21,7 +21,7 @@ from diffexp.cli.launch import task_config
 from diffexp.experiment.build import assemble
 from diffexp.experiment.folder import RunFolder
 from diffexp.experiment.metric_suite import MetricSuite
-from diffexp.experiment.sampling import draw_samples
+from diffexp.experiment.sampling import generate
 
 ROUNDS = 5
 
@@ -51,7 +51,7 @@ def main(steps: int = 50, batch: int = 64) -> None:
                 for _ in range(steps):
                     parts.predict(x, t, condition)
                 bare = time.perf_counter() - began
-                ratios.append(draw_samples(parts, config, output, MetricSuite({}, model)).seconds / bare)
+                ratios.append(generate(parts, config, output, MetricSuite({}, model)).seconds / bare)
                 millis.append(bare / steps / batch * 1e3)
         print(
             f"{scheduler:<6} {steps} steps, batch {batch}: whole / bare = {statistics.median(ratios):.4f} "

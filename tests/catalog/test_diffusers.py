@@ -44,8 +44,8 @@ def test_options_are_those_of_the_class(name: str) -> None:
         for key, parameter in inspect.signature(method).parameters.items()
     }
     for option in entry.options:
-        assert option.stands_for == defaults[option.name], option.name
-        assert option.type.problem(option.stands_for) is None
+        assert option.effective_default == defaults[option.name], option.name
+        assert option.type.problem(option.effective_default) is None
         assert option.default is None and option.type.optional
     lines = Path(inspect.getfile(cls)).read_text().splitlines()
     assert lines[entry.line - 1].startswith(f"class {CLASSES[name][1]}(")
@@ -179,4 +179,4 @@ def test_foreign_timesteps_are_told(compose: Any, catalog: Any, caplog: pytest.L
     with caplog.at_level(logging.WARNING):
         plan_of(compose, catalog, "scheduler=diffusers/ipndm")
     (line,) = told(caplog)
-    assert line.startswith("IPNDMScheduler tells the network timesteps") and line.endswith("it was trained on 0..999")
+    assert line.startswith("IPNDMScheduler passes timesteps") and line.endswith("it was trained on 0..999")

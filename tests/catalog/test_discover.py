@@ -208,9 +208,10 @@ def test_a_plan_function_and_a_class(plugins):
     catalog = discover()
     assert catalog.get("scheduler", "table").style == "plan"
     assert options(catalog.get("scheduler", "my_scheduler")) == {
-        "num_train_timesteps": ("int", 1000),
-        "beta_end": ("float", 0.02),
+        "num_train_timesteps": ("int|null", None),
+        "beta_end": ("float|null", None),
     }
+    assert [o.effective_default for o in catalog.get("scheduler", "my_scheduler").options] == [1000, 0.02]
     assert catalog.get("scheduler", "tweaked").open
     assert "diffusers" not in catalog.get("scheduler", "tweaked").doc
 

@@ -3,6 +3,8 @@
 import json
 import math
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from diffexp.certify import Outcome, Verdict, certify, run_check, subject_of
 from diffexp.certify.chart import Axes, Series, draw_charts, log_ticks
 from diffexp.certify.checks.order import Fit
 from diffexp.certify.data import MIXTURE, spectra
-from diffexp.certify.equivalents import TWINS, Twin
+from diffexp.certify.equivalents import EQUIVALENTS, DiffusersEquivalent
 from diffexp.certify.outcome import Certificate, failed, passed, plain
 from diffexp.certify.overview import error_panels, in_order, table
 from diffexp.cli.certify import read_words, run_command
@@ -61,9 +63,9 @@ def test_nothing_is_passed_that_was_not_checked() -> None:
         ("strong_order", "euler", "draws no noise"),
         ("strong_order", "dpm2_ancestral", "more than one evaluation a step"),
         ("parity", "gradient_estimation", "diffusers has no class of this method"),
-        ("told", "euler", "a function hands the network the level itself"),
+        ("told", "euler", "a function passes the network the level itself"),
         ("order", "lcm", "a consistency method"),
-        ("exact_error", "diffusers/ddim_inverse", "goes from data to noise"),
+        ("exact_error", "diffusers/ddim_inverse", "runs from data to noise"),
         ("middle_start", right.table, "is a plan"),
     ):
         outcome = check(name, scheduler)
@@ -241,8 +243,8 @@ def test_a_sampler_of_something_else_has_a_large_exact_error() -> None:
 # Parity
 
 
-@pytest.mark.parametrize("twin", TWINS, ids=lambda twin: f"{twin.native}-{twin.cls}-{len(twin.options)}")
-def test_the_list_of_twins(twin: Twin) -> None:
+@pytest.mark.parametrize("twin", EQUIVALENTS, ids=lambda twin: f"{twin.native}-{twin.cls}-{len(twin.options)}")
+def test_the_list_of_twins(twin: DiffusersEquivalent) -> None:
     outcome = check("parity", twin.native, **twin.options)
     assert outcome.verdict is Verdict.PASSED, outcome.sentence
     assert bool(twin.difference) == (outcome.numbers["difference"] > 1e-3)
@@ -384,3 +386,11 @@ def test_numbers_that_json_has_not() -> None:
 def test_what_takes_no_model_is_bad_input() -> None:
     with pytest.raises(InputError, match="squaredcos_cap_v2"):
         certify("diffusers/unclip")
+
+
+def test_and_without_assertions() -> None:
+    """``python -O`` skips assert statements."""
+    code = "from diffexp.certify import certify; certify('diffusers/unclip')"
+    done = subprocess.run([sys.executable, "-O", "-c", code], capture_output=True, text=True)
+    *_, last = done.stderr.splitlines() or [""]
+    assert last.startswith("diffexp.errors.InputError: UnCLIPScheduler refuses its options")

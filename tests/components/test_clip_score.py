@@ -1,4 +1,4 @@
-"""CLIP score: torchmetrics' values, one a sample; left out with a reason where there is nothing to compare."""
+"""CLIP score: torchmetrics' values, one a sample; skipped with a reason where there is nothing to compare."""
 
 import logging
 import shutil
@@ -160,7 +160,7 @@ def no_clip(snapshot: Path) -> None:
         (without("model.safetensors"), "is only partly in the cache"),
         (without("preprocessor_config.json"), "is only partly in the cache"),
         (pickled, "if you trust it: metric.clip_score.allow_pickle=true"),
-        (no_clip, "is a siglip and no CLIP model"),
+        (no_clip, "is a siglip, not a CLIP model"),
     ],
 )
 def test_why_it_is_left_out(spoil: Callable[[Path], object], expected: str, cache: Path) -> None:
@@ -171,7 +171,7 @@ def test_why_it_is_left_out(spoil: Callable[[Path], object], expected: str, cach
 
 def test_it_needs_a_prompt_and_transformers(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digits = SimpleNamespace(id="mnist", device=MODEL.device)
-    assert ClipScore(model=ID).applies(digits) == "model=mnist draws no prompts"  # pyright: ignore[reportArgumentType]
+    assert ClipScore(model=ID).applies(digits) == "model=mnist takes no prompts"  # pyright: ignore[reportArgumentType]
     monkeypatch.setattr("diffexp.components.metrics.clip_score.find_spec", lambda name: None)
     assert "pip install" in (ClipScore(model=ID).applies(MODEL) or "")  # pyright: ignore[reportArgumentType]
 

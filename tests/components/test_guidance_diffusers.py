@@ -22,7 +22,7 @@ from diffexp.cli.keys import Keys
 from diffexp.components.guidance.diffusers_guiders import guided_by, guider_of, try_out
 from diffexp.components.models.base import Condition
 from diffexp.errors import InputError
-from diffexp.experiment.build import Parts, assemble
+from diffexp.experiment.build import Components, assemble
 from diffexp.experiment.reference import Reference
 from diffexp.plan.execute import execute
 from diffexp.plan.levels import Level
@@ -48,7 +48,7 @@ GUIDERS: list[tuple[str, dict[str, Any]]] = [
 Net = Callable[[Tensor, Tensor, Condition], Tensor]
 
 
-def by_hand(guider: Any, parts: Parts, samples: Sequence[int]) -> Tensor:
+def by_hand(guider: Any, parts: Components, samples: Sequence[int]) -> Tensor:
     """A plain loop in the manner of diffusers' modular pipelines: the step is counted, one call a prediction."""
     model, plan = parts.model, parts.sampler
     assert isinstance(plan, Plan)
@@ -72,12 +72,12 @@ def by_hand(guider: Any, parts: Parts, samples: Sequence[int]) -> Tensor:
     return drawn(parts, samples, evaluate)
 
 
-def ours(parts: Parts, samples: Sequence[int]) -> Tensor:
+def ours(parts: Components, samples: Sequence[int]) -> Tensor:
     condition = parts.model.conditions(parts.request, samples)
     return drawn(parts, samples, lambda u, level: parts.predict(u, torch.full((len(u),), level.timestep), condition))
 
 
-def drawn(parts: Parts, samples: Sequence[int], network: Any) -> Tensor:
+def drawn(parts: Components, samples: Sequence[int], network: Any) -> Tensor:
     assert isinstance(parts.sampler, Plan)
     noise = SampleNoise(0, samples, parts.model.shape, "cpu", torch.float32)
     with torch.inference_mode():
@@ -85,11 +85,11 @@ def drawn(parts: Parts, samples: Sequence[int], network: Any) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def parts(compose: Compose) -> Callable[..., Parts]:
+def parts(compose: Compose) -> Callable[..., Components]:
     """Of a run of the embedded digits under a guider."""
     catalog, context = discover(), Kept()
 
-    def parts(name: str, options: dict[str, Any]) -> Parts:
+    def parts(name: str, options: dict[str, Any]) -> Components:
         entry = class_entry("guidance", PREFIX + name)
         assert entry is not None
         node = {"name": PREFIX + name} | {option.name: option.default for option in entry.options} | options
@@ -99,14 +99,14 @@ def parts(compose: Compose) -> Callable[..., Parts]:
 
 
 @pytest.fixture(scope="module")
-def plainly(parts: Callable[..., Parts]) -> Tensor:
+def plainly(parts: Callable[..., Components]) -> Tensor:
     """Sample 0 under classifier-free guidance."""
     return ours(parts("cfg", {}), [0])
 
 
 @pytest.mark.parametrize(("name", "options"), GUIDERS, ids=lambda value: value if isinstance(value, str) else "")
 def test_a_run_is_what_a_plain_loop_gives(
-    name: str, options: dict[str, Any], parts: Callable[..., Parts], plainly: Tensor
+    name: str, options: dict[str, Any], parts: Callable[..., Components], plainly: Tensor
 ) -> None:
     run = parts(name, options)
     guider = getattr(diffusers.guiders, CLASSES[name][1])(guidance_scale=3.0, **options)
@@ -236,9 +236,11 @@ def test_nothing_is_said_of_experiments(capfd: pytest.CaptureFixture[str]) -> No
     assert capfd.readouterr().err == ""
 
 
-def test_there_is_no_solution_to_compare_with(parts: Callable[..., Parts], compose: Compose, tmp_path: Path) -> None:
+def test_there_is_no_solution_to_compare_with(
+    parts: Callable[..., Components], compose: Compose, tmp_path: Path
+) -> None:
     run = parts("apg", {})
-    assert "goes by the steps" in (Reference(run, compose(*RUN), tmp_path).missing or "")
+    assert "depends on the steps" in (Reference(run, compose(*RUN), tmp_path).missing or "")
     assert Reference(assemble(compose(*RUN), discover()), compose(*RUN), tmp_path).missing is None
 
 
@@ -340,7 +342,7 @@ def test_mistakes(words: str, expected: str, preflight: Preflight) -> None:
 
 def test_what_is_no_guider(compose: Compose) -> None:
     node = {"name": "diffusers", "_target_": "diffusers.DDIMScheduler"}
-    with pytest.raises(InputError, match="guidance._target_=diffusers.DDIMScheduler is no guider"):
+    with pytest.raises(InputError, match="guidance._target_=diffusers.DDIMScheduler is not a guider"):
         assemble(compose(*RUN) | {"guidance": node}, discover())
 
 

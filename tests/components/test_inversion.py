@@ -133,8 +133,8 @@ def test_the_source_is_what_the_picture_shows(run: Run, tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["loop.image={picture}", "loop.iterations=0"], "loop.iterations=0 must be at least 1"),
-        (["loop.image={picture}", "scheduler=curved"], "needs a scheduler that is a table"),
-        (["loop.image={picture}", "scheduler=edm_stochastic", "scheduler.s_tmax=inf"], "begins with the start noise"),
+        (["loop.image={picture}", "scheduler=curved"], "needs a scheduler that compiles to a table"),
+        (["loop.image={picture}", "scheduler=edm_stochastic", "scheduler.s_tmax=inf"], "starts from noise alone"),
         (["loop.image=nowhere.png"], "loop.image=nowhere.png: no such file"),
         (["loop.image={picture}", "model.shape=[2]"], "model=mixture draws points, not pictures"),
     ],

@@ -14,7 +14,7 @@ from diffexp.catalog.discover import Catalog
 from diffexp.components.grids.choice import Grid
 from diffexp.components.pixels import to_image, to_tensor
 from diffexp.components.sampler import Recipe
-from diffexp.components.user_files import read_masks, read_pictures
+from diffexp.components.user_files import read_images, read_masks
 from diffexp.errors import InputError
 from diffexp.experiment.run import RunResult
 from diffexp.plan.levels import CLEAN
@@ -214,10 +214,10 @@ def test_pictures_are_fitted_and_taken_turns_with(tmp_path: Path) -> None:
     Image.new("RGB", (40, 20), (255, 0, 0)).save(tmp_path / "b.png")
     Image.new("RGBA", (8, 8), (0, 255, 0, 255)).save(tmp_path / "a.webp")
     (tmp_path / "notes.txt").write_text("not a picture")
-    found = to_tensor(read_pictures("loop.image", str(tmp_path), (3, 16, 12), range(3)))
+    found = to_tensor(read_images("loop.image", str(tmp_path), (3, 16, 12), range(3)))
     assert found.shape == (3, 3, 16, 12)
     assert found[:, :2, 8, 6].round(decimals=1).tolist() == [[0, 1], [1, 0], [0, 1]]
-    assert read_pictures("loop.image", str(tmp_path / "b.png"), (1, 4, 4), [5])[0].mode == "L"
+    assert read_images("loop.image", str(tmp_path / "b.png"), (1, 4, 4), [5])[0].mode == "L"
     grey = Image.new("L", (2, 1))
     grey.putpixel((1, 0), 140)
     grey.save(tmp_path / "mask.png")
@@ -232,7 +232,7 @@ def test_sixteen_bits_a_pixel_are_scaled(tmp_path: Path, suffix: str) -> None:
     """As depth maps and masks have them."""
     ramp = (torch.linspace(0, 1, 256).expand(4, 256) * 65535).to(torch.uint16)
     Image.fromarray(ramp.numpy()).save(tmp_path / f"depth.{suffix}")
-    (found,) = to_tensor(read_pictures("loop.image", str(tmp_path / f"depth.{suffix}"), (1, 4, 256), [0]))
+    (found,) = to_tensor(read_images("loop.image", str(tmp_path / f"depth.{suffix}"), (1, 4, 256), [0]))
     torch.testing.assert_close(found[0, 0], torch.linspace(0, 1, 256), atol=0.006, rtol=0)
 
 
@@ -247,13 +247,13 @@ def test_a_budget_holds_for_loops_that_take_more(run: Run, digit: Path, words: t
     ("words", "message"),
     [
         (["loop=img2img", "loop.image=nowhere.png"], "loop.image=nowhere.png: no such file"),
-        (["loop=img2img", "loop.image={text}"], "cannot be read as a picture"),
-        (["loop=img2img", "loop.image={folder}"], "is a folder without pictures"),
+        (["loop=img2img", "loop.image={text}"], "cannot be read as an image"),
+        (["loop=img2img", "loop.image={folder}"], "is a folder without images"),
         (["loop=img2img", "loop.image={digit}", "loop.strength=0"], "loop.strength=0 must be greater than 0"),
         (["loop=img2img", "loop.image={digit}", "loop.strength=0.1"], "leaves no step; give at least 0.2"),
         (["loop=inpaint", "loop.image={digit}", "loop.mask={digit}", "loop.resample=0"], "must be at least 1"),
         (["loop=img2img", "loop.image={digit}", "model=mixture"], "model=mixture draws points, not pictures"),
-        (["loop=pipeline"], "model=mnist is no pipeline of diffusers"),
+        (["loop=pipeline"], "model=mnist is not a pipeline of diffusers"),
     ],
 )
 def test_what_cannot_be_done_is_said(run: Run, digit: Path, tmp_path: Path, words: list[str], message: str) -> None:

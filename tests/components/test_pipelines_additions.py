@@ -72,7 +72,7 @@ def test_a_controlnet_is_shown_a_picture(draw: Draw, tiny: Tiny, tmp_path: Path,
     expected = by_diffusers(theirs, image=shown, controlnet_conditioning_scale=0.7, height=32, width=32)
     assert psnr(ours, expected) > 50
     assert psnr(ours, draw()) < 45
-    with pytest.raises(InputError, match="model.controlnet has to be shown a picture: add loop.control_image="):
+    with pytest.raises(InputError, match="model.controlnet needs an image: add loop.control_image="):
         draw(controlnet=str(tmp_path / "controlnet"))
 
 
@@ -112,7 +112,7 @@ def test_an_ip_adapter_is_shown_a_picture(draw: Draw, tiny: Tiny, tmp_path: Path
     )
     pipe.set_ip_adapter_scale(0.8)
     assert psnr(ours, by_diffusers(pipe, ip_adapter_image=Image.open(picture))) > 50
-    with pytest.raises(InputError, match="model.ip_adapter has to be shown a picture: add loop.ip_adapter_image="):
+    with pytest.raises(InputError, match="model.ip_adapter needs an image: add loop.ip_adapter_image="):
         draw(**options)
     assert psnr(ours, draw()) < 45
 

@@ -12,7 +12,7 @@ from diffexp.components.models.base import Request
 from diffexp.components.pixels import to_image
 from diffexp.components.prompts import read_texts
 from diffexp.errors import InputError
-from diffexp.experiment.pictures.previews import as_pictures
+from diffexp.experiment.pictures.previews import latents_to_rgb
 from diffexp.experiment.pictures.strips import Snapshot
 from diffexp.plan.levels import Level
 from diffexp.plan.noise import SampleNoise
@@ -92,11 +92,11 @@ def test_latents_become_the_colours_that_fit() -> None:
     pictures = torch.nn.functional.interpolate(small, scale_factor=2) / 2 + 0.5
     level = Level(1.0, 1.0, 0.0)
     noisy, last = (Snapshot(step, 2, level, latents * (2 - step), latents) for step in (0, 1))
-    shown = as_pictures([noisy, last, Snapshot(2, 2, level, pictures, pictures)], pictures)
+    shown = latents_to_rgb([noisy, last, Snapshot(2, 2, level, pictures, pictures)], pictures)
     torch.testing.assert_close(shown[1].x, small, atol=0.02, rtol=0.02)
     torch.testing.assert_close(shown[0].x, 2 * small, atol=0.05, rtol=0.02)
     assert shown[2].x is pictures
-    assert as_pictures([last], None) == [last]
+    assert latents_to_rgb([last], None) == [last]
 
 
 def test_conditions_are_computed_once_for_a_prompt(draw: Draw, catalog: Catalog, tiny: Tiny) -> None:
@@ -118,17 +118,20 @@ def test_conditions_are_computed_once_for_a_prompt(draw: Draw, catalog: Catalog,
         ({"label": 3}, "label=3: .* takes no label; write prompt="),
         (
             {"guidance": OTHER_GUIDANCE, "loop": "pipeline"},
-            "the pipeline's own guidance; guidance=mine needs loop=denoise",
+            "uses the guidance of the pipeline; guidance=mine needs loop=denoise",
         ),
-        ({"scheduler": "curved", "loop": "pipeline"}, "curved is no table .* loop=denoise can"),
+        ({"scheduler": "curved", "loop": "pipeline"}, "curved is not a table .* loop=denoise can"),
         ({"loop": {"name": "pipeline", "strength": 0.5}}, "takes no strength; leave the loop's option out"),
         ({"loop": {"name": "pipeline", "mask": "mask.png"}}, "loop.mask needs loop.image"),
         ({"loop": {"name": "pipeline", "image": "nowhere.png"}}, "loop.image=nowhere.png: no such file"),
         ({"loop": {"name": "pipeline", "image": "a.png", "strength": 2}}, "loop.strength=2 must be greater than 0"),
         ({"loop": {"name": "pipeline", "image": "a.png", "strength": 0.1}}, "leaves no step; give at least 0.2"),
         ({"loop": {"name": "pipeline", "true_cfg_scale": 2.0}}, "StableDiffusionPipeline takes no true_cfg_scale"),
-        ({"loop": {"name": "pipeline", "control_image": "x.png"}}, "needs something to see it: add model.controlnet="),
-        ({"loop": {"name": "pipeline", "ip_adapter_image": "x.png"}}, "to see it: add model.ip_adapter="),
+        (
+            {"loop": {"name": "pipeline", "control_image": "x.png"}},
+            "needs a model that reads it: add model.controlnet=",
+        ),
+        ({"loop": {"name": "pipeline", "ip_adapter_image": "x.png"}}, "that reads it: add model.ip_adapter="),
     ],
 )
 def test_what_cannot_be_asked(draw: Draw, changes: dict[str, Any], message: str) -> None:

@@ -220,6 +220,24 @@ def test_a_run_uses_it(kind: str, base: dict[str, Any], place: Path, monkeypatch
         assert record["wandb_id"] == "mine-0.25"
 
 
+def test_a_metric_may_compare_with_the_accurate_solution(
+    base: dict[str, Any], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = """
+        from diffexp import metric
+
+        @metric
+        class Mine:
+            def applies(self, model):
+                return None
+
+            def compare(self, ours, reference):
+                return {"mine": (ours.samples - reference.samples).abs().flatten(1).max(dim=1).values}
+        """
+    as_file(place, monkeypatch, text)
+    assert run(base, "metric")["mine"] > 0
+
+
 def test_workers_of_a_sweep_use_all_of_them(place: Path) -> None:
     """In processes of their own, started by joblib, with the plugins where DIFFEXP_PLUGINS says."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")

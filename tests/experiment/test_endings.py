@@ -35,7 +35,7 @@ def test_a_failing_metric_costs_only_itself(run, where, caplog):
     assert record(folder)["status"] == "done"
     assert metrics(folder)["nfe"] == 5
     assert not [name for name in metrics(folder) if name.startswith("careless")]
-    assert told(caplog) == ["metric careless failed and is left out: ZeroDivisionError: careless"]
+    assert told(caplog) == ["metric careless failed and is dropped: ZeroDivisionError: careless"]
 
 
 def test_a_metric_may_return_tensors(run):

@@ -31,8 +31,8 @@ from diffexp.components.sampler import build_sampler
 from diffexp.components.schedulers.ddim import ddim
 from diffexp.components.schedulers.ddpm import ddpm
 from diffexp.components.schedulers.heun import heun
-from diffexp.experiment.metric_suite import USUAL, MetricSuite
-from diffexp.experiment.per_sample import PER_SAMPLE, read_resamples, write_evidence
+from diffexp.experiment.metric_suite import DEFAULT_METRICS, MetricSuite
+from diffexp.experiment.per_sample import PER_SAMPLE, read_resamples, write_per_sample
 from diffexp.experiment.reference import Reference, Start, accurate_plan, start_of
 from diffexp.plan.compile import sample
 from diffexp.plan.levels import Level
@@ -171,15 +171,15 @@ def test_a_value_that_is_no_number_costs_itself_alone(caplog: pytest.LogCaptureF
     suite.update(range(8), torch.zeros(8, 1), torch.zeros(8, 1))
     assert {"own", "all", "count"} <= suite.compute(facts()).keys()
     first, second = (record.getMessage() for record in caplog.records)
-    assert first.startswith("metric mixed: many is left out, it is no number a run or a sample: ")
-    assert second.startswith("metric mixed: word is left out")
+    assert first.startswith("metric mixed: many is skipped, it is not one number per run or per sample: ")
+    assert second.startswith("metric mixed: word is skipped")
 
 
 def test_resamples_that_cannot_be_read_are_none(tmp_path: Path):
     assert read_resamples(tmp_path) == {}
     (tmp_path / "resamples.safetensors").write_bytes(b"no")
     assert read_resamples(tmp_path) == {}
-    write_evidence(tmp_path, [], {}, {"a": torch.empty(0)})
+    write_per_sample(tmp_path, [], {}, {"a": torch.empty(0)})
     assert not (tmp_path / PER_SAMPLE).exists()
 
 
@@ -221,7 +221,7 @@ def test_without_a_solution_the_metric_is_left_out_and_says_why(caplog: pytest.L
     solved.missing = "the sampler draws noise"
     with caplog.at_level(logging.INFO):
         suite = MetricSuite({"psnr": PSNR()}, model, solved)
-    assert [record.getMessage() for record in caplog.records] == ["metric psnr is left out: the sampler draws noise"]
+    assert [record.getMessage() for record in caplog.records] == ["metric psnr is skipped: the sampler draws noise"]
     suite.update(range(2), torch.zeros(2, 1, 16, 16), torch.zeros(2, 1, 16, 16))
     assert suite.compute(facts(model)) == {}
 
@@ -229,11 +229,11 @@ def test_without_a_solution_the_metric_is_left_out_and_says_why(caplog: pytest.L
 def test_who_names_a_metric_is_told_why_it_is_left_out_and_who_does_not_is_not(caplog: pytest.LogCaptureFixture):
     points = mixture(Runtime())
     usual = [entry.strip("[],") for entry in (conf_dir() / "config.yaml").read_text().split("metric: ")[1].split()[:4]]
-    assert usual == list(USUAL)
-    MetricSuite({name: PSNR() for name in USUAL}, points, Solved(points.shape))
+    assert usual == list(DEFAULT_METRICS)
+    MetricSuite({name: PSNR() for name in DEFAULT_METRICS}, points, Solved(points.shape))
     assert caplog.records == []
     MetricSuite({"psnr": PSNR()}, points, Solved(points.shape))
-    assert [record.getMessage() for record in caplog.records] == [f"metric psnr is left out: {PSNR().applies(points)}"]
+    assert [record.getMessage() for record in caplog.records] == [f"metric psnr is skipped: {PSNR().applies(points)}"]
 
 
 def test_a_solution_that_fails_costs_its_metrics_alone(caplog: pytest.LogCaptureFixture):
@@ -246,7 +246,7 @@ def test_a_solution_that_fails_costs_its_metrics_alone(caplog: pytest.LogCapture
     suite = MetricSuite(metrics, model, Broken((1, 16, 16)))
     suite.update(range(2), torch.zeros(2, 1), torch.zeros(2, 1, 16, 16))
     assert set(suite.compute(facts(model))) == {"own", "all", "count"}
-    assert "metric psnr failed and is left out: ZeroDivisionError: no solution" in caplog.text
+    assert "metric psnr failed and is dropped: ZeroDivisionError: no solution" in caplog.text
 
 
 def test_pictures_are_needed_and_not_too_small():

@@ -48,7 +48,7 @@ def test_resume_finishes_a_run(run, stopped, monkeypatch, caplog):
     sizes: list[int] = []
     network(monkeypatch, lambda number, size: sizes.append(size))
     folder = run(*PICTURES, f"resume={stopped}", "batch_size=2").folder
-    assert f"3 of 7 samples taken over from {stopped}" in caplog.messages
+    assert f"3 of 7 samples copied from {stopped}" in caplog.messages
     assert sizes == [2] * 10, "only four samples were drawn"
     found = images(folder)
     assert list(found) == list(range(7))
@@ -91,7 +91,7 @@ def test_of_a_finished_run_only_the_pictures_are_known(run, caplog):
     whole = run(*words, num_samples=4).folder
     found = metrics(run(*words, num_samples=8, resume=str(whole)).folder)
     assert found["nfe"] == 5 and "trajectory_error" not in found
-    assert "metric trajectory_error is left out: of samples that are taken over" in caplog.text
+    assert "metric trajectory_error is skipped: of resumed samples" in caplog.text
 
 
 def test_evaluations_of_a_loop_are_taken_over_too(run, tmp_path):

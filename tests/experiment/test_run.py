@@ -198,7 +198,7 @@ def test_samples_that_are_no_numbers_are_told(run, checkpoint, caplog):
     broken.load_state_dict(weights)
     folder = save_unet(checkpoint.parent / "broken", broken)
     run("model=hub", f"model.id={folder}", "steps=3", "num_samples=3", "batch_size=2", "scheduler=ddim")
-    assert "3 of 3 samples are not finite (NaN or infinity), sample 0 for one" in caplog.text
+    assert "3 of 3 samples are not finite (NaN or infinity), for example sample 0" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_a_folder_of_other_things_is_not_cleaned(catalog, compose, tmp_path):
     photo = tmp_path / "samples" / "photo.png"
     photo.parent.mkdir()
     photo.write_bytes(b"mine")
-    with pytest.raises(InputError, match="is none of a run, and samples/photo.png is in it: choose another one"):
+    with pytest.raises(InputError, match="already contains samples/photo.png but no run.json; choose another folder"):
         run_experiment(compose(*PICTURES), tmp_path, catalog)
     assert photo.read_bytes() == b"mine"
 

@@ -86,7 +86,7 @@ DATA_DEPENDENT = ("thresholding", "dynamic_thresholding_ratio", "sample_max_valu
 
 def _is_learned(option: Any) -> bool:
     """Whether it says no more than that the network puts out variances too."""
-    return option.name == "variance_type" and option.stands_for is None
+    return option.name == "variance_type" and option.effective_default is None
 
 
 def drawn(option: Any) -> st.SearchStrategy[Any]:

@@ -74,6 +74,7 @@ class Trial:
     [
         ("euler", {}),
         ("ddim", {"scheduler.eta": (0.0, 1.0)}),
+        ("deis", {"scheduler.order": (1, 3)}),
         ("dpmpp_2m_sde", {"scheduler.eta": (0.0, 1.0), "scheduler.solver_type": ("midpoint", "heun")}),
     ],
 )
@@ -82,6 +83,18 @@ def test_the_options_of_the_scheduler_at_hand_are_searched(scheduler, expected):
     for trial in (chosen, fixed):
         scheduler_options(None, trial)
         assert trial.asked == expected
+
+
+def test_schedulers_with_different_choices_of_one_option_share_a_search():
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study()
+    for scheduler in ("deis", "unipc", "deis"):
+        trial = study.ask()
+        trial.set_user_attr("scheduler", scheduler)
+        scheduler_options(None, trial)
+        assert trial.params["scheduler.order"] in ((1, 2, 3, 4) if scheduler == "unipc" else (1, 2, 3))
+        study.tell(trial, 1.0)
 
 
 def test_the_objective_is_a_metric_of_the_run(tmp_path):

@@ -6,7 +6,6 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from diffexp.certify.bound import quiet
 from diffexp.certify.checks.behaviour import (
     batch,
     deterministic,
@@ -14,19 +13,20 @@ from diffexp.certify.checks.behaviour import (
     inputs,
     middle_start,
     reuse,
+    timestep_matches_noise,
     timesteps,
-    told,
 )
 from diffexp.certify.checks.cost import cost
 from diffexp.certify.checks.exact_error import exact_error
-from diffexp.certify.checks.first_and_last_step import ends
-from diffexp.certify.checks.local_error import even
+from diffexp.certify.checks.first_and_last_step import first_and_last_step
+from diffexp.certify.checks.local_error import local_error
 from diffexp.certify.checks.order import order, strong_order
 from diffexp.certify.checks.parity import parity, same_table
-from diffexp.certify.checks.point_data import point
+from diffexp.certify.checks.point_data import point_data
 from diffexp.certify.checks.precision import precision
 from diffexp.certify.outcome import Certificate, Outcome, failed, skipped
-from diffexp.certify.subject import Subject
+from diffexp.certify.runs import quiet
+from diffexp.certify.subject import Subject, subject_of
 from diffexp.errors import InputError
 
 Check = Callable[[Subject], Outcome]
@@ -38,11 +38,11 @@ CHECKS: Mapping[str, Check] = {
     "reuse": reuse,
     "few_steps": few_steps,
     "timesteps": timesteps,
-    "told": told,
+    "told": timestep_matches_noise,
     "middle_start": middle_start,
-    "ends": ends,
-    "point": point,
-    "even": even,
+    "ends": first_and_last_step,
+    "point": point_data,
+    "even": local_error,
     "order": order,
     "strong_order": strong_order,
     "exact_error": exact_error,
@@ -51,10 +51,10 @@ CHECKS: Mapping[str, Check] = {
     "parity": parity,
     "same_table": same_table,
 }
-"""Every check by its name, in the order in which they run."""
+"""Every check by its name in certificates, in the order in which they run."""
 
 SAMPLING = frozenset(CHECKS) - {"deterministic", "batch", "inputs", "reuse", "cost"}
-"""Checks that make sense for what goes from noise to data alone."""
+"""Checks that apply only to samplers, which run from noise to data."""
 
 
 def certify(scheduler: Any, *, name: str | None = None, **options: Any) -> Certificate:
@@ -66,33 +66,31 @@ def certify(scheduler: Any, *, name: str | None = None, **options: Any) -> Certi
         **options: the scheduler's.
 
     Raises:
-        InputError: there is no such scheduler or option, or it takes no kind of model.
+        InputError: there is no such scheduler or option, or it accepts no kind of model.
     """
-    from diffexp.certify.subject import subject_of
-
     subject = subject_of(scheduler, name, options)
-    assert subject.home
+    subject.bind(4)  # raises where it accepts no kind of model
     began = time.perf_counter()
     outcomes = {check: run_check(check, subject) for check in CHECKS}
     return Certificate(subject.name, dict(subject.options), outcomes, time.perf_counter() - began, versions())
 
 
 def run_check(check: str, subject: Subject) -> Outcome:
-    """One check; what the scheduler raises in it is a failure of its own."""
-    if subject.inverts and check in SAMPLING:
-        return skipped("goes from data to noise")
+    """Run one check; an exception of the scheduler is a failure."""
+    if subject.is_inversion and check in SAMPLING:
+        return skipped("runs from data to noise")
     try:
         with quiet():
             return CHECKS[check](subject)
     except InputError as error:
         return failed(f"refuses: {error}")
     except Exception as error:  # a scheduler under test may raise anything
-        return failed(f"raises {subject.blame(error)}")
+        return failed(f"raises {subject.describe_error(error)}")
 
 
 @cache
 def versions() -> dict[str, str]:
-    """Of what the result may depend on."""
+    """Versions of the packages that the result may depend on."""
     found = {}
     for package in ("diffexp", "diffusers", "torch"):
         try:

@@ -1,10 +1,11 @@
-"""What may be asked of every scheduler, whatever its method: to be a function of its inputs, at any number of steps."""
+"""Checks for every scheduler, whatever its method: a run depends on its inputs alone, at any number of steps."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from diffexp.certify.bindings import OfClass, OfCode
 from diffexp.certify.bound import Bound
 from diffexp.certify.checks.point_data import path_error
 from diffexp.certify.data import MIXTURE
@@ -13,30 +14,26 @@ from diffexp.certify.runs import (
     BATCH,
     ONE,
     distance,
+    random_state_monitor,
     sample_noise,
-    start_of,
-    usual_walk,
-    walk,
-    watching_random_state,
 )
 from diffexp.certify.subject import GIVEN, Subject
 from diffexp.components.grids.choice import Grid
-from diffexp.components.schedulers.foreign.diffusers_method import ClassMethod
 from diffexp.errors import InputError
 from diffexp.plan.levels import Level
 
 CONSISTENCY = "a consistency method is exact on no data but that of its network"
 STEPS = 8
-TOLD_OFF = 2e-3
-"""Relative error of the noise that a network is told about; interpolation of timesteps makes less."""
+TIMESTEP_OFF = 2e-3
+"""Relative error of the noise level that belongs to a timestep; interpolation of timesteps makes less."""
 ROUNDING = 1e-9
 
 
 def deterministic(subject: Subject) -> Outcome:
-    """Twice the same start and the same noise give the same output, bit by bit."""
-    bound = subject.bind(STEPS, subject.home)
-    with watching_random_state() as used:
-        first, second = (walk(bound, MIXTURE) for _ in range(2))
+    """The same start and the same noise give the same output, bit by bit."""
+    bound = subject.bind(STEPS)
+    with random_state_monitor() as used:
+        first, second = (bound.walk(MIXTURE) for _ in range(2))
         source = used()
     apart = distance(first.output, second.output)
     if source:
@@ -48,21 +45,21 @@ def deterministic(subject: Subject) -> Outcome:
 
 def batch(subject: Subject) -> Outcome:
     """A sample does not depend on the others of its batch."""
-    bound = subject.bind(STEPS, subject.home)
-    together = usual_walk(bound)
+    bound = subject.bind(STEPS)
+    together = bound.usual_walk
     if together.output.shape != (BATCH, *ONE):
         return failed(f"the output has shape {tuple(together.output.shape)} for a start of shape {(BATCH, *ONE)}")
-    if together.output.dtype != torch.float64 and not subject.is_class:
+    if together.output.dtype != torch.float64 and not isinstance(bound, OfClass):
         return failed(f"the output is {together.output.dtype} for a start in torch.float64")
-    alone = [walk(bound, MIXTURE, start=start_of(bound, [i]), noise=sample_noise([i])).output for i in range(BATCH)]
+    alone = [bound.walk(MIXTURE, start=bound.start([i]), noise=sample_noise([i])).output for i in range(BATCH)]
     apart = distance(together.output, torch.cat(alone))
     if apart <= ROUNDING * max(1.0, together.output.abs().max().item()):
         return passed(f"a batch of {BATCH} gives what its samples give alone", apart=apart)
-    same = start_of(bound, [0]).expand(BATCH, *ONE).clone()
-    with watching_random_state() as used:
-        twins = walk(bound, MIXTURE, start=same)
-        random = twins.draws or used()
-    equal = distance(twins.output[0], twins.output[1]) == 0
+    same = bound.start([0]).expand(BATCH, *ONE).clone()
+    with random_state_monitor() as used:
+        copies = bound.walk(MIXTURE, start=same)
+        random = copies.draws or used()
+    equal = distance(copies.output[0], copies.output[1]) == 0
     if not random and not equal:
         return failed(
             "samples from the same start come out different although none draws from the noise it is given: it makes "
@@ -79,40 +76,40 @@ def batch(subject: Subject) -> Outcome:
 
 def inputs(subject: Subject) -> Outcome:
     """The start, the noise and the network's outputs are left as they are."""
-    bound = subject.bind(STEPS, subject.home)
-    code = bound.code
-    if code is None:
+    bound = subject.bind(STEPS)
+    if not isinstance(bound, OfCode):
         return skipped("is a plan, which edits nothing")
-    handed: list[tuple[str, Tensor, Tensor]] = []
+    passed_on: list[tuple[str, Tensor, Tensor]] = []
 
-    def hand(name: str, value: Tensor) -> Tensor:
-        handed.append((name, value, value.clone()))
+    def recorded(name: str, value: Tensor) -> Tensor:
+        passed_on.append((name, value, value.clone()))
         return value
 
     def evaluate(x: Tensor, u: Tensor, level: Level) -> Tensor:
         noisy = MIXTURE.clean_and_noise(u, level)
-        return hand("what the network returned", bound.case.training.prediction.output(level, *noisy))
+        return recorded("what the network returned", bound.case.training.prediction.output(level, *noisy))
 
     noise = sample_noise()
-    code(evaluate, hand("its start sample", start_of(bound)), lambda: hand("the noise it was given", noise()))
-    edited = dict.fromkeys(name for name, now, before in handed if not torch.equal(now, before))
+    start = recorded("its start sample", bound.start())
+    bound.code(evaluate, start, lambda: recorded("the noise it was given", noise()))
+    edited = dict.fromkeys(name for name, now, before in passed_on if not torch.equal(now, before))
     if edited:
         return failed(f"edits {' and '.join(edited)} in place")
     return passed("leaves its start sample, the noise and the network's outputs as they are")
 
 
 def reuse(subject: Subject) -> Outcome:
-    """A run leaves nothing behind that the next one would find."""
-    bound, other = subject.bind(STEPS, subject.home), subject.bind(STEPS + 3, subject.home)
-    first = walk(bound, MIXTURE).output
+    """A run leaves no state behind that would change the next one."""
+    bound, other = subject.bind(STEPS), subject.bind(STEPS + 3)
+    first = bound.walk(MIXTURE).output
     try:
-        walk(other, MIXTURE)
-        again = walk(bound, MIXTURE).output
-        walk(other, MIXTURE, start=start_of(other, [0]), noise=sample_noise([0]))
-        third = walk(bound, MIXTURE).output
+        other.walk(MIXTURE)
+        again = bound.walk(MIXTURE).output
+        other.walk(MIXTURE, start=other.start([0]), noise=sample_noise([0]))
+        third = bound.walk(MIXTURE).output
         apart = max(distance(first, again), distance(first, third), _object_again(bound))
-    except Exception as error:  # what stale state does to foreign code
-        return failed(f"a run after another one raises {subject.blame(error)}: it keeps state between runs")
+    except Exception as error:  # foreign code may raise anything on stale state
+        return failed(f"a run after another one raises {subject.describe_error(error)}: it keeps state between runs")
     if apart:
         return failed(
             f"a run after another one differs from it by {apart:.1e}: it keeps state between runs", apart=apart
@@ -121,18 +118,17 @@ def reuse(subject: Subject) -> Outcome:
 
 
 def _object_again(bound: Bound) -> float:
-    """Of a class: how far two runs of one object are apart, with ``set_timesteps`` between them."""
-    code = bound.code
-    if not isinstance(code, ClassMethod):
+    """Return how far two runs of one object of a class are apart, with ``set_timesteps`` between them."""
+    if not isinstance(bound, OfClass):
         return 0.0
-    scheduler = code.prepared(torch.float32)
+    code, scheduler = bound.code, bound.code.prepared(torch.float32)
 
     def run() -> Tensor:
         def evaluate(x: Tensor, u: Tensor, level: Level) -> Tensor:
             return bound.case.training.prediction.output(level, *MIXTURE.clean_and_noise(u, level))
 
         torch.manual_seed(0)
-        return code.drive(scheduler, evaluate, start_of(bound))
+        return code.drive(scheduler, evaluate, bound.start())
 
     state = torch.get_rng_state()
     first = run()
@@ -143,20 +139,20 @@ def _object_again(bound: Bound) -> float:
 
 
 def few_steps(subject: Subject) -> Outcome:
-    """With 1, 2 and 3 steps the output is finite and, where the data is a point, right."""
+    """With 1, 2 and 3 steps the output is finite, and right for data that is a point."""
     if subject.consistency:
         return skipped(CONSISTENCY)
     errors, allowed, refused = {}, {}, []
     for steps in (1, 2, 3):
         try:
-            bound = subject.bind(steps, subject.home)
+            bound = subject.bind(steps)
         except InputError as error:
             refused.append(f"{steps} ({error})")
             continue
         try:
             errors[steps], allowed[steps] = path_error(subject, bound)
-        except Exception as error:  # whatever happens to code that expects more steps
-            return failed(f"with {steps} step{'s' if steps > 1 else ''} it raises {subject.blame(error)}")
+        except Exception as error:  # code that expects more steps may raise anything
+            return failed(f"with {steps} step{'s' if steps > 1 else ''} it raises {subject.describe_error(error)}")
     numbers = {"errors": list(errors.values())}
     for steps, error in errors.items():
         if error > allowed[steps]:
@@ -171,18 +167,18 @@ def timesteps(subject: Subject) -> Outcome:
     """A list of timesteps is visited as given."""
     if subject.consistency:
         return skipped(CONSISTENCY)
-    low, high = subject.home.training.schedule.timestep_range
+    low, high = subject.reference_case.training.schedule.timestep_range
     share = (1.0, 0.93, 0.61, 0.34, 0.12, 0.02)
     chosen = [low + (high - low) * part for part in share]
     chosen = [float(round(t)) for t in chosen] if high > 10 else chosen
-    if isinstance(subject.scheduler, type) or not subject.is_class:
-        return _on_list(subject, chosen)
-    return skipped("is an object of a class, whose grid is its own")
+    if subject.is_class and not isinstance(subject.scheduler, type):
+        return skipped("is an object of a class, whose grid is its own")
+    return _on_list(subject, chosen)
 
 
 def _on_list(subject: Subject, chosen: Sequence[float]) -> Outcome:
     try:
-        bound = subject.bind(len(chosen), subject.home, Grid(GIVEN, timesteps=list(chosen)))
+        bound = subject.bind(len(chosen), subject.reference_case, Grid(GIVEN, timesteps=tuple(chosen)))
     except InputError as error:
         return skipped(str(error))
     error, allowed = path_error(subject, bound)
@@ -192,7 +188,7 @@ def _on_list(subject: Subject, chosen: Sequence[float]) -> Outcome:
         )
     visited = _visited(bound)
     for index, t in enumerate(chosen):
-        level = subject.home.training.schedule.at(t)
+        level = subject.reference_case.training.schedule.at(t)
         if any(abs(ratio - level.ratio) <= 1e-4 * level.ratio for ratio in visited):
             continue
         moved = [
@@ -201,48 +197,45 @@ def _on_list(subject: Subject, chosen: Sequence[float]) -> Outcome:
             *chosen[index + 1 :],
         ]
         moved[index] = float(round(moved[index])) if subject.is_class else moved[index]
-        if _visited(subject.bind(len(chosen), subject.home, Grid(GIVEN, timesteps=moved))) == visited:
-            return failed(f"ignores the levels it is given: the network is never asked at timestep {t:g}")
+        if _visited(subject.bind(len(chosen), subject.reference_case, Grid(GIVEN, timesteps=tuple(moved)))) == visited:
+            return failed(f"ignores the levels it is given: the network is never evaluated at timestep {t:g}")
     return passed("visits a list of timesteps as given", error=error)
 
 
 def _visited(bound: Bound) -> list[float]:
-    return [level.ratio for level, _ in usual_walk(bound).seen]
+    return [level.ratio for level, _ in bound.usual_walk.seen]
 
 
-def told(subject: Subject) -> Outcome:
-    """The timestep that the network is told stands for the noise that it sees."""
-    if not subject.is_class:
-        return skipped("a function hands the network the level itself")
+def timestep_matches_noise(subject: Subject) -> Outcome:
+    """The timestep that the network gets belongs to the noise in its input."""
+    bound = subject.bind(STEPS)
+    if not isinstance(bound, OfClass):
+        return skipped("a function passes the network the level itself")
     if subject.consistency:
-        return skipped("counts time as the network of its own counts it")
-    bound = subject.bind(STEPS, subject.home)
-    assert isinstance(bound.code, ClassMethod)
-    schedule, off = subject.home.training.schedule, 0.0
-    for level, _ in usual_walk(bound).seen:
-        meant = bound.code.level(level.timestep)
+        return skipped("has the time scale of a network of its own")
+    off = 0.0
+    for level, _ in bound.usual_walk.seen:
+        meant = bound.method.level(level.timestep)
         off = max(off, abs(meant.ratio / level.ratio - 1))
-    if off > TOLD_OFF:
-        low, high = schedule.timestep_range
+    if off > TIMESTEP_OFF:
+        low, high = bound.case.training.schedule.timestep_range
         return warned(
-            f"tells the network timesteps whose noise is off by up to {100 * off:.2g} % (training: {low:g}..{high:g})",
+            f"gives the network timesteps whose noise is off by up to {100 * off:.2g} % (training: {low:g}..{high:g})",
             off=off,
         )
-    return passed("tells the network the noise that it sees", off=off)
+    return passed("gives the network the timesteps of the noise in its input", off=off)
 
 
 def middle_start(subject: Subject) -> Outcome:
-    """From a noisy picture in the middle of the grid, as in image-to-image."""
+    """Right from a noisy image in the middle of the timestep schedule, as in image-to-image."""
     if subject.consistency:
         return skipped(CONSISTENCY)
-    bound = subject.bind(STEPS, subject.home)
-    tail = bound.part(STEPS // 2, STEPS)
-    if tail is None:
+    bound = subject.bind(STEPS)
+    if not isinstance(bound, OfCode):
         return skipped("is a plan, which is for all of its steps")
-    if isinstance(bound.code, ClassMethod) and not hasattr(bound.code.scheduler, "set_begin_index"):
-        timesteps_alone = not hasattr(bound.code.scheduler, "step_index")
-        if not timesteps_alone:
-            return skipped(f"{bound.code.name} has no set_begin_index")
+    if isinstance(bound, OfClass) and not bound.can_begin_in_the_middle:
+        return skipped(f"{bound.code.name} has no set_begin_index")
+    tail = bound.part(STEPS // 2, STEPS)
     error, allowed = path_error(subject, tail)
     if error > allowed:
         off = f"off by {error:.1e} where the data is a point" if error < float("inf") else "not finite"

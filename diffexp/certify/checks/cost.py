@@ -1,4 +1,4 @@
-"""What a step costs beside the network."""
+"""The cost of a step beside the network."""
 
 import statistics
 import time
@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from diffexp.certify.bindings import OfCode
 from diffexp.certify.outcome import Outcome, passed
 from diffexp.certify.subject import Subject
 from diffexp.plan.execute import execute
@@ -18,11 +19,12 @@ SHAPE = (1, 4, 64, 64)
 
 
 def cost(subject: Subject) -> Outcome:
-    """Evaluations a step, and microseconds a step on one thread for [1, 4, 64, 64] in float32, compiled and not."""
-    bound = subject.bind(STEPS, subject.home)
+    """Evaluations per step, and microseconds per step on one thread for [1, 4, 64, 64] in float32, compiled and not."""
+    bound = subject.bind(STEPS)
     x, output, z = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(0))
-    sampler, code, uncompiled = bound.sampler, bound.code, None
-    if code is not None:
+    sampler, uncompiled = bound.sampler, None
+    if isinstance(bound, OfCode):
+        code = bound.code
 
         def evaluate(x: Tensor, u: Tensor, level: Level) -> Tensor:
             return output
@@ -45,7 +47,7 @@ def cost(subject: Subject) -> Outcome:
 
 
 def _microseconds(run: Callable[[], object]) -> float:
-    """Median time of a step."""
+    """Return the median time of a step."""
     times = []
     with torch.inference_mode():
         run()

@@ -1,7 +1,6 @@
-"""The exact error of what a scheduler samples: 2-Wasserstein distance to Gaussian data, in closed form."""
+"""The exact error of a scheduler's samples: 2-Wasserstein distance to Gaussian data, in closed form."""
 
 import math
-from functools import partial
 from typing import Any
 
 import torch
@@ -9,31 +8,29 @@ import torch
 from diffexp.certify.bound import Bound
 from diffexp.certify.data import spectra
 from diffexp.certify.outcome import Outcome, failed, passed, skipped, warned
-from diffexp.certify.runs import draws_of, nonlinear
 from diffexp.certify.subject import KARRAS, Subject
-from diffexp.plan.compile import run_directly
 from diffexp.plan.moments import Gaussian, respond, started
 
 STEPS = (5, 7, 10, 15, 20, 25, 50)
 CLASS_STEPS = (5, 10, 20, 25, 50)
-"""For classes of diffusers, which take milliseconds a step; 25 are 49 evaluations where a step makes two."""
+"""For classes of diffusers, which take milliseconds per step; 25 steps of two evaluations are 49 evaluations."""
 FAR = 0.5
-"""An error of this share of the data's own spread, at the most steps, is no sample of the data."""
+"""An error above this share of the data's own spread, at the most steps, means that the data is not sampled."""
 
 
 def exact_error(subject: Subject) -> Outcome:
-    """Distance to data with the spectrum of MNIST and of natural images, from the start that users start from."""
+    """Distance to data with the spectrum of MNIST and of natural images, from the start of a usual run."""
     if subject.consistency:
-        return skipped("a consistency method is not for the posterior mean of a diffusion model")
-    if reason := nonlinear(subject.bind(12, subject.home)):
+        return skipped("a consistency method is not made for the posterior mean of a diffusion model")
+    if reason := subject.bind(12).nonlinear:
         return skipped(f"{reason}, so that its output on Gaussian data is not Gaussian")
-    grid = subject.grid(subject.home, KARRAS)
+    grid = subject.grid(subject.reference_case, KARRAS)
     used = KARRAS if grid.name == KARRAS else "its own"
     both = spectra()
     steps_taken = CLASS_STEPS if subject.is_class else STEPS
     nfe, errors = [], {name: [] for name in both}
     for steps in steps_taken:
-        evaluations, found = _distances(subject.bind(steps, subject.home, grid), both)
+        evaluations, found = _distances(subject.bind(steps, subject.reference_case, grid), both)
         nfe.append(evaluations)
         for name, value in found.items():
             errors[name].append(value)
@@ -60,14 +57,12 @@ def exact_error(subject: Subject) -> Outcome:
 
 
 def _distances(bound: Bound, data: dict[str, Gaussian]) -> tuple[int, dict[str, float]]:
-    """(evaluations, 2-Wasserstein error over the root of the data's total variance)."""
-    # The network is told a timestep and takes its input for what belongs to it, as in a real run.
-    run = bound.run if bound.method is None else partial(run_directly, bound.method)
+    """Return (evaluations, 2-Wasserstein error over the root of the data's total variance)."""
     joined = Gaussian(
         torch.cat([one.mean for one in data.values()]), torch.cat([one.variances for one in data.values()])
     )
     start, target = started(bound.start_std), bound.case.training.prediction
-    made = respond(run, joined, start=start, target=target, draws=draws_of(bound))
+    made = respond(bound.run_as_sampled, joined, start=start, target=target, draws=bound.draws)
     found, offset = {}, 0
     for name, truth in data.items():
         part = slice(offset, offset + len(truth.mean))

@@ -1,4 +1,4 @@
-"""Steps as good as their neighbours: what is wrong in one of them alone can hide from the order of convergence."""
+"""Error of single steps: a wrong coefficient in one step need not show in the order of convergence."""
 
 import statistics
 from collections.abc import Sequence
@@ -7,34 +7,33 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from diffexp.certify.checks.order import DATA
+from diffexp.certify.checks.order import DATA, smooth
 from diffexp.certify.outcome import Outcome, failed, passed, skipped
-from diffexp.certify.runs import moments, nonlinear
 from diffexp.certify.subject import Subject
 from diffexp.plan.levels import Level
 from diffexp.plan.moments import Affine
 
 STEPS = 40
 PERIODS = (1, 2, 3)
-"""Evaluations after which a method does the same again: its stages, or the orders of a single-step solver."""
+"""Evaluations after which a method repeats itself: its stages, or the orders of a single-step solver."""
 WARM_UP, RUN_OUT = 8, 4
-"""Steps left out at both ends, where multistep methods have fewer estimates or use lower orders."""
+"""Steps skipped at both ends, where multistep methods have fewer estimates or use lower orders."""
 FACTOR = 2.2
-"""On a smooth grid the schedulers of this package and of diffusers stay below 1.8."""
+"""On a smooth timestep schedule the schedulers of this package and of diffusers stay below 1.8."""
 SMALL = 1e-7
 
 
-def even(subject: Subject) -> Outcome:
+def local_error(subject: Subject) -> Outcome:
     """No step in the middle adds much more error on Gaussian data than the steps around it."""
     if subject.consistency:
         return skipped("a consistency method solves no ODE or SDE")
-    bound = subject.bind(STEPS, subject.home, subject.grid(subject.home, "exponential")).widened
-    if reason := nonlinear(bound):
+    bound = smooth(subject, STEPS).in_float64
+    if reason := bound.nonlinear:
         return skipped(reason)
-    response = moments(bound, DATA)
+    response = bound.moments(DATA)
     ratios = [level.ratio for level, _ in response.seen]
     if any(after > before * 1.5 for before, after in zip(ratios, ratios[1:])):
-        return skipped("goes up to higher noise levels again on its way")
+        return skipped("returns to higher noise levels on its way")
     if len(ratios) < STEPS - 1:
         return skipped(f"makes {len(ratios)} evaluations in {STEPS} steps")
     errors = [_relative(level, sample) for level, sample in response.seen]
@@ -53,14 +52,14 @@ def even(subject: Subject) -> Outcome:
 
 
 def _full_steps(errors: Sequence[Tensor]) -> range:
-    """Evaluations at which whole steps begin, where the error is smallest: of stages in between, it is larger."""
+    """Return the evaluations at which whole steps begin: the error is smaller there than at stages in between."""
     spans = [range(first, len(errors), period) for period in PERIODS for first in range(period)]
     sizes = {span: statistics.median(_added([errors[k] for k in span])) / span.step for span in spans}
     return next(span for span in spans if sizes[span] <= 2 * min(sizes.values()))
 
 
 def _worst(added: Sequence[float]) -> tuple[int, float]:
-    """(which step adds the most error against those before and after it, and how many times theirs)."""
+    """Return (the step that adds the most error against those before and after it, how many times theirs)."""
     worst, most = WARM_UP, 0.0
     for k in range(WARM_UP, len(added) - RUN_OUT):
         around = [*added[k - 2 : k], *added[k + 1 : k + 3]]
@@ -71,12 +70,12 @@ def _worst(added: Sequence[float]) -> tuple[int, float]:
 
 
 def _added(errors: Sequence[Tensor]) -> list[float]:
-    """The error that each step adds."""
+    """Return the error that each step adds."""
     return [(after - before).abs().max().item() for before, after in pairwise(errors)]
 
 
 def _relative(level: Level, sample: Affine) -> Tensor:
-    """How far mean and spread are from the truth, as shares of the spread, [2 d]."""
+    """Return how far mean and spread are from the truth, as shares of the spread, [2 d]."""
     truth, made = DATA.at(level), sample.moments
     spread = truth.variances.sqrt()
     return torch.cat([(made.mean - truth.mean) / spread, made.variances.sqrt() / spread - 1])

@@ -1,4 +1,4 @@
-"""How fast a scheduler converges: order of the ODE solution, weak and strong order of a stochastic one."""
+"""Order of convergence: of the ODE solution, and the weak and strong order of a stochastic scheduler."""
 
 import math
 from collections.abc import Sequence
@@ -13,23 +13,22 @@ from diffexp.certify.bound import Bound
 from diffexp.certify.data import MIXTURE
 from diffexp.certify.defects import coupled_distance
 from diffexp.certify.outcome import Outcome, failed, passed, skipped
-from diffexp.certify.runs import draws_of, moments, nonlinear, usual_walk
 from diffexp.certify.subject import Subject
 from diffexp.components.grids.choice import Grid
 from diffexp.plan.moments import POINT, Gaussian, Response
 from diffexp.plan.table import Plan
 
 COUNTS = (32, 48, 64, 96, 128, 192)
-"""Numbers of steps: far enough for the leading term, near enough for float32 tables."""
+"""Numbers of steps: enough for the leading term of the error, few enough for float32 tables."""
 CLASS_COUNTS = (24, 32, 48, 64, 80, 96)
-"""For classes of diffusers, which take milliseconds a step."""
+"""For classes of diffusers, which take milliseconds per step."""
 WEAK_COUNTS = (16, 24, 32, 48, 64, 96)
 STRONG_COUNTS = (9, 13, 17, 25, 33, 41)
-"""Each is compared with the grid of 2n - 1 levels, which has all of its levels."""
+"""Each is compared with 2n - 1 steps, whose levels include all of its own."""
 SMALL = 1e-9
-"""Errors below say nothing about the order any more: they are rounding."""
+"""Smaller errors are rounding and contain no information about the order."""
 SLACK = 0.25
-"""By how much a fitted order may fall short of the declared one (by a tenth of it, if that is more)."""
+"""How much smaller than the declared order a fitted one may be (a tenth of it, if that is more)."""
 DATA = Gaussian(
     torch.tensor([0.5, -1.0, 0.2, 0.0], dtype=torch.float64), torch.tensor([1.0, 0.3, 0.05, 0.5], dtype=torch.float64)
 )
@@ -47,7 +46,9 @@ class Fit:
 
     @classmethod
     def of(cls, counts: Sequence[int], errors: Sequence[float]) -> "Fit":
-        """Least squares on logarithms (at least three points)."""
+        """Fit by least squares on logarithms (at least three points)."""
+        from scipy.special import stdtrit  # imported late: it takes a while
+
         x, y = np.log(counts), np.log(np.maximum(errors, 1e-300))
         dx = x - x.mean()
         slope = float(dx @ y / (dx @ dx))
@@ -55,28 +56,24 @@ class Fit:
         deviation = math.sqrt(float(rest @ rest) / (len(x) - 2) / float(dx @ dx))
         half = next(k for k, count in enumerate(counts) if count * 2 >= counts[-1])
         last = float(y[half] - y[-1]) / float(x[-1] - x[half])
-        return cls(-slope, T_95[len(x) - 2] * deviation, last)
+        return cls(-slope, float(stdtrit(len(x) - 2, 0.975)) * deviation, last)
 
     def __str__(self) -> str:
         return f"{self.order:.2f} ± {self.half_width:.2f}"
 
 
-T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306}
-"""Student's t at 97.5 %, by degrees of freedom."""
-
-
 def order(subject: Subject) -> Outcome:
-    """Order of convergence: to the exact ODE solution of a mixture, or of the moments of Gaussian data."""
+    """Order of convergence to the exact ODE solution for a mixture, or to the moments of Gaussian data."""
     if subject.consistency:
-        return skipped("a consistency method asks the network for the end of the path, no ODE or SDE for its solution")
-    bound = subject.bind(12, subject.home)
-    if draws_of(bound):
-        reason = nonlinear(bound)
+        return skipped("a consistency method evaluates its network for the end of the path and solves no ODE or SDE")
+    bound = subject.bind(12)
+    if bound.draws:
+        reason = bound.nonlinear
         if reason:
             return skipped(f"{reason} and draws noise, so that the moments of its output are not known exactly")
         return _judged(subject, WEAK_COUNTS, [_moment_error(subject, n) for n in WEAK_COUNTS], "weak order")
     counts = CLASS_COUNTS if subject.is_class else COUNTS
-    outcome = _judged(subject, counts, [_ode_error(_smooth(subject, n)) for n in counts], "order")
+    outcome = _judged(subject, counts, [_ode_error(smooth(subject, n).in_float64) for n in counts], "order")
     return _as_shipped(subject, outcome) if subject.is_class else outcome
 
 
@@ -84,18 +81,18 @@ def strong_order(subject: Subject) -> Outcome:
     """Order in which the paths of a stochastic scheduler converge, driven by one Brownian path; exact, no sampling."""
     if subject.consistency:
         return skipped("a consistency method solves no SDE")
-    bound = subject.bind(12, subject.home)
-    if not draws_of(bound):
+    bound = subject.bind(12)
+    if not bound.draws:
         return skipped("draws no noise")
-    if reason := nonlinear(bound):
+    if reason := bound.nonlinear:
         return skipped(reason)
-    runs = {n: _smooth(subject, n) for count in STRONG_COUNTS for n in (count, 2 * count - 1)}
-    made = {n: moments(run, DATA) for n, run in runs.items()}
+    runs = {n: smooth(subject, n).in_float64 for count in STRONG_COUNTS for n in (count, 2 * count - 1)}
+    made = {n: run.moments(DATA) for n, run in runs.items()}
     for count in STRONG_COUNTS:
         reason = _not_coupled(made[count], made[2 * count - 1], count)
         if reason:
             return skipped(reason)
-    points = {n: moments(runs[n], POINT) for n in (2 * count - 1 for count in STRONG_COUNTS)}
+    points = {n: runs[n].moments(POINT) for n in (2 * count - 1 for count in STRONG_COUNTS)}
     errors = [coupled_distance(made[n], made[2 * n - 1], points[2 * n - 1]) for n in STRONG_COUNTS]
     numbers: dict[str, Any] = {"counts": list(STRONG_COUNTS), "errors": errors}
     if not all(map(math.isfinite, errors)):
@@ -112,20 +109,20 @@ def strong_order(subject: Subject) -> Outcome:
 
 
 def _not_coupled(coarse: Response, fine: Response, count: int) -> str:
+    """Return why two runs cannot be driven by one Brownian path; an empty string if they can."""
     if len(coarse.seen) != count or len(fine.seen) != 2 * count - 1:
         return "more than one evaluation a step: its draws belong to no common Brownian path"
     if any(after - before > 1 for before, after in zip(coarse.drawn, coarse.drawn[1:])):
         return "more than one draw a step: they belong to no common Brownian path"
-    told = [level.ratio for level, _ in coarse.seen]
-    if not np.allclose(told, [level.ratio for level, _ in fine.seen[::2]], rtol=1e-4):
+    ratios = [level.ratio for level, _ in coarse.seen]
+    if not np.allclose(ratios, [level.ratio for level, _ in fine.seen[::2]], rtol=1e-4):
         return "its grids are not nested"
     return ""
 
 
 def _as_shipped(subject: Subject, outcome: Outcome) -> Outcome:
-    """The same with the float32 tables of a class: fails where more steps make it worse."""
-    grid = _smooth_grid(subject)
-    errors = [_ode_error(subject.bind(n, subject.home, grid)) for n in CLASS_COUNTS]
+    """Repeat the check with the float32 tables of a class, and fail if more steps increase the error."""
+    errors = [_ode_error(smooth(subject, n)) for n in CLASS_COUNTS]
     numbers = {**outcome.numbers, "errors_as_shipped": errors}
     least = min(range(len(errors)), key=lambda k: errors[k])
     if errors[-1] > 1.2 * errors[least]:
@@ -138,35 +135,35 @@ def _as_shipped(subject: Subject, outcome: Outcome) -> Outcome:
 
 
 def _ode_error(bound: Bound) -> float:
-    """Root mean square distance to the exact solution at the last level that the network is asked about.
+    """Return the root mean square distance to the exact solution at the level of the last evaluation.
 
-    The step to the clean end is left out: it is of first order in the last sigma, not in the number of steps.
+    The step to the clean end does not count: it is of first order in the last sigma, not in the number of steps.
     """
-    walked = usual_walk(bound)
+    walked = bound.usual_walk
     (here, first), (there, last) = walked.seen[0], walked.seen[-1]
     return (last - MIXTURE.transport(first, here, there)).square().mean().sqrt().item()
 
 
 def _moment_error(subject: Subject, steps: int) -> float:
-    """Largest error of a mean or standard deviation, at the last level that the network is asked about."""
-    level, sample = moments(_smooth(subject, steps), DATA).seen[-1]
+    """Return the largest error of a mean or standard deviation, at the level of the last evaluation."""
+    level, sample = smooth(subject, steps).in_float64.moments(DATA).seen[-1]
     truth, made = DATA.at(level), sample.moments
     means = (made.mean - truth.mean).abs().max()
     return max(means.item(), (made.variances.sqrt() - truth.variances.sqrt()).abs().max().item())
 
 
-def _smooth(subject: Subject, steps: int) -> Bound:
-    """Bound to the grid that orders are measured on, in float64: uniform in log sigma, if the scheduler takes it."""
-    return subject.bind(steps, subject.home, _smooth_grid(subject)).widened
+def smooth(subject: Subject, steps: int) -> Bound:
+    """Bind to the timestep schedule that orders are measured on: uniform in log sigma, if the scheduler accepts it."""
+    return subject.bind(steps, grid=_smooth_grid(subject))
 
 
 def _smooth_grid(subject: Subject) -> Grid:
-    return subject.grid(subject.home, "exponential")
+    return subject.grid(subject.reference_case, "exponential")
 
 
 def _judged(subject: Subject, counts: Sequence[int], errors: Sequence[float], noun: str) -> Outcome:
-    smooth = _smooth_grid(subject).name == "exponential"
-    used = "a grid uniform in log sigma" if smooth else "its own grid"
+    uniform = _smooth_grid(subject).name == "exponential"
+    used = "a grid uniform in log sigma" if uniform else "its own grid"
     declared = subject.declared_weak_order if noun == "weak order" else subject.declared_order
     numbers: dict[str, Any] = {"kind": noun, "grid": used, "counts": list(counts), "errors": list(errors)}
     numbers["declared"] = declared
@@ -206,13 +203,13 @@ def _judged(subject: Subject, counts: Sequence[int], errors: Sequence[float], no
 
 
 def _longest_step(subject: Subject, steps: int) -> float:
-    """How far log sigma falls from one evaluation to the next, at most."""
-    ratios = [level.ratio for level, _ in usual_walk(_smooth(subject, steps)).seen]
+    """Return how far log sigma falls from one evaluation to the next, at most."""
+    ratios = [level.ratio for level, _ in smooth(subject, steps).in_float64.usual_walk.seen]
     return max((math.log(before / after) for before, after in pairwise(ratios)), default=0.0)
 
 
 def _works_for_more(subject: Subject) -> bool:
-    """Whether a step costs or remembers more than a method of order 1 has to."""
+    """Whether a step uses more evaluations or older outputs than a method of order 1 needs."""
     steps = 12
-    sampler = subject.bind(steps, subject.home).sampler
+    sampler = subject.bind(steps).sampler
     return isinstance(sampler, Plan) and (sampler.depth > 0 or sampler.nfe > 1.5 * steps)

@@ -1,4 +1,4 @@
-"""What is left of a scheduler's accuracy in float32 and bfloat16, and in its own coefficients."""
+"""Accuracy of a scheduler in float32 and bfloat16, and precision of its own coefficients."""
 
 import math
 from collections.abc import Callable
@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from diffexp.certify.bindings import OfClass
 from diffexp.certify.bound import Bound
+from diffexp.certify.checks.order import smooth
 from diffexp.certify.data import MIXTURE
 from diffexp.certify.defects import point_defects
 from diffexp.certify.outcome import Outcome, failed, passed, warned
-from diffexp.certify.runs import distance, moments, nonlinear, sample_noise, start_of, usual_walk, walk
+from diffexp.certify.runs import distance, sample_noise
 from diffexp.certify.subject import Subject
 from diffexp.errors import InputError
 from diffexp.plan.compile import sample
@@ -31,7 +33,7 @@ MANY = 96
 
 def precision(subject: Subject) -> Outcome:
     """Execution in float32 and bfloat16 against float64, and the precision of the coefficients themselves."""
-    bound = subject.bind(STEPS, subject.home)
+    bound = subject.bind(STEPS)
     truth = _run(bound, torch.float64)
     scale = truth.square().mean().sqrt().item()
     single, half = (distance(_run(bound, dtype), truth) / scale for dtype in (torch.float32, torch.bfloat16))
@@ -41,39 +43,38 @@ def precision(subject: Subject) -> Outcome:
         return failed("the output is not finite in float64", **numbers)
     if not single <= FLOAT32_ALLOWED:
         return failed(f"{found}: its coefficients cancel each other", **numbers)
-    fault = _of_class(subject, numbers) if subject.is_class else _of_code(subject, bound, numbers)
+    fault = _of_class(subject, numbers) if isinstance(bound, OfClass) else _of_code(bound, numbers)
     if fault is not None:
         return failed(f"{fault}; {found}", **numbers)
     if not math.isfinite(half):
         return warned(f"{found}: bfloat16 is not enough for it", **numbers)
-    if not subject.is_class and (where := _single_in(bound, of_samples=True)):
-        return warned(f"{found}; {where} makes float32 of samples, whatever they come in", **numbers)
+    if not isinstance(bound, OfClass) and (where := _single_in(bound, of_samples=True)):
+        return warned(f"{found}; {where} makes float32 of samples, whatever their dtype", **numbers)
     own = numbers["coefficients"]
     return passed(f"{found}; its coefficients are good to {max(own, 1e-16):.0e}", **numbers)
 
 
 def _run(bound: Bound, dtype: torch.dtype) -> Tensor:
-    """One run with everything in ``dtype``, the network rounded to it."""
+    """Run with everything in ``dtype``, the network's output rounded to it."""
     noise = sample_noise()
 
     def network(u: Tensor, level: Level) -> Tensor:
         noisy = MIXTURE.clean_and_noise(u.double(), level)
         return bound.case.training.prediction.output(level, *noisy).to(dtype)
 
-    return sample(bound.sampler, network, start_of(bound).to(dtype), lambda: noise().to(dtype)).double()
+    return sample(bound.sampler, network, bound.start().to(dtype), lambda: noise().to(dtype)).double()
 
 
 def _of_class(subject: Subject, numbers: dict[str, Any]) -> str | None:
-    """Its output with the tables it ships against the same in float64, from few to many steps."""
-    grid = subject.grid(subject.home, "exponential")
+    """Compare the output of a class with its own tables to the same in float64, from few to many steps."""
     counts: tuple[int, ...] = (MANY // 4, MANY // 2, MANY)
     errors = []
     for steps in counts:
         try:
-            bound = subject.bind(steps, subject.home, grid)
+            bound = smooth(subject, steps)
         except InputError:
-            break  # LCM has no more steps than it was distilled with
-        shipped, wide = usual_walk(bound), usual_walk(bound.widened)
+            break  # LCM allows no more steps than its network was distilled with
+        shipped, wide = bound.usual_walk, bound.in_float64.usual_walk
         size = wide.output.square().mean().sqrt().item()
         errors.append(distance(shipped.output, wide.output) / size)
     counts = counts[: len(errors)]
@@ -86,12 +87,12 @@ def _of_class(subject: Subject, numbers: dict[str, Any]) -> str | None:
     return None
 
 
-def _of_code(subject: Subject, bound: Bound, numbers: dict[str, Any]) -> str | None:
-    """Rounding shows on point data, where everything else is exact; a watch on torch tells where it comes from."""
-    if nonlinear(bound):
+def _of_code(bound: Bound, numbers: dict[str, Any]) -> str | None:
+    """Measure rounding on point data, where everything else is exact, and find the torch function that causes it."""
+    if bound.nonlinear:
         numbers["coefficients"] = math.nan
         return None
-    defects = point_defects(moments(bound, POINT), bound.end)
+    defects = point_defects(bound.moments(POINT), bound.end)
     own = max(defect.size for defect in defects)
     numbers["coefficients"] = own
     if not EXACT < own < ROUNDED:
@@ -102,15 +103,15 @@ def _of_code(subject: Subject, bound: Bound, numbers: dict[str, Any]) -> str | N
 
 
 def _single_in(bound: Bound, of_samples: bool = False) -> str:
-    """The first torch function that makes a float32 tensor (a sample, if asked for) in a float64 run; empty if none."""
-    start, noise = start_of(bound), sample_noise()()
-    with _SinglePrecision(start.shape if of_samples else None) as watch:
-        walk(bound, MIXTURE, start=start, noise=lambda: noise)
-    return watch.found
+    """Return the first torch function that makes a float32 tensor (or sample) in a float64 run; empty if none does."""
+    start, noise = bound.start(), sample_noise()()
+    with _SinglePrecision(start.shape if of_samples else None) as observer:
+        bound.walk(MIXTURE, start=start, noise=lambda: noise)
+    return observer.found
 
 
 class _SinglePrecision(TorchFunctionMode):
-    """Remembers the first torch function that made a float32 tensor (of one shape, if it is given)."""
+    """Records the first torch function that makes a float32 tensor (of one shape, if it is given)."""
 
     def __init__(self, shape: torch.Size | None) -> None:
         super().__init__()

@@ -1,12 +1,14 @@
-"""What a loop works with."""
+"""What a loop works with: a batch of samples of a run."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from diffexp.components.guidance.base import Predict
 from diffexp.components.models.base import Condition, Model, Request
 from diffexp.components.sampler import Recipe
 from diffexp.plan.compile import Sampler
@@ -14,41 +16,134 @@ from diffexp.plan.execute import Network
 from diffexp.plan.levels import Level
 
 FROM_NOISE = ("denoise", "paradigms")
-"""Loops that take the start noise to the sample by the run's sampler alone."""
+"""Loops with the trait ``solves_from_noise``, for readers of ``run.json``."""
+
+ParallelNetwork = Callable[[Tensor, Sequence[Level]], Tensor]
+"""``(u [levels, batch, *shape], levels) -> raw output`` in the same shape, in one call of the network."""
+
+
+class Run(Protocol):
+    """What all batches of a run share."""
+
+    @property
+    def model(self) -> Model: ...
+
+    @property
+    def sampler(self) -> Sampler: ...
+
+    @property
+    def predict(self) -> Predict:
+        """The model under guidance."""
+        ...
+
+    @property
+    def recipe(self) -> Recipe: ...
+
+    @property
+    def request(self) -> Request: ...
+
+    @property
+    def guidance(self) -> str: ...
+
+    @property
+    def guidance_scale(self) -> float: ...
+
+    @property
+    def guidance_options(self) -> Mapping[str, Any]: ...
+
+
+class Monitor(Protocol):
+    """Hands out networks and observes their evaluations."""
+
+    def network(self, predict: Predict, condition: Condition) -> Network: ...
+
+    def network_at_once(self, predict: Predict, condition: Condition) -> ParallelNetwork: ...
+
+    def on_evaluation(self, u: Tensor, output: Tensor, level: Level) -> None:
+        """Record an evaluation: ``u`` and ``output`` [batch, *shape] at ``level``."""
+        ...
+
+    def expect_evaluations(self, nfe: int) -> None:
+        """Announce the number of evaluations per sample.
+
+        Raises:
+            InputError: more than the run's ``max_nfe``.
+        """
+        ...
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some samples of a run, ready to be drawn.
+    """Some samples of a run, ready to be generated.
 
     A loop plugin is a function ``(batch, *, options…) -> x`` marked ``@diffexp.loop``; x has shape
-    [len(batch.indices), *model.shape].
+    [len(batch.indices), *model.shape]. ``@diffexp.loop(solves_from_noise=True)`` marks one that takes the start noise
+    to the sample by ``batch.sampler`` alone, so that accurate solutions exist to compare with.
     """
 
+    run: Run
     indices: Sequence[int]
-    """Which samples of the run."""
-    model: Model
+    """Indices of the samples in the run."""
     condition: Condition
-    sampler: Sampler
-    network: Network
-    """The guided, conditioned model: ``(u, level) -> raw output``. Whatever goes through it is watched."""
-    network_at_once: Callable[[Tensor, Sequence[Level]], Tensor]
-    """The same at many levels in one call: ``(u [levels, batch, *shape], levels) -> raw output`` in that shape."""
-    unguided: Callable[[Condition], Network]
-    """The model without guidance under any condition, watched too."""
     noise: Callable[[], Tensor]
-    """The next standard normal draw of every sample, [len(indices), *shape]; the first is the start noise."""
+    """The next standard normal noise of every sample, [len(indices), *shape]; the first is the start noise."""
     generators: Sequence[torch.Generator]
-    """The streams that ``noise`` draws from, one a sample, on the CPU."""
-    recipe: Recipe
-    """What ``sampler`` was made of, for loops that need one for a part of its steps."""
-    request: Request
-    """What to draw, in the user's words."""
-    guidance: str
-    """Name of the guidance that ``network`` is under; ``guidance_scale`` and ``guidance_options`` are its own."""
-    guidance_scale: float
-    guidance_options: Mapping[str, Any]
-    seen: Callable[[Tensor, Tensor, Level], None]
-    """Watches an evaluation ``(u, raw output, level)`` that does not go through ``network``."""
-    expect: Callable[[int], None]
-    """Tells, before the first evaluation, how many a sample there will be, where that is not ``sampler.nfe``."""
+    """The streams of ``noise``, one per sample, on the CPU."""
+    monitor: Monitor
+
+    @property
+    def model(self) -> Model:
+        return self.run.model
+
+    @property
+    def sampler(self) -> Sampler:
+        return self.run.sampler
+
+    @property
+    def recipe(self) -> Recipe:
+        """What ``sampler`` is built from, for loops that need samplers for some of its steps."""
+        return self.run.recipe
+
+    @property
+    def request(self) -> Request:
+        """Prompts and labels in the user's words."""
+        return self.run.request
+
+    @property
+    def guidance(self) -> str:
+        """Name of the guidance of ``network``; ``guidance_scale`` and ``guidance_options`` belong to it."""
+        return self.run.guidance
+
+    @property
+    def guidance_scale(self) -> float:
+        return self.run.guidance_scale
+
+    @property
+    def guidance_options(self) -> Mapping[str, Any]:
+        return self.run.guidance_options
+
+    @cached_property
+    def network(self) -> Network:
+        """The guided, conditioned model, ``(u, level) -> raw output``; its evaluations are observed."""
+        return self.monitor.network(self.run.predict, self.condition)
+
+    @cached_property
+    def network_at_once(self) -> ParallelNetwork:
+        """``network`` at many levels in one call: ``(u [levels, batch, *shape], levels) -> output`` in its shape."""
+        return self.monitor.network_at_once(self.run.predict, self.condition)
+
+    def unguided(self, condition: Condition) -> Network:
+        """The model without guidance under any condition; its evaluations are observed too."""
+        return self.monitor.network(self.run.model.predict, condition)
+
+    def seen(self, u: Tensor, output: Tensor, level: Level) -> None:
+        """Record an evaluation that does not pass through ``network``: ``u`` and ``output`` [batch, *shape]."""
+        self.monitor.on_evaluation(u, output, level)
+
+    def expect(self, nfe: int) -> None:
+        """Announce, before the first one, the number of evaluations per sample where it is not ``sampler.nfe``.
+
+        Raises:
+            InputError: more than the run's ``max_nfe``.
+        """
+        self.monitor.expect_evaluations(nfe)

@@ -1,4 +1,4 @@
-"""Image to image: noise is added to a picture, and sampling begins there."""
+"""Image to image: noise is added to an image, and sampling begins there."""
 
 from torch import Tensor
 
@@ -6,29 +6,29 @@ from diffexp import loop
 from diffexp.components.loops.base import Batch
 from diffexp.components.models.base import encode_images, picture_shape
 from diffexp.components.pixels import to_tensor
-from diffexp.components.user_files import read_pictures
+from diffexp.components.user_files import read_images
 from diffexp.errors import InputError
 from diffexp.plan.compile import sample
 
 
 @loop
 def img2img(batch: Batch, *, image: str, strength: float = 0.8) -> Tensor:
-    """SDEdit (Meng et al. 2022, arXiv:2108.01073): the picture at an intermediate noise level is the start sample.
+    """SDEdit (Meng et al. 2022, arXiv:2108.01073): the image at an intermediate noise level is the start sample.
 
-    The last ``strength`` of the steps are taken, on the levels of the whole grid. A multistep method begins there
-    without a history, as at the start of a whole run. With the same noise it is the picture of diffusers'
-    image-to-image pipelines.
+    The last ``strength`` of the steps are taken, on the levels of the whole timestep schedule. A multistep method
+    begins there without a history, as at the start of a whole run. With the same noise the result equals that of
+    diffusers' image-to-image pipelines.
 
     Args:
-        image: a file, or a folder whose pictures the samples take turns with.
-        strength: how much noise is added, in (0, 1]; 1 takes all steps and leaves little of the picture.
+        image: a file, or a folder whose images are assigned to the samples in turn.
+        strength: amount of noise to add, in (0, 1]; 1 takes all steps and leaves little of the image.
 
     Raises:
-        InputError: the picture cannot be read, or there is no step left to take.
+        InputError: the image cannot be read, or there is no step left to take.
     """
     begin = first_step(strength, batch.recipe.steps)
-    pictures = to_tensor(read_pictures("loop.image", image, picture_shape(batch.model), batch.indices))
-    x0 = encode_images(batch.model, pictures, batch.generators)
+    images = to_tensor(read_images("loop.image", image, picture_shape(batch.model), batch.indices))
+    x0 = encode_images(batch.model, images, batch.generators)
     part = batch.recipe.part(begin)
     batch.expect(part.sampler.nfe)
     eps = batch.noise()
@@ -37,10 +37,10 @@ def img2img(batch: Batch, *, image: str, strength: float = 0.8) -> Tensor:
 
 
 def first_step(strength: float, steps: int) -> int:
-    """The step at which to begin so that the last ``strength`` of all steps are taken.
+    """The step to begin at so that the last ``strength`` of all steps are taken.
 
     Raises:
-        InputError: strength is not in (0, 1], or so small that there is none.
+        InputError: strength is not in (0, 1], or so small that no step is left.
     """
     if not 0 < strength <= 1:
         raise InputError(f"loop.strength={strength:g} must be greater than 0 and at most 1")

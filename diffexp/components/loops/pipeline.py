@@ -1,4 +1,4 @@
-"""Black box: a diffusers pipeline's own call, with a plan of ours as its scheduler."""
+"""Black box: the call of a diffusers pipeline, with one of our plans as its scheduler."""
 
 import copy
 import functools
@@ -18,7 +18,7 @@ from diffexp.components.loops.base import Batch
 from diffexp.components.loops.img2img import first_step
 from diffexp.components.sampler import Recipe
 from diffexp.components.schedulers.foreign.diffusers_method import ClassMethod
-from diffexp.components.user_files import read_masks, read_pictures
+from diffexp.components.user_files import read_images, read_masks
 from diffexp.errors import InputError
 from diffexp.plan.levels import Level
 from diffexp.plan.table import Plan
@@ -41,77 +41,77 @@ def pipeline(
     control_scale: float = 1.0,
     ip_adapter_image: str | None = None,
 ) -> Tensor:
-    """Let the pipeline do everything: encode the prompt, loop, guide, decode. Any text-to-image family, any scheduler.
+    """Run the whole pipeline: encode the prompt, loop, guide, decode. Any text-to-image family, any scheduler.
 
-    The scheduler is compiled to a plan and handed to the pipeline; a diffusers class that is no table is handed over
-    itself. Sample i is drawn from the same stream as in ``loop=denoise``. With ``image`` it is the family's
-    image-to-image pipeline, with ``mask`` too its inpainting pipeline.
+    The scheduler is compiled to a plan that the pipeline uses; a diffusers class that is not linear is used itself.
+    The noise of sample i is that of ``loop=denoise``. With ``image`` it is the family's image-to-image pipeline, with
+    ``mask`` too its inpainting pipeline.
 
     Args:
-        image: start from this picture: a file, or a folder whose pictures the samples take turns with.
-        mask: likewise; white is what is to be drawn anew.
-        strength: how much of ``image`` is to be changed, in (0, 1]; null: the pipeline's own default.
-        true_cfg_scale: classifier-free guidance of models that are told ``guidance_scale`` and need none (Flux,
-            Qwen-Image); above 1 they read ``negative_prompt``.
-        control_image: what the ControlNet of ``model.controlnet`` is shown.
-        control_scale: how much it counts.
-        ip_adapter_image: what the IP-Adapter of ``model.ip_adapter`` is shown.
+        image: start from this image: a file, or a folder whose images are assigned to the samples in turn.
+        mask: likewise; white is to be generated.
+        strength: how much of ``image`` to change, in (0, 1]; null: the pipeline's own default.
+        true_cfg_scale: classifier-free guidance of models that take ``guidance_scale`` as an input and need no other
+            (Flux, Qwen-Image); above 1 they read ``negative_prompt``.
+        control_image: input of the ControlNet ``model.controlnet``.
+        control_scale: its weight.
+        ip_adapter_image: input of the IP-Adapter ``model.ip_adapter``.
 
     Raises:
-        InputError: the model is no pipeline, the family has none for the task, or the scheduler cannot run in one.
+        InputError: the model is not a pipeline, the family has none for the task, or the scheduler cannot run in one.
     """
     if not hasattr(batch.model, "task"):
-        raise InputError(f"model={batch.model.id} is no pipeline of diffusers; leave loop=pipeline out")
+        raise InputError(f"model={batch.model.id} is not a pipeline of diffusers; leave loop=pipeline out")
     model: TextToImage = batch.model  # pyright: ignore[reportAssignmentType]
     if mask is not None and image is None:
-        raise InputError("loop.mask needs loop.image, the picture that it belongs to")
+        raise InputError("loop.mask needs loop.image, the image that it belongs to")
     pipe = model.pipe if image is None else model.task("image-to-image" if mask is None else "inpainting")
     if mask is None and _needs_mask(pipe):
         raise InputError(f"model={batch.model.id} is made for inpainting: add loop.image=... and loop.mask=...")
-    _check_shown(pipe, {"controlnet": control_image, "ip_adapter": ip_adapter_image})
+    _check_inputs(pipe, {"controlnet": control_image, "ip_adapter": ip_adapter_image})
     parameters = inspect.signature(pipe.__call__).parameters
-    asked: dict[str, Any] = {"strength": strength, "true_cfg_scale": true_cfg_scale}
+    shape, indices = model.picture_shape, batch.indices
+    arguments: dict[str, Any] = {"strength": strength, "true_cfg_scale": true_cfg_scale}
     if image is not None:
         if "strength" in parameters:
             first_step(parameters["strength"].default if strength is None else strength, batch.recipe.steps)
-        asked["image"] = read_pictures("loop.image", image, model.picture_shape, batch.indices)
+        arguments["image"] = read_images("loop.image", image, shape, indices)
     if mask is not None:
-        asked["mask_image"] = read_masks(mask, str(image), model.picture_shape, batch.indices)
+        arguments["mask_image"] = read_masks(mask, str(image), shape, indices)
     if control_image is not None:
-        shown = read_pictures("loop.control_image", control_image, model.picture_shape, batch.indices)
-        asked["control_image" if "control_image" in parameters else "image"] = shown
-        asked["controlnet_conditioning_scale"] = control_scale
+        key = "control_image" if "control_image" in parameters else "image"
+        arguments[key] = read_images("loop.control_image", control_image, shape, indices)
+        arguments["controlnet_conditioning_scale"] = control_scale
     if ip_adapter_image is not None:
-        asked["ip_adapter_image"] = read_pictures("loop.ip_adapter_image", ip_adapter_image, model.picture_shape, [0])[
-            0
-        ]
-    for name in (name for name, value in asked.items() if value is not None and name not in parameters):
+        (arguments["ip_adapter_image"],) = read_images("loop.ip_adapter_image", ip_adapter_image, shape, [0])
+    arguments = {name: value for name, value in arguments.items() if value is not None}
+    for name in (name for name in arguments if name not in parameters):
         raise InputError(f"{type(pipe).__name__} takes no {name}; leave the loop's option out")
-    return _call(batch, model, pipe, {name: value for name, value in asked.items() if value is not None})
+    return _call(batch, model, pipe, arguments)
 
 
 def _needs_mask(pipe: Any) -> bool:
-    """Whether its UNet reads the sample, a mask and the masked picture, all three at once."""
+    """Whether its UNet reads the sample, a mask and the masked image, all three at once."""
     unet, vae = getattr(pipe, "unet", None), getattr(pipe, "vae", None)
     if unet is None or vae is None:
         return False
     return unet.config["in_channels"] == 2 * vae.config["latent_channels"] + 1
 
 
-def _check_shown(pipe: Any, shown: Mapping[str, str | None]) -> None:
-    """What lies on top of a pipeline has to be shown a picture, and what is shown needs something to see it."""
+def _check_inputs(pipe: Any, images: Mapping[str, str | None]) -> None:
+    """Check that what is added to a pipeline gets its image, and that every image has a model that reads it."""
     network = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
-    sight = getattr(network, "encoder_hid_proj", None)  # SD 3 has another name for it
-    adapted = hasattr(sight, "image_projection_layers") or getattr(network, "image_proj", None) is not None
-    there = {"controlnet": getattr(pipe, "controlnet", None) is not None, "ip_adapter": adapted}
+    projection = getattr(network, "encoder_hid_proj", None)  # SD 3 has another name for it
+    adapted = hasattr(projection, "image_projection_layers") or getattr(network, "image_proj", None) is not None
+    present = {"controlnet": getattr(pipe, "controlnet", None) is not None, "ip_adapter": adapted}
     for part, option in (("controlnet", "control_image"), ("ip_adapter", "ip_adapter_image")):
-        if there[part] and shown[part] is None:
-            raise InputError(f"model.{part} has to be shown a picture: add loop.{option}=...")
-        if shown[part] is not None and not there[part]:
-            raise InputError(f"loop.{option}={shown[part]} needs something to see it: add model.{part}=...")
+        if present[part] and images[part] is None:
+            raise InputError(f"model.{part} needs an image: add loop.{option}=...")
+        if images[part] is not None and not present[part]:
+            raise InputError(f"loop.{option}={images[part]} needs a model that reads it: add model.{part}=...")
 
 
-def _call(batch: Batch, model: "TextToImage", pipe: Any, asked: dict[str, Any]) -> Tensor:
+def _call(batch: Batch, model: "TextToImage", pipe: Any, arguments: dict[str, Any]) -> Tensor:
     parameters = inspect.signature(pipe.__call__).parameters
     offered = {
         **model.arguments(batch.request, batch.indices, batch.condition),
@@ -123,7 +123,7 @@ def _call(batch: Batch, model: "TextToImage", pipe: Any, asked: dict[str, Any]) 
         "generator": list(batch.generators),
         "output_type": model.output_type,
     }
-    given = {name: value for name, value in offered.items() if name in parameters} | asked
+    given = {name: value for name, value in offered.items() if name in parameters} | arguments
     if offered["guidance_rescale"] and "guidance_rescale" not in given:
         raise InputError(f"{type(pipe).__name__} takes no guidance_rescale; leave guidance.rescale out")
     if "negative_prompt" in offered:
@@ -133,7 +133,7 @@ def _call(batch: Batch, model: "TextToImage", pipe: Any, asked: dict[str, Any]) 
         pipe.scheduler = _scheduler(batch, stock, _observer(batch, model, pipe))
         with _SingleNoise() if model.dtype.itemsize < 4 else nullcontext():
             return model.pictures(pipe(**given)).to(model.device)
-    except ValueError as error:  # how pipelines and schedulers refuse what they are given
+    except ValueError as error:  # as pipelines and schedulers raise for their arguments
         raise InputError(f"{type(pipe).__name__}: {' '.join(str(error).split())}") from error
     finally:
         pipe.scheduler = stock
@@ -149,7 +149,9 @@ def _check_negative_prompt(pipe: Any, parameters: Mapping[str, inspect.Parameter
 
 def _guidance_scale(batch: Batch) -> float:
     if batch.guidance not in ("cfg", "none"):
-        raise InputError(f"loop=pipeline has the pipeline's own guidance; guidance={batch.guidance} needs loop=denoise")
+        raise InputError(
+            f"loop=pipeline uses the guidance of the pipeline; guidance={batch.guidance} needs loop=denoise"
+        )
     return batch.guidance_scale if batch.guidance == "cfg" else 1.0
 
 
@@ -174,36 +176,36 @@ def _scheduler(batch: Batch, stock: Any, observe: Observe) -> Any:
     method = sampler.method
     if isinstance(method, ClassMethod) and not (method.visit or method.set_options):
         return _observed(copy.deepcopy(method.scheduler), method, observe)
-    raise InputError(f"{method.name} is no table ({sampler.reason}): a pipeline cannot run it, loop=denoise can")
+    raise InputError(f"{method.name} is not a table ({sampler.reason}): a pipeline cannot run it, loop=denoise can")
 
 
 def _observed(scheduler: Any, method: ClassMethod, observe: Observe) -> Any:
-    """The class itself, watched at every step."""
+    """The class itself; every step is observed."""
     step = scheduler.step
 
-    @functools.wraps(step)  # pipelines look at its signature
-    def watched(model_output: Tensor, timestep: Any, sample: Tensor, *rest: Any, **options: Any) -> Any:
-        seen = scheduler.scale_model_input(sample, timestep) if hasattr(scheduler, "scale_model_input") else sample
-        observe(seen, model_output, method.level(float(timestep)))
+    @functools.wraps(step)  # pipelines inspect its signature
+    def observed(model_output: Tensor, timestep: Any, sample: Tensor, *rest: Any, **options: Any) -> Any:
+        u = scheduler.scale_model_input(sample, timestep) if hasattr(scheduler, "scale_model_input") else sample
+        observe(u, model_output, method.level(float(timestep)))
         return step(model_output, timestep, sample, *rest, **options, **method.step_options)
 
-    scheduler.step = watched
+    scheduler.step = observed
     return scheduler
 
 
 def _observer(batch: Batch, model: "TextToImage", pipe: Any) -> Observe:
-    """Hands the latents of every step on as pictures of channels, where the pipeline keeps them packed as tokens."""
+    """Records the evaluations of a pipeline, with latents [B, C, H, W] where the pipeline packs them as tokens."""
 
-    def spread(x: Tensor) -> Tensor:
+    def unpacked(x: Tensor) -> Tensor:
         if x.ndim == 3 and hasattr(pipe, "_unpack_latents"):
             x = pipe._unpack_latents(x, model.height, model.width, pipe.vae_scale_factor)
         return x.squeeze(2) if x.ndim == 5 else x
 
-    return lambda u, output, level: batch.seen(spread(u), spread(output), level)
+    return lambda u, output, level: batch.seen(unpacked(u), unpacked(output), level)
 
 
 class _SingleNoise(TorchFunctionMode):
-    """Noise is drawn in float32 and then rounded, so that a seed means the same picture in every precision."""
+    """Draws noise in float32 and then rounds it, so that a seed gives the same image in every precision."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -221,12 +223,12 @@ def compile_recipe(
     timesteps: Sequence[float] | None = None,
     sigmas: Sequence[float] | None = None,
 ) -> Plan:
-    """The plan of a recipe at what a pipeline asks for; with the recipe bound, the ``compile`` of a PlanScheduler.
+    """The plan of a recipe for what a pipeline requests; with the recipe bound, ``compile`` of a PlanScheduler.
 
-    Levels of the pipeline's own count where the recipe leaves its grid to the model.
+    The pipeline's own levels are used where the recipe leaves its timestep schedule to the model.
 
     Raises:
-        InputError: the scheduler is no table, so that there is no plan.
+        InputError: the scheduler is not a table.
     """
     grid = recipe.grid
     if timesteps is not None:
@@ -241,7 +243,7 @@ def compile_recipe(
 
 
 def _visits(recipe: Recipe, steps: int, sigmas: Sequence[float]) -> bool:
-    """Whether the recipe's own levels are these, up to the float32 that they come in."""
+    """Whether these are the recipe's own levels, up to float32."""
     levels = recipe.grid.levels(recipe.training, steps)
     own = [levels.schedule.sigma_of(level) for level in levels[:-1]]
     return len(own) == len(sigmas) and all(abs(a - b) <= 1e-5 * max(1.0, abs(a)) for a, b in zip(own, sigmas))

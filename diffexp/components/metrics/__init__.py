@@ -1,1 +1,1 @@
-"""Measurements of a run: one metric a file."""
+"""Metrics of a run, one file each."""

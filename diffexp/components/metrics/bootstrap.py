@@ -1,7 +1,7 @@
-"""The bootstrap over samples: how far a value would move, had other noise been drawn.
+"""Bootstrap over samples: the spread of a value under other noise.
 
-Resamples belong to the indices of the samples. Two runs that drew from the same noise are therefore resampled alike,
-and the resamples of their difference are the differences of their resamples: what the noise does to both cancels.
+Resamples are a function of the indices of the samples. Two runs from the same noise are therefore resampled alike, and
+the resamples of their difference are the differences of their resamples: effects of the noise on both cancel.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 RESAMPLES = 400
 FEWEST = 16
-"""Below this many samples there are no intervals: the scatter of so few says nothing, and a resample may be empty."""
+"""Below this many samples there are no intervals: their variance is unknown, and a resample may be empty."""
 COVERAGE = 0.95
 _SEED = 20_240_229
 
@@ -27,27 +27,27 @@ Statistic = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value, with what the same computation gives on resamples of the samples."""
+    """A value, with the values of the same statistic on resamples of the samples."""
 
     value: float
     resamples: Tensor
     """(RESAMPLES,) float64; empty where there were too few samples."""
     bounds: tuple[float, float] = (-math.inf, math.inf)
-    """What the value can be at all."""
+    """Smallest and largest possible value."""
 
     @property
     def deviations(self) -> Tensor:
-        """How the resamples scatter about their own mean, (RESAMPLES,)."""
+        """The resamples minus their mean, (RESAMPLES,)."""
         return self.resamples - self.resamples.mean()
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % interval: quantiles of the resamples, moved to ``value``; None without resamples.
+        """The 95 % interval: quantiles of the resamples, shifted to ``value``; None without resamples.
 
-        Moved, because many distances (FID above all) grow when a set is made poorer, as every resample is; the bias
-        says nothing about the scatter. It is an interval for what this many samples give on average, and a wide one for
-        distances between distributions: about twice as wide as it need be at 64 samples (recall's thrice), and still by
-        a third, for FID, at 1,000.
+        Shifted, because many distances (FID above all) are larger for a set with fewer distinct members, as every
+        resample is; that bias is no spread. The interval is for the mean over runs of this many samples, and for
+        distances between distributions it is conservative: about twice as wide as needed at 64 samples (recall's three
+        times), and for FID still by a third at 1,000.
         """
         if not len(self.resamples) or not self.resamples.isfinite().all():
             return None
@@ -57,15 +57,15 @@ class Estimate:
 
 
 def weights(indices: Sequence[int], count: int = RESAMPLES) -> Tensor:
-    """How often each sample is in each resample, (len(indices), count) float64; not to be written to.
+    """Multiplicity of each sample in each resample, (len(indices), count) float64; not to be written to.
 
     Independent Poisson(1) counts (Hanley & MacGibbon 2006): as many as a resample of a large set holds of each, and
-    unlike multinomial ones they need not know the size of the set. Sample i has the same counts in every run.
+    unlike multinomial ones they do not depend on the size of the set. Sample i has the same counts in every run.
     """
     return _weights(tuple(indices), count)
 
 
-@lru_cache(maxsize=4)  # every metric of a run asks for the same
+@lru_cache(maxsize=4)  # the same for every metric of a run
 def _weights(indices: tuple[int, ...], count: int) -> Tensor:
     counts = [np.random.default_rng((_SEED, index)).poisson(size=count) for index in indices]
     return torch.from_numpy(np.array(counts, dtype=np.float64).reshape(len(indices), count))
@@ -74,14 +74,14 @@ def _weights(indices: tuple[int, ...], count: int) -> Tensor:
 def estimate(
     statistic: Statistic, indices: Sequence[int], bounds: tuple[float, float] = (-math.inf, math.inf)
 ) -> Estimate:
-    """A value of the samples with these indices, and its resamples."""
+    """Evaluate a statistic on the samples with these indices, and on their resamples."""
     once = torch.ones(len(indices), 1, dtype=torch.float64)
-    drawn = weights(indices, RESAMPLES if len(indices) >= FEWEST else 0)
-    values = statistic(torch.cat([once, drawn], dim=1))
+    resampled = weights(indices, RESAMPLES if len(indices) >= FEWEST else 0)
+    values = statistic(torch.cat([once, resampled], dim=1))
     return Estimate(values[0].item(), values[1:], bounds)
 
 
 def mean_of(values: Tensor) -> Statistic:
-    """The mean of one value a sample, (N,)."""
+    """The weighted mean of one value per sample, (N,), as a statistic."""
     values = values.double()
     return lambda weights: (values @ weights) / weights.sum(dim=0)

@@ -1,4 +1,4 @@
-"""How well pictures fit their prompts, as CLIP sees it."""
+"""Similarity of images and their prompts in the embedding space of CLIP."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from diffexp.components.models.base import Model
 
 BATCH = 64
-"""Pictures or prompts in one call of CLIP."""
+"""Images or prompts in one call of CLIP."""
 
 
 @metric(higher_is_better=("clip_score",))
 class ClipScore:
-    """``clip_score/<model>``: 100 times the cosine between CLIP's embeddings of a picture and its prompt, at least 0.
+    """``clip_score/<model>``: 100 times the cosine between CLIP's embeddings of an image and its prompt, at least 0.
 
-    Hessel et al. 2021 (arXiv:2104.08718), with the weight 100 of torchmetrics' CLIPScore, whose values these are; one a
-    sample, larger is better. Only embeddings are kept of pictures that have been seen. A prompt that is too long
-    for CLIP is cut. Left out, with a line that says why, where the model takes no prompt or CLIP cannot be had.
+    Hessel et al. 2021 (arXiv:2104.08718), with the weight 100 of torchmetrics' CLIPScore, whose values these are; one
+    per sample, larger is better. Only embeddings are stored until the run ends. A prompt that is too long for CLIP is
+    cut. Skipped, with a warning, where the model takes no prompt or CLIP is not available.
 
     Args:
         model: a CLIP model of transformers: a folder, or a repository on the hub.
@@ -44,11 +44,11 @@ class ClipScore:
         self.folder: Path | None = None
         self.device = torch.device("cpu")
         self.clip: Clip | None = None
-        self.seen: list[Tensor] = []
+        self.embeddings: list[Tensor] = []
 
     def applies(self, model: Model) -> str | None:
         if not hasattr(model, "prompts"):
-            return f"model={model.id} draws no prompts"
+            return f"model={model.id} takes no prompts"
         if find_spec("transformers") is None:
             return "it needs transformers: pip install diffexp[pipelines]"
         try:
@@ -65,7 +65,7 @@ class ClipScore:
     def update(self, samples: Tensor, images: Tensor) -> None:
         assert self.folder is not None
         self.clip = self.clip or Clip.load(self.folder, self.device)
-        self.seen += [self.clip.of_images(batch) for batch in quantized(images).split(BATCH)]
+        self.embeddings += [self.clip.of_images(batch) for batch in quantized(images).split(BATCH)]
 
     @torch.no_grad()
     def compute(self, run: RunFacts) -> dict[str, Tensor]:
@@ -75,23 +75,23 @@ class ClipScore:
         parts = [self.clip.of_texts(prompts[i : i + BATCH]) for i in range(0, len(prompts), BATCH)]
         embedded = dict(zip(prompts, torch.cat(parts)))
         texts = torch.stack([embedded[caption] for caption in run.captions])
-        cosines = torch.nn.functional.cosine_similarity(torch.cat(self.seen), texts)
+        cosines = torch.nn.functional.cosine_similarity(torch.cat(self.embeddings), texts)
         return {f"clip_score/{Path(self.model).name}": (100 * cosines).clamp(min=0)}
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A CLIP model with what prepares its inputs."""
+    """A CLIP model with its image processor and tokenizer."""
 
     network: Any
     """A ``transformers.CLIPModel``."""
     prepare: Any
-    """Its image processor."""
+    """The image processor."""
     tokenizer: Any
 
     @classmethod
     def load(cls, folder: Path, device: torch.device) -> Clip:
-        """From a folder that has everything."""
+        """Load from a folder that has every file."""
         from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer  # seconds to import
 
         from diffexp.components.checkpoints.quiet import quietly
@@ -126,7 +126,7 @@ def _tensor(features: Any) -> Tensor:
 
 @dataclass(frozen=True)
 class ClipFiles:
-    """A CLIP model, as something to look for."""
+    """The files of a CLIP model; see ``diffexp.components.checkpoints.download.locate``."""
 
     source: str
     allow_pickle: bool
@@ -136,14 +136,14 @@ class ClipFiles:
         return not self.missing(folder)
 
     def missing(self, folder: Path) -> list[str]:
-        """Files that a folder lacks."""
+        """Names of the files that a folder lacks."""
         names = [file.name for file in folder.iterdir()]
         return [name for name in self.choose(names, lambda _: folder) if name not in names]
 
     def choose(self, names: Sequence[str], fetch: Fetch) -> list[str]:
         kind = read_config(fetch(["config.json"]) / "config.json").get("model_type")
         if kind != "clip":
-            raise InputError(f"{self.source} is a {kind} and no CLIP model")
+            raise InputError(f"{self.source} is a {kind}, not a CLIP model")
         tokens = ["tokenizer.json"] if "tokenizer.json" in names else ["vocab.json", "merges.txt"]
         extra = [name for name in ("tokenizer_config.json", "special_tokens_map.json") if name in names]
         return ["config.json", "preprocessor_config.json", self._weights(names), *tokens, *extra]

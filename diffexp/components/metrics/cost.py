@@ -1,4 +1,4 @@
-"""What the run cost."""
+"""Cost of a run: model evaluations, time and memory."""
 
 from __future__ import annotations
 

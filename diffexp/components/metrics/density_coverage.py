@@ -7,19 +7,19 @@ from torch import Tensor
 
 from diffexp import metric
 from diffexp.components.metrics.base import RunFacts
-from diffexp.components.metrics.feature_metric import SeenFeatures
+from diffexp.components.metrics.feature_metric import FeatureMetric
 from diffexp.components.metrics.neighbours import inside, radii, share_reached
 from diffexp.errors import InputError
 
 
 @metric(higher_is_better=("density", "coverage"))
-class DensityCoverage(SeenFeatures):
+class DensityCoverage(FeatureMetric):
     """``density/<features>`` and ``coverage/<features>``, larger is better (arXiv:2002.09797, eqs. 3 and 4).
 
     Density is the number of real images within whose k-th neighbour a sample lies, over k: about 1 for real images, and
-    unlike ``precision`` not taken in by outliers. Coverage, 0 to 1, is the share of real images that have a sample as
+    unlike ``precision`` robust to outliers. Coverage, 0 to 1, is the share of real images that have a sample as
     near as their k-th neighbour. The real images are 5,000 training images; coverage grows with the number of samples,
-    and has no interval: a resample reaches nothing that the samples do not, so it cannot tell how coverage scatters.
+    and has no interval: a resample covers only images that the samples cover too, which underestimates the spread.
 
     Args:
         k: which neighbour.
@@ -36,9 +36,9 @@ class DensityCoverage(SeenFeatures):
 
     def compute(self, run: RunFacts) -> dict[str, Tensor | float]:
         name, real = self.features.name, self.features.reference.samples
-        seen = self.seen(f"density/{name} and coverage/{name}")
-        if seen is None:
+        features = self.collected(f"density/{name} and coverage/{name}")
+        if features is None:
             return {}
-        near = inside(seen, real, radii(real, self.k))
-        coverage = share_reached(near.T, torch.ones(len(seen), 1, dtype=torch.float64)).item()
+        near = inside(features, real, radii(real, self.k))
+        coverage = share_reached(near.T, torch.ones(len(features), 1, dtype=torch.float64)).item()
         return {f"density/{name}": near.double().sum(dim=1) / self.k, f"coverage/{name}": coverage}

@@ -1,8 +1,9 @@
-"""Feature networks behind ``fid`` and ``kid``, each with the statistics of its training images."""
+"""Feature networks of ``fid`` and ``kid``, each with the statistics of its training images."""
 
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import safe_open
@@ -11,18 +12,24 @@ from torch import Tensor, nn
 from diffexp.components.pixels import quantized
 from diffexp.errors import InputError
 
+if TYPE_CHECKING:
+    from diffexp.components.models.base import Model
+
 WEIGHTS = Path(__file__).parent / "weights"
 
 
 class MnistFeatures(nn.Module):
-    """A small MNIST classifier; its 64 features are what ``fid/mnist_cnn`` compares.
+    """A small MNIST classifier, whose 64 features ``fid/mnist_cnn`` compares.
 
     The features are the batch-normalised (zero mean, unit variance over the training images) input of the last
     ReLU and linear layer, so that a Frechet distance of 64 is about as far as a single point at the training mean.
     """
 
+    domain = "mnist"
+    """The images that the network was trained on: ``feature_domain`` of models that generate such images."""
+    image_shape = (1, 32, 32)
     num_features = 64
-    """Name and meaning as torchmetrics wants them from a custom feature network."""
+    """Name and meaning as torchmetrics requires of a custom feature network."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +61,7 @@ def _convolution(channels_in: int, channels_out: int, *, kernel: int, stride: in
 
 @dataclass(frozen=True)
 class ReferenceStatistics:
-    """The real images, as feature moments (float64) and a few features."""
+    """Feature moments of the real images (float64), and the features of some of them."""
 
     total: Tensor
     """Sum of the features, (F,)."""
@@ -73,18 +80,25 @@ class ReferenceStatistics:
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """A feature network in evaluation mode and what it says about the real images."""
+    """A feature network in evaluation mode, with its features of real images."""
 
     name: str
     network: MnistFeatures
     reference: ReferenceStatistics
     metadata: dict[str, str]
-    """How good the network is: ``test_accuracy``, ``floor_test``, ``floor_train``."""
+    """Quality of the network: ``test_accuracy``, ``floor_test``, ``floor_train``."""
+
+    def why_not(self, model: "Model") -> str | None:
+        """Why the features do not describe the images of a model, as a sentence; None where they do."""
+        domain = getattr(model, "feature_domain", None)
+        if domain == self.network.domain and tuple(model.shape) == self.network.image_shape:
+            return None
+        return f"the features {self.name} describe {self.network.domain} images, not those of {model.id}"
 
     def of(self, images: Tensor) -> Tensor:
         """Features (N, F) float32 of images (N, 1, 32, 32) in [0, 1], as their PNGs hold them.
 
-        The last batch is remembered, because several metrics ask for the same one.
+        The features of the last batch are cached, because several metrics read the same batches.
         """
         return _of_batch(self.network, images)
 
@@ -132,5 +146,5 @@ def _of_batch(network: MnistFeatures, images: Tensor) -> Tensor:  # tensors are 
 
 @torch.no_grad()
 def extract_features(network: MnistFeatures, images: Tensor, batch_size: int = 500) -> Tensor:
-    """Features (N, F) float32 of images (N, 1, 32, 32) in [0, 1], some at a time."""
+    """Features (N, F) float32 of images (N, 1, 32, 32) in [0, 1], ``batch_size`` at a time."""
     return torch.cat([network(batch) for batch in images.split(batch_size)])

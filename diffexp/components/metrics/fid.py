@@ -7,12 +7,12 @@ import math
 from diffexp import metric
 from diffexp.components.metrics.base import RunFacts
 from diffexp.components.metrics.bootstrap import Estimate, estimate
-from diffexp.components.metrics.feature_metric import SeenFeatures
+from diffexp.components.metrics.feature_metric import FeatureMetric
 from diffexp.components.metrics.frechet import weighted_squared_distances
 
 
 @metric(name="fid")
-class FID(SeenFeatures):
+class FID(FeatureMetric):
     """``fid/<features>``: 0 for the distribution of the real images, larger is worse; biased upwards by few samples.
 
     The real images are the 60,000 training images, present as their feature moments. Values compare only with
@@ -27,12 +27,12 @@ class FID(SeenFeatures):
 
     def compute(self, run: RunFacts) -> dict[str, Estimate]:
         name = f"fid/{self.features.name}"
-        seen, (mean, covariance) = self.seen(name), self.features.reference.moments
-        if seen is None:
+        features, (mean, covariance) = self.collected(name), self.features.reference.moments
+        if features is None:
             return {}
         distances = estimate(
-            lambda weights: weighted_squared_distances(seen, weights, mean, covariance),
-            run.indices_of(len(seen)),
+            lambda weights: weighted_squared_distances(features, weights, mean, covariance),
+            run.indices_of(len(features)),
             bounds=(0.0, math.inf),
         )
         return {name: distances}

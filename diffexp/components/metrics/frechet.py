@@ -7,7 +7,7 @@ from torch import Tensor
 def squared_frechet_distance(mean_a: Tensor, covariance_a: Tensor, mean_b: Tensor, covariance_b: Tensor) -> float:
     """``|mean_a - mean_b|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2)``, in float64; >= 0.
 
-    The squared 2-Wasserstein distance of two Gaussians (Gelbrich 1990), and what the FID is (Heusel et al. 2017).
+    The squared 2-Wasserstein distance of two Gaussians (Gelbrich 1990), and the FID (Heusel et al. 2017).
 
     Args:
         mean_a, mean_b: (d,).

@@ -10,17 +10,17 @@ from torch import Tensor
 from diffexp import metric
 from diffexp.components.metrics.base import RunFacts
 from diffexp.components.metrics.bootstrap import Estimate, estimate, mean_of
-from diffexp.components.metrics.feature_metric import SeenFeatures
+from diffexp.components.metrics.feature_metric import FeatureMetric
 
 CHUNK = 1000
 
 
 @metric(name="kid")
-class KID(SeenFeatures):
+class KID(FeatureMetric):
     """``kid/<features>``: squared maximum mean discrepancy under ``(x.y / d + 1)^3``; unbiased, so it may be negative.
 
     0 for the distribution of the real images, larger is worse. All samples against 5,000 training images at once, not
-    the mean over random subsets that the paper takes to save time: the same expectation, with less scatter.
+    the mean over random subsets of the paper, which saves time: the same expectation, with less variance.
 
     Raises:
         InputError: unknown ``features``.
@@ -31,14 +31,14 @@ class KID(SeenFeatures):
 
     def compute(self, run: RunFacts) -> dict[str, Estimate]:
         name = f"kid/{self.features.name}"
-        seen, real = self.seen(name), self.features.reference.samples
-        if seen is None:
+        features, real = self.collected(name), self.features.reference.samples
+        if features is None:
             return {}
-        across = mean_of(torch.cat([_kernel(some, real).mean(dim=1) for some in seen.split(CHUNK)]))
+        across = mean_of(torch.cat([_kernel(some, real).mean(dim=1) for some in features.split(CHUNK)]))
         among_real = _mean_kernel(real)
         distances = estimate(
-            lambda weights: weighted_mean_kernel(seen, weights) - 2 * across(weights) + among_real,
-            run.indices_of(len(seen)),
+            lambda weights: weighted_mean_kernel(features, weights) - 2 * across(weights) + among_real,
+            run.indices_of(len(features)),
         )
         return {name: distances}
 

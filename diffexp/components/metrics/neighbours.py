@@ -10,7 +10,7 @@ CHUNK = 500
 
 @lru_cache(maxsize=4)
 def radii(features: Tensor, k: int) -> Tensor:
-    """Distance of each feature to its k-th nearest neighbour in the set, itself not counted, (N,).
+    """Distance of each feature to its k-th nearest other feature of the set, (N,).
 
     Args:
         features: (N, d) with N > k.

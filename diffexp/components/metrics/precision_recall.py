@@ -7,13 +7,13 @@ from torch import Tensor
 from diffexp import metric
 from diffexp.components.metrics.base import RunFacts
 from diffexp.components.metrics.bootstrap import Estimate, estimate
-from diffexp.components.metrics.feature_metric import SeenFeatures
+from diffexp.components.metrics.feature_metric import FeatureMetric
 from diffexp.components.metrics.neighbours import inside, radii, share_reached
 from diffexp.errors import InputError
 
 
 @metric(higher_is_better=("precision", "recall"))
-class PrecisionRecall(SeenFeatures):
+class PrecisionRecall(FeatureMetric):
     """``precision/<features>`` and ``recall/<features>``, 0 to 1, larger is better (arXiv:1904.06991, eq. 2).
 
     Precision is the share of samples that lie where real images are, recall the share of real images that lie where
@@ -35,10 +35,12 @@ class PrecisionRecall(SeenFeatures):
 
     def compute(self, run: RunFacts) -> dict[str, Tensor | Estimate]:
         name, real = self.features.name, self.features.reference.samples
-        seen = self.seen(f"precision/{name} and recall/{name}", fewest=self.k + 1)
-        if seen is None:
+        features = self.collected(f"precision/{name} and recall/{name}", fewest=self.k + 1)
+        if features is None:
             return {}
-        lifelike = inside(seen, real, radii(real, self.k)).any(dim=1)
-        found = inside(real, seen, radii(seen, self.k))
-        recall = estimate(lambda weights: share_reached(found, weights), run.indices_of(len(seen)), bounds=(0.0, 1.0))
+        lifelike = inside(features, real, radii(real, self.k)).any(dim=1)
+        found = inside(real, features, radii(features, self.k))
+        recall = estimate(
+            lambda weights: share_reached(found, weights), run.indices_of(len(features)), bounds=(0.0, 1.0)
+        )
         return {f"precision/{name}": lifelike.double(), f"recall/{name}": recall}

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class PSNR:
     """``psnr``: in dB, larger is better; 59 dB is the rounding to 8 bits. The mean over the samples.
 
-    How far the sampler is from the solution of the ODE that it solves, whatever the images look like: see
-    ``diffexp.experiment.reference``. Not for samplers that draw noise, which solve another equation.
+    Distance of the samples to the solution of the ODE, whatever the images look like: see
+    ``diffexp.experiment.reference``. Skipped for samplers that add noise, which solve an SDE.
     """
 
     def applies(self, model: Model) -> str | None:

@@ -23,7 +23,7 @@ WINDOW = 11
 class SSIM:
     """``ssim``: 1 for the same image, larger is better (Wang et al. 2004). The mean over the samples.
 
-    Against what ``psnr`` is against, in Gaussian windows of 11 pixels.
+    Against the same solution as ``psnr``, in Gaussian windows of 11 pixels.
     """
 
     def applies(self, model: Model) -> str | None:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class TrajectoryError:
     """``trajectory_error``: root mean square difference, >= 0, in the units of the samples (pixels: -1 to 1).
 
-    Where the solver ends against where the exact trajectory from the same noise ends, the mean over the samples: the
-    global error of a solver of the probability-flow ODE, for pixels, latents and points alike.
+    Between the output of the solver and the end of the exact trajectory from the same noise, averaged over the samples:
+    the global error of a solver of the probability-flow ODE, for pixels, latents and points alike.
     """
 
     reads_samples = True

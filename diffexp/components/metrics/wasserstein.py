@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from diffexp.errors import InputError
 
 if TYPE_CHECKING:
     from diffexp.components.models.base import Model
+    from diffexp.plan.predictions import Target
     from diffexp.plan.table import Plan
 
 log = logging.getLogger(__name__)
@@ -26,14 +27,51 @@ PROJECTIONS = 256
 SEED = 0
 
 
+@runtime_checkable
+class KnowsTruth(Protocol):
+    """A model whose data distribution can be sampled."""
+
+    def sample_truth(self, count: int, generator: torch.Generator) -> Tensor:
+        """Samples of the data, [count, *shape]."""
+        ...
+
+
+@runtime_checkable
+class KnowsGaussian(KnowsTruth, Protocol):
+    """A model whose data are N(mean, covariance); D is the number of elements of a sample."""
+
+    @property
+    def mean(self) -> Tensor:
+        """[D]."""
+        ...
+
+    @property
+    def covariance(self) -> Tensor:
+        """[D, D]."""
+        ...
+
+    @property
+    def variances(self) -> Tensor:
+        """[D] eigenvalues of the covariance, >= 0."""
+        ...
+
+    @property
+    def basis(self) -> Tensor:
+        """[D, D], eigenvectors in columns, in the order of ``variances``."""
+        ...
+
+    @property
+    def prediction(self) -> Target: ...
+
+
 @metric
 class Wasserstein:
     """2-Wasserstein distances to the true distribution, >= 0 and in the units of the samples.
 
-    For ``model=gaussian``: ``wasserstein2/samples`` is that of the Gaussian fitted to the samples, biased upwards by
+    For Gaussian data: ``wasserstein2/samples`` is the distance of the Gaussian fitted to the samples, biased upwards by
     few of them; ``wasserstein2/exact`` that of the plan's own output distribution, without sampling noise.
-    For ``model=mixture``: ``sliced_wasserstein2/samples`` against as many true draws and ``sliced_wasserstein2/floor``,
-    what two sets of true draws of that size have between them.
+    For other data that can be sampled: ``sliced_wasserstein2/samples`` is the distance to as many samples of the data,
+    ``sliced_wasserstein2/floor`` that between two sets of samples of the data of that size.
     """
 
     reads_samples = True
@@ -42,7 +80,7 @@ class Wasserstein:
         self.batches: list[Tensor] = []
 
     def applies(self, model: Model) -> str | None:
-        if model.id in ("gaussian", "mixture"):
+        if isinstance(model, KnowsTruth):
             return None
         return f"the true distribution of {model.id} is not known in closed form"
 
@@ -51,7 +89,9 @@ class Wasserstein:
 
     def compute(self, run: RunFacts) -> dict[str, float | Estimate]:
         samples = torch.cat(self.batches) if self.batches else torch.empty(0, math.prod(run.model.shape))
-        return _gaussian(samples, run) if run.model.id == "gaussian" else _mixture(samples, run)
+        if isinstance(run.model, KnowsGaussian):
+            return _to_gaussian(samples, run, run.model)
+        return _to_samples(samples, run.model) if isinstance(run.model, KnowsTruth) else {}
 
 
 def sliced_wasserstein(points: Tensor, others: Tensor, projections: int = PROJECTIONS, seed: int = SEED) -> float:
@@ -67,8 +107,7 @@ def sliced_wasserstein(points: Tensor, others: Tensor, projections: int = PROJEC
     return gaps.square().mean().sqrt().item()
 
 
-def _gaussian(samples: Tensor, run: RunFacts) -> dict[str, float | Estimate]:
-    truth: Any = run.model  # the exact models know more about themselves than the Model protocol
+def _to_gaussian(samples: Tensor, run: RunFacts, truth: KnowsGaussian) -> dict[str, float | Estimate]:
     values: dict[str, float | Estimate] = {}
     if enough_samples("wasserstein2/samples", len(samples)):
         mean, covariance = truth.mean.double().cpu(), truth.covariance.double().cpu()
@@ -81,12 +120,12 @@ def _gaussian(samples: Tensor, run: RunFacts) -> dict[str, float | Estimate]:
         try:
             values["wasserstein2/exact"] = _exact(run.plan, truth)
         except InputError as reason:  # a plan that clips is not linear
-            log.info("wasserstein2/exact: left out, %s", reason)
+            log.info("wasserstein2/exact: skipped, %s", reason)
     return values
 
 
-def _exact(plan: Plan, truth: Any) -> float:
-    """Between the truth and what the plan makes of the optimal denoiser: both are diagonal in one eigenbasis."""
+def _exact(plan: Plan, truth: KnowsGaussian) -> float:
+    """Distance of the plan's output under the optimal denoiser to the data; both are diagonal in one eigenbasis."""
     from diffexp.plan.moments import gaussian_output
 
     variances = truth.variances.double().cpu()
@@ -96,10 +135,9 @@ def _exact(plan: Plan, truth: Any) -> float:
     return math.hypot((mean_out - mean).norm().item(), spread.norm().item())
 
 
-def _mixture(samples: Tensor, run: RunFacts) -> dict[str, float | Estimate]:
+def _to_samples(samples: Tensor, truth: KnowsTruth) -> dict[str, float | Estimate]:
     if not enough_samples("sliced_wasserstein2/samples", len(samples)):
         return {}
-    truth: Any = run.model
     draws = truth.sample_truth(2 * len(samples), torch.Generator().manual_seed(SEED))
     draws, more_draws = draws.flatten(start_dim=1).double().cpu().split(len(samples))
     return {

@@ -1,9 +1,7 @@
 """What the rest of diffexp knows of a model."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -142,15 +140,10 @@ class ModelBase:
         return self.training.clip
 
     def decode(self, x: Tensor) -> Tensor:
-        return pixels_to_images(x) if x.ndim == 4 else x
+        return from_model_range(x) if x.ndim == 4 else x
 
     def describe(self, condition: Condition) -> list[str]:
         return condition.captions
-
-
-def pixels_to_images(x: Tensor) -> Tensor:
-    """Pixels in [-1, 1] -> float32 images in [0, 1] on the CPU."""
-    return from_model_range(x)
 
 
 def picture_shape(model: Model) -> tuple[int, int, int]:
@@ -190,9 +183,3 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     else:
         native = False
     return torch.bfloat16 if native else torch.float32
-
-
-def sha256_of_file(path: Path) -> str:
-    """Hex digest of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

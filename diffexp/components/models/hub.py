@@ -19,7 +19,7 @@ from diffexp.components.models.labels import ClassLabels
 from diffexp.errors import InputError
 
 
-@model
+@model(default_samples=4)
 def hub(runtime: Runtime, *, id: str, revision: str | None = None, allow_pickle: bool = False) -> Model:
     """Any unconditional (or class-conditional) pixel-space checkpoint of diffusers' UNet2DModel.
 

@@ -1,5 +1,6 @@
 """The model that ships with the package: handwritten digits, 32x32, class-conditional."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from diffexp import model
@@ -37,7 +38,8 @@ def mnist(runtime: Runtime, *, weights: str | None = None) -> Model:
     layout = find_layout(names, f"model.weights={folder}")
     check_network(read_config(folder / "config.json"), str(folder))
     config = read_config(folder / layout.scheduler) if layout.scheduler else {}
-    return load_unet(runtime, folder, layout, read_training(config, str(folder)), id="mnist", labels=_digits)
+    training = read_training(config, str(folder))
+    return replace(load_unet(runtime, folder, layout, training, id="mnist", labels=_digits), feature_domain="mnist")
 
 
 def _digits(classes: int | None) -> ClassLabels:

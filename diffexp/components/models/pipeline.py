@@ -27,7 +27,7 @@ from diffexp.errors import InputError
 HALF = (torch.float16, torch.bfloat16)
 
 
-@model
+@model(default_samples="one per prompt")
 def pipeline(
     runtime: Runtime,
     *,

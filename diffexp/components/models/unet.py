@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from diffexp.components.checkpoints.layout import PICKLED, Layout
-from diffexp.components.models.base import Condition, ModelBase, Request, Runtime, fast_dtype, sha256_of_file
+from diffexp.components.models.base import Condition, ModelBase, Request, Runtime, fast_dtype
 from diffexp.components.models.labels import ClassLabels, unconditional
 from diffexp.errors import InputError
+from diffexp.files import sha256_of_file
 from diffexp.plan.training import Training
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,8 @@ class UNetModel(ModelBase):
     forward: Callable[..., Any]
     """The network's call, compiled or not."""
     guidance_scale: float = 1.0
+    feature_domain: str | None = None
+    """What the images are of, for metrics by feature networks that know only such images."""
 
     @property
     def shape(self) -> tuple[int, ...]:

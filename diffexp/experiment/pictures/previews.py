@@ -1,4 +1,4 @@
-"""Latents as pictures, at no cost: the linear map that fits the run's own decoded pictures best."""
+"""Previews of latents without decoding them: a linear map to colours, fitted to the decoded images of the run."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,11 +10,11 @@ from diffexp.components.pixels import to_model_range
 from diffexp.experiment.pictures.strips import Snapshot
 
 
-def as_pictures(snapshots: Sequence[Snapshot], images: Tensor | None) -> list[Snapshot]:
-    """Snapshots whose x and x0 can be looked at: latents become colours, pixels and points stay as they are.
+def latents_to_rgb(snapshots: Sequence[Snapshot], images: Tensor | None) -> list[Snapshot]:
+    """Snapshots with latents mapped to RGB; pixels and points stay as they are.
 
     Decoding every snapshot would take as long as the run. A pixel's colour is close to linear in the latent at its
-    place, so the latest x0 estimate and the finished pictures [n, 3, H, W] (in [0, 1]) give the map by least squares.
+    place, so the latest x0 estimate and the finished images [n, 3, H, W] (in [0, 1]) give the map by least squares.
     """
     if images is None or images.ndim != 4:
         return list(snapshots)
@@ -44,6 +44,6 @@ def _apply(weights: Tensor, latents: Tensor) -> Tensor:
 
 
 def _rows(latents: Tensor) -> Tensor:
-    """One a place: its channels, made finite, and a 1."""
+    """One per position: its channels, made finite, and a 1."""
     flat = torch.nan_to_num(latents.double()).movedim(1, -1).reshape(-1, latents.shape[1])
     return torch.cat([flat, torch.ones(len(flat), 1, dtype=flat.dtype)], dim=1)

@@ -45,7 +45,7 @@ def nan_at_the_start(denoise, x, levels, noise):
 # Levels
 
 
-@fault("point", r"the first evaluation is told sigma 94.65 of a sample that is at sigma 157.*: another level")
+@fault("point", r"the first evaluation gets sigma 94.65 for a sample that is at sigma 157.*: another level")
 def off_by_one(denoise, x, levels, noise):
     for k, (here, there) in enumerate(levels.pairs()):
         told = there if there.sigma else here

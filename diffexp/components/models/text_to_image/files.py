@@ -4,15 +4,14 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from diffexp.components.checkpoints.download import Fetch
 from diffexp.components.checkpoints.layout import PICKLED, SAFE, find_layout, list_files, read_config
-from diffexp.components.models.base import sha256_of_file
 from diffexp.errors import InputError
+from diffexp.files import sha256_of_file
 
 INDEX = "model_index.json"
 CARD = "README.md"
@@ -257,13 +256,7 @@ def _hash(path: Path) -> str:
     blob = path.resolve()
     if re.fullmatch(r"[0-9a-f]{64}", blob.name):
         return blob.name
-    stat = blob.stat()
-    return _hash_once(blob, stat.st_mtime_ns, stat.st_size)
-
-
-@lru_cache(maxsize=256)
-def _hash_once(path: Path, modified: int, size: int) -> str:
-    return sha256_of_file(path)
+    return sha256_of_file(blob)
 
 
 @dataclass(frozen=True)

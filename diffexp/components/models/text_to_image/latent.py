@@ -8,8 +8,9 @@ import torch
 from diffusers import KandinskyV22Img2ImgPipeline, KandinskyV22InpaintPipeline
 from torch import Tensor
 
-from diffexp.components.models.base import Condition, Request, pixels_to_images
+from diffexp.components.models.base import Condition, Request
 from diffexp.components.models.text_to_image.black_box import WITH_IMAGE, TextToImage, cycled
+from diffexp.components.pixels import from_model_range
 
 Tensors = dict[str, Tensor]
 
@@ -49,7 +50,7 @@ class LatentModel(TextToImage):
     @torch.no_grad()
     def decode(self, x: Tensor) -> Tensor:
         """One at a time, so that memory does not grow with the batch."""
-        return torch.cat([pixels_to_images(self._to_pixels(one)) for one in x.to(self.device).split(1)])
+        return torch.cat([from_model_range(self._to_pixels(one)) for one in x.to(self.device).split(1)])
 
     @torch.no_grad()
     def encode(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:

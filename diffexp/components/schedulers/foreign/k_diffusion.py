@@ -13,10 +13,10 @@ from diffexp.components.schedulers.shared.sigma_space import SigmaSpace
 from diffexp.plan.levels import Levels
 from diffexp.plan.method import Denoiser, Noise
 
-REMEMBERED = 8
-"""How many pieces of a path are kept: more than one step ever asks for."""
-SAME = 1e-5
-"""Values of sigma so near to each other, relatively, are the same one: samplers compute in float32."""
+STORED_PIECES = 8
+"""Number of pieces of a path that are stored: more than any step uses."""
+SAME_SIGMA = 1e-5
+"""Relative difference below which two values of sigma are the same: samplers compute in float32."""
 
 
 def in_k_diffusion_convention(function: Callable[..., Any]) -> bool:
@@ -25,10 +25,11 @@ def in_k_diffusion_convention(function: Callable[..., Any]) -> bool:
 
 
 def from_k_diffusion(sampler: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A sampler ``(model, x, sigmas, extra_args, callback, disable, **options) -> x`` in our convention.
+    """Convert a sampler ``(model, x, sigmas, extra_args, callback, disable, **options) -> x`` to our convention.
 
-    It works on x / alpha and sigma / alpha, or on the straight path where a schedule ends without signal (see
-    ``SigmaSpace``); its ``model(x, sigma)`` is the x0 estimate, as in ours. A ``noise_sampler`` is a ``BrownianPath``.
+    The sampler works on x / alpha and sigma / alpha, or on the straight path where a schedule ends without signal (see
+    ``SigmaSpace``); its ``model(x, sigma)`` is the x0 estimate, as in ours. Its ``noise_sampler``, if it has one, is a
+    ``BrownianPath``.
     """
     accepted = inspect.signature(sampler).parameters
 
@@ -51,7 +52,7 @@ def from_k_diffusion(sampler: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 @dataclass(frozen=True)
 class _Piece:
-    """The path from ``high`` down to ``low``: it moves by sqrt(high - low) times ``unit``."""
+    """An interval of the path: from ``high`` down to ``low`` it moves by sqrt(high - low) times ``unit``."""
 
     high: float
     low: float
@@ -62,16 +63,16 @@ class _Piece:
 class BrownianPath:
     """Standard normal noise of an interval of sigma: (W(sigma) - W(sigma_next)) / sqrt(|sigma - sigma_next|).
 
-    What intervals share moves them alike, as with k-diffusion's Brownian tree: the noise of a step knows that of its
-    middle stage. A step that begins above the last one's, as after a restart, begins another path.
+    Overlapping intervals share the noise of their overlap, as in k-diffusion's Brownian tree: the noise of a step
+    includes that of its middle stage. A step that begins above the last one, as after a restart, begins another path.
     """
 
     noise: Noise
     pieces: list[_Piece] = field(default_factory=list)
-    """From above to below, without a gap."""
+    """From high to low sigma, without a gap."""
 
     def __call__(self, sigma: Tensor | float | None = None, sigma_next: Tensor | float | None = None) -> Tensor:
-        """``noise`` itself wherever the interval overlaps none before, or is none."""
+        """Return the noise of an interval; a fresh draw if it overlaps no earlier one, or if none is given."""
         if sigma is None or sigma_next is None:
             return self.noise()
         low, high = sorted((self._known(sigma), self._known(sigma_next)))
@@ -85,7 +86,7 @@ class BrownianPath:
         if low < end:
             self.pieces.append(_Piece(end, low, self.noise()))
         within = [piece for piece in self.pieces if piece.high <= high and piece.low >= low]
-        self.pieces = self.pieces[-REMEMBERED:]
+        self.pieces = self.pieces[-STORED_PIECES:]
         first, *others = within
         if not others:
             return first.unit
@@ -93,13 +94,13 @@ class BrownianPath:
         return sum(parts[1:], parts[0])
 
     def _known(self, sigma: Tensor | float) -> float:
-        """Sigma, of the whole batch; the end of a piece where it is that but for rounding."""
+        """Return sigma as a number, and exactly as the end of a piece if it differs from one by rounding only."""
         value = float(sigma.reshape(-1)[0] if isinstance(sigma, Tensor) else sigma)
         ends = (end for piece in self.pieces for end in (piece.high, piece.low))
-        return next((end for end in ends if math.isclose(end, value, rel_tol=SAME)), value)
+        return next((end for end in ends if math.isclose(end, value, rel_tol=SAME_SIGMA)), value)
 
     def _split(self, point: float) -> None:
-        """Divide the piece around ``point``, of which only the ends are known so far, by a Brownian bridge."""
+        """Divide the piece around ``point`` in two by a Brownian bridge."""
         for index, piece in enumerate(self.pieces):
             if piece.low < point < piece.high:
                 upper = (piece.high - point) / (piece.high - piece.low)
