@@ -115,6 +115,6 @@ def test_the_best_cell_is_named_with_the_command_that_runs_it_again(tmp_path):
     assert best.startswith("best fid/mnist_cnn: 1_x  nfe=6  ")
     assert again == "  again: python -m diffexp experiment=search steps=6 'prompt=two words' hydra.mode=RUN"
     assert best_text(cells, "psnr", "maximize").startswith("best psnr: 0_x  ")
-    told = "no cell has objective=fidd (metrics there: nfe, seconds_per_image, "
+    told = "no cell has objective=fidd (available metrics: nfe, seconds_per_image, "
     assert best_text(cells, "fidd").startswith(told)
-    assert best_text([], "fidd") == "no cell has objective=fidd (metrics there: none)"
+    assert best_text([], "fidd") == "no cell has objective=fidd (available metrics: none)"
