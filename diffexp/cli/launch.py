@@ -29,7 +29,7 @@ from diffexp.experiment.resume import is_done
 from diffexp.report import report_sweep
 from diffexp.sweeps.cell import Cell
 from diffexp.sweeps.failures import FAILED_HERE, Failure, clear_failure, read_failures, record_failure
-from diffexp.sweeps.logs import FULL
+from diffexp.sweeps.logs import LOG_FORMAT
 from diffexp.sweeps.objective import best_text, objective_value
 from diffexp.sweeps.record import SweepRecord, exclusive_lock, read_sweep
 from diffexp.sweeps.results import read_cells, write_results
@@ -236,7 +236,7 @@ def _override(key: str, folder: Path) -> str:
 @contextmanager
 def _log_file(file: Path) -> Iterator[None]:
     handler = logging.FileHandler(file)
-    handler.setFormatter(logging.Formatter(FULL))
+    handler.setFormatter(logging.Formatter(LOG_FORMAT))
     logger = logging.getLogger("diffexp")
     level = logger.level
     logger.addHandler(handler)
