@@ -54,6 +54,8 @@ class Components:
     """Name of the guidance."""
     guidance_scale: float
     guidance_options: Mapping[str, Any] = field(default_factory=dict)
+    guidance_traits: Mapping[str, Any] = field(default_factory=dict)
+    """Keywords of the guidance's decorator."""
     stepwise: bool = False
     """Whether the guidance depends on the steps of the run, not on the noise level alone."""
     code_sha256: tuple[str, ...] = ()
@@ -94,9 +96,10 @@ def assemble(config: Mapping[str, Any], catalog: Catalog, context: RunContext | 
         guidance=str(config["guidance"].get("name")),
         guidance_scale=scale,
         guidance_options=guidance.keywords,
+        guidance_traits=_traits(catalog, "guidance", config["guidance"]),
         stepwise=_is_stepwise(guidance, config["guidance"], catalog),
         code_sha256=_code(config, catalog),
-        from_noise=_has_trait(catalog, "loop", config["loop"], "solves_from_noise"),
+        from_noise=bool(_traits(catalog, "loop", config["loop"]).get("solves_from_noise")),
         context=context,
     )
 
@@ -138,12 +141,13 @@ def _visited(sampler: Sampler, model: Model) -> Sequence[Level]:
 def _is_stepwise(guidance: functools.partial[Any], node: Mapping[str, Any], catalog: Catalog) -> bool:
     if is_guider(guidance.func) or "levels" in injected_parameters("guidance", guidance):
         return True
-    return _has_trait(catalog, "guidance", node, "stepwise")
+    return bool(_traits(catalog, "guidance", node).get("stepwise"))
 
 
-def _has_trait(catalog: Catalog, kind: str, node: Mapping[str, Any], trait: str) -> bool:
+def _traits(catalog: Catalog, kind: str, node: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Keywords of the decorator of a node's choice; none for a ``_target_``."""
     entry = catalog.find(kind, str(node.get("name")))
-    return bool(entry and entry.traits.get(trait))
+    return entry.traits if entry else {}
 
 
 def _build(catalog: Catalog, kind: str, node: Mapping[str, Any]) -> Any:

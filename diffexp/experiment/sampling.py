@@ -179,7 +179,7 @@ def _batches(
                 raise
             size = len(indices) // 2
             monitor.expect(-(-(len(todo) - start) // size))
-            log.warning("a batch of %d does not fit into memory, going on with %d", len(indices), size)
+            log.warning("a batch of %d does not fit into memory, continuing with %d", len(indices), size)
             continue
         start += len(indices)
         yield batch, samples

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from diffexp.components.loops.base import FROM_NOISE
+from diffexp.catalog.discover import discover
 
 IRRELEVANT_KEYS = ("resume", "objective", "name", "tags", "notes", "tracker")
 """Config keys that affect no file of a run but its record."""
@@ -19,7 +19,8 @@ def samples_key(record: Mapping[str, Any]) -> str:
 
     The plan stands for scheduler, timestep schedule and steps, unless the loop builds other plans from these.
     """
-    by_plan = record["plan_sha256"] and record["config"]["loop"]["name"] in FROM_NOISE
+    loop = discover().find("loop", record["config"]["loop"]["name"])
+    by_plan = record["plan_sha256"] and loop and loop.traits.get("solves_from_noise")
     skipped = (*IRRELEVANT_KEYS, *(KEYS_OF_THE_PLAN if by_plan else ()))
     config = {key: value for key, value in record["config"].items() if key not in skipped}
     facts = [record[key] for key in ("plan_sha256", "weights_sha256", "device", "dtype")]
