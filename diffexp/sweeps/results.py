@@ -32,7 +32,7 @@ class CellResult:
 
 
 def read_cells(sweep: Path) -> list[CellResult]:
-    """Read the cells of a sweep in the order of their numbers; one that never began is ``missing`` and has no folder."""
+    """Read the cells of a sweep in the order of their numbers; one that never began is ``missing``, without folder."""
     found = {_number(path.parent): read_cell(path.parent) for path in sweep.glob("*/.hydra")}
     begun = {number for number, _ in found}
     for number, overrides in enumerate(read_json(sweep / "sweep.json").get("cells") or []):
