@@ -147,4 +147,8 @@ class Entry:
 
 def as_typed(value: Any) -> str:
     """A value as it is written on the command line."""
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{as_typed(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(as_typed, value))}]"
     return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)

@@ -1,25 +1,54 @@
-"""The cells of a sweep as Hydra composes them: number, config, folder, and the files in ``.hydra/``."""
+"""One run or one cell of a sweep as Hydra composes it: number, config, folder, the files in ``.hydra/``, its start."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import re
+import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf._utils import get_omega_conf_dumper
 
+from diffexp.catalog.discover import Catalog
+from diffexp.catalog.kinds import TARGET
+from diffexp.cli.hydra_internals import current_config, get_omega_conf_dumper
 from diffexp.experiment.configs import steps_of, usual_samples
+from diffexp.experiment.resume import is_done
 from diffexp.files import write_text
 from diffexp.sweeps.cell import Cell
+from diffexp.sweeps.failures import Failure, clear_failure, record_failure
+from diffexp.sweeps.objective import objective_value
+from diffexp.sweeps.record import read_sweep
 
 try:
     from yaml import CDumper as Dumper
 except ImportError:  # PyYAML without its C library
     from yaml import Dumper
+
+if TYPE_CHECKING:
+    from diffexp.experiment.run import SweepInfo
+
+
+def cell_name(*, _root_: DictConfig) -> str:
+    """``<model>_<scheduler>_<steps>`` of a composed config, fit for a file name; under a budget ``nfe<max_nfe>``.
+
+    A scheduler that a ``_target_`` names goes by its class.
+    """
+    choices = _root_.hydra.runtime.choices
+    scheduler = str(choices.get("scheduler"))
+    target = OmegaConf.select(_root_, f"scheduler.{TARGET}")
+    cost = steps_of(_root_) if _root_.max_nfe is None else f"nfe{_root_.max_nfe}"
+    parts = [str(choices.get("model")), str(target).rpartition(".")[2] if target else scheduler, str(cost)]
+    return "_".join(re.sub(r"[^\w.=+-]+", "-", part) for part in parts)
+
+
+# On import, because a launcher's worker process names a cell's folder itself, and imports this to run the cell.
+OmegaConf.register_new_resolver("diffexp.cell", cell_name, replace=True)
+OmegaConf.register_new_resolver("diffexp.unique", lambda: secrets.token_hex(3), use_cache=True, replace=True)
 
 
 @dataclass(frozen=True)
@@ -44,23 +73,12 @@ def compose_job(loader: ConfigLoader, master: DictConfig, number: int, overrides
     with open_dict(composed):
         composed.hydra.job.id = str(number)
         composed.hydra.job.num = number
-    with _current(composed):
+    with current_config(composed):
         folder = Path(composed.hydra.sweep.dir, composed.hydra.sweep.subdir).absolute()
         with open_dict(composed):
             composed.hydra.runtime.output_dir = str(folder)
         words = tuple(OmegaConf.select(composed, "hydra.overrides.task", default=[]))
         return ComposedCell(number, task_config(composed), folder, words, composed=composed)
-
-
-@contextmanager
-def _current(composed: DictConfig) -> Iterator[None]:
-    """What ``${hydra:...}`` stands for."""
-    here = HydraConfig.instance()
-    before, here.cfg = here.cfg, composed  # pyright: ignore[reportAttributeAccessIssue]
-    try:
-        yield
-    finally:
-        here.cfg = before
 
 
 def task_config(config: DictConfig) -> dict[str, Any]:
@@ -92,3 +110,38 @@ class _Dumper(Dumper):  # pyright: ignore[reportGeneralTypeIssues]
 
 
 _Dumper.add_representer(str, get_omega_conf_dumper().str_representer)
+
+
+@dataclass
+class Task:
+    """The task function of Hydra: runs one composed config, in this process or in a worker."""
+
+    catalog: Catalog
+    """Found before the first cell, so that a plugin may be edited while a sweep runs."""
+    failures: list[Failure] = field(default_factory=list)
+    """Failures of the runs in this process; those in workers are read from their folders."""
+
+    def __call__(self, config: DictConfig) -> float | None:
+        """Run the config; returns the value of its ``objective``, for a sweeper that searches."""
+        settings = HydraConfig.get()
+        folder, task = Path(settings.runtime.output_dir), task_config(config)
+        sweep = None
+        if settings.mode == RunMode.MULTIRUN:
+            sweep = sweep_info(Path(settings.sweep.dir).absolute(), int(settings.job.num))
+        if not (sweep and sweep.resumed and is_done(folder)):
+            clear_failure(folder)
+            try:
+                from diffexp.experiment.run import run_experiment
+
+                run_experiment(task, folder, self.catalog, sweep)
+            except Exception as error:  # the other cells of a sweep go on
+                self.failures.append(record_failure(folder, error))
+        return objective_value(task, folder)
+
+
+def sweep_info(sweep: Path, number: int) -> "SweepInfo":
+    """The facts about its sweep that a cell's run needs."""
+    from diffexp.experiment.run import SweepInfo
+
+    record = read_sweep(sweep)
+    return SweepInfo(sweep, number, resumed=record is not None and record.attempts > 1)

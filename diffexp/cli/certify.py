@@ -8,13 +8,15 @@ from typing import Any, NoReturn
 from diffexp.catalog.discover import Catalog, discover
 from diffexp.catalog.types import OptionType
 from diffexp.certify.request import Job, Request
-from diffexp.cli.keys import Keys
-from diffexp.errors import BAD_INPUT, FAILED, INTERRUPTED, InputError, nearest
+from diffexp.cli.guard import CommandLineKeys
+from diffexp.cli.values import read_value, stored
+from diffexp.cli.words import split_words
+from diffexp.errors import BAD_INPUT, FAILED, INTERRUPTED, InputError
 
 OUT = "outputs/certify"
 ALL = "all"
 HELP = f"""\
-diffexp.certify: is a scheduler implemented correctly? Exact models tell, offline, in seconds.
+diffexp.certify: checks a scheduler's implementation on models with exact solutions, offline, in seconds.
 
   python -m diffexp.certify scheduler=euler
   python -m diffexp.certify scheduler=mine scheduler.gamma=1.5      a plugin, with options
@@ -56,19 +58,12 @@ def run_command(words: Sequence[str]) -> int:
 
 
 def read_words(words: Sequence[str], catalog: Catalog) -> Request:
-    """
+    """Read the words of the command line.
+
     Raises:
-        InputError: a word that is no key, a scheduler or option that does not exist, a value of the wrong type.
+        InputError: an unknown key, scheduler or option, or a value of the wrong type.
     """
-    values: dict[str, str] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals:
-            known = key in ("scheduler", "out")
-            raise InputError(f"'{word}' is not key=value" + (f": write {key}=..." if known else "; see --help"))
-        if key not in ("scheduler", "out") and not key.startswith("scheduler."):
-            raise InputError(f"unknown key '{key}'{nearest(key, ['scheduler', 'out']) or '; see --help'}")
-        values[key] = value
+    values = split_words(words, ("scheduler", "out"), ("scheduler.",))
     if not values.get("scheduler"):
         raise InputError(f"give scheduler=NAME, or scheduler={ALL}; see --help")
     chosen = {key.partition(".")[2]: word for key, word in values.items() if key.startswith("scheduler.")}
@@ -84,7 +79,7 @@ def read_words(words: Sequence[str], catalog: Catalog) -> Request:
 
 
 def everything(catalog: Catalog) -> tuple[Job, ...]:
-    """All schedulers at their defaults, and the variants that have something of their own to tell."""
+    """All schedulers at their defaults, and the variants that are methods of their own."""
     from diffexp.certify.equivalents import VARIANTS
 
     jobs = [Job(name) for name in catalog.names("scheduler")]
@@ -94,31 +89,12 @@ def everything(catalog: Catalog) -> tuple[Job, ...]:
 def _options(catalog: Catalog, name: str, chosen: Mapping[str, str]) -> dict[str, Any]:
     entry = catalog.find("scheduler", name)
     if entry is None:
-        Keys.of(catalog).check_choices("scheduler", [name])
+        CommandLineKeys.of(catalog).check_choices("scheduler", [name])
         raise InputError(f"scheduler={name} is no scheduler by itself; write scheduler=diffusers/<class>")
-    options = {}
     types = {option.name: option.type for option in entry.options}
-    for option, word in chosen.items():
-        entry.check_option(option)
-        kind = types.get(option, OptionType("any"))
-        value = _value(f"scheduler.{option}", word, kind)
-        problem = kind.problem(value)
-        if problem:
-            raise InputError(f"scheduler.{option}={word} {problem}")
-        options[option] = value
+    options = {
+        option: stored(types.get(option, OptionType("any")), read_value(f"scheduler.{option}", word))
+        for option, word in chosen.items()
+    }
+    catalog.check("scheduler", {"name": name, **options})
     return options
-
-
-def _value(key: str, word: str, kind: OptionType) -> Any:
-    """A value as the main command reads it."""
-    if kind.base == "literal":
-        return next((choice for choice in kind.choices if str(choice) == word), word)
-    if kind.base == "str" and word != "null":
-        return word
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    try:
-        return OverridesParser.create().parse_override(f"{key}={word}").value()
-    except HydraException as error:
-        raise InputError(f"{key}={word} cannot be read: {str(error).splitlines()[0]}") from error

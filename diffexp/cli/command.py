@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from diffexp.catalog.discover import Catalog, discover
-from diffexp.cli.keys import Keys
+from diffexp.cli.guard import CommandLineKeys
 from diffexp.errors import BAD_INPUT, FAILED, INTERRUPTED, InputError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def run_command(arguments: list[str]) -> int:
     except KeyboardInterrupt as interrupt:
         where = f"; what was finished is in {interrupt}" if interrupt.args else ""
         return _complain(f"interrupted{where}", INTERRUPTED)
-    except BrokenPipeError:  # the reader of a pipe has seen enough, as in `diffexp --help | head`
+    except BrokenPipeError:  # as in `diffexp --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except Exception as error:
@@ -46,8 +46,8 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     catalog = discover()
     if not any(word.startswith(("--config-d", "--shell", "-sc", "-cd", "hydra.searchpath")) for word in arguments):
-        Keys.of(catalog).check_plain(arguments)
-    from hydra._internal.utils import get_args_parser
+        CommandLineKeys.of(catalog).check_plain(arguments)
+    from diffexp.cli.hydra_internals import get_args_parser
 
     parser = get_args_parser()
     parser.error = _refuse
@@ -55,14 +55,13 @@ def _dispatch(arguments: list[str]) -> int:
     for flag in ("config_path", "config_name", "experimental_rerun"):
         if getattr(options, flag) is not None:
             raise InputError(f"--{flag.replace('_', '-')} is not supported; add a folder of configs with --config-dir")
-    if options.shell_completion or options.hydra_help or options.info:
-        return _hydra_itself(catalog, options)
     return _run(catalog, options)
 
 
 def _run(catalog: Catalog, options: argparse.Namespace) -> int:
     from diffexp.cli.check import Preflight
-    from diffexp.cli.hydra_config import hydra_session
+    from diffexp.cli.hydra_config import CONFIG_NAME, hydra_session
+    from diffexp.cli.hydra_internals import show
     from diffexp.cli.launch import launch
     from diffexp.cli.resume import resumed_sweep, resumed_words
 
@@ -72,14 +71,21 @@ def _run(catalog: Catalog, options: argparse.Namespace) -> int:
     else:
         options.overrides, config_dir = resumed_words(options.overrides)
         options.config_dir = options.config_dir or config_dir
-    with hydra_session(catalog, _config_dir(options)) as hydra:
-        checked = Preflight(hydra, catalog).check(options.overrides, options.multirun or resumed is not None)
-        ran = None if options.cfg else launch(hydra, checked, options.overrides, catalog, resumed)
-    return _hydra_itself(catalog, options) if ran is None else _report(*ran, multirun=checked.multirun)
+    config_dir = _config_dir(options)
+    with hydra_session(catalog, config_dir) as loader:
+        if options.shell_completion or options.hydra_help or options.info:
+            show(CONFIG_NAME, options)
+            return 0
+        checked = Preflight(loader, catalog).check(options.overrides, options.multirun or resumed is not None)
+        if options.cfg:
+            show(CONFIG_NAME, options)
+            return 0
+        folder, failures = launch(loader, checked, options.overrides, catalog, config_dir, resumed)
+    return _report(folder, failures, multirun=checked.multirun)
 
 
 def _report(folder: Path, failures: list["Failure"], *, multirun: bool) -> int:
-    """Say how it ended; the exit code."""
+    """Print the outcome; returns the exit code."""
     if not failures:
         if multirun:
             for name in ("results.csv", "report.html"):
@@ -92,19 +98,6 @@ def _report(folder: Path, failures: list["Failure"], *, multirun: bool) -> int:
         return _complain(failures[0].message + more, code)
     lines = [f"{Path(failure.folder).name}: {failure.message}" for failure in failures]
     return _complain("\n  ".join([f"{len(failures)} of the sweep's runs failed, see {folder}", *lines]), code)
-
-
-def _hydra_itself(catalog: Catalog, options: argparse.Namespace) -> int:
-    """What only shows something is left to Hydra's own command."""
-    import hydra
-
-    from diffexp.catalog.sources import conf_dir
-    from diffexp.cli.hydra_config import CONFIG_NAME, set_up
-    from diffexp.cli.launch import job
-
-    set_up(catalog, _config_dir(options))
-    hydra.main(config_path=str(conf_dir()), config_name=CONFIG_NAME, version_base="1.3")(job)()
-    return 0
 
 
 def _config_dir(options: argparse.Namespace) -> Path | None:

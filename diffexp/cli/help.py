@@ -4,15 +4,13 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import yaml
-
 from diffexp.catalog.diffusers import FAMILIES, PREFIX
 from diffexp.catalog.discover import Catalog
 from diffexp.catalog.entry import Entry
 from diffexp.catalog.kinds import KINDS
 from diffexp.catalog.scan import relative
 from diffexp.catalog.types import MISSING, Option
-from diffexp.cli.keys import config_file
+from diffexp.cli.keys import DEFAULT_CHOICES, KEYS
 
 HEADER = """\
 diffexp: experiments with diffusion schedulers and pipelines
@@ -30,24 +28,16 @@ Plugins are the files and folders in ./plugins, or those that DIFFEXP_PLUGINS na
 
 def help_text(catalog: Catalog) -> str:
     """Everything that can be written on the command line, with types and defaults; plugins marked with their file."""
-    main = config_file()
-    blocks = [HEADER, "Keys (key=value):\n" + "\n".join(_keys(main))]
-    defaults = _defaults(main)
+    blocks = [HEADER, "Keys (key=value):\n" + "\n".join(_keys())]
     for kind in (*KINDS, "experiment"):
-        blocks.append(f"{kind}={_shown(defaults.get(kind))}\n" + "\n".join(_group(catalog, kind)))
+        blocks.append(f"{kind}={_shown(DEFAULT_CHOICES.get(kind))}\n" + "\n".join(_group(catalog, kind)))
     return "\n\n".join([*blocks, FOOTER])
 
 
-def _keys(file: Path) -> list[str]:
-    """The top-level keys with defaults and comments, as they stand in the YAML file."""
-    found = re.findall(r"^(\w+): +(.*?) +# (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
-    width = max(len(f"{key}={default}") for key, default, _ in found)
-    return [f"  {f'{key}={default}':{width}}  {comment}" for key, default, comment in found]
-
-
-def _defaults(file: Path) -> dict[str, object]:
-    content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return {key: value for item in content["defaults"] if isinstance(item, dict) for key, value in item.items()}
+def _keys() -> list[str]:
+    words = [f"{key.name}={_shown(key.default)}" for key in KEYS]
+    width = max(map(len, words))
+    return [f"  {word:{width}}  {key.help}" for word, key in zip(words, KEYS)]
 
 
 def _group(catalog: Catalog, kind: str) -> list[str]:

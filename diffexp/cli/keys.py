@@ -1,169 +1,118 @@
-"""The keys a command line may have; checked without Hydra, so that a typing mistake is answered at once."""
+"""The top-level keys of a config, each stated once: the schema, the checks and ``--help`` are derived from this table.
+
+``conf/config.yaml`` repeats names, defaults and texts for its readers; a test holds it equal to the table.
+"""
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from diffexp.catalog.diffusers import FAMILIES
-from diffexp.catalog.discover import Catalog
 from diffexp.catalog.entry import as_typed
 from diffexp.catalog.kinds import KINDS
-from diffexp.catalog.sources import conf_dir
 from diffexp.catalog.types import OptionType
-from diffexp.errors import InputError, hint, nearest
-
-VALUES = {
-    "steps": OptionType("int"),
-    "max_nfe": OptionType("int", optional=True),
-    "seed": OptionType("int"),
-    "num_samples": OptionType("int", optional=True),
-    "batch_size": OptionType("int"),
-    "prompt": OptionType("any"),
-    "negative_prompt": OptionType("any"),
-    "label": OptionType("any"),
-    "guidance_scale": OptionType("float", optional=True),
-    "snapshot_every": OptionType("int", optional=True),
-    "device": OptionType("str"),
-    "dtype": OptionType("str"),
-    "compile": OptionType("bool"),
-    "resume": OptionType("str", optional=True),
-    "objective": OptionType("str", optional=True),
-    "name": OptionType("str", optional=True),
-    "tags": OptionType("list", item=OptionType("str")),
-    "notes": OptionType("str", optional=True),
-}
-AT_LEAST = {"steps": 1, "max_nfe": 1, "num_samples": 1, "batch_size": 1, "snapshot_every": 0}
-DTYPES = ("auto", "float32", "float16", "bfloat16", "float64")
-TOP_LEVEL = (*KINDS, *VALUES)
-SEVERAL = (*(kind.name for kind in KINDS.values() if kind.several), "experiment")
-"""Groups that take a list of options."""
-
-
-def config_file() -> Path:
-    """The main config."""
-    return conf_dir() / "config.yaml"
-
-
-def check_word(key: str, word: str) -> None:
-    """
-    Raises:
-        InputError: a word on the command line is no value of a top-level key.
-    """
-    if key in VALUES:
-        _complain(key, word, VALUES[key].problem_in_word(word))
-    if word != "null" and key in (*AT_LEAST, "dtype", "device"):
-        check_value(key, int(word) if key in AT_LEAST else word)
-
-
-def check_value(key: str, value: Any) -> None:
-    """
-    Raises:
-        InputError: a value, of the right type, that no model, device or scheduler could take.
-    """
-    if key in AT_LEAST and value is not None and value < AT_LEAST[key]:
-        raise InputError(f"{key}={value} must be at least {AT_LEAST[key]}")
-    if key == "guidance_scale" and value is not None and not math.isfinite(value):
-        raise InputError(f"guidance_scale={value} must be finite")
-    if key == "dtype" and value not in DTYPES:
-        raise InputError(f"dtype={value} is not known{hint(str(value), DTYPES)}")
-    if key == "device" and not re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:\d+)?", str(value)):
-        raise InputError(f"device={value} is not one of auto, cpu, cuda, cuda:<number>, mps, xpu")
-    if key == "label":
-        _check_items(key, value, int | str, "a class number or name, or a list of these")
-    if key in ("prompt", "negative_prompt"):
-        _check_items(key, value, str, "a text or a list of texts")
-
-
-def _check_items(key: str, value: Any, types: Any, noun: str) -> None:
-    items = value if isinstance(value, list) else [] if value is None else [value]
-    if value == [] or any(isinstance(item, bool) or not isinstance(item, types) for item in items):
-        raise InputError(f"{key}={as_typed(value)} is not {noun}")
-
-
-def _complain(key: str, word: str, problem: str | None) -> None:
-    if problem:
-        raise InputError(f"{key}={word} {problem}")
+from diffexp.cli.values import problem_of
+from diffexp.errors import InputError, hint
 
 
 @dataclass(frozen=True)
-class Keys:
-    """What there is to write."""
+class Key:
+    """A top-level key that is not a group of configs."""
 
-    catalog: Catalog
-    groups: Mapping[str, Sequence[str]]
-    """Every group with its options."""
+    name: str
+    type: OptionType
+    default: Any
+    help: str
+    """One line for ``--help``."""
+    at_least: int | None = None
+    choices: tuple[str, ...] = ()
+    also: Callable[[Any], str | None] = lambda value: None
+    """A further condition: what is wrong with a value other than null, or None."""
 
-    @classmethod
-    def of(cls, catalog: Catalog) -> "Keys":
-        """Those of a catalog alone, without folders that only Hydra would add."""
-        groups: dict[str, list[str]] = {kind: catalog.names(kind) for kind in KINDS}
-        for kind in FAMILIES:
-            groups[kind].append("diffusers")
-        for group, option, _ in catalog.configs:
-            groups.setdefault(group, []).append(option)
-        return cls(catalog, {group: sorted(set(options)) for group, options in groups.items()})
+    def problem(self, value: Any) -> str | None:
+        """What is wrong with ``value``, as in "is not an integer"; None where nothing is."""
+        if value is None:
+            nullable = self.type.optional or self.type.base == "any"
+            return None if nullable else "must have a value, it cannot be null"
+        if problem := self.also(value) or problem_of(self.type, value):
+            return problem
+        if self.at_least is not None and int(value) < self.at_least:
+            return f"must be at least {self.at_least}"
+        if self.choices and value not in self.choices:
+            return f"is not known{hint(str(value), self.choices)}"
+        return None
 
-    def check_plain(self, overrides: Sequence[str]) -> None:
-        """Check the words whose meaning is plain without Hydra's grammar.
 
-        Raises:
-            InputError: an unknown key or option.
-        """
-        matches = [re.match(r"(?:\+\+?)?(\w[\w./-]*)=(.*)", text) for text in overrides]
-        pairs = [(match[1], match[2]) for match in matches if match]
-        for key, value in pairs:
-            self.check_key(key)
-            if re.fullmatch(r"[\w./-]*" if key in self.groups else r"[\w.-]*", value):
-                self.check_choices(key, [value])
-                check_word(key, value)
-        if any("." in key for key, _ in pairs) and not any(key == "experiment" for key, _ in pairs):
-            defaults = re.finditer(r"^  - (\w+): (\w+)$", config_file().read_text(encoding="utf-8"), re.MULTILINE)
-            choices = {**{match[1]: match[2] for match in defaults}, **dict(pairs)}
-            for key, value in pairs:
-                self._check_option(key, value, choices)
+def _not_finite(value: Any) -> str | None:
+    return "must be finite" if isinstance(value, float) and not math.isfinite(value) else None
 
-    def _check_option(self, key: str, value: str, choices: Mapping[str, str]) -> None:
-        kind, _, option = key.partition(".")
-        name = choices.get(kind, "")
-        if kind not in KINDS:
-            return
-        if KINDS[kind].several:  # their options carry the name: metric.fid.features
-            name, _, option = option.partition(".")
-        entry = self.catalog.find(kind, name)
-        if option and entry and option.split(".")[0] not in KINDS[kind].reserved:
-            entry.check_option(option.split(".")[0])
-            types = {own.name: own.type for own in entry.options}
-            if option in types and re.fullmatch(r"[\w.+-]+", value):
-                _complain(key, value, types[option].problem_in_word(value))
 
-    def check_key(self, key: str) -> None:
-        """
-        Raises:
-            InputError: there is no such key; only its first part is looked at.
-        """
-        head = re.split(r"[./]", key)[0]
-        if head == "hydra":
-            return
-        if head not in TOP_LEVEL and head not in self.groups:
-            raise InputError(f"unknown key '{key}'{self.suggest(key)}")
-        if head != key and head not in self.groups:
-            raise InputError(f"unknown key '{key}': {head} has no options, write {head}=...")
+def _no_device(value: Any) -> str | None:
+    known = re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:\d+)?", str(value))
+    return None if known else "is not one of auto, cpu, cuda, cuda:<number>, mps, xpu"
 
-    def check_choices(self, key: str, choices: Sequence[str]) -> None:
-        """
-        Raises:
-            InputError: ``key`` is a group that has no such option.
-        """
-        for choice in choices:
-            if key in self.groups and choice not in self.groups[key] and (key, choice) != ("experiment", "null"):
-                raise self.catalog.unknown(key, choice, self.groups[key])
 
-    def suggest(self, key: str) -> str:
-        """What may have been meant by an unknown key: a key of similar spelling, or the option of that name."""
-        last = key.split("=")[0].split(".")[-1]
-        owners = {e.kind for e in self.catalog.entries.values() if any(o.name == last for o in e.options)}
-        near = nearest(re.split(r"[./]", key)[0], [*TOP_LEVEL, *self.groups])
-        return near or (f"; did you mean '{min(owners)}.{last}'?" if owners else "; see --help")
+def _other_than(types: Any, noun: str) -> Callable[[Any], str | None]:
+    """A check that a value is of ``types``, or a list of such items that is not empty."""
+
+    def problem(value: Any) -> str | None:
+        items = value if isinstance(value, list | tuple) else [value]
+        fits = items and all(isinstance(item, types) and not isinstance(item, bool) for item in items)
+        return None if fits else f"is not {noun}"
+
+    return problem
+
+
+_INT, _TEXT, _ANY = OptionType("int"), OptionType("str"), OptionType("any")
+_INT_OR_NULL, _TEXT_OR_NULL = OptionType("int", optional=True), OptionType("str", optional=True)
+_NUMBER_OR_NULL = OptionType("float", optional=True)
+_TEXTS = _other_than(str, "a text or a list of texts")
+_CLASSES = _other_than(int | str, "a class number or name, or a list of these")
+_DTYPES = ("auto", "float32", "float16", "bfloat16", "float64")
+
+KEYS = (
+    Key("steps", _INT, 50, "number of steps, at most the number of training timesteps of the model", at_least=1),
+    Key("max_nfe", _INT_OR_NULL, None, "budget of model evaluations; steps is reduced to fit", at_least=1),
+    Key("seed", _INT, 0, "sample i depends on the seed and i alone"),
+    Key("num_samples", _INT_OR_NULL, None, "null: 1 per prompt of a pipeline, 4 of a checkpoint, else 64", at_least=1),
+    Key("batch_size", _INT, 64, "samples per model call; fewer need less memory and are the same samples", at_least=1),
+    Key("prompt", _ANY, None, "text, or a list of texts that the samples cycle through", also=_TEXTS),
+    Key("negative_prompt", _ANY, None, "text that guidance leads away from", also=_TEXTS),
+    Key("label", _ANY, None, "class number or name, or a list that the samples cycle through", also=_CLASSES),
+    Key("guidance_scale", _NUMBER_OR_NULL, None, "1 is no guidance; null: the model's default", also=_not_finite),
+    Key("snapshot_every", _INT_OR_NULL, None, "steps between snapshots, 0 for none; null: ten per run", at_least=0),
+    Key("device", _TEXT, "auto", "auto, cpu, cuda, cuda:1, mps, xpu", also=_no_device),
+    Key("dtype", _TEXT, "auto", f"precision of the network: {', '.join(_DTYPES)}", choices=_DTYPES),
+    Key("compile", OptionType("bool"), False, "compile the network with torch.compile"),
+    Key("resume", _TEXT_OR_NULL, None, "folder of an earlier run or sweep to finish"),
+    Key("objective", _TEXT_OR_NULL, None, "metric that a search optimises (hydra/sweeper=optuna)"),
+    Key("name", _TEXT_OR_NULL, None, "name of the run in the tracker; null: built from the overrides"),
+    Key("tags", OptionType("list", item=_TEXT), (), "labels in the tracker"),
+    Key("notes", _TEXT_OR_NULL, None, "remark in the tracker"),
+)
+BY_NAME: Mapping[str, Key] = {key.name: key for key in KEYS}
+TOP_LEVEL = (*KINDS, *BY_NAME)
+
+DEFAULT_CHOICES: Mapping[str, str | list[str]] = {
+    "model": "mnist",
+    "scheduler": "ddim",
+    "grid": "auto",
+    "loop": "denoise",
+    "guidance": "cfg",
+    "metric": ["cost", "fid", "kid", "wasserstein"],
+    "tracker": "wandb",
+}
+"""The option of each group in ``conf/config.yaml``."""
+MULTI_CHOICE_GROUPS = (*(kind.name for kind in KINDS.values() if kind.several), "experiment")
+"""Groups that accept a list of options."""
+
+
+def check_value(name: str, value: Any) -> None:
+    """Check the value of a top-level key.
+
+    Raises:
+        InputError: wrong type or out of range.
+    """
+    if problem := BY_NAME[name].problem(value):
+        raise InputError(f"{name}={as_typed(value)} {problem}")

@@ -2,26 +2,27 @@
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from diffexp.cli.cells import ComposedCell, compose_job
-from diffexp.cli.fast_compose import quick_copy
+from diffexp.catalog.discover import discover
+from diffexp.cli.cells import ComposedCell, Task, compose_job, save_hydra_files, sweep_info
+from diffexp.cli.fast_compose import fast_copy
+from diffexp.cli.hydra_internals import register_plugin
 from diffexp.errors import InputError
+from diffexp.sweeps.cell import Cell
 from diffexp.sweeps.objective import objective_value
 
 if TYPE_CHECKING:
+    from diffexp.experiment.context import RunContext
     from diffexp.sweeps.runner import Runner
-
-    MakeRunner = Callable[[Path, int | None], Runner]
 
 log = logging.getLogger(__name__)
 
@@ -33,22 +34,25 @@ class BatchedLauncher(Launcher):
     """Composes the cells and hands them to ``diffexp.sweeps.runner``.
 
     Args:
-        batch: samples in one call of the model; None: as many as its device likes best.
-    """
+        batch: samples in one call of the model; None: the number that is fastest on its device.
 
-    make_runner: "ClassVar[MakeRunner]"
-    """Of a sweep's folder and ``batch``; set by ``diffexp.cli.launch``, which knows how a cell is run."""
+    Raises:
+        InputError: ``batch`` is less than 1.
+    """
 
     def __init__(self, batch: int | None = None) -> None:
         if batch is not None and batch < 1:
             raise InputError(f"hydra.launcher.batch={batch} must be at least 1")
         self._batch = batch
         self._runner: Runner | None = None
+        self._composed: dict[int, DictConfig] = {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self._context = hydra_context
+        assert isinstance(task_function, Task)
         self._task = task_function
         self._config = config
+        self._catalog = discover()
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the cells; one that fails has no value, and the others go on.
@@ -67,21 +71,32 @@ class BatchedLauncher(Launcher):
         together = [job for job in jobs if not job.alone]
         for job in together:
             callbacks.on_job_start(config=job.composed, task_function=self._task)
-        self._runner_of(Path(hydra.sweep.dir).absolute()).run(together)
+            self._composed[job.number] = job.composed
+        self._sweep = Path(hydra.sweep.dir).absolute()
+        self._task.failures += self._shared_runner().run(together)
         returned = {job.number: job_return(job) for job in together}
         for job in together:
             callbacks.on_job_end(config=job.composed, job_return=returned[job.number])
         for job in jobs:
             if job.alone:
-                returned[job.number] = self._as_hydra_does(job)
+                returned[job.number] = self._run_alone(job)
         return [returned[job.number] for job in jobs]
 
-    def _runner_of(self, sweep: Path) -> "Runner":
+    def _shared_runner(self) -> "Runner":
+        """The runner of all batches of cells that a sweeper hands over, so that they share a loaded model."""
         if self._runner is None:
-            self._runner = type(self).make_runner(sweep, self._batch)
+            from diffexp.sweeps.runner import Runner
+
+            self._runner = Runner(self._run, self._catalog, self._batch, sweep_info(self._sweep, 0).resumed)
         return self._runner
 
-    def _as_hydra_does(self, job: ComposedCell) -> JobReturn:
+    def _run(self, job: Cell, context: "RunContext") -> None:
+        from diffexp.experiment.run import run_experiment
+
+        save_hydra_files(self._composed[job.number], job.folder)
+        run_experiment(job.config, job.folder, self._catalog, sweep_info(self._sweep, job.number), context)
+
+    def _run_alone(self, job: ComposedCell) -> JobReturn:
         try:
             return run_job(
                 hydra_context=self._context,
@@ -97,7 +112,7 @@ class BatchedLauncher(Launcher):
 def job_return(job: ComposedCell) -> JobReturn:
     """What a sweeper gets of a cell that has run."""
     composed = job.composed
-    of_task, of_hydra = (quick_copy(composed) for _ in range(2))  # OmegaConf.masked_copy takes four times as long
+    of_task, of_hydra = (fast_copy(composed) for _ in range(2))  # OmegaConf.masked_copy takes four times as long
     with open_dict(of_task), open_dict(of_hydra):
         del of_task["hydra"]
         for key in of_task:
@@ -135,8 +150,6 @@ def check_folders(jobs: Sequence[ComposedCell]) -> None:
 
 def register() -> None:
     """Make ``hydra/launcher=batched`` known to Hydra."""
-    plugins = Plugins.instance()
-    plugins.register(BatchedLauncher)
-    plugins.class_name_to_class[NAME] = BatchedLauncher
+    register_plugin(BatchedLauncher, NAME)
     node = {"_target_": NAME, "batch": None}
     ConfigStore.instance().store(group="hydra/launcher", name="batched", node=node, provider="diffexp")

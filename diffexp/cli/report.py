@@ -3,18 +3,19 @@
 import sys
 from pathlib import Path
 
+from diffexp.cli.words import split_words
 from diffexp.errors import InputError
 
 USAGE = """usage: python -m diffexp.report DIR... [key=value ...]   (folders of runs or sweeps)
   out=FILE      the page, with comparison.csv, its table of pairs, beside it (default: report.html in DIR, or here for
-                several folders); or, if it ends in .svg, one chart as a picture
+                several folders); or, if it ends in .svg, one chart as an image
   metric=NAME   of that chart, as in metrics.json (default: the first on the page)
   cost=NAME     of that chart: nfe (default) or seconds_per_image"""
 KEYS = ("out", "metric", "cost")
 
 
 def main(arguments: list[str]) -> int:
-    """Returns the exit code."""
+    """Run a command line; returns the exit code."""
     if {"-h", "--help"} & set(arguments):
         print(USAGE)
         return 0
@@ -30,16 +31,11 @@ def main(arguments: list[str]) -> int:
 
 
 def _write(arguments: list[str]) -> Path:
-    words: dict[str, str] = {}
-    folders: list[Path] = []
-    for word in arguments:
-        key, _, value = word.partition("=")
-        if key in KEYS and value:
-            words[key] = value
-        elif Path(word).is_dir():
-            folders.append(Path(word))
-        else:
-            raise InputError(f"{word} is no folder, and none of {', '.join(f'{key}=...' for key in KEYS)}")
+    keyed = [word for word in arguments if word.startswith(tuple(f"{key}=" for key in KEYS))]
+    words, folders = split_words(keyed, KEYS), [Path(word) for word in arguments if word not in keyed]
+    for folder in folders:
+        if not folder.is_dir():
+            raise InputError(f"{folder} is not a folder, and not one of {', '.join(f'{key}=...' for key in KEYS)}")
     if not folders:
         raise InputError("no folder is given, as in python -m diffexp.report outputs/multirun/2026-01-31/12-00-00")
     from diffexp.report import write_chart, write_report  # seconds to import

@@ -70,10 +70,15 @@ class RunRecord(TypedDict):
 
 
 class RunFolder:
-    """Writes the files of a run; ``run.json`` states at any moment how far the run is."""
+    """Writes the files of a run; ``run.json`` states at any moment how far the run is.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        is_cell: whether the run is a cell of a sweep; the recorded command is then that of the cell alone.
+    """
+
+    def __init__(self, folder: Path, *, is_cell: bool = False) -> None:
         self.folder = folder
+        self.is_cell = is_cell
         self.record: dict[str, Any] = {}
         """The content of ``run.json``, a ``RunRecord``."""
 
@@ -144,15 +149,15 @@ class RunFolder:
         write_json(self.folder / "run.json", self.record)
 
     def _command(self) -> str:
-        overrides, composed = (self.folder / ".hydra" / name for name in ("overrides.yaml", "hydra.yaml"))
+        overrides = self.folder / ".hydra" / "overrides.yaml"
         words = (
             [str(word) for word in yaml.safe_load(overrides.read_text(encoding="utf-8")) or []]
             if overrides.is_file()
             else sys.argv[1:]
         )
         # The words of a cell may name an experiment that is a sweep.
-        if any(word.startswith("experiment=") for word in words) and composed.is_file():
-            words += ["hydra.mode=RUN"] if "\n  mode: MULTIRUN\n" in composed.read_text(encoding="utf-8") else []
+        if self.is_cell and any(word.startswith("experiment=") for word in words):
+            words.append("hydra.mode=RUN")
         return shlex.join(["python", "-m", "diffexp", *words])
 
     def sample_path(self, index: int) -> Path:

@@ -67,7 +67,7 @@ def run_experiment(
         InputError: the config requests something impossible.
         KeyboardInterrupt: after everything finished has been written.
     """
-    context, output = context or RunContext(), RunFolder(folder)
+    context, output = context or RunContext(), RunFolder(folder, is_cell=sweep is not None)
     earlier = _open(output, config, sweep)
     log.info("%s", _announcement(config))
     with recording(output, catalog, context.clock) as record:

@@ -15,9 +15,9 @@ import diffexp
 from diffexp.catalog.diffusers import CLASSES, PREFIX, TRAINING, class_entry, class_names
 from diffexp.catalog.discover import discover
 from diffexp.cli.check import Preflight
+from diffexp.cli.guard import CommandLineKeys
 from diffexp.cli.help import help_text
 from diffexp.cli.hydra_config import hydra_session
-from diffexp.cli.keys import Keys
 from diffexp.components.models.exact import exact_training
 from diffexp.errors import InputError
 from diffexp.experiment.build import assemble
@@ -29,7 +29,7 @@ UNIPC = ("scheduler=diffusers/unipc", "scheduler.solver_order=3")
 
 def check_plain(*words: str) -> None:
     """What is answered before Hydra is imported."""
-    Keys.of(discover()).check_plain(words)
+    CommandLineKeys.of(discover()).check_plain(words)
 
 
 @pytest.mark.parametrize("name", sorted(CLASSES))

@@ -53,6 +53,10 @@ MISTAKES = {
     "hydra/launcher=nope": "hydra/launcher=nope is not known (available: basic",
     "experiment=nope": "experiment=nope is not known (available: compare_schedulers, debug",
     "label=[1,": "label=[1, cannot be read: ",
+    "name=[a]": "name=[a] is not a string",
+    "tags=[[a]]": "tags=[[a]] is not a list",
+    "metric.fidd.features=3": "unknown option 'metric.fidd.features'; did you mean 'metric.fid'?",
+    "steps='${nowhere}'": "steps is that of nowhere, which is not there; give steps=...",
 }
 
 
@@ -86,6 +90,7 @@ def test_a_mistake(preflight, word, expected):
         ("scheduler=ddim,ddpn", "scheduler=ddpn is not known; did you mean 'ddpm'?"),
         ("scheduler=ddim,ddpm scheduler.eta=0,1", "unknown option 'scheduler.eta' of scheduler=ddpm"),
         ("guidance=glob(diff*)", "guidance=diffusers needs guidance._target_=..."),
+        ("hydra.verbose=true,false", "hydra.verbose=true,false: the keys of Hydra itself cannot be swept"),
         ("experiment=compare_schedulers hydra.sweeper.params.max_nfe='5,0'", "max_nfe=0 must be at least 1"),
     ],
 )
@@ -117,6 +122,12 @@ def test_sweeps_that_are_fine(preflight, words):
         "guidance_scale=3",
         "snapshot_every=0",
         "name=a b",
+        "name=2024",
+        "steps='5'",
+        "steps=${batch_size}",
+        "guidance_scale='1.5'",
+        "compile=yes",
+        "tags=[1,2]",
     ],
 )
 def test_values_that_are_fine(preflight, word):

@@ -11,16 +11,16 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from diffexp.catalog.discover import discover
-from diffexp.cli.fast_compose import QuickLoader
+from diffexp.cli.fast_compose import CachedLoader
 from diffexp.cli.hydra_config import CONFIG_NAME, hydra_session
 
 
 @pytest.fixture(scope="module")
 def loaders() -> tuple[ConfigLoader, ConfigLoader]:
     """Ours, and Hydra's own on the same configs."""
-    with hydra_session(discover()) as hydra:
-        assert isinstance(hydra.config_loader, QuickLoader)
-        return hydra.config_loader, ConfigLoaderImpl(hydra.config_loader.get_search_path())
+    with hydra_session(discover()) as loader:
+        assert isinstance(loader, CachedLoader)
+        return loader, ConfigLoaderImpl(loader.get_search_path())
 
 
 def both(loaders: tuple[ConfigLoader, ConfigLoader], words: list[str], mode: RunMode = RunMode.RUN) -> tuple[Any, Any]:

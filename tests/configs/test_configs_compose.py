@@ -10,19 +10,21 @@ from diffexp.catalog.discover import discover, yaml_options
 from diffexp.catalog.kinds import KINDS
 from diffexp.catalog.sources import conf_dir
 from diffexp.cli.check import Preflight
+from diffexp.cli.guard import CommandLineKeys
 from diffexp.cli.hydra_config import Schema, hydra_session
-from diffexp.cli.keys import TOP_LEVEL, VALUES, Keys, config_file
+from diffexp.cli.keys import BY_NAME, DEFAULT_CHOICES, KEYS, TOP_LEVEL
 from diffexp.errors import InputError
 
-GROUPS = Keys.of(discover()).groups
+CONFIG_FILE = conf_dir() / "config.yaml"
+GROUPS = CommandLineKeys.of(discover()).groups
 CHOICES = [(group, option) for group, options in GROUPS.items() for option in options]
 
 
 @pytest.fixture(scope="module")
 def preflight():
     catalog = discover()
-    with hydra_session(catalog) as hydra:
-        return Preflight(hydra, catalog)
+    with hydra_session(catalog) as loader:
+        return Preflight(loader, catalog)
 
 
 def required(preflight, group, option):
@@ -55,9 +57,9 @@ def test_the_default_experiment(preflight):
         "guidance": "cfg",
         "tracker": "wandb",
     }
-    values = {key: config[key] for key in VALUES}
+    values = {key: config[key] for key in BY_NAME}
     assert values == {
-        **dict.fromkeys(VALUES),
+        **dict.fromkeys(BY_NAME),
         "steps": 50,
         "seed": 0,
         "batch_size": 64,
@@ -69,18 +71,30 @@ def test_the_default_experiment(preflight):
 
 
 def test_the_schema_the_keys_and_the_file_agree():
-    content = yaml.safe_load(config_file().read_text())
+    content = yaml.safe_load(CONFIG_FILE.read_text())
     assert {field.name for field in fields(Schema)} == set(TOP_LEVEL)
     hints = get_type_hints(Schema)
     types = {"int": int, "float": float, "str": str, "bool": bool, "list": list[str], "any": Any}
-    for key, kind in VALUES.items():
-        assert hints[key] == (types[kind.base] | None if kind.optional else types[kind.base]), key
-    assert [key for key in content if key not in ("defaults", "hydra")] == list(VALUES)
+    for key in KEYS:
+        kind = key.type
+        assert hints[key.name] == (types[kind.base] | None if kind.optional else types[kind.base]), key.name
+    assert [key for key in content if key not in ("defaults", "hydra")] == list(BY_NAME)
+
+
+def test_the_file_repeats_the_table():
+    content = yaml.safe_load(CONFIG_FILE.read_text())
+    listed = {group: choice for item in content["defaults"] if isinstance(item, dict) for group, choice in item.items()}
+    assert {group: listed[group] for group in KINDS} == dict(DEFAULT_CHOICES)
+    lines = CONFIG_FILE.read_text().splitlines()
+    for key in KEYS:
+        assert content[key.name] == (list(key.default) if isinstance(key.default, tuple) else key.default)
+        (line,) = [line for line in lines if line.startswith(f"{key.name}:")]
+        assert line.partition(" # ")[2] == key.help
 
 
 def test_every_key_has_a_comment():
-    lines = config_file().read_text().splitlines()
-    for key in VALUES:
+    lines = CONFIG_FILE.read_text().splitlines()
+    for key in BY_NAME:
         (line,) = [line for line in lines if line.startswith(f"{key}:")]
         assert " # " in line
 
