@@ -13,7 +13,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from diffexp.catalog.discover import discover
-from diffexp.cli.cells import ComposedCell, compose_job, save_hydra_files, sweep_info
+from diffexp.cli.cells import ComposedCell, Task, compose_job, save_hydra_files, sweep_info
 from diffexp.cli.fast_compose import fast_copy
 from diffexp.cli.hydra_internals import register_plugin
 from diffexp.errors import InputError
@@ -49,6 +49,7 @@ class BatchedLauncher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self._context = hydra_context
+        assert isinstance(task_function, Task)
         self._task = task_function
         self._config = config
         self._catalog = discover()
@@ -72,7 +73,7 @@ class BatchedLauncher(Launcher):
             callbacks.on_job_start(config=job.composed, task_function=self._task)
             self._composed[job.number] = job.composed
         self._sweep = Path(hydra.sweep.dir).absolute()
-        self._shared_runner().run(together)
+        self._task.failures += self._shared_runner().run(together)
         returned = {job.number: job_return(job) for job in together}
         for job in together:
             callbacks.on_job_end(config=job.composed, job_return=returned[job.number])
