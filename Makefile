@@ -8,22 +8,22 @@ PIP := $(PY) -m pip --disable-pip-version-check
 .PHONY: help run test lint bench
 .DEFAULT_GOAL := help
 
-help: ## this list
+help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
 
-run: $(VENV)/.installed ## set up, then the default experiment; options: make run ARGS="scheduler=euler steps=20"
+run: $(VENV)/.installed ## set up, then run the default experiment; options: make run ARGS="scheduler=euler steps=20"
 	@$(PY) -m diffexp $(ARGS)
 
-test: $(VENV)/.installed-dev ## set up, then the whole test suite; options: make test ARGS="-k plan"
+test: $(VENV)/.installed-dev ## set up, then run the test suite; options: make test ARGS="-k plan"
 	@$(PY) -m pytest -q -n auto --maxprocesses 8 --dist worksteal $(ARGS)
 
-lint: $(VENV)/.installed-dev ## ruff, pyright, and which room may import which
+lint: $(VENV)/.installed-dev ## run ruff, pyright and the import contract
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m pyright
 	@$(VENV)/bin/lint-imports --no-logo
 
-bench: $(VENV)/.installed-dev ## time the schedulers beside those of diffusers
+bench: $(VENV)/.installed-dev ## time schedulers, sampling and sweeps against diffusers
 	@$(PY) -m tests.benchmarks $(ARGS)
 
 $(PY):

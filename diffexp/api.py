@@ -7,7 +7,7 @@ from typing import Any
 
 from diffexp.catalog.diffusers import PREFIX, TRAINING
 from diffexp.catalog.discover import discover
-from diffexp.catalog.entry import check_options
+from diffexp.catalog.entry import OptionSet
 from diffexp.catalog.quirks import quirks_of
 from diffexp.catalog.signatures import WrongSignature, form_of_function, from_object, readable
 from diffexp.catalog.types import UNREADABLE, Option, OptionType
@@ -95,7 +95,7 @@ def _check_options(function: Any, options: Mapping[str, Any]) -> None:
         raise InputError(f"{function.__name__}: {error}") from error
     # Functions and tensors as defaults, which no config can hold, are options from Python.
     others = [Option(p.name, OptionType("any"), p.default) for p in signature.parameters if p.default is UNREADABLE]
-    check_options(options, [*form.options, *others], "scheduler", function.__name__, form.open)
+    OptionSet([*form.options, *others], "scheduler", function.__name__, form.accepts_any_option).check(options)
 
 
 def own_training(scheduler: Any, options: Mapping[str, Any]) -> Training:

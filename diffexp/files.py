@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, and hashed."""
+"""Files written atomically, hashes of files, and JSON without NaN."""
 
 import hashlib
 import json
@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 UMASK = os.umask(0)
-"""Of this process. It can only be read by setting it, which is no good once there are threads: hence on import."""
+"""Of this process. Read on import, because reading it means setting it, which is not safe once there are threads."""
 os.umask(UMASK)
 
 
 @contextmanager
 def replace_whole(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its name once the block ends without an error."""
+    """Yield a temporary path that replaces ``path`` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays, because image libraries choose the format by it.
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
@@ -33,12 +33,13 @@ def replace_whole(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
     with replace_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Infinity and NaN, which JSON does not have, become text."""
+    """Write JSON atomically, infinities and NaN as text."""
     write_text(path, json.dumps(plain(content), indent=2, default=str, allow_nan=False) + "\n")
 
 
@@ -55,7 +56,7 @@ def _sha256(path: Path, modified: int, size: int) -> str:
 
 
 def plain(value: Any) -> Any:
-    """The same without infinities and NaNs, which JSON has no numbers for."""
+    """The value as nested containers that JSON can hold: infinities and NaN become text."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -66,7 +67,7 @@ def plain(value: Any) -> Any:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The mapping in a file; an empty one where there is no such file, or something else in it."""
+    """Read the mapping in a JSON file; empty if the file is missing or holds anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,6 +1,6 @@
-"""ER-SDE-Solver: a multistep method whose noise is tuned between the ODE's none and the SDE's full measure.
+"""ER-SDE-Solver: a multistep method with a tunable amount of noise, from none (ODE) to that of the SDE.
 
-Loved in ComfyUI, where it is called ``er_sde``; diffusers has no such scheduler.
+Popular in ComfyUI, where it is called ``er_sde``; diffusers has no such scheduler.
 
     python -m diffexp scheduler=er_sde steps=15 grid=karras
     python -m diffexp -m scheduler=er_sde scheduler.noise_scale=ode,er,sde steps=15
@@ -43,10 +43,10 @@ def er_sde(
         x' / alpha' = phi'/phi x / alpha + (1 - phi'/phi) x0 + z sqrt(r'^2 - r^2 (phi'/phi)^2)
 
     plus corrections for x0(r), which is expanded around r with derivatives from past steps. The integrals of 1 / phi in
-    them are computed by quadrature in log r. The last step takes x0 as it is.
+    them are computed by quadrature in log r. The last step returns x0 unchanged.
 
-    Two stages are of weak order 2. The third makes the error smaller and not the order higher, here as in the paper,
-    because the first derivative stays a backward difference.
+    Two stages have weak order 2. The third reduces the error but not its order, here as in the paper, because the first
+    derivative remains a backward difference.
 
     Args:
         max_stage: number of terms of that expansion, 1 to 3.
@@ -59,9 +59,9 @@ def er_sde(
     for here, there in levels.pairs():
         x0 = denoise(x, here)
         r, r_next = here.ratio, there.ratio
-        kept = scale(r_next) / scale(r)
-        # phi'/phi = kept r'/r; multiplied out, so that it also holds at alpha = 0
-        x = there.sigma / here.sigma * kept * x + there.alpha * (1 - kept * r_next / r) * x0
+        decay = scale(r_next) / scale(r)
+        # phi'/phi = decay r'/r; multiplied out, so that it also holds at alpha = 0
+        x = there.sigma / here.sigma * decay * x + there.alpha * (1 - decay * r_next / r) * x0
         if there.sigma == 0:
             return x
         slope = (x0 - past[0][1]) / (r - past[0][0]) if past else None
@@ -71,8 +71,8 @@ def er_sde(
             if len(past) > 1 and max_stage >= 3:
                 curvature = (slope - past[0][2]) / ((r - past[1][0]) / 2)
                 x = x + there.alpha * ((r_next - r) ** 2 / 2 + first) * curvature
-        if kept < 1:
-            x = x + s_noise * there.sigma * math.sqrt(1 - kept**2) * noise()
+        if decay < 1:
+            x = x + s_noise * there.sigma * math.sqrt(1 - decay**2) * noise()
         past = [(r, x0, slope), *past[:1]]
     return x
 

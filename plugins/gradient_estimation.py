@@ -12,8 +12,8 @@ from diffexp import scheduler
 def gradient_estimation(denoise, x, levels, noise, *, gamma: float = 2.0):
     """DDIM with a memory (Permenter & Yuan 2024, arXiv:2306.04848, algorithm 2).
 
-    Sampling is gradient descent on the distance to the data; the noise of the last two steps together estimates that
-    gradient better than the newest alone. One evaluation a step.
+    Sampling is gradient descent on the distance to the data; the noise estimates of the last two steps together
+    approximate that gradient better than the newest alone. One evaluation a step.
 
     Args:
         gamma: weight of the newest noise; 1 is plain DDIM, 2 the paper's choice.
@@ -23,7 +23,7 @@ def gradient_estimation(denoise, x, levels, noise, *, gamma: float = 2.0):
         x0, eps = denoise.predict(x, here)
         x = there.alpha * x0 + there.sigma * eps  # DDIM
         if previous is not None:
-            # the further the step goes in sigma / alpha, the more the change of the noise counts
+            # the longer the step in sigma / alpha, the larger the weight of the change in noise
             x = x + (gamma - 1) * (there.sigma - there.alpha * here.ratio) * (eps - previous)
         previous = eps
     return x

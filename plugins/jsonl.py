@@ -1,4 +1,4 @@
-"""A tracker that needs no service: every run appends lines of JSON to one file.
+"""A tracker without a service: every run appends lines of JSON to one file.
 
     python -m diffexp tracker=jsonl steps=5 num_samples=4
     python -m diffexp -m tracker=jsonl scheduler=ddim,euler steps=5,10 num_samples=4
@@ -19,13 +19,13 @@ from diffexp import RunInfo, SampleRow, tracker
 
 @tracker
 class Jsonl:
-    """Lines of JSON, one an event, with the run's folder in each: start, step, images, samples, finish.
+    """Lines of JSON, one per event, each with the run's folder: start, step, images, samples, finish.
 
-    Each line is written in one go to the end of the file, so that the workers of a sweep can share it.
+    Each line is appended with one system call, so that the workers of a sweep can share the file.
 
     Args:
-        path: the file; it is made where it does not exist, and never shortened.
-        steps: whether every step of the first batch is a line too.
+        path: the file, created if missing, only ever appended to.
+        steps: whether to write a line for every step of the first batch.
     """
 
     def __init__(self, *, path: str = "outputs/runs.jsonl", steps: bool = False) -> None:

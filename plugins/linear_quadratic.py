@@ -1,4 +1,4 @@
-"""The grid of Movie Gen and Mochi: half of the steps on the first breath of the path, the rest ever longer.
+"""The timestep schedule of Movie Gen and Mochi: half of the steps on a short first part of the path, the rest longer.
 
 ComfyUI calls it ``linear_quadratic``; in diffusers it is a private function of one pipeline.
 
@@ -14,12 +14,12 @@ def linear_quadratic(
 ) -> Levels:
     """Linear for ``threshold`` of the path, then quadratic (Movie Gen: Polyak et al. 2024, arXiv:2410.13720).
 
-    The first half of the steps imitates the start of a run with many more of them; the second half goes on from there
-    with the same slope. For flow models; the others take it as parts of their highest sigma, as in ComfyUI.
+    The first half of the steps imitates the start of a run with many more steps; the second half continues with its
+    slope. Defined for flow models; for others the path is sigma divided by the highest sigma, as in ComfyUI.
 
     Args:
-        threshold: how much of the path the linear half covers, in (0, 0.5].
-        sigma_max: where it begins; null: at the highest sigma of the training.
+        threshold: part of the path that the linear half covers, in (0, 0.5].
+        sigma_max: first sigma; null: the highest sigma of the training.
 
     Raises:
         InputError: a threshold out of range.
@@ -30,7 +30,7 @@ def linear_quadratic(
     _, highest = sigma_range(schedule, None, sigma_max)
     half = steps // 2
     slope = threshold / half if half else 0.0
-    # The parabola leaves the line with its slope, and the path is done after the last step.
+    # The parabola starts with the slope of the line and reaches the end of the path after the last step.
     bend = (1 - slope * steps) / (steps - half) ** 2
-    done = (slope * k + bend * max(k - half, 0) ** 2 for k in range(steps))
-    return at_sigmas(schedule, (highest * (1 - part) for part in done))
+    passed = (slope * k + bend * max(k - half, 0) ** 2 for k in range(steps))
+    return at_sigmas(schedule, (highest * (1 - part) for part in passed))

@@ -1,11 +1,11 @@
-"""Parallel in time: all steps of a run at once, again and again, until nothing changes any more.
+"""Parallel in time: all steps of a run at once, repeated until they no longer change.
 
     python -m diffexp loop=paradigms steps=50 num_samples=4
     python -m diffexp -m loop=paradigms loop.tolerance=0.1,0.03,0 scheduler=ddpm steps=100 num_samples=4
 
-The samples are those of ``loop=denoise``, up to the tolerance; on hardware with room for larger batches they come
-sooner. Any scheduler that compiles to a plan will do: it is the table that says what the steps have to do with one
-another. The log says how many rounds it took.
+The samples equal those of ``loop=denoise`` up to the tolerance; hardware with capacity for larger batches computes them
+sooner. Works with every scheduler that compiles to a plan, whose rows define how the steps depend on each other. The
+number of rounds is logged.
 """
 
 import logging
@@ -24,16 +24,16 @@ log = logging.getLogger("diffexp.paradigms")
 def paradigms(batch: Batch, *, window: int = 0, tolerance: float = 0.01) -> Tensor:
     """ParaDiGMS (Shih et al. 2023, arXiv:2305.16317, algorithm 1): Picard iteration over the steps of a plan.
 
-    Every round asks the network about all samples x_k of the window at once and then runs through the plan's rows with
-    these answers. The first of them that was not final is final after it, so there are never more rounds than steps.
+    Every round evaluates the network at all x_k of the window at once and then runs the plan's rows with these outputs.
+    Each round completes at least one more step, so there are never more rounds than steps.
 
     Args:
-        window: how many steps are worked on at a time; 0 is all of them.
-        tolerance: how much a step may still change (root mean square, in units of the spread of x at its level) to
-            count as done. 0 is exact: the samples of ``loop=denoise`` but for rounding.
+        window: number of steps per round; 0 is all of them.
+        tolerance: largest change (root mean square, in units of the spread of x at its level) of a step that counts as
+            converged. 0 gives the samples of ``loop=denoise`` up to rounding.
 
     Raises:
-        InputError: the scheduler runs directly, so that there is no plan; a window or tolerance below 0.
+        InputError: the scheduler runs directly, without a plan; a window or tolerance below 0.
     """
     plan = batch.sampler
     if not isinstance(plan, Plan):
@@ -41,7 +41,7 @@ def paradigms(batch: Batch, *, window: int = 0, tolerance: float = 0.01) -> Tens
     if window < 0 or tolerance < 0:
         raise InputError(f"loop.window={window} and loop.tolerance={tolerance:g} must be at least 0")
     start = batch.noise() * plan.start_std
-    # All draws now, in the order of the plan, because steps are taken more than once.
+    # All noise now, in the order of the plan, because steps are computed more than once.
     first = begin(plan, start, batch.noise)
     draws = [[batch.noise() for _ in row.z] for row in plan.rows]
     spreads = [*(math.hypot(row.level.alpha, row.level.sigma) / row.scale for row in plan.rows), 1.0]
@@ -64,10 +64,10 @@ def paradigms(batch: Batch, *, window: int = 0, tolerance: float = 0.01) -> Tens
             changes.append((x - xs[k + 1]).flatten(1).square().mean(1).max().sqrt() / spreads[k + 1])
             xs[k + 1] = x
         rounds += 1
-        settled = torch.stack(changes) <= tolerance
-        # The leading steps that no longer change, and the one after them, whose input did not.
-        done += min(int(settled.long().cumprod(0).sum()) + 1, len(span))
-        # What lies ahead of the window follows its last sample.
+        converged = torch.stack(changes) <= tolerance
+        # The leading steps that no longer change, and the next one, whose input no longer changes.
+        done += min(int(converged.long().cumprod(0).sum()) + 1, len(span))
+        # Guesses beyond the window follow its last sample.
         xs[span.stop + 1 :] = [xs[span.stop] * (spread / spreads[span.stop]) for spread in spreads[span.stop + 1 :]]
     log.info("%d steps in %d rounds of at most %d", plan.nfe, rounds, window or plan.nfe)
     return xs[-1]

@@ -1,4 +1,4 @@
-"""A model of points in the plane whose network is perfect: it has learnt a spiral, a checkerboard, or points of yours.
+"""An exact model of points in the plane: a spiral, a checkerboard, moons, or the points of a file.
 
 python -m diffexp model=points scheduler=ddpm num_samples=2000
 python -m diffexp model=points model.form=checkerboard scheduler=euler steps=20 num_samples=2000
@@ -42,7 +42,7 @@ def _checkerboard(u: Tensor, v: Tensor) -> Tensor:
 
 
 def _moons(u: Tensor, v: Tensor) -> Tensor:
-    side = torch.where(v < 0.5, 1.0, -1.0)  # the upper or the lower arc
+    side = torch.where(v < 0.5, 1.0, -1.0)  # upper or lower arc
     angle = math.pi * u
     return torch.stack([side * (angle.cos() - 0.5), side * (angle.sin() - 0.25)], dim=1) / 1.5
 
@@ -52,7 +52,7 @@ FORMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "checkerboard": _checkerboard,
     "moons": _moons,
 }
-"""From two uniform numbers to a point in [-1, 1]^2, evenly over the shape."""
+"""Functions from two uniform numbers to a point in [-1, 1]^2, uniform over the shape."""
 
 
 @model
@@ -66,18 +66,18 @@ def points(
     schedule: Literal["vp", "ve", "edm", "flow"] = "vp",
     prediction: Literal["epsilon", "sample", "v_prediction", "flow_prediction"] | None = None,
 ) -> PointSet:
-    """Points in the plane and the denoiser of least loss on them: a spiral, a checkerboard, moons, or a file of yours.
+    """Points in the plane and their optimal denoiser: a spiral, a checkerboard, moons, or the points of a file.
 
     That denoiser is a softmax over the points, known in closed form for any finite set (Karras et al. 2022,
-    arXiv:2206.00364, appendix B.3): no weights, no training, and what a sampler gets wrong is the sampler's own.
+    arXiv:2206.00364, appendix B.3): no weights, no training, so that every error is the sampler's.
 
     Args:
-        form: what the points form; they lie in [-1, 1]^2.
-        file: take the points of this file instead: comma-separated numbers, a point a line.
-        count: how many points there are.
+        form: shape of the points, in [-1, 1]^2.
+        file: file with points to use instead: comma-separated numbers, one point per line.
+        count: number of points.
         std: standard deviation around each of them, greater than 0.
-        schedule: how the "network" was trained: variance preserving, variance exploding, that preconditioned, or flow.
-        prediction: what the "network" returns; null: what networks of this schedule usually do.
+        schedule: noise schedule: variance preserving, variance exploding, that with EDM's preconditioning, or flow.
+        prediction: output of the "network"; null: the usual one for this schedule.
 
     Raises:
         InputError: no points, a std of 0 or less, or a file that does not hold points.
@@ -86,7 +86,7 @@ def points(
         raise InputError(f"model.count={count} must be at least 1")
     if std <= 0:
         raise InputError(f"model.std={std:g} must be greater than 0")
-    # A lattice of irrational steps covers the square more evenly than random draws do, and is the same every time.
+    # A lattice of irrational steps covers the square more evenly than random numbers, and is always the same.
     u, v = (torch.arange(count, dtype=torch.float64) * step % 1 for step in (0.7548776662466927, 0.5698402909980532))
     means = _read(file) if file else FORMS[form](u, v)
     dtype = exact_dtype(runtime)
@@ -105,7 +105,7 @@ def _read(file: str) -> Tensor:
     try:
         points = torch.from_numpy(np.loadtxt(file, delimiter=",", ndmin=2))
     except (OSError, ValueError) as error:
-        raise InputError(f"model.file={file} does not hold points, comma-separated and one a line: {error}") from error
+        raise InputError(f"model.file={file} does not hold comma-separated points, one per line: {error}") from error
     if not points.numel() or not points.isfinite().all():
         raise InputError(f"model.file={file} holds no points, or some that are not finite")
     return points

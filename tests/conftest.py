@@ -28,8 +28,8 @@ from diffexp.cli.hydra_config import hydra_session
 from diffexp.cli.launch import task_config
 from diffexp.experiment.context import RunContext
 from diffexp.experiment.run import RunResult, SweepInfo, run_experiment
-from diffexp.sweeps.cell import Job
-from diffexp.sweeps.failures import FAILED_HERE
+from diffexp.sweeps.cell import Cell
+from diffexp.sweeps.failures import Failure
 from diffexp.sweeps.runner import Runner
 from tests.checkpoints import save_unet, tiny_unet
 from tests.runs import PLUGINS
@@ -96,24 +96,28 @@ def run(catalog: Catalog, compose: Callable[..., dict[str, Any]], tmp_path: Path
 
 
 @pytest.fixture
-def together(catalog: Catalog, compose: Callable[..., dict[str, Any]], tmp_path: Path) -> Callable[..., list[Path]]:
-    """Run command lines as the cells of a sweep in ``tmp_path/sweep``; their folders."""
-    FAILED_HERE.clear()
-    sweep = tmp_path / "sweep"
-
-    def run(*cells: tuple[str, ...], batch: int | None = None, resumed: bool = False) -> list[Path]:
-        def run_one(job: Job, context: RunContext) -> None:
-            run_experiment(job.config, job.folder, catalog, SweepInfo(sweep, job.number, resumed), context)
-
-        jobs = [Job(i, compose(*words), sweep / str(i)) for i, words in enumerate(cells)]
-        Runner(run_one, catalog, batch, resumed).run(jobs)
-        return [job.folder for job in jobs]
-
-    return run
+def failures() -> list[Failure]:
+    """Failures of the cells that ``together`` has run."""
+    return []
 
 
 @pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cells of a sweep wait for each other, so that counts of calls do not depend on how busy the machine is."""
-    monkeypatch.setattr("diffexp.sweeps.batching.STARTING_SECONDS", 20.0)
-    monkeypatch.setattr("diffexp.sweeps.batching.PATIENCE_SECONDS", 5.0)
+def together(
+    catalog: Catalog, compose: Callable[..., dict[str, Any]], failures: list[Failure], tmp_path: Path
+) -> Callable[..., list[Path]]:
+    """Run command lines as the cells of a sweep in ``tmp_path/sweep``; their folders."""
+    sweep = tmp_path / "sweep"
+
+    def run(
+        *lines: tuple[str, ...], batch: int | None = None, resumed: bool = False, straggler_seconds: float = 20.0
+    ) -> list[Path]:
+        """Cells wait long for each other, so that counts of calls do not depend on how busy the machine is."""
+
+        def run_cell(cell: Cell, context: RunContext) -> None:
+            run_experiment(cell.config, cell.folder, catalog, SweepInfo(sweep, cell.number, resumed), context)
+
+        cells = [Cell(i, compose(*words), sweep / str(i)) for i, words in enumerate(lines)]
+        failures.extend(Runner(run_cell, catalog, batch, resumed, straggler_seconds).run(cells))
+        return [cell.folder for cell in cells]
+
+    return run

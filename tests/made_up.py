@@ -13,7 +13,7 @@ from PIL import Image
 from diffexp.components.metrics.bootstrap import weights
 from diffexp.experiment.folder import points_csv
 from diffexp.experiment.per_sample import write_per_sample
-from diffexp.sweeps.results import Cell
+from diffexp.sweeps.results import CellResult
 
 SAMPLES = 24
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> \"quoted\" 'too' {{ 1093 * 3511 }} ${x} ]]>"
@@ -21,9 +21,9 @@ HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> \"quot
 _WEIGHTS = weights(range(SAMPLES))
 
 
-def cell_of(config: dict[str, Any], folder: str = "sweep/0") -> Cell:
+def cell_of(config: dict[str, Any], folder: str = "sweep/0") -> CellResult:
     """A finished cell that no folder stands for."""
-    return Cell(Path(folder), (), "done", None, config, {}, {})
+    return CellResult(Path(folder), (), "done", None, config, {}, {})
 
 
 def made_up_cell(

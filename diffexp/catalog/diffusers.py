@@ -1,11 +1,11 @@
 """Classes of diffusers as options ``scheduler=diffusers/<name>``, ``guidance=diffusers/<name>``, read and not imported.
 
-A scheduler takes part where a table can hold what it does, or could but for one of its options. Others still run as
-``scheduler=diffusers scheduler._target_=diffusers.X``. Left out are: classes for tokens instead of numbers (Amused,
-BlockRefinement, DiscreteDDIM, EntropyBound, VQDiffusion); those whose ``step`` wants more than an output and a sample
+A scheduler is listed if it compiles to a plan with all or all but one of its options. Others still run as
+``scheduler=diffusers scheduler._target_=diffusers.X``. Excluded are: classes for tokens instead of numbers (Amused,
+BlockRefinement, DiscreteDDIM, EntropyBound, VQDiffusion); those whose ``step`` needs more than an output and a sample
 (HeliosDMD, KarrasVe, Piflow, RePaint, RFD4Proteina, ScoreSdeVe, ScoreSdeVp); those for networks that no other
-scheduler goes with (ConsistencyDecoder, DDPMWuerstchen, Helios, MiniMaxH3, SCM); and those whose noise comes from
-torchsde as one path per batch (CosineDPMSolverMultistep, DPMSolverSDE).
+scheduler fits (ConsistencyDecoder, DDPMWuerstchen, Helios, MiniMaxH3, SCM); and those whose noise is a path of
+torchsde shared by the batch (CosineDPMSolverMultistep, DPMSolverSDE).
 """
 
 import ast
@@ -16,7 +16,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from diffexp.catalog import guiders
+from diffexp.catalog import diffusers_guiders as guiders
 from diffexp.catalog.entry import Entry
 from diffexp.catalog.signatures import Parameter, from_ast
 from diffexp.catalog.sources import Source
@@ -72,7 +72,7 @@ TRAINING: tuple[str, ...] = (
     "sigma_data",
     "use_flow_sigmas",
 )
-"""What the network was trained with: it comes from the model, and no option of a scheduler changes it."""
+"""Config entries that describe the training of the network: set by the model, never by an option."""
 
 WITHOUT_EFFECT: tuple[str, ...] = (
     "base_shift",
@@ -82,18 +82,18 @@ WITHOUT_EFFECT: tuple[str, ...] = (
     "scale_factors",
     "upscale_mode",
 )
-"""What only a pipeline of diffusers reads, or what changes the size of the sample on the way."""
+"""Config entries that only pipelines of diffusers read, or that change the size of the sample."""
 
 REFUSED: Mapping[str, str] = {
     **dict.fromkeys(TRAINING, "is how the model was trained, which a scheduler does not change"),
     **dict.fromkeys(WITHOUT_EFFECT, "is for diffusers' own pipelines; it would have no effect here"),
 }
-"""What follows the option's name in the complaint about it."""
+"""Options that are refused, with the end of the message about them."""
 
 NOT_OF_A_RUN = ("num_inference_steps", "timesteps", "sigmas", "device", "return_dict", "prev_timestep", "solver_p")
 
 MISTYPED = {"mu": OptionType("float"), "sigma_max": OptionType("float"), "shift_terminal": OptionType("float")}
-"""Types that diffusers' annotations get wrong in places (``sigma_max: bool | None``)."""
+"""Types where some annotations of diffusers are wrong (``sigma_max: bool | None``)."""
 
 
 @dataclass(frozen=True)
@@ -101,26 +101,26 @@ class Family:
     """The classes of one kind."""
 
     folder: str
-    """Of diffusers, the package that they lie in."""
+    """Subpackage of diffusers."""
     prefix: str
-    """What the names of their modules begin with."""
+    """Prefix of the module names."""
     ending: str
-    """What the names of the classes end with."""
+    """Suffix of the class names, in lower case."""
     classes: Mapping[str, tuple[str, str]]
     refused: Mapping[str, str]
-    """Options that a class takes and must not be given, each with the reason."""
+    """Options of the classes that must not be given, each with the reason."""
     methods: Sequence[str]
-    """Whose parameters are options besides those of ``__init__``."""
+    """Methods whose parameters are options besides those of ``__init__``."""
     option: Callable[[Parameter], Option | None]
-    """None for a parameter that is none."""
+    """The option of a parameter; None for a parameter that is not an option."""
     summary: Callable[[str, str, set[str]], str]
-    """A line about a class: of its option, its own name and its parameters."""
-    left_out: Mapping[str, str] = field(default_factory=dict)
-    """Classes that are no options although one may ask for them, each with the reason."""
+    """One line about a class, from the name of the option, that of the class and those of its parameters."""
+    excluded: Mapping[str, str] = field(default_factory=dict)
+    """Classes that are not options, each with the reason."""
 
 
 def class_names(kind: str) -> list[str]:
-    """The options ``diffusers/<name>`` of a kind that the installed diffusers has."""
+    """Names ``diffusers/<name>`` of the classes of a kind in the installed diffusers."""
     found = FAMILIES.get(kind)
     return [PREFIX + name for name, (module, _) in found.classes.items() if module in _modules(kind)] if found else []
 
@@ -129,7 +129,7 @@ def class_names(kind: str) -> list[str]:
 def class_entry(kind: str, name: str) -> Entry | None:
     """The entry of an option ``diffusers/<name>``; None where there is no such class.
 
-    Options of a scheduler are null by default: what the model's own scheduler config says, else the class's default.
+    Options of a scheduler are null by default: the value in the model's scheduler config, else the class's default.
     """
     if kind not in FAMILIES or not name.startswith(PREFIX):
         return None
@@ -156,44 +156,44 @@ def class_entry(kind: str, name: str) -> Entry | None:
         doc=family.summary(short, cls, set(parameters)),
         traits={"stepwise": True} if kind == "guidance" else {},
         style="class",
-        open=False,
+        accepts_any_option=False,
         source=Source(file, f"diffusers.{family.folder}.{family.prefix}{module}", file.parent, by_path=False),
         refused=family.refused,
     )
 
 
-def other_name(kind: str, word: str) -> str | None:
-    """The option that is meant by another name of its class: ``UniPCMultistepScheduler``, ``unipc_multistep``."""
+def alias_of(kind: str, word: str) -> str | None:
+    """The option with another spelling of its class, such as ``UniPCMultistepScheduler`` or ``unipc_multistep``."""
     family = FAMILIES.get(kind)
     if family is None:
         return None
-    plain = _squeezed(word, family)
+    wanted = _normalized(word, family)
     for name, (module, cls) in family.classes.items():
-        if plain in (_squeezed(name, family), _squeezed(module, family), _squeezed(cls, family)):
+        if wanted in (_normalized(name, family), _normalized(module, family), _normalized(cls, family)):
             return PREFIX + name
     return None
 
 
-def left_out(kind: str, word: str) -> str | None:
-    """Why a class of diffusers that somebody asks for is no option; None where there is nothing to say."""
+def why_excluded(kind: str, word: str) -> str | None:
+    """Why a class of diffusers is not an option, as a sentence; None for other words."""
     family = FAMILIES.get(kind)
-    names = family.left_out if family else {}
-    return next((f"{cls} {why}" for cls, why in names.items() if family and _is_meant(word, cls, family)), None)
+    names = family.excluded if family else {}
+    return next((f"{cls} {why}" for cls, why in names.items() if family and _matches(word, cls, family)), None)
 
 
-def _is_meant(word: str, cls: str, family: Family) -> bool:
+def _matches(word: str, cls: str, family: Family) -> bool:
     initials = "".join(filter(str.isupper, cls)).lower()
-    return _squeezed(word, family) in (_squeezed(cls, family), initials)
+    return _normalized(word, family) in (_normalized(cls, family), initials)
 
 
-def _squeezed(word: str, family: Family) -> str:
-    plain = word.removeprefix(PREFIX).removeprefix("diffusers.").lower().replace("_", "")
-    return plain.removesuffix(family.ending).removesuffix("discrete")
+def _normalized(word: str, family: Family) -> str:
+    name = word.removeprefix(PREFIX).removeprefix("diffusers.").lower().replace("_", "")
+    return name.removesuffix(family.ending).removesuffix("discrete")
 
 
 @cache
 def _modules(kind: str) -> dict[str, Path]:
-    """The files of a kind in the installed diffusers, by what follows the prefix of their names."""
+    """The modules of a kind in the installed diffusers: name without the prefix, and file."""
     family, spec = FAMILIES[kind], find_spec("diffusers")  # of a package at the top: found, not imported
     folders = (spec and spec.submodule_search_locations) or []
     files = [file for folder in folders for file in Path(folder, family.folder).glob(f"{family.prefix}*.py")]
@@ -201,7 +201,7 @@ def _modules(kind: str) -> dict[str, Path]:
 
 
 def _parameters(body: str, method: str) -> tuple[Parameter, ...]:
-    """Those of a method, without ``self``. Only its head is parsed: whole files would take a second for ``--help``."""
+    """Parameters of a method, without ``self``. Only its head is parsed; whole files take a second for ``--help``."""
     head = re.search(rf"^    def {method}\((.*?)\)(?: -> [^\n]*)?:\n", body, re.MULTILINE | re.DOTALL)
     if head is None:
         return ()
@@ -223,8 +223,8 @@ def _option_of_guider(parameter: Parameter) -> Option:
     return Option(parameter.name, guiders.MISTYPED.get(parameter.name, parameter.type), parameter.default)
 
 
-def _audience(short: str, cls: str, parameters: set[str]) -> str:
-    """Whom a scheduler is for, as its own options tell."""
+def _scheduler_summary(short: str, cls: str, parameters: set[str]) -> str:
+    """The class name, and the models that the scheduler is for, derived from its options."""
     if "sigma_data" in parameters:
         return f"{cls}, for EDM models"
     kinds = {"beta_schedule", "trained_betas"} & parameters
@@ -242,7 +242,7 @@ FAMILIES: Mapping[str, Family] = {
         refused=REFUSED,
         methods=("set_timesteps", "step"),
         option=_option_of_scheduler,
-        summary=_audience,
+        summary=_scheduler_summary,
     ),
     "guidance": Family(
         folder="guiders",
@@ -253,6 +253,6 @@ FAMILIES: Mapping[str, Family] = {
         methods=(),
         option=_option_of_guider,
         summary=lambda short, cls, parameters: f"{cls}: {guiders.PAPERS[short]}",
-        left_out=guiders.LEFT_OUT,
+        excluded=guiders.EXCLUDED,
     ),
 }

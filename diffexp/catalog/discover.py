@@ -1,4 +1,4 @@
-"""The catalog of everything that can be chosen on the command line, found without importing any of it."""
+"""The catalog of everything that can be chosen on the command line, read without importing any of it."""
 
 import functools
 import inspect
@@ -9,10 +9,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from diffexp.catalog.diffusers import class_entry, class_names, left_out, other_name
-from diffexp.catalog.entry import Entry, check_options
+from diffexp.catalog.diffusers import alias_of, class_entry, class_names, why_excluded
+from diffexp.catalog.entry import Entry, OptionSet
 from diffexp.catalog.kinds import KINDS, TARGET
-from diffexp.catalog.scan import Found, relative, scan, scan_module
+from diffexp.catalog.scan import RegisteredObject, relative, scan, scan_module
 from diffexp.catalog.signatures import NeedsImport
 from diffexp.catalog.sources import (
     Source,
@@ -33,7 +33,7 @@ FileState = tuple[int, int]
 
 @dataclass(frozen=True)
 class Catalog:
-    """All entries, and the folders with YAML configs (the package's own first)."""
+    """All entries, and the folders with YAML configs, those of the package first."""
 
     entries: Mapping[tuple[str, str], Entry]
     """Everything that registers itself; the classes of diffusers are read when they are looked up (see ``find``)."""
@@ -42,7 +42,7 @@ class Catalog:
     """Group, option and file of every YAML config in ``conf_dirs``."""
     plugin_paths: tuple[Path, ...]
     """Absolute paths of the plugin files and folders, for worker processes."""
-    silent: tuple[Path, ...]
+    without_registrations: tuple[Path, ...]
     """Plugin files that register nothing."""
 
     def of_kind(self, kind: str) -> dict[str, Entry]:
@@ -69,17 +69,17 @@ class Catalog:
         return entry
 
     def unknown(self, kind: str, name: str, known: Iterable[str], key: str | None = None) -> InputError:
-        """The complaint about a name that a kind does not have: the nearest spelling, or why there is no such option.
+        """The error for a name that a kind does not have, with the nearest spelling or the reason why there is none.
 
         Args:
             known: the names to choose from.
-            key: what was set to ``name``, if not the kind itself.
+            key: the config key with this name, if not the kind itself.
         """
-        if reason := left_out(kind, name):
+        if reason := why_excluded(kind, name):
             return InputError(f"{kind}={name}: {reason}")
         known = list(known)
-        meant = name if name.lower() in known else other_name(kind, name) or name
-        files = [file.name for file in self.silent if file.stem != "__init__"]
+        meant = name if name.lower() in known else alias_of(kind, name) or name
+        files = [file.name for file in self.without_registrations if file.stem != "__init__"]
         more = f"; in plugins, {', '.join(files)} registers nothing" if files else ""
         return InputError(f"{key or kind}={name} is not known{hint(meant, known)}{more}")
 
@@ -105,21 +105,21 @@ class Catalog:
         given = {key: to_containers(value) for key, value in node.items() if key != "name"}
         entry = None if TARGET in node else self.find(kind, name)
         if entry:
-            entry.check(given, path)
+            entry.option_set(path).check(given)
         elif TARGET in node or name in (option for group, option, _ in self.configs if group == kind):
-            check_options(given, own.common, path or kind, f"{kind}={name}", accepts_any_option=True)
+            OptionSet(own.common, path or kind, f"{kind}={name}", accepts_any_option=True).check(given)
         else:
             raise self.unknown(kind, name, self.names(kind), path and f"{path}.name")
 
     def place_of(self, error: BaseException) -> str:
-        """File and line of the plugin that an error was raised in; empty where it was in none."""
+        """File and line of the plugin that raised an error; empty if none did."""
         return raised_at(error, {entry.source.place for entry in self.entries.values() if not entry.built_in})
 
     def build(self, kind: str, node: Mapping[str, Any]) -> Any:
-        """The object that a config node ``{name, options...}`` stands for.
+        """Build the object of a config node ``{name, options...}``.
 
-        A metric or tracker is built with its options; anything else is returned as a ``functools.partial`` that has
-        them bound. A node with ``_target_`` names any importable class or function instead of a registered one.
+        A metric or tracker is called with its options; any other kind is returned as a ``functools.partial`` with them.
+        A node with ``_target_`` names any importable class or function instead of a registered one.
 
         Raises:
             InputError: an unknown name or option, a value of the wrong type, or a plugin that cannot be imported.
@@ -133,14 +133,14 @@ class Catalog:
         else:
             entry = self.get(kind, str(node["name"]))
             thing = entry.load()
-            if entry.open:
+            if entry.accepts_any_option:
                 check_keywords(kind, thing, given)
             given = entry.arguments(given)
         return thing(**given) if own.instantiated else functools.partial(thing, **given)
 
 
 def discover() -> Catalog:
-    """Find everything, by reading and not running files; the same catalog again as long as no file changes.
+    """Read the catalog from files without running them; the same object again until a file changes.
 
     Raises:
         InputError: a syntax error in a plugin, a wrong signature, or two plugins of the same name.
@@ -165,24 +165,27 @@ def _catalog(
 ) -> Catalog:
     found = _built_in() | {source: _read(source, state) for source, state in sources}
     entries = [entry for own in found.values() for entry in own]
-    entries = [_beside_its_namesake(entry, entries) for entry in entries]
+    entries = [_with_free_name(entry, entries) for entry in entries]
     _check_collisions(entries, configs, dirs[0])
-    silent = tuple(source.file for source, own in found.items() if source.by_path and not own)
-    return Catalog({(entry.kind, entry.name): entry for entry in entries}, dirs, configs, paths, silent)
+    without_registrations = tuple(source.file for source, own in found.items() if source.by_path and not own)
+    return Catalog({(entry.kind, entry.name): entry for entry in entries}, dirs, configs, paths, without_registrations)
 
 
 def yaml_options(folder: Path) -> Iterator[tuple[str, str, Path]]:
-    """Group, option and file of every YAML config below a conf folder; Hydra's own groups left out."""
+    """Group, option and file of every YAML config in a conf folder, without Hydra's own groups."""
     for file in sorted(folder.glob("*/*.yaml")):
         if file.parent.name != "hydra":
             yield file.parent.name, file.stem, file
 
 
 def locate(path: str, what: str) -> Any:
-    """The object at a dotted path.
+    """Import the object at a dotted path.
+
+    Args:
+        what: the config key with this path, for messages.
 
     Raises:
-        InputError: there is no such thing; ``what`` is the key that named it.
+        InputError: there is no such object.
     """
     module, _, name = path.rpartition(".")
     if not module:
@@ -199,9 +202,10 @@ def locate(path: str, what: str) -> Any:
 
 
 def check_keywords(kind: str, thing: Any, given: Mapping[str, Any]) -> None:
-    """
+    """Check keyword arguments against a signature.
+
     Raises:
-        InputError: ``thing`` does not take one of the keywords.
+        InputError: ``thing`` does not accept one of them.
     """
     parameters = inspect.signature(thing).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
@@ -240,7 +244,7 @@ def _read(source: Source, state: FileState) -> tuple[Entry, ...]:
     return tuple(_entry(source, one) for one in found)
 
 
-def _entry(source: Source, found: Found) -> Entry:
+def _entry(source: Source, found: RegisteredObject) -> Entry:
     own = found.registration
     if not isinstance(own.name, str) or not own.name.replace("-", "_").replace(".", "_").isidentifier():
         shown = f"{relative(source.file)}:{found.line}"
@@ -255,25 +259,25 @@ def _entry(source: Source, found: Found) -> Entry:
         doc=found.doc,
         traits=own.traits,
         style=found.form.style,
-        open=found.form.open,
+        accepts_any_option=found.form.accepts_any_option,
         source=source,
-        plain=found.plain,
+        is_bare_k_diffusion=found.is_bare_k_diffusion,
     )
 
 
-def _beside_its_namesake(entry: Entry, entries: list[Entry]) -> Entry:
-    """A k-diffusion sampler ``sample_heun`` goes by its full name where another scheduler is called ``heun``.
-
-    Nobody chose its name for diffexp, so that is no collision; see ``plain``.
-    """
-    others = (one for one in entries if one.kind == entry.kind and not one.plain)
-    if entry.plain and any(one.name.lower() == entry.name.lower() for one in others):
+def _with_free_name(entry: Entry, entries: list[Entry]) -> Entry:
+    """The entry under its full name, ``sample_heun``, if it is a bare k-diffusion sampler and ``heun`` is taken."""
+    others = (one for one in entries if one.kind == entry.kind and not one.is_bare_k_diffusion)
+    if entry.is_bare_k_diffusion and any(one.name.lower() == entry.name.lower() for one in others):
         return replace(entry, name=entry.qualname)
     return entry
 
 
 def _check_collisions(entries: list[Entry], configs: tuple[tuple[str, str, Path], ...], own_configs: Path) -> None:
-    """Names are compared without case: some file systems cannot tell ``DDIM.yaml`` from ``ddim.yaml``."""
+    """Raise InputError if two options of a kind have the same name.
+
+    Without regard to case: on some file systems ``DDIM.yaml`` and ``ddim.yaml`` are one file.
+    """
     taken: dict[tuple[str, str], tuple[Path, str]] = {}
     for entry in entries:
         key = (entry.kind, entry.name.lower())

@@ -1,11 +1,9 @@
-"""What can be chosen on the command line: one entry per registered object."""
+"""Entries of the catalog: one for each object that can be chosen on the command line."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from hashlib import sha256
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from diffexp.catalog.kinds import KINDS
@@ -13,6 +11,55 @@ from diffexp.catalog.scan import relative
 from diffexp.catalog.sources import Source
 from diffexp.catalog.types import MISSING, Option, is_missing
 from diffexp.errors import InputError
+from diffexp.files import sha256_of_file
+
+
+@dataclass(frozen=True)
+class OptionSet:
+    """The options of a function or class, to check config values against."""
+
+    options: Sequence[Option]
+    path: str
+    """Where they stand in the config, for messages."""
+    owner: str
+    """What has them, for messages: ``scheduler=ddim``."""
+    accepts_any_option: bool = False
+    """Whether others than ``options`` are valid too."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Options that must not be given, each with the reason."""
+
+    def check(self, given: Mapping[str, Any]) -> None:
+        """Check names and values.
+
+        Args:
+            given: values as plain containers (see ``to_containers``), by name.
+
+        Raises:
+            InputError: see ``check_name``; an option without a default that is not given; a value of the wrong type.
+        """
+        for name in given:
+            self.check_name(name)
+        for name, value in ({option.name: option.default for option in self.options} | dict(given)).items():
+            if is_missing(value):
+                raise InputError(f"{self.owner} needs {self.path}.{name}=...")
+        for option in (option for option in self.options if option.name in given):
+            if problem := option.problem(given[option.name]):
+                raise InputError(f"{self.path}.{option.name}={as_typed(given[option.name])} {problem}")
+
+    def check_name(self, name: str) -> None:
+        """Check the name of an option.
+
+        Raises:
+            InputError: it is unknown, with the nearest spelling, or refused, with the reason.
+        """
+        if name in self.refused:
+            raise InputError(f"{self.path}.{name} {self.refused[name]}")
+        known = [option.name for option in self.options]
+        if name in known or self.accepts_any_option:
+            return
+        near = get_close_matches(name, known, n=1)
+        more = f"; did you mean '{self.path}.{near[0]}'?" if near else f" (available: {', '.join(known) or 'none'})"
+        raise InputError(f"unknown option '{self.path}.{name}' of {self.owner}{more}")
 
 
 @dataclass(frozen=True)
@@ -28,32 +75,33 @@ class Entry:
     doc: str
     traits: Mapping[str, Any]
     style: str
-    """How it is called: see ``diffexp.catalog.signatures.Form.style``."""
-    open: bool
-    """Whether it takes options beyond ``options``."""
+    """How it is called; see ``diffexp.catalog.signatures.Form``."""
+    accepts_any_option: bool
+    """Whether it accepts options beyond ``options``."""
     source: Source
-    plain: bool = False
+    is_bare_k_diffusion: bool = False
     """Whether it is a k-diffusion sampler that no decorator registers."""
     refused: Mapping[str, str] = field(default_factory=dict)
-    """Options that it could take and must not, each with the reason."""
+    """Options of the object that must not be given, each with the reason."""
 
     @property
     def built_in(self) -> bool:
+        """Whether it is part of diffexp."""
         return self.source.module.startswith("diffexp.")
 
     @property
     def where(self) -> str:
-        """File and line, for messages."""
+        """File and line of the definition, for messages."""
         return f"{relative(self.file)}:{self.line}"
 
     @property
     def sha256(self) -> str:
-        """Of the file's text."""
-        return sha256(self.file.read_bytes()).hexdigest()
+        """SHA-256 of the file."""
+        return sha256_of_file(self.file)
 
     @property
     def path(self) -> str:
-        """Where its options stand in the config."""
+        """Key of its options in the config."""
         return KINDS[self.kind].path(self.name)
 
     def load(self) -> Any:
@@ -67,22 +115,23 @@ class Entry:
             thing = getattr(thing, part)
         return thing
 
-    @property
-    def owner(self) -> str:
-        """The choice of this entry on the command line, for messages."""
-        return f"{self.kind}={self.name}"
-
-    def check(self, given: Mapping[str, Any], path: str | None = None) -> None:
-        """Check the options of a config node of this entry: the names, and the values.
+    def option_set(self, path: str | None = None) -> OptionSet:
+        """The options of a config node of this entry, those common to its kind included.
 
         Args:
             path: where they stand in the config, if not at ``self.path``.
-
-        Raises:
-            InputError: see ``check_options``.
         """
         options = (*KINDS[self.kind].common, *self.options)
-        check_options(given, options, path or self.path, self.owner, self.open, self.refused)
+        owner = f"{self.kind}={self.name}"
+        return OptionSet(options, path or self.path, owner, self.accepts_any_option, self.refused)
+
+    def check_option(self, option: str) -> None:
+        """Check the name of an option.
+
+        Raises:
+            InputError: see ``OptionSet.check_name``.
+        """
+        self.option_set().check_name(option)
 
     def arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The keyword arguments of checked options: tuples as tuples, without a null that means "not given"."""
@@ -94,67 +143,6 @@ class Entry:
             elif given[name] and options[name].type.base == "tuple":
                 arguments[name] = tuple(given[name])
         return arguments
-
-    def check_option(self, option: str) -> None:
-        """Check the name of an option.
-
-        Raises:
-            InputError: see ``check_name``.
-        """
-        check_name(option, [own.name for own in self.options], self.path, self.owner, self.open, self.refused)
-
-
-def check_options(
-    given: Mapping[str, Any],
-    options: Sequence[Option],
-    path: str,
-    owner: str,
-    accepts_any_option: bool = False,
-    refused: Mapping[str, str] = MappingProxyType({}),
-) -> None:
-    """Check options, as plain containers, against what there is to set.
-
-    Args:
-        path: where the options stand in the config, for messages.
-        owner: what has the options, for messages: ``scheduler=ddim``.
-        accepts_any_option: whether there are options beyond ``options``.
-        refused: options that must not be given, each with the reason.
-
-    Raises:
-        InputError: an unknown or refused option, one without a default that is not given, or a value of the wrong
-            type; with the nearest spelling.
-    """
-    known = [option.name for option in options]
-    for name in given:
-        check_name(name, known, path, owner, accepts_any_option, refused)
-    for name, value in ({option.name: option.default for option in options} | dict(given)).items():
-        if is_missing(value):
-            raise InputError(f"{owner} needs {path}.{name}=...")
-    for option in (option for option in options if option.name in given):
-        if problem := option.problem(given[option.name]):
-            raise InputError(f"{path}.{option.name}={as_typed(given[option.name])} {problem}")
-
-
-def check_name(
-    name: str,
-    known: Sequence[str],
-    path: str,
-    owner: str,
-    accepts_any_option: bool = False,
-    refused: Mapping[str, str] = MappingProxyType({}),
-) -> None:
-    """Check the name of an option; arguments as those of ``check_options``.
-
-    Raises:
-        InputError: it is unknown, with the nearest spelling, or refused, with the reason.
-    """
-    if name in refused:
-        raise InputError(f"{path}.{name} {refused[name]}")
-    if name in known or accepts_any_option:
-        return
-    near = get_close_matches(name, known, n=1)
-    more = f"; did you mean '{path}.{near[0]}'?" if near else f" (available: {', '.join(known) or 'none'})"
-    raise InputError(f"unknown option '{path}.{name}' of {owner}{more}")
 
 
 def as_typed(value: Any) -> str:

@@ -34,11 +34,11 @@ class Kind:
 
     @property
     def reserved(self) -> tuple[str, ...]:
-        """Keys of a config node that are no options of the plugin itself."""
+        """Keys of a config node that are not options of the plugin itself."""
         return ("name", TARGET, *(option.name for option in self.common))
 
     def path(self, name: str) -> str:
-        """Where the options of the plugin ``name`` stand in the config."""
+        """Key of the options of the plugin ``name`` in the config."""
         return f"{self.name}.{name}" if self.several else self.name
 
 
@@ -58,6 +58,7 @@ KINDS: Mapping[str, Kind] = {
             "grid",
             "grids",
             positional=("schedule", "steps"),
+            injectable=("training",),
             common=(Option("timesteps", _NUMBERS, None), Option("sigmas", _NUMBERS, None)),
         ),
         Kind("loop", "loops", positional=("batch",)),

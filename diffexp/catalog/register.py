@@ -5,8 +5,8 @@
     @scheduler
     def euler(denoise, x, levels, noise, *, churn: float = 0.0): ...
 
-A decorator changes nothing but one attribute, so a registered function stays an ordinary function. Registrations are
-normally found without importing the file (see ``diffexp.catalog.discover``).
+A decorator sets one attribute, so a registered function remains an ordinary function. Registrations are normally read
+without importing the file (see ``diffexp.catalog.discover``).
 """
 
 import re
@@ -23,18 +23,18 @@ ATTRIBUTE = "__diffexp__"
 
 @dataclass(frozen=True)
 class Registration:
-    """What a decorator leaves on the object, as ``object.__diffexp__``."""
+    """The mark of a decorator on an object, ``object.__diffexp__``."""
 
     kind: str
     """One of ``diffexp.catalog.kinds.KINDS``."""
     name: str
-    """The option's name on the command line."""
+    """Name on the command line."""
     traits: dict[str, Any] = field(default_factory=dict)
-    """Further keywords of the decorator; their meaning belongs to the kind."""
+    """Further keywords of the decorator, with a meaning for the kind."""
 
 
 def default_name(identifier: str, is_class: bool) -> str:
-    """The name where the decorator gives none: the object's own, for a class in snake_case (``MyFID``: my_fid)."""
+    """The name of an object without one in its decorator: its own, of a class in snake_case (``MyFID``: my_fid)."""
     if not is_class:
         return identifier
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", identifier)
@@ -42,13 +42,13 @@ def default_name(identifier: str, is_class: bool) -> str:
 
 
 def registration(thing: Any) -> Registration | None:
-    """The registration of an object itself; one inherited from a base class does not count."""
+    """The registration of an object itself, not of a base class."""
     found = getattr(thing, "__dict__", {}).get(ATTRIBUTE)
     return found if isinstance(found, Registration) else None
 
 
 class Decorator:
-    """Registers under one kind; usable bare (``@metric``) or called (``@metric(name="fid", discrete=True)``)."""
+    """Registers objects under one kind; used bare (``@metric``) or called (``@metric(name="fid", discrete=True)``)."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind

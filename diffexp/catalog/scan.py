@@ -1,4 +1,4 @@
-"""Reads the registrations in a Python file without running it."""
+"""Reads the registrations of a Python file without running it."""
 
 import ast
 import re
@@ -27,24 +27,24 @@ from diffexp.catalog.types import UNREADABLE, read_value
 from diffexp.errors import InputError
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-HOMES = ("diffexp", "diffexp.catalog.register")
-NO_BASE = ("object", "Protocol", "SchedulerMixin", "ConfigMixin", "ABC", "Generic")
+DECORATOR_MODULES = ("diffexp", "diffexp.catalog.register")
+IGNORED_BASES = ("object", "Protocol", "SchedulerMixin", "ConfigMixin", "ABC", "Generic")
 
 
 @dataclass(frozen=True)
-class Found:
-    """One registration in a file."""
+class RegisteredObject:
+    """A registered function or class in a file."""
 
     registration: Registration
     form: Form
     qualname: str
     line: int
     doc: str
-    plain: bool = False
+    is_bare_k_diffusion: bool = False
     """Whether it is a k-diffusion sampler that no decorator registers."""
 
 
-def scan(text: str, shown: str) -> list[Found]:
+def scan(text: str, shown: str) -> list[RegisteredObject]:
     """Every registration in a file's source.
 
     Args:
@@ -53,7 +53,7 @@ def scan(text: str, shown: str) -> list[Found]:
 
     Raises:
         InputError: a syntax error, or a signature that its kind does not have.
-        NeedsImport: decorators or defaults whose meaning only running the file would tell.
+        NeedsImport: decorators or defaults that cannot be read without running the file.
     """
     if not re.search(
         r"\bfrom diffexp(\.catalog(\.register)?)? import|\bimport diffexp|^def sample_", text, re.MULTILINE
@@ -66,8 +66,12 @@ def scan(text: str, shown: str) -> list[Found]:
     return _Scan(tree, text, shown).found()
 
 
-def scan_module(module: ModuleType, shown: str) -> list[Found]:
-    """The same for a module that had to be imported."""
+def scan_module(module: ModuleType, shown: str) -> list[RegisteredObject]:
+    """As ``scan`` for an imported module.
+
+    Raises:
+        InputError: a signature that its kind does not have.
+    """
     found = []
     for name, thing in vars(module).items():
         entry = registration(thing)
@@ -82,7 +86,7 @@ def scan_module(module: ModuleType, shown: str) -> list[Found]:
                 form = form_of_function(entry.kind, signature)
         except WrongSignature as error:
             raise InputError(f"{shown}:{line}: {error}") from error
-        found.append(Found(entry, form, name, line, thing.__doc__ or ""))
+        found.append(RegisteredObject(entry, form, name, line, thing.__doc__ or ""))
     return found
 
 
@@ -96,20 +100,20 @@ class _Scan:
         self.constants = _constants(self.statements)
         self.decorators, self.modules = _aliases(self.statements)
 
-    def found(self) -> list[Found]:
+    def found(self) -> list[RegisteredObject]:
         registered = [found for definition in self.definitions for found in self._registrations(definition)]
-        seen = {id(node) for definition in self.definitions for node in definition.decorator_list if self._use(node)}
+        read = {id(node) for definition in self.definitions for node in definition.decorator_list if self._use(node)}
         mentions = self._mentions()
-        if any(self._hides_a_use(s, seen, frozenset(), mentions) for s in self.statements):
+        if any(self._has_unread_use(s, read, frozenset(), mentions) for s in self.statements):
             raise NeedsImport
         return registered or [found for definition in self.definitions for found in self._sampler(definition)]
 
-    def _registrations(self, definition: Definition) -> Iterator[Found]:
+    def _registrations(self, definition: Definition) -> Iterator[RegisteredObject]:
         for node in definition.decorator_list:
             use = self._use(node)
             if use is not None:
                 entry = self._entry(*use, definition)
-                yield Found(
+                yield RegisteredObject(
                     entry,
                     self._form(entry.kind, definition),
                     definition.name,
@@ -117,18 +121,18 @@ class _Scan:
                     ast.get_docstring(definition) or "",
                 )
 
-    def _sampler(self, definition: Definition) -> Iterator[Found]:
-        """k-diffusion's convention: a file of functions sample_<name>(model, x, sigmas, ...) that registers nothing."""
+    def _sampler(self, definition: Definition) -> Iterator[RegisteredObject]:
+        """A sampler in k-diffusion's convention, sample_<name>(model, x, sigmas, ...), in a file without decorators."""
         if not isinstance(definition, ast.FunctionDef) or not definition.name.startswith("sample_"):
             return
         if tuple(argument.arg for argument in definition.args.args[:3]) == K_DIFFUSION:
             entry = Registration("scheduler", definition.name.removeprefix("sample_"))
             form = form_of_function("scheduler", readable(from_ast(definition.args, self.constants)))
             doc = ast.get_docstring(definition) or ""
-            yield Found(entry, form, definition.name, definition.lineno, doc, plain=True)
+            yield RegisteredObject(entry, form, definition.name, definition.lineno, doc, is_bare_k_diffusion=True)
 
     def _use(self, node: ast.expr) -> tuple[str, list[ast.keyword]] | None:
-        """The kind and keywords of a decorator, where it is one of diffexp's."""
+        """The kind and keywords of a decorator of diffexp; None for others."""
         call = node if isinstance(node, ast.Call) else None
         target = call.func if call else node
         kind = self._kind(target)
@@ -172,7 +176,7 @@ class _Scan:
         if start is not None:
             signature = from_ast(start.args, self.constants).without_self()
         else:
-            signature = None if elsewhere else Signature((), open=False)
+            signature = None if elsewhere else Signature((), has_kwargs=False)
         return form_of_class(kind, signature, {method.name for method in methods}, elsewhere)
 
     def _lineage(self, definition: ast.ClassDef) -> tuple[list[ast.ClassDef], bool]:
@@ -181,36 +185,36 @@ class _Scan:
         for base in definition.bases:
             name = ast.unparse(base.value if isinstance(base, ast.Subscript) else base).split(".")[-1]
             if name in self.classes and name != definition.name:
-                more, further = self._lineage(self.classes[name])
-                lineage, elsewhere = [*lineage, *more], elsewhere or further
-            elif name not in NO_BASE:
+                more, other = self._lineage(self.classes[name])
+                lineage, elsewhere = [*lineage, *more], elsewhere or other
+            elif name not in IGNORED_BASES:
                 elsewhere = True
         return lineage, elsewhere
 
     def _mentions(self) -> list[int]:
-        """The lines that have a name of the decorators: what makes the search below quick."""
+        """Numbers of the lines with a name of the decorators, to skip others in the search below."""
         roots = {*self.decorators, *(module.split(".")[0] for module in self.modules)}
         names = [rf"(?<![\w.]){re.escape(root)}(?!\w)" for root in roots]
         word = re.compile("|".join([*names, r"import +\*"]))
         return [number for number, line in enumerate(self.text.splitlines(), 1) if word.search(line)]
 
-    def _hides_a_use(self, node: ast.AST, seen: set[int], hidden: frozenset[str], mentions: list[int]) -> bool:
-        """Whether one of the decorators is used where this reader does not follow it."""
+    def _has_unread_use(self, node: ast.AST, read: set[int], hidden: frozenset[str], mentions: list[int]) -> bool:
+        """Whether a decorator is used in a way that this reader cannot evaluate."""
         if isinstance(node, ast.stmt | ast.expr):
             first = bisect_left(mentions, min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))]))
             if first == len(mentions) or mentions[first] > (node.end_lineno or node.lineno):
                 return False
-        if id(node) in seen or isinstance(node, ast.ImportFrom | ast.Import):
-            return isinstance(node, ast.ImportFrom) and node.module in HOMES and node.names[0].name == "*"
+        if id(node) in read or isinstance(node, ast.ImportFrom | ast.Import):
+            return isinstance(node, ast.ImportFrom) and node.module in DECORATOR_MODULES and node.names[0].name == "*"
         if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load) and self._kind(node):
             return not (isinstance(node, ast.Name) and node.id in hidden)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             hidden |= _locals(node)
-        return any(self._hides_a_use(child, seen, hidden, mentions) for child in ast.iter_child_nodes(node))
+        return any(self._has_unread_use(child, read, hidden, mentions) for child in ast.iter_child_nodes(node))
 
 
 def _top_level(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """The statements that run on import, those inside if, try and with included."""
+    """The statements that run on import, including those inside if, try and with."""
     for statement in body:
         if isinstance(statement, ast.If | ast.Try | ast.With):
             for block in ("body", "orelse", "finalbody"):
@@ -233,19 +237,19 @@ def _constants(statements: list[ast.stmt]) -> dict[str, ast.expr]:
 
 
 def _aliases(statements: list[ast.stmt]) -> tuple[dict[str, str], set[str]]:
-    """Local names of the decorators, and the expressions that name a module that has them."""
+    """Local names of the decorators, and expressions for modules that define them."""
     decorators: dict[str, str] = {}
     modules: set[str] = set()
     for statement in statements:
         if isinstance(statement, ast.ImportFrom) and not statement.level:
             for alias in statement.names:
-                if statement.module in HOMES and alias.name in KINDS:
+                if statement.module in DECORATOR_MODULES and alias.name in KINDS:
                     decorators[alias.asname or alias.name] = alias.name
-                elif f"{statement.module}.{alias.name}" in HOMES:
+                elif f"{statement.module}.{alias.name}" in DECORATOR_MODULES:
                     modules.add(alias.asname or alias.name)
         elif isinstance(statement, ast.Import):
             for alias in statement.names:
-                if alias.name in HOMES:
+                if alias.name in DECORATOR_MODULES:
                     modules.update([alias.asname] if alias.asname else ["diffexp", alias.name])
     return decorators, modules
 
@@ -257,7 +261,7 @@ def _locals(function: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> se
 
 
 def relative(path: Path) -> str:
-    """A path as a person would type it: relative where it lies under the working folder."""
+    """A path for messages: relative if it is inside the working folder."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:

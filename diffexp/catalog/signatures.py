@@ -1,4 +1,4 @@
-"""Which signature each kind of plugin has, and which of its parameters are options."""
+"""Signatures of plugins: the conventions of each kind, and which parameters are options."""
 
 import ast
 import inspect
@@ -7,54 +7,64 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffexp.catalog.kinds import KINDS, Kind
-from diffexp.catalog.types import MISSING, UNREADABLE, Option, OptionType, plain, read_type, read_value
+from diffexp.catalog.types import MISSING, UNREADABLE, Option, OptionType, config_value, read_type, read_value
 
 K_DIFFUSION = ("model", "x", "sigmas")
-"""How the samplers of k-diffusion begin; the parameters below are not options, because runs have their own."""
+"""First parameters of the samplers of k-diffusion; those below are set by the run, so they are not options."""
 K_DIFFUSION_IGNORED = ("extra_args", "callback", "disable", "noise_sampler")
 PLAN = ("levels",)
 """The parameter of a scheduler that returns its plan."""
 
 
 class WrongSignature(Exception):
-    """The message says what is expected."""
+    """A function or class that does not follow the conventions of its kind; the message states them."""
 
 
 class NeedsImport(Exception):
-    """Only importing the file tells."""
+    """A file whose registrations cannot be read without importing it."""
 
 
 @dataclass(frozen=True)
 class Parameter:
+    """A parameter of a function."""
+
     name: str
     type: OptionType
     default: Any
-    """``MISSING`` where there is none, ``UNREADABLE`` where only an import tells."""
+    """``MISSING`` where there is none, ``UNREADABLE`` where it cannot be read without an import."""
     keyword_only: bool
 
 
 @dataclass(frozen=True)
 class Signature:
+    """The named parameters of a function."""
+
     parameters: tuple[Parameter, ...]
-    open: bool
-    """Whether it takes any keyword (``**kwargs``)."""
+    has_kwargs: bool
+    """Whether it ends in ``**kwargs``."""
 
     def without_self(self) -> "Signature":
-        return Signature(self.parameters[1:], self.open)
+        """The signature of a bound method."""
+        return Signature(self.parameters[1:], self.has_kwargs)
 
 
 @dataclass(frozen=True)
 class Form:
-    """What was made of a signature."""
+    """How a registered object is called, and its options."""
 
     style: str
     """``function``, ``k_diffusion``, ``plan``, or ``class`` (schedulers); ``function`` or ``class`` (other kinds)."""
     options: tuple[Option, ...]
-    open: bool
-    """Whether it takes options that are not listed: by ``**kwargs``, or those of a base class defined elsewhere."""
+    accepts_any_option: bool
+    """Whether it accepts options not listed: by ``**kwargs``, or those of a base class defined elsewhere."""
 
 
 def from_ast(arguments: ast.arguments, constants: Mapping[str, ast.expr]) -> Signature:
+    """The signature of a function in source text.
+
+    Args:
+        constants: values of the names defined at the top of the module.
+    """
     positional = [*arguments.posonlyargs, *arguments.args]
     padding: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults))
     found = [
@@ -77,16 +87,18 @@ def from_object(thing: Any) -> Signature:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         given = parameter.default is not parameter.empty
-        default = plain(parameter.default) if given else MISSING
+        default = config_value(parameter.default) if given else MISSING
         kind = read_type(_annotation(parameter.annotation), default)
         parameters.append(Parameter(parameter.name, kind, default, parameter.kind is parameter.KEYWORD_ONLY))
     return Signature(tuple(parameters), any(parameter.kind is parameter.VAR_KEYWORD for parameter in found))
 
 
 def form_of_function(kind: str, signature: Signature) -> Form:
-    """
+    """The form of a function of a kind.
+
     Raises:
-        WrongSignature: it is not one of the kind's.
+        WrongSignature: the function does not follow the conventions of the kind.
+        NeedsImport: the default of an option cannot be read without an import.
     """
     positional = [parameter for parameter in signature.parameters if not parameter.keyword_only]
     names = tuple(parameter.name.lstrip("_") for parameter in positional)
@@ -95,21 +107,23 @@ def form_of_function(kind: str, signature: Signature) -> Form:
         return _form(own, "function", signature, own.positional)
     if names[: len(K_DIFFUSION)] == K_DIFFUSION:
         chosen = [p for p in signature.parameters[len(K_DIFFUSION) :] if p.name not in K_DIFFUSION_IGNORED]
-        return Form("k_diffusion", _options(own, chosen), signature.open)
+        return Form("k_diffusion", _options(own, chosen), signature.has_kwargs)
     if names[: len(PLAN)] == PLAN:
         return _form(own, "plan", signature, PLAN)
     raise WrongSignature(f"{own.explanation}; found {_shown(signature)}")
 
 
 def form_of_class(kind: str, signature: Signature | None, methods: set[str], inherits: bool) -> Form:
-    """
+    """The form of a class of a kind.
+
     Args:
         signature: of ``__init__`` without self; None where a base class defined elsewhere has it.
         methods: names defined in the class.
         inherits: whether a base class defined elsewhere may add methods.
 
     Raises:
-        WrongSignature: it is not one of the kind's.
+        WrongSignature: the class does not follow the conventions of the kind.
+        NeedsImport: the default of an option cannot be read without an import.
     """
     own, is_scheduler = KINDS[kind], kind == "scheduler"
     if is_scheduler and not inherits and not {"set_timesteps", "step"} <= methods:
@@ -118,12 +132,12 @@ def form_of_class(kind: str, signature: Signature | None, methods: set[str], inh
         return Form("class", (), True)
     if is_scheduler:  # as in diffusers' own classes, options are not keyword-only, and the checkpoint may set them
         options = _options(own, list(signature.parameters))
-        return Form("class", tuple(option.null_by_default() for option in options), signature.open)
+        return Form("class", tuple(option.null_by_default() for option in options), signature.has_kwargs)
     return _form(own, "class", signature, own.positional)
 
 
 def injected_parameters(kind: str, function: Any) -> list[str]:
-    """Which injectable parameters of its kind an imported function declares, in its order."""
+    """The injectable parameters of its kind that an imported function declares, in its order."""
     own, found = KINDS[kind], inspect.signature(function).parameters.values()
     positional = [p.name for p in found if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     return [name for name in positional[len(own.positional) :] if name in own.injectable]
@@ -138,7 +152,7 @@ def _form(kind: Kind, style: str, signature: Signature, expected: tuple[str, ...
     if others:
         more = f"; {kind.explanation}" if kind.instantiated else ""
         raise WrongSignature(f"options of a {kind.name} are keyword-only: put '*' before {others[0]}{more}")
-    return Form(style, _options(kind, [p for p in signature.parameters if p.keyword_only]), signature.open)
+    return Form(style, _options(kind, [p for p in signature.parameters if p.keyword_only]), signature.has_kwargs)
 
 
 def _options(kind: Kind, parameters: list[Parameter]) -> tuple[Option, ...]:
@@ -153,8 +167,8 @@ def _options(kind: Kind, parameters: list[Parameter]) -> tuple[Option, ...]:
 
 
 def readable(signature: Signature) -> Signature:
-    """Without the parameters whose defaults a config cannot hold (functions, tensors): they keep their defaults."""
-    return Signature(tuple(p for p in signature.parameters if p.default is not UNREADABLE), signature.open)
+    """The signature without parameters whose defaults a config cannot hold (functions, tensors)."""
+    return Signature(tuple(p for p in signature.parameters if p.default is not UNREADABLE), signature.has_kwargs)
 
 
 def _annotation(annotation: Any) -> ast.expr | None:

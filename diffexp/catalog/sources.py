@@ -1,7 +1,7 @@
-"""Where registrations come from: the package's own files, plugin files and folders, installed packages.
+"""Files that may register something: the package's own, plugin files and folders, installed packages.
 
-Plugin files are loaded by path under a private module name and never through ``sys.path``: whatever they are called,
-they cannot stand in for a module that somebody else imports.
+Plugin files are loaded by path under a private module name and never through ``sys.path``, so that no file name of a
+plugin shadows a module.
 """
 
 import os
@@ -17,6 +17,7 @@ from importlib.metadata import entry_points
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from diffexp.catalog.kinds import KINDS
 from diffexp.catalog.scan import relative
@@ -32,18 +33,18 @@ class Source:
 
     file: Path
     module: str
-    """Dotted name; a private one for a file that is loaded by path."""
+    """Dotted name; private for a file that is loaded by path."""
     place: Path
-    """What it belongs to: the package, the plugin file, the plugin folder."""
+    """The package, plugin file or plugin folder that it belongs to."""
     package: bool = False
-    """Whether the file lies in a plugin folder, which is then the package of its relative imports."""
+    """Whether it is in a plugin folder, which is the package of its relative imports."""
     by_path: bool = True
 
     def load(self) -> ModuleType:
-        """Import it.
+        """Import the file.
 
         Raises:
-            InputError: the plugin cannot be imported; with file, line and the original error.
+            InputError: it cannot be imported; with file, line and the original error.
         """
         if not self.by_path:
             return import_module(self.module)
@@ -73,7 +74,7 @@ def _module_of(file: Path, package: Path) -> str:
 
 
 def plugin_paths() -> list[Path]:
-    """The plugin files and folders, absolute: those that DIFFEXP_PLUGINS names, else those in ./plugins.
+    """Absolute paths of the plugin files and folders: those in DIFFEXP_PLUGINS, else those in ./plugins.
 
     Raises:
         InputError: DIFFEXP_PLUGINS names a path that does not exist.
@@ -120,7 +121,7 @@ def _entry_points(states: tuple[tuple[str, int], ...]) -> tuple[str, ...]:
 
 
 def conf_folder(source: Source) -> Path | None:
-    """The configs that a plugin folder or an installed package brings."""
+    """The configs of a plugin folder or an installed package, if it has any."""
     folder = source.place / "conf"
     return folder if source.place.is_dir() and folder.is_dir() else None
 
@@ -139,7 +140,7 @@ def _is_plugin_file(path: Path) -> bool:
 
 
 def _module_sources(module: str) -> list[Source]:
-    """A module's file, a package's files; the module is not imported."""
+    """The file of a module or the files of a package, without importing it."""
     path: list[str] | None = None
     spec = None
     parts = module.split(".")
@@ -182,7 +183,7 @@ def _execute(name: str, file: Path, search: list[str] | None = None) -> None:
 
 
 def raised_at(error: BaseException, places: Collection[Path]) -> str:
-    """The last line that was reached in these files or folders, as "plugins/mine.py:12"; empty where none was."""
+    """The innermost frame of an error in these files or folders, as "plugins/mine.py:12"; empty if there is none."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         file = Path(frame.filename)
         if any(place in (file, *file.parents) for place in places):
@@ -191,7 +192,7 @@ def raised_at(error: BaseException, places: Collection[Path]) -> str:
 
 
 def _import_failure(file: Path, error: BaseException) -> str:
-    """One line: the last line of the plugin's own that was reached, and what went wrong there."""
+    """One line: the innermost line of the plugin's own code, and the error."""
     if isinstance(error, SyntaxError) and error.filename:
         where = f"{relative(Path(error.filename))}:{error.lineno}"
     else:
@@ -200,8 +201,17 @@ def _import_failure(file: Path, error: BaseException) -> str:
     return f"{where}: the plugin cannot be imported: {type(error).__name__}: {message}"
 
 
+@cache
+def default_choices() -> dict[str, Any]:
+    """The defaults list of ``conf/config.yaml``: the choice, or the list of choices, of each group."""
+    import yaml  # here, because a start of the command does without
+
+    content = yaml.safe_load((conf_dir() / "config.yaml").read_text(encoding="utf-8"))
+    return {group: choice for item in content["defaults"] if isinstance(item, dict) for group, choice in item.items()}
+
+
 def conf_dir() -> Path:
-    """The configs: packaged inside the wheel, else the checkout's ``conf/`` beside the package."""
+    """The folder of configs: inside the package of a wheel, else the ``conf/`` of the checkout."""
     package = Path(__file__).resolve().parents[1]
     packaged = package / "conf"
     return packaged if packaged.is_dir() else package.parent / "conf"

@@ -1,7 +1,7 @@
-"""Options of a plugin, read off a function signature: name, type and default.
+"""Options of a plugin: name, type and default, read from a signature.
 
-Types are read from annotations as written (``int | None``, ``Literal["midpoint", "heun"]``, ``list[float]``), so that
-nothing has to be imported; what is not understood is ``any``.
+Types are read from annotations as written (``int | None``, ``Literal["midpoint", "heun"]``, ``list[float]``) without an
+import; any other annotation is ``any``.
 """
 
 import ast
@@ -17,7 +17,7 @@ MISSING = "???"
 """The default of an option that must be given; OmegaConf's own mark."""
 
 UNREADABLE = object()
-"""Stands for a default that only importing the file would tell."""
+"""Placeholder for a default that cannot be read without importing the file, or that a config cannot hold."""
 
 SCALARS = {"int": "an integer", "float": "a number", "number": "a number", "bool": "true or false", "str": "a string"}
 LISTS = {"list": "list", "List": "list", "Sequence": "list", "tuple": "tuple", "Tuple": "tuple"}
@@ -25,12 +25,12 @@ LISTS = {"list": "list", "List": "list", "Sequence": "list", "tuple": "tuple", "
 
 @dataclass(frozen=True)
 class OptionType:
-    """What values an option takes."""
+    """The type of an option's values."""
 
     base: str
     """A key of ``SCALARS``, or ``list``, ``tuple``, ``literal``, ``any``."""
     optional: bool = False
-    """Whether ``null`` is a value too."""
+    """Whether ``null`` is valid too."""
     item: "OptionType | None" = None
     """The type of a list's items."""
     choices: tuple[Any, ...] = ()
@@ -54,7 +54,7 @@ class OptionType:
         return None if _is_scalar(self.base, value) else f"is not {self._noun()}"
 
     def problem_in_word(self, word: str) -> str | None:
-        """The same for a word as it stands on the command line; None also where only Hydra can tell."""
+        """As ``problem`` for a word of the command line; None also where the value depends on Hydra's grammar."""
         if word == "null" or self.base in ("list", "tuple", "any", "str"):
             return None
         if self.base == "literal":
@@ -81,7 +81,7 @@ class OptionType:
 
 @dataclass(frozen=True)
 class Option:
-    """One keyword of a registered function or class."""
+    """A keyword argument of a registered function or class."""
 
     name: str
     type: OptionType
@@ -108,7 +108,7 @@ def is_missing(value: Any) -> bool:
 
 
 def read_type(annotation: ast.expr | None, default: Any) -> OptionType:
-    """The type in an annotation; without one, that of the default."""
+    """The type of an annotation; without one, that of the default."""
     if annotation is None:
         return _type_of(default)
     found = _parse(annotation)
@@ -153,12 +153,12 @@ def to_containers(value: Any) -> Any:
     return value
 
 
-def plain(value: Any) -> Any:
-    """A default taken from an imported object, as YAML can hold it; ``UNREADABLE`` where it cannot."""
+def config_value(value: Any) -> Any:
+    """The default of an imported object as YAML holds it; ``UNREADABLE`` where YAML cannot."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):
-        values = [plain(item) for item in value]
+        values = [config_value(item) for item in value]
         return UNREADABLE if any(item is UNREADABLE for item in values) else values
     return UNREADABLE
 

@@ -19,8 +19,8 @@ from diffexp.cli.hydra_internals import current_config, get_omega_conf_dumper
 from diffexp.experiment.configs import steps_of, usual_samples
 from diffexp.experiment.resume import is_done
 from diffexp.files import write_text
-from diffexp.sweeps.cell import Job
-from diffexp.sweeps.failures import forget_failure, record_failure
+from diffexp.sweeps.cell import Cell
+from diffexp.sweeps.failures import clear_failure, record_failure
 from diffexp.sweeps.objective import objective_value
 from diffexp.sweeps.record import read_sweep
 
@@ -52,7 +52,7 @@ OmegaConf.register_new_resolver("diffexp.unique", lambda: secrets.token_hex(3), 
 
 
 @dataclass(frozen=True)
-class ComposedJob(Job):
+class ComposedCell(Cell):
     """A cell with its composed config, which has Hydra's own settings, for files and callbacks."""
 
     composed: DictConfig = field(kw_only=True)
@@ -63,7 +63,7 @@ class ComposedJob(Job):
         return bool(self.composed.hydra.job.chdir or self.composed.hydra.job.env_set)
 
 
-def compose_job(loader: ConfigLoader, master: DictConfig, number: int, overrides: Sequence[str]) -> ComposedJob:
+def compose_cell(loader: ConfigLoader, master: DictConfig, number: int, overrides: Sequence[str]) -> ComposedCell:
     """Compose the cell with these overrides, and set it up as ``hydra.core.utils.run_job`` does.
 
     Raises:
@@ -78,7 +78,7 @@ def compose_job(loader: ConfigLoader, master: DictConfig, number: int, overrides
         with open_dict(composed):
             composed.hydra.runtime.output_dir = str(folder)
         words = tuple(OmegaConf.select(composed, "hydra.overrides.task", default=[]))
-        return ComposedJob(number, task_config(composed), folder, words, composed=composed)
+        return ComposedCell(number, task_config(composed), folder, words, composed=composed)
 
 
 def task_config(config: DictConfig) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def run_job(config: DictConfig, catalog: Catalog | None = None) -> float | None:
     if settings.mode == RunMode.MULTIRUN:
         sweep = sweep_info(Path(settings.sweep.dir).absolute(), int(settings.job.num))
     if not (sweep and sweep.resumed and is_done(folder)):
-        forget_failure(folder)
+        clear_failure(folder)
         try:
             from diffexp.experiment.run import run_experiment
 

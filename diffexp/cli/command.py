@@ -39,12 +39,10 @@ def _dispatch(arguments: list[str]) -> int:
         print(help_text(discover()))
         return 0
     if "--version" in arguments:
-        from importlib.metadata import PackageNotFoundError, version
+        from diffexp.experiment.provenance import installed_versions
 
-        try:
-            print(f"diffexp {version('diffexp')}")
-        except PackageNotFoundError:
-            print("diffexp, not installed")
+        found = installed_versions().get("diffexp")
+        print(f"diffexp {found}" if found else "diffexp, not installed")
         return 0
     catalog = discover()
     if not any(word.startswith(("--config-d", "--shell", "-sc", "-cd", "hydra.searchpath")) for word in arguments):

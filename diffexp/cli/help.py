@@ -73,7 +73,7 @@ def _any_class(kind: str) -> list[str]:
 def _entry(entry: Entry) -> list[str]:
     summary = entry.doc.strip().splitlines()[0] if entry.doc.strip() else ""
     keys = [f"      {entry.path}.{_option(option)}" for option in entry.options]
-    if entry.open:
+    if entry.accepts_any_option:
         keys.append(f"      {entry.path}.<any keyword it takes>")
     return [f"  {entry.name:18} {summary}{_origin(entry)}".rstrip(), *keys]
 
@@ -82,7 +82,7 @@ def _origin(entry: Entry) -> str:
     """The file of a plugin, in brackets; empty for what ships."""
     if entry.built_in or entry.name.startswith(PREFIX):
         return ""
-    namesake = entry.name.removeprefix("sample_") if entry.plain and entry.name == entry.qualname else ""
+    namesake = entry.name.removeprefix("sample_") if entry.is_bare_k_diffusion and entry.name == entry.qualname else ""
     return f"  [{relative(entry.file)}{namesake and f'; {namesake} is another scheduler'}]"
 
 

@@ -113,7 +113,7 @@ def _node_of(catalog: Catalog, kind: str, name: str) -> DictConfig:
 def _node(entry: Entry) -> DictConfig:
     content: dict[str, Node] = {"name": StringNode(entry.name)}
     content.update({option.name: _leaf(option) for option in (*KINDS[entry.kind].common, *entry.options)})
-    return DictConfig(content, flags={"struct": False} if entry.open else None)
+    return DictConfig(content, flags={"struct": False} if entry.accepts_any_option else None)
 
 
 def _leaf(option: Option) -> Node:

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from diffexp.catalog.discover import Catalog, discover
 from diffexp.catalog.kinds import TARGET
 from diffexp.catalog.sources import VARIABLE
-from diffexp.cli.cells import compose_job, run_job, save_hydra_files, task_config
+from diffexp.cli.cells import compose_cell, run_job, save_hydra_files, task_config
 from diffexp.cli.check import Checked, Preflight
 from diffexp.cli.fast_compose import CachedLoader
 from diffexp.cli.hydra_config import CONFIG_NAME, hydra_session
@@ -29,7 +29,7 @@ from diffexp.report import report_sweep
 from diffexp.sweeps.failures import FAILED_HERE, Failure, read_failures
 from diffexp.sweeps.logs import FULL
 from diffexp.sweeps.objective import best_text
-from diffexp.sweeps.record import SweepRecord, held
+from diffexp.sweeps.record import SweepRecord, exclusive_lock
 from diffexp.sweeps.results import read_cells, write_results
 
 if TYPE_CHECKING:
@@ -135,9 +135,9 @@ def _launch_sweep(
     words = [*overrides, "hydra.mode=MULTIRUN", _override("hydra.sweep.dir", folder)]
     master = loader.load_configuration(CONFIG_NAME, words, RunMode.MULTIRUN)
     cells = cell_overrides(loader, first, overrides)
-    with held(folder):
+    with exclusive_lock(folder):
         if resumed:
-            resumed.check_cells(cells, lambda number, cell: compose_job(loader, master, number, cell))
+            resumed.check_cells(cells, lambda number, cell: compose_cell(loader, master, number, cell))
         record = resumed.record if resumed else SweepRecord(overrides, cells, str(config_dir) if config_dir else None)
         record.write(folder)
         try:

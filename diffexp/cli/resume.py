@@ -9,7 +9,7 @@ import yaml
 
 from diffexp.errors import InputError
 from diffexp.experiment.resume import PLAIN, check_same_samples, read_earlier, read_run_or_raise
-from diffexp.sweeps.cell import Job
+from diffexp.sweeps.cell import Cell
 from diffexp.sweeps.record import LAUNCHER, SweepRecord, read_sweep
 
 
@@ -56,7 +56,7 @@ class Resumed:
     record: SweepRecord
     """The record of the new attempt."""
 
-    def check_cells(self, cells: Sequence[Sequence[str]] | None, compose: Callable[[int, Sequence[str]], Job]) -> None:
+    def check_cells(self, cells: Sequence[Sequence[str]] | None, compose: Callable[[int, Sequence[str]], Cell]) -> None:
         """Check that no cell has changed since it began, neither its config nor the files that the config names.
 
         Raises:

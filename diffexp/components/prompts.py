@@ -7,7 +7,7 @@ from diffexp.errors import InputError
 
 
 def read_texts(key: str, value: str | Sequence[str] | None) -> str | list[str] | None:
-    """``@file.txt`` becomes the lines of that file, empty ones left out; ``@@name`` is the text "@name".
+    """``@file.txt`` becomes the lines of that file, empty ones skipped; ``@@name`` is the text "@name".
 
     Raises:
         InputError: no such file, or no text in it.
@@ -20,8 +20,8 @@ def read_texts(key: str, value: str | Sequence[str] | None) -> str | list[str] |
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        told = getattr(error, "strerror", None) or "it is not text"
-        raise InputError(f"{key}={value} cannot be read: {told} (a text that begins with @ is written @@)") from None
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise InputError(f"{key}={value} cannot be read: {reason} (a text that begins with @ is written @@)") from None
     if not any(lines):
-        raise InputError(f"{key}={value} is empty; write one text a line")
+        raise InputError(f"{key}={value} is empty; write one text per line")
     return [line for line in lines if line]

@@ -15,13 +15,13 @@ ONE_PER_PROMPT = "one per prompt"
 
 
 def differing_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The keys of flat configs that do not have the same value everywhere."""
+    """The keys of flat configs whose values differ."""
     keys = dict.fromkeys(key for config in configs for key in config)
     return [key for key in keys if any(config.get(key) != configs[0].get(key) for config in configs)]
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys; lists stay as they are."""
+    """Nested mappings as dotted keys; lists are unchanged."""
     found: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
@@ -32,7 +32,7 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def steps_of(config: Mapping[str, Any]) -> int:
-    """``steps``, unless the grid is a list."""
+    """The number of steps: ``steps``, or the length of an explicit timestep schedule."""
     listed = listed_steps(config["grid"].get("timesteps"), config["grid"].get("sigmas"))
     return config["steps"] if listed is None else listed
 

@@ -1,4 +1,4 @@
-"""Where a run takes place: alone in its process, or among the other cells of a batched sweep."""
+"""The process that a run takes place in: its own, or one that it shares with other cells of a batched sweep."""
 
 import sys
 import time
@@ -14,7 +14,7 @@ from diffexp.components.models.base import Model
 
 
 class Bar(Protocol):
-    """What of tqdm a run uses to show how far it is; ``n`` of ``total`` are done."""
+    """The part of tqdm that shows the progress of a run: ``n`` of ``total`` evaluations are done."""
 
     n: float
     total: float | None
@@ -27,43 +27,38 @@ class Bar(Protocol):
 
 
 class RunContext:
-    """A run that has its process to itself; a subclass may share what several runs need."""
+    """Services of the process that a run uses; here the run has the process to itself."""
 
     def model(self, load: Callable[[], Model]) -> Model:
-        """The run's model; ``load`` is how to get it."""
+        """The run's model; ``load`` returns it."""
         return load()
 
     def clock(self) -> float:
-        """Seconds, from an arbitrary start, that have gone into this run."""
+        """Seconds spent on this run, from an arbitrary start."""
         return time.perf_counter()
 
     def bar(self, total: int) -> Bar:
-        """Shows the progress of ``total`` evaluations."""
+        """A progress bar of ``total`` evaluations."""
         return tqdm(total=total, desc="sampling", unit="step", disable=not sys.stderr.isatty(), leave=False)
 
     def synchronize(self, device: torch.device) -> None:
-        """Wait for what ``device`` still computes, so that ``clock`` knows of it."""
+        """Wait for pending kernels on ``device``, so that ``clock`` includes them."""
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
     def finished(self, samples: int) -> None:
-        """So many more samples are on disk."""
+        """Count samples that have been written to disk."""
 
     @contextmanager
-    def drawing(self, device: torch.device) -> Iterator[None]:
-        """Around the time in which the model is called again and again."""
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)  # runs of a sweep share a process
+    def sampling(self) -> Iterator[None]:
+        """Surround the generation of one batch of samples, in which the model is called again and again."""
         yield
 
     @contextmanager
     def cpu_section(self) -> Iterator[None]:
-        """Around work that keeps the processor busy, but not by calls of the model."""
+        """Surround CPU-heavy work (decoding, metrics, files); cells of a sweep do such work one at a time."""
         yield
 
-    def end(self, status: str) -> None:
-        """The run is over: ``done``, ``failed`` or ``interrupted``."""
-
-    def twin(self, record: Mapping[str, Any]) -> Path | None:
-        """The folder of a finished run that drew and measured the very samples of the run with this ``run.json``."""
+    def find_duplicate(self, record: Mapping[str, Any]) -> Path | None:
+        """The folder of a finished run whose samples and metrics equal those of the run with this ``run.json``."""
         return None

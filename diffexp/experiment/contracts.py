@@ -1,6 +1,6 @@
-"""What a plugin has to hand back: a breach is one line that names the plugin's file, instead of a traceback elsewhere.
+"""Checks on the return values of plugins: a violation raises InputError that names the plugin's file.
 
-Signatures are checked when plugins are found; these are the promises that only a run can see.
+Signatures are checked when plugins are found; these are the rules that only a run can check.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ABSENT = object()
 
 
 def with_contract_checks(entry: Entry | None, built: Any) -> Any:
-    """What ``Catalog.build`` made of a plugin, so that it raises InputError where it breaks its kind's contract.
+    """Wrap what ``Catalog.build`` returned for a plugin: it raises InputError where it breaks its kind's contract.
 
     Anything that is built in, or named by a ``_target_``, is returned as it is.
 
@@ -43,16 +43,16 @@ def with_contract_checks(entry: Entry | None, built: Any) -> Any:
         return _with_members(entry, built)
     checks: dict[str, Callable[..., Any]] = {
         "model": lambda result, runtime: _with_members(entry, result),
-        "grid": lambda result, schedule, steps: _of_type(entry, result, Levels),
-        "guidance": lambda result, predict, scale, *further: _guided(entry, result),
+        "grid": lambda result, schedule, steps, *injected: _of_type(entry, result, Levels),
+        "guidance": lambda result, predict, scale, *injected: _guided(entry, result),
         "loop": lambda result, batch: _of_shape(entry, result, (len(batch.indices), *batch.model.shape)),
         "scheduler": functools.partial(_solved, entry),
     }
     function, check = built.func, checks[entry.kind]
 
     @functools.wraps(function)
-    def checked(*given: Any, **options: Any) -> Any:
-        return check(function(*given, **options), *given)
+    def checked(*arguments: Any, **options: Any) -> Any:
+        return check(function(*arguments, **options), *arguments)
 
     return functools.partial(checked, **built.keywords)
 
@@ -103,5 +103,5 @@ def _shown(result: Any) -> str:
     return f"one of shape {list(result.shape)}" if isinstance(result, Tensor) else f"a {type(result).__name__}"
 
 
-def _broken(entry: Entry, breach: str) -> InputError:
-    return InputError(f"{entry.where}: {entry.kind}={entry.name} {breach}")
+def _broken(entry: Entry, violation: str) -> InputError:
+    return InputError(f"{entry.where}: {entry.kind}={entry.name} {violation}")

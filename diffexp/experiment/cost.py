@@ -64,6 +64,12 @@ def _timed(run: Components, like: Tensor) -> float:
         return (time.perf_counter() - began) / max(1, evaluations)
 
 
+def reset_peak_memory(device: torch.device) -> None:
+    """Start to measure ``peak_memory_mb`` anew where that is possible: runs of a sweep share a process."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def peak_memory_mb(device: torch.device) -> float | None:
     """Most memory in use, in 10^6 bytes: the run's own on a GPU, on a CPU that of the process since its start.
 

@@ -1,4 +1,4 @@
-"""When memory runs out."""
+"""Devices and precisions by name, and running out of memory."""
 
 import torch
 
@@ -6,17 +6,18 @@ from diffexp.errors import InputError
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether this is what torch raises where memory runs out."""
+    """Whether torch raised it because memory ran out."""
     if isinstance(error, torch.OutOfMemoryError):
         return True
-    told = str(error).lower()  # only CUDA has a type of its own for it
-    return isinstance(error, RuntimeError) and ("out of memory" in told or "can't allocate memory" in told)
+    message = str(error).lower()  # only CUDA has a type of its own for it
+    return isinstance(error, RuntimeError) and ("out of memory" in message or "can't allocate memory" in message)
 
 
 def read_device(name: str) -> torch.device:
-    """
+    """The device of a name; for ``auto`` the accelerator, or the CPU where there is none.
+
     Raises:
-        InputError: no such device on this machine.
+        InputError: this machine has no such device.
     """
     if name == "auto":
         found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar, cast
 import torch
 from torch import Tensor
 
+from diffexp.catalog.sources import default_choices
 from diffexp.components.metrics.base import Finished, Metric, RunFacts, SampleMetric
 from diffexp.components.metrics.bootstrap import Estimate, estimate, mean_of
 from diffexp.components.models.base import Model
@@ -17,9 +18,6 @@ from diffexp.experiment.per_sample import as_column, write_per_sample
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-DEFAULT_METRICS = ("cost", "fid", "kid", "wasserstein")
-"""Defaults of ``conf/config.yaml``, for models of all kinds; logged at DEBUG where not applicable."""
 
 
 class Solutions(Protocol):
@@ -50,7 +48,8 @@ class MetricSuite:
         self._compared: dict[str, dict[str, list[Tensor]]] = {}
         self._columns: dict[str, Tensor] = {}
         self._estimates: dict[str, Estimate] = {}
-        level = logging.DEBUG if tuple(metrics) == DEFAULT_METRICS else logging.WARNING
+        # The default metrics are for models of all kinds: users did not ask for those that do not apply.
+        level = logging.DEBUG if [*metrics] == default_choices()["metric"] else logging.WARNING
         for name, metric in metrics.items():
             reason = self._guarded(name, lambda metric=metric: metric.applies(model))
             if reason:

@@ -13,7 +13,7 @@ from diffexp.catalog.discover import Catalog
 from diffexp.components.trackers.base import RunInfo, SampleRow
 from diffexp.experiment.build import Components, assemble
 from diffexp.experiment.context import RunContext
-from diffexp.experiment.cost import run_facts
+from diffexp.experiment.cost import reset_peak_memory, run_facts
 from diffexp.experiment.folder import RunFolder
 from diffexp.experiment.metric_suite import MetricSuite
 from diffexp.experiment.pictures.grid import overview
@@ -129,13 +129,13 @@ def _sample_and_measure(
     run: Components, config: Mapping[str, Any], output: RunFolder
 ) -> tuple[Samples, dict[str, float]]:
     """Generate all samples, measure them and write everything; copy it where another run has done just that."""
-    if duplicate := run.context.twin(output.record):
+    if duplicate := run.context.find_duplicate(output.record):
         log.info("same samples as %s, copied from there", duplicate.name)
         metrics = output.copy_results(RunFolder(duplicate))
         return load_samples(run, config, output), metrics
     suite = MetricSuite(run.metrics, run.model, Reference(run, config))
-    with run.context.drawing(run.model.device):
-        samples = generate(run, config, output, suite)
+    reset_peak_memory(run.model.device)
+    samples = generate(run, config, output, suite)
     with run.context.cpu_section():
         metrics = suite.compute(run_facts(run, samples)) if samples.indices else {}
         output.save_metrics(metrics)

@@ -171,7 +171,7 @@ def _batches(
         try:
             with run.context.cpu_section():
                 batch = make_batch(run, seed, indices, monitor)
-            with torch.inference_mode():
+            with run.context.sampling(), torch.inference_mode():
                 samples = run.loop(batch)
                 monitor.finish_batch(samples)
         except RuntimeError as error:
@@ -179,7 +179,7 @@ def _batches(
                 raise
             size = len(indices) // 2
             monitor.expect(-(-(len(todo) - start) // size))
-            log.warning("a batch of %d does not fit into memory, going on with %d", len(indices), size)
+            log.warning("a batch of %d does not fit into memory, continuing with %d", len(indices), size)
             continue
         start += len(indices)
         yield batch, samples

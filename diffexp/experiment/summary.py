@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 
 LOW, HIGH = "/low", "/high"
-"""How the ends of a metric's 95 % interval are called, after the metric's own name."""
+"""Suffixes of the ends of a metric's 95 % interval."""
 
 
 def metrics_line(metrics: Mapping[str, float | None]) -> str:
-    """``nfe=10  fid/mnist_cnn=2.65 (2.41..2.9)``; values that are no numbers are left out.
+    """``nfe=10  fid/mnist_cnn=2.65 (2.41..2.9)``; missing values are skipped.
 
     Args:
         metrics: flat, as in ``metrics.json``.

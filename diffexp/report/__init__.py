@@ -1,4 +1,4 @@
-"""One page that compares runs: pictures side by side, quality over cost with intervals, which differences are real."""
+"""A page that compares runs: images side by side, quality over cost with intervals, and which differences are real."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ log = logging.getLogger(__name__)
 
 NAME = "report.html"
 FINAL = ("done", "failed")
-"""How cells end that nobody will go on with."""
+"""Statuses of cells that will not be resumed."""
 
 
 def write_report(folders: Sequence[Path], out: Path | None = None) -> Path:
     """Write the page, and ``comparison.csv`` beside it.
 
     Args:
-        folders: of sweeps or runs, or folders that hold such.
+        folders: folders of sweeps or runs, or folders that contain such folders.
         out: the file; by default ``report.html`` in the folder if there is one folder, else in the working folder.
 
     Returns:
         The file.
 
     Raises:
-        InputError: a folder holds no runs.
+        InputError: a folder contains no runs.
         OSError: the file cannot be written.
     """
     return _write(folders, out)[0]
 
 
 def write_chart(folders: Sequence[Path], out: Path, metric: str | None = None, cost: str = "nfe") -> Path:
-    """Write one chart of the page as a picture of its own, an SVG file.
+    """Write one chart of the page as an SVG file.
 
     Args:
         metric: as in ``metrics.json``; by default the first that the page shows.
         cost: ``nfe`` or ``seconds_per_image``.
 
     Raises:
-        InputError: a folder holds no runs, or no cell has both metric and cost.
+        InputError: a folder contains no runs, or no cell has both metric and cost.
     """
     from diffexp.errors import InputError
     from diffexp.files import write_text
-    from diffexp.report.chart_file import chart_picture
+    from diffexp.report.chart_file import chart_svg
     from diffexp.report.collect import collect
     from diffexp.report.page import Report
 
@@ -56,18 +56,18 @@ def write_chart(folders: Sequence[Path], out: Path, metric: str | None = None, c
     chart = next((chart for name, chart in known if metric in (None, name)), None)
     if chart is None:
         there = ", ".join(name for name, _ in known) or "none"
-        raise InputError(f"no cell has metric={metric} over cost={cost} (metrics there: {there})")
-    write_text(out, chart_picture(chart, report.legend))
+        raise InputError(f"no cell has metric={metric} over cost={cost} (available metrics: {there})")
+    write_text(out, chart_svg(chart, report.legend))
     return out
 
 
 def report_sweep(sweep: Path, catalog: Catalog) -> Path | None:
-    """The report of a sweep that has just ended, in its folder and with the tracker of its cells.
+    """Write the report of a sweep that has just ended into its folder, and log it to the tracker of its cells.
 
-    Whatever goes wrong is logged and costs the report alone; the tracker gets it once no cell is left to be finished.
+    Errors are logged and cost the report alone. The tracker gets the report once every cell has ended.
 
     Returns:
-        The page; None where there is none.
+        The page, or None if there is none.
     """
     if not any(sweep.glob("*/run.json")):
         return None  # no cell has begun
@@ -93,7 +93,7 @@ def _write(folders: Sequence[Path], out: Path | None) -> tuple[Path, Report]:
     report = Report(collect(folders), out.absolute())
     write_text(out, report.html())
     if any(found for _, found in report.comparisons):
-        write_comparison(out.absolute().with_name(COMPARISON), report.cells, report.layout, report.comparisons)
+        write_comparison(out.absolute().with_name(COMPARISON), report.cells, report.placement, report.comparisons)
     return out, report
 
 

@@ -1,4 +1,4 @@
-"""What was swept: from the configs of cells to axes, and the place of every cell on them."""
+"""The axes of a sweep, found in the configs of its cells, and the place of every cell on them."""
 
 import json
 from collections.abc import Hashable, Mapping, Sequence
@@ -7,31 +7,31 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffexp.experiment.configs import differing_keys
-from diffexp.sweeps.results import Cell
+from diffexp.sweeps.results import CellResult
 
 GROUPS = ("model", "scheduler", "grid", "loop", "guidance")
-"""Options that a word chooses; the config has that word as ``<group>.name``."""
-ASIDE = ("name", "notes", "tags", "resume", "snapshot_every", "tracker", "metric")
-"""Keys that change no sample."""
+"""Config groups; the chosen option is ``<group>.name`` in the config."""
+IRRELEVANT_KEYS = ("name", "notes", "tags", "resume", "snapshot_every", "tracker", "metric")
+"""Config keys that do not affect any sample."""
 ABSENT = "–"
-"""Where a cell has no such key: an option of another scheduler, say."""
+"""Shown for a cell without such a key, for example an option of another scheduler."""
 BARE = (*GROUPS, "run", "sweep")
-"""Axes whose values speak for themselves."""
+"""Axes whose values are shown without the name of the axis."""
 PHRASES = {"steps": "{} steps", "max_nfe": "≤ {} NFE"}
-"""Axes that say how much a cell may cost, with a value of theirs in a sentence."""
+"""Axes that limit the cost of a cell, with the phrase for one of their values."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One thing that was varied."""
+    """A config key that was varied."""
 
     name: str
     """As on the command line: ``scheduler``, ``steps``, ``scheduler.eta``."""
     values: tuple[str, ...]
     """As shown, in order."""
 
-    def say(self, value: int) -> str:
-        """A value in a sentence."""
+    def phrase(self, value: int) -> str:
+        """A value as part of a label."""
         text = self.values[value]
         if self.name in BARE:
             return text
@@ -40,28 +40,28 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Cells in a space of axes; no two of them in the same place."""
+class Placement:
+    """The place of every cell on the axes of a sweep; no two cells are in the same place."""
 
     axes: tuple[Axis, ...]
     places: tuple[tuple[int, ...], ...]
     """For each cell the number of its value on each axis."""
 
     def label(self, cell: int) -> str:
-        """A cell in words: ``ddim · 10 steps``."""
-        return " · ".join(axis.say(value) for axis, value in zip(self.axes, self.places[cell]))
+        """The label of a cell: ``ddim · 10 steps``."""
+        return " · ".join(axis.phrase(value) for axis, value in zip(self.axes, self.places[cell]))
 
     def differing(self, first: int, second: int) -> list[int]:
         """The axes on which two cells differ."""
         return [i for i, (a, b) in enumerate(zip(self.places[first], self.places[second])) if a != b]
 
 
-def lay_out(cells: Sequence[Cell]) -> Layout:
-    """The axes are the config keys of which more than one value was tried.
+def place_cells(cells: Sequence[CellResult]) -> Placement:
+    """Find the axes, which are the config keys with more than one value, and the place of every cell on them.
 
-    An option of a group (``scheduler.order``) is one only if it was varied within one choice of that group. Of two keys
-    that always change together the first is kept. Cells in the same place are told apart by the folder that they are
-    in, as the axis ``sweep``, or by their own, as ``run``.
+    An option of a group (``scheduler.order``) is an axis only if it was varied within one choice of that group. Of keys
+    that always change together only the first is an axis. Cells in the same place are distinguished by the name of
+    their parent folder, as the axis ``sweep``, or of their own, as ``run``.
     """
     configs = [cell.config for cell in cells]
     known = [config for config in configs if config]
@@ -71,7 +71,11 @@ def lay_out(cells: Sequence[Cell]) -> Layout:
         group, _, option = key.partition(".")
         choice = group in GROUPS and option in ("name", "_target_")
         name = group if choice else key
-        if group in ASIDE or name in names or (group in GROUPS and not choice and not _varied_within(key, known)):
+        if (
+            group in IRRELEVANT_KEYS
+            or name in names
+            or (group in GROUPS and not choice and not _varied_within(key, known))
+        ):
             continue
         column = [option_of(config, group) if choice else _shown(config, key) for config in configs]
         if len(set(column)) > 1 and not any(_same_partition(column, other) for other in columns):
@@ -88,18 +92,18 @@ def lay_out(cells: Sequence[Cell]) -> Layout:
             names, columns = [*names, name], [*columns, column]
     axes = tuple(Axis(name, _ordered(column)) for name, column in zip(names, columns))
     places = tuple(tuple(axis.values.index(c[row]) for axis, c in zip(axes, columns)) for row in range(len(cells)))
-    return Layout(axes, places)
+    return Placement(axes, places)
 
 
 def as_text(value: Any) -> str:
-    """A config value as people write it."""
+    """A config value as people write it on the command line."""
     if isinstance(value, float):
         return f"{value:.12g}"
     return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
 
 
 def option_of(config: Mapping[str, Any], group: str) -> str:
-    """What was chosen in a group: the name of the option, or of the class that was given instead of one."""
+    """The chosen option of a group: its name, or that of the class given by ``_target_``."""
     target = config.get(f"{group}._target_")
     return str(target).rpartition(".")[2] if target else str(config.get(f"{group}.name", ABSENT))
 
@@ -109,18 +113,18 @@ def _shown(config: Mapping[str, Any], key: str) -> str:
 
 
 def _rank(key: str) -> int:
-    """Groups come first, in their order, then what a cell may cost, then the rest as in the configs."""
+    """Sort key of config keys: groups in their order, then limits of the cost, then the rest."""
     order = (*GROUPS, *PHRASES)
     group = key.partition(".")[0]
     return order.index(group) if group in order else len(order)
 
 
 def _varied_within(key: str, configs: Sequence[Mapping[str, Any]]) -> bool:
-    group, seen = key.partition(".")[0], dict[str, set[str]]()
+    group, values_by_option = key.partition(".")[0], dict[str, set[str]]()
     for config in configs:
         if key in config:
-            seen.setdefault(option_of(config, group), set()).add(as_text(config[key]))
-    return any(len(values) > 1 for values in seen.values())
+            values_by_option.setdefault(option_of(config, group), set()).add(as_text(config[key]))
+    return any(len(values) > 1 for values in values_by_option.values())
 
 
 def _same_partition(first: Sequence[Hashable], second: Sequence[Hashable]) -> bool:
@@ -129,7 +133,7 @@ def _same_partition(first: Sequence[Hashable], second: Sequence[Hashable]) -> bo
 
 
 def _ordered(column: Sequence[str]) -> tuple[str, ...]:
-    """Numbers by size, words as they come; what is absent at the end."""
+    """The different values: numbers by size, words in order of appearance, ABSENT last."""
     values = [text for text in dict.fromkeys(column) if text != ABSENT]
     with suppress(ValueError):
         values.sort(key=float)

@@ -1,4 +1,4 @@
-"""Charts as SVG: points with intervals over a cost. Colours come from the page's style sheet, for light and dark."""
+"""Charts as SVG: points with intervals over a cost. Colours are those of the page's style sheet, light or dark."""
 
 import math
 from collections import Counter
@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup, escape
 
-from diffexp.experiment.pictures.points import ticks
+from diffexp.experiment.pictures.ticks import log_ticks, ticks
 
 COLOURS, MARKERS = 8, ("circle", "square", "triangle", "diamond", "down", "cross")
-"""How many colours the style sheet has, as classes ``c0`` and so on, and the shapes that tell more series apart."""
-MOST_COSTS, NEAR = 16, 36
+"""Number of colours in the style sheet, classes ``c0`` and so on, and the markers that distinguish further curves."""
+MAX_COSTS, MIN_TICK_DISTANCE = 16, 36
 """Up to so many different whole costs are themselves the ticks, if so many pixels lie between them."""
-ASIDE, MOST_ASIDE = 4.0, 24.0
-"""Pixels between two series at the same cost, and between the first and the last."""
+OFFSET, MAX_OFFSET = 4.0, 24.0
+"""Pixels between two curves at the same cost, and between the first and the last."""
 LOG_FROM = 8.0
 """An axis is logarithmic if its largest value is so many times its smallest."""
 
@@ -31,12 +31,12 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Series:
-    """Points that belong together; they are joined in the order of x."""
+class Curve:
+    """Points that are joined in the order of x."""
 
     name: str
     style: int
-    """Chooses colour and marker; series of one style look the same."""
+    """Determines colour and marker; curves of one style look the same."""
     points: Sequence[Point]
 
     @property
@@ -76,7 +76,7 @@ class Chart:
     title: str
     x_label: str
     y_label: str
-    series: Sequence[Series]
+    curves: Sequence[Curve]
     front: Sequence[Point] = field(default_factory=tuple)
     """The Pareto front, by x."""
     width: int = 720
@@ -89,19 +89,19 @@ class Chart:
         )
 
     def scales(self, right: float = 14) -> tuple[Scale, Scale]:
-        """Of both axes; ``right`` pixels beside them stay free."""
-        points = [point for series in self.series for point in series.points]
+        """The scales of both axes; ``right`` pixels beside them stay free."""
+        points = [point for curve in self.curves for point in curve.points]
         left, top, bottom = 74, 12, 56
         values = [p.y for p in points]
         ends = [v for p in points for v in (p.y, p.low, p.high) if v is not None]
-        if log := _wants_log(values):  # of an interval that reaches to 0 the axis shows a part
+        if log := _wants_log(values):  # the axis shows a part of an interval that reaches to 0
             ends = [max(v, min(values) / 3) for v in ends]
         return _scale([p.x for p in points], left, self.width - right), _scale(ends, self.height - bottom, top, log)
 
     def content(self, x: Scale, y: Scale) -> Markup:
-        """What is inside ``svg``."""
+        """The markup inside ``svg``."""
         parts = [self._grid(x, y), self._front(x, y)]
-        parts += [_drawn(series, x, y, aside) for series, aside in zip(self.series, self.asides())]
+        parts += [_curve_markup(curve, x, y, offset) for curve, offset in zip(self.curves, self.offsets())]
         return Markup("").join(parts)
 
     def _grid(self, x: Scale, y: Scale) -> Markup:
@@ -111,7 +111,7 @@ class Chart:
             parts.append(Markup('<path class="line" d="M{} {:.1f}V{:.1f}"/>').format(at, y.start, y.end))
             parts.append(
                 Markup('<text x="{}" y="{:.1f}" text-anchor="middle" dy="1.3em">{}</text>').format(
-                    at, y.start, _say(value)
+                    at, y.start, _number_text(value)
                 )
             )
         for value in y.ticks():
@@ -119,7 +119,7 @@ class Chart:
             parts.append(Markup('<path class="line" d="M{:.1f} {}H{:.1f}"/>').format(x.start, at, x.end))
             parts.append(
                 Markup('<text x="{:.1f}" y="{}" text-anchor="end" dx="-6" dy=".35em">{}</text>').format(
-                    x.start, at, _say(value)
+                    x.start, at, _number_text(value)
                 )
             )
         middle_x, middle_y = (x.start + x.end) / 2, (y.start + y.end) / 2
@@ -135,21 +135,21 @@ class Chart:
         )
         return Markup('<g class="axes" aria-hidden="true">{}</g>').format(Markup("").join(parts))
 
-    def asides(self) -> list[float]:
-        """By how many pixels each series is moved sideways, so that intervals at one cost do not hide each other."""
-        if not any(point.low is not None for series in self.series for point in series.points):
-            return [0.0] * len(self.series)
-        step = min(ASIDE, MOST_ASIDE / len(self.series))
-        return [step * (number - (len(self.series) - 1) / 2) for number in range(len(self.series))]
+    def offsets(self) -> list[float]:
+        """Horizontal shift of each curve in pixels, so that intervals at one cost do not hide each other."""
+        if not any(point.low is not None for curve in self.curves for point in curve.points):
+            return [0.0] * len(self.curves)
+        step = min(OFFSET, MAX_OFFSET / len(self.curves))
+        return [step * (number - (len(self.curves) - 1) / 2) for number in range(len(self.curves))]
 
     def _costs(self, x: Scale) -> list[float]:
-        """The costs themselves, where they are whole numbers and few; of those near to each other the most frequent."""
-        counts = Counter(point.x for series in self.series for point in series.points)
-        if len(counts) > MOST_COSTS or not all(float(cost).is_integer() for cost in counts):
+        """The costs, where they are few whole numbers; of those close to each other the most frequent."""
+        counts = Counter(point.x for curve in self.curves for point in curve.points)
+        if len(counts) > MAX_COSTS or not all(float(cost).is_integer() for cost in counts):
             return []
         shown: list[float] = []
         for cost in sorted(counts, key=lambda cost: (-counts[cost], cost)):
-            if all(abs(x(cost) - x(other)) >= NEAR for other in shown):
+            if all(abs(x(cost) - x(other)) >= MIN_TICK_DISTANCE for other in shown):
                 shown.append(cost)
         return shown
 
@@ -161,17 +161,9 @@ class Chart:
         return Markup('<path class="front" d="{}"/>').format(path)
 
 
-def log_ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten between two positive numbers; over many decades the powers alone."""
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    factors = (1, 2, 5) if high / low < 2000 else (1,)
-    found = [f * 10.0**n for n in decades for f in factors if low <= f * 10.0**n <= high]
-    return found if len(found) > 1 else [low, high]
-
-
-def _drawn(series: Series, x: Scale, y: Scale, aside: float) -> Markup:
-    points = sorted(series.points, key=lambda p: p.x)
-    places = [(x(p.x) + aside, y(p.y)) for p in points]
+def _curve_markup(curve: Curve, x: Scale, y: Scale, offset: float) -> Markup:
+    points = sorted(curve.points, key=lambda p: p.x)
+    places = [(x(p.x) + offset, y(p.y)) for p in points]
     line = "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in places)
     bars = "".join(
         f"M{a:.1f} {y(max(p.low, y.low)):.1f}V{y(p.high):.1f}"
@@ -179,16 +171,16 @@ def _drawn(series: Series, x: Scale, y: Scale, aside: float) -> Markup:
         if p.low is not None and p.high is not None
     )
     marks = Markup("").join(
-        Markup('<use href="#m-{}" x="{:.1f}" y="{:.1f}" data-cell="{}"/>').format(series.marker, a, b, p.cell)
+        Markup('<use href="#m-{}" x="{:.1f}" y="{:.1f}" data-cell="{}"/>').format(curve.marker, a, b, p.cell)
         for p, (a, b) in zip(points, places)
     )
     return Markup(
         '<g class="series {}" data-style="{}"><path class="join" d="{}"/><path class="bars" d="{}"/>{}</g>'
-    ).format(series.colour, series.style, line, bars, marks)
+    ).format(curve.colour, curve.style, line, bars, marks)
 
 
 def marker_definitions() -> Markup:
-    """The shapes that charts refer to, as ``<defs>``."""
+    """The shapes of all markers, as ``<defs>``."""
     shapes = {
         "circle": '<circle r="5"/>',
         "square": '<rect x="-4.5" y="-4.5" width="9" height="9"/>',
@@ -215,5 +207,5 @@ def _scale(values: Sequence[float], start: float, end: float, log: bool | None =
     return Scale(0.0 if 0 <= low - margin < 0.25 * high else low - margin, high + margin, start, end, False)
 
 
-def _say(value: float) -> str:
+def _number_text(value: float) -> str:
     return escape(f"{value:.6g}".replace("e-0", "e-").replace("e+0", "e"))

@@ -1,4 +1,4 @@
-"""Which runs a report is about."""
+"""Collection of the runs that a report compares."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,39 +10,41 @@ import yaml
 from diffexp.errors import InputError
 from diffexp.experiment.configs import differing_keys
 from diffexp.report.axes import GROUPS, option_of
-from diffexp.sweeps.results import Cell, read_cell, read_cells
+from diffexp.sweeps.results import CellResult, read_cell, read_cells
 
 
-def collect(folders: Sequence[Path]) -> list[Cell]:
-    """The runs in these folders, each once: of runs, of sweeps, or of anything that has such below it.
+def collect(folders: Sequence[Path]) -> list[CellResult]:
+    """Read the runs in these folders, each once: folders of runs, of sweeps, or folders that contain such folders.
 
     Raises:
-        InputError: a folder has none.
+        InputError: a folder contains no runs.
     """
-    found: dict[Path, Cell] = {}
+    found: dict[Path, CellResult] = {}
     for folder in folders:
         cells = _in_folder(folder)
         if not cells:
-            raise InputError(f"{folder} holds no runs; give the folders of runs or sweeps, as in outputs/multirun/...")
+            raise InputError(
+                f"{folder} contains no runs; give the folders of runs or sweeps, as in outputs/multirun/..."
+            )
         found |= {cell.folder.resolve(): cell for cell in cells}
     return list(found.values())
 
 
-def _in_folder(folder: Path) -> list[Cell]:
+def _in_folder(folder: Path) -> list[CellResult]:
     if (folder / "run.json").is_file() or (folder / ".hydra").is_dir():
         return [read_cell(folder)]
     sweeps = sorted({hidden.parent.parent for hidden in folder.rglob(".hydra")})
     return [cell for sweep in sweeps for cell in _of_sweep(sweep)]
 
 
-def _of_sweep(sweep: Path) -> list[Cell]:
+def _of_sweep(sweep: Path) -> list[CellResult]:
     cells = read_cells(sweep)
     begun = [cell.config for cell in cells if cell.config]
-    return [cell if cell.config else replace(cell, config=_asked(cell.overrides, begun)) for cell in cells]
+    return [cell if cell.config else replace(cell, config=_expected_config(cell.overrides, begun)) for cell in cells]
 
 
-def _asked(overrides: Sequence[str], others: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The config of a cell that never began, as far as its command line and the other cells tell."""
+def _expected_config(overrides: Sequence[str], others: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The config of a cell that never began, as far as its overrides and the other cells determine it."""
     if not others:
         return {}
     differing = set(differing_keys(others))

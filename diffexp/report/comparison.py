@@ -1,7 +1,8 @@
-"""Which differences between cells are real: for each pair a difference, its 95 % interval and a p-value.
+"""Significance of the differences between cells: for each pair a difference, its 95 % interval and a p-value.
 
-Cells of one seed start from the same noise. Their resamples (``components.metrics.bootstrap``) are of the same samples,
-so that what the noise does to both cancels in the difference: the paired bootstrap (Efron & Tibshirani 1993).
+Cells of one seed start from the same noise. Their bootstrap resamples (``components.metrics.bootstrap``)
+select the same samples, so that the common effect of the noise cancels in the difference: the paired bootstrap (Efron &
+Tibshirani 1993). Standard errors are estimates, so the intervals and p-values are those of Student's t.
 """
 
 import csv
@@ -19,22 +20,20 @@ from torch import Tensor
 
 from diffexp.experiment.per_sample import read_resamples
 from diffexp.files import write_text
-from diffexp.report.axes import Layout
+from diffexp.report.axes import Placement
 from diffexp.report.values import Quality, value_of
-from diffexp.sweeps.results import Cell
+from diffexp.sweeps.results import CellResult
 
 NAME = "comparison.csv"
-MOST_PAIRS = 6000
-"""For each metric."""
+MAX_PAIRS = 6000
+"""Pairs compared per metric."""
 REAL = 0.05
 """A difference counts as real if its adjusted p-value is below."""
-Z = 1.959964
-"""Half the width of a 95 % interval, in standard deviations of a normal distribution."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Of one metric between two cells: the value of ``first`` minus that of ``second``."""
+    """The difference of a metric between two cells: its value for ``first`` minus that for ``second``."""
 
     first: int
     second: int
@@ -42,29 +41,29 @@ class Difference:
     low: float
     high: float
     p: float
-    """Probability of a difference this large if there were none, from its standard error; two-sided."""
+    """Probability of a difference at least as large if there were none; two-sided."""
     p_holm: float
-    """The same, adjusted for the number of pairs compared in this metric (Holm 1979)."""
+    """``p`` adjusted for the number of pairs compared in this metric (Holm 1979)."""
 
 
-def read_all_resamples(cells: Sequence[Cell]) -> list[dict[str, Tensor]]:
-    """For each cell the resamples by metric; of cells that are not done there are none."""
+def read_all_resamples(cells: Sequence[CellResult]) -> list[dict[str, Tensor]]:
+    """The resamples of each cell by metric; none for cells that are not done."""
     return [read_resamples(cell.folder) if cell.status == "done" else {} for cell in cells]
 
 
 def compare(
-    cells: Sequence[Cell],
+    cells: Sequence[CellResult],
     resamples: Sequence[Mapping[str, Tensor]],
     quality: Quality,
     pairs: Sequence[tuple[int, int]],
 ) -> list[Difference]:
-    """Those of the pairs for which both cells have resamples of equally many samples, in the same order."""
+    """The differences of those pairs whose cells have resamples of equally many samples, in the same order."""
     resampled = {
         i: found[quality.name]
         for i, (cell, found) in enumerate(zip(cells, resamples))
         if quality.name in found and found[quality.name].isfinite().all() and value_of(cell, quality.name)
     }
-    # Another version of diffexp, or a plugin, may make more or fewer of them: only the usual number can be compared.
+    # Another version of diffexp, or a plugin, may write more or fewer of them: only the usual number can be compared.
     usual = Counter(map(len, resampled.values())).most_common(1)
     resampled = {i: found for i, found in resampled.items() if len(found) == usual[0][0]}
     counts = {i: cells[i].config.get("num_samples") for i in resampled}
@@ -80,34 +79,34 @@ def compare(
         variance = covariance[a, a] + covariance[b, b] - 2 * covariance[a, b]
         found.append((values[i] - values[j], math.sqrt(max(variance.item(), 0.0))))
     freedom = [max(int(counts[i] or 0) - 1, 1) for i, _ in pairs]
-    p_values = [_p_value(difference, error, own) for (difference, error), own in zip(found, freedom)]
-    reach = [as_student(Z, own) * error for (_, error), own in zip(found, freedom)]
+    p_values = [p_value(difference, error, own) for (difference, error), own in zip(found, freedom)]
+    widths = [t_quantile(own) * error for (_, error), own in zip(found, freedom)]
     return [
-        Difference(i, j, difference, difference - most, difference + most, p, adjusted)
-        for (i, j), (difference, _), most, p, adjusted in zip(pairs, found, reach, p_values, holm(p_values))
+        Difference(i, j, difference, difference - width, difference + width, p, adjusted)
+        for (i, j), (difference, _), width, p, adjusted in zip(pairs, found, widths, p_values, holm(p_values))
     ]
 
 
-def choose_pairs(layout: Layout) -> tuple[list[tuple[int, int]], str]:
-    """Which cells are compared, and how that is said.
+def choose_pairs(placement: Placement) -> tuple[list[tuple[int, int]], str]:
+    """Choose the pairs of cells to compare; returns them and a description of the choice.
 
-    All with all, as long as they are not too many; then those that differ on one axis; then those beside each other.
+    All pairs if they are not too many, else those that differ on one axis, else those that are neighbours on it.
     """
-    cells = range(len(layout.places))
+    cells = range(len(placement.places))
     every = len(cells) * (len(cells) - 1) // 2
-    if every <= MOST_PAIRS:
+    if every <= MAX_PAIRS:
         return list(combinations(cells, 2)), "every pair of cells"
-    pairs = [(i, j) for i, j in combinations(cells, 2) if len(layout.differing(i, j)) == 1]
-    if len(pairs) <= MOST_PAIRS:
+    pairs = [(i, j) for i, j in combinations(cells, 2) if len(placement.differing(i, j)) == 1]
+    if len(pairs) <= MAX_PAIRS:
         return pairs, f"{len(pairs):,} of the {every:,} pairs of cells: those that differ on one axis only"
-    near = [(i, j) for i, j in pairs if sum(abs(a - b) for a, b in zip(layout.places[i], layout.places[j])) == 1]
-    shown = near[:MOST_PAIRS]
+    near = [(i, j) for i, j in pairs if sum(abs(a - b) for a, b in zip(placement.places[i], placement.places[j])) == 1]
+    shown = near[:MAX_PAIRS]
     first = "" if len(shown) == len(near) else f"the first of the {len(near):,} "
     return shown, f"{len(shown):,} of the {every:,} pairs of cells: {first or 'those '}that are neighbours on one axis"
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values that may be held against one level though there are many of them (Holm 1979)."""
+    """Adjust p-values for their number (Holm 1979)."""
     adjusted, highest = [0.0] * len(p_values), 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
@@ -116,9 +115,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def write_comparison(
-    file: Path, cells: Sequence[Cell], layout: Layout, found: Sequence[tuple[Quality, Sequence[Difference]]]
+    file: Path, cells: Sequence[CellResult], placement: Placement, found: Sequence[tuple[Quality, Sequence[Difference]]]
 ) -> None:
-    """A line per metric and pair; ``better`` is the cell that wins where the adjusted p-value is below 0.05."""
+    """Write a line per metric and pair; ``better`` is the better cell if the adjusted p-value is below 0.05."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow("metric first second difference low high p p_holm better noise".split())
@@ -134,23 +133,21 @@ def write_comparison(
     write_text(file, text.getvalue())
 
 
-def _p_value(difference: float, error: float, freedom: int) -> float:
-    """Of Student's t: the error itself is estimated, from one sample more than there are degrees of freedom."""
+def p_value(difference: float, error: float, freedom: int) -> float:
+    """The two-sided p-value of a difference with this standard error, estimated with ``freedom`` degrees of freedom."""
+    from scipy.special import stdtr  # imported late: it takes a while
+
     if error == 0.0:
         return 1.0 if difference == 0.0 else 0.0
-    return math.erfc(as_normal(abs(difference) / error, freedom) / math.sqrt(2))
+    return 2 * float(stdtr(freedom, -abs(difference) / error))
 
 
-def as_normal(t: float, freedom: int) -> float:
-    """The normal deviate that is as improbable as ``t`` of Student's distribution (Wallace 1959)."""
-    return (8 * freedom + 1) / (8 * freedom + 3) * math.sqrt(freedom * math.log1p(t * t / freedom))
+def t_quantile(freedom: int) -> float:
+    """Half the width of a 95 % interval in standard errors."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, 0.975))
 
 
-def as_student(z: float, freedom: int) -> float:
-    """The inverse."""
-    within = z * (8 * freedom + 3) / (8 * freedom + 1)
-    return math.sqrt(freedom * math.expm1(within * within / freedom))
-
-
-def _relative(cell: Cell, file: Path) -> str:
+def _relative(cell: CellResult, file: Path) -> str:
     return Path(os.path.relpath(cell.folder, file.parent)).as_posix()

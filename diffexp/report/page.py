@@ -1,4 +1,4 @@
-"""From cells to one HTML page."""
+"""The HTML page that compares cells."""
 
 import os
 from collections import Counter
@@ -14,55 +14,55 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from diffexp.experiment.configs import differing_keys
 from diffexp.report.assets import asset
-from diffexp.report.axes import ABSENT, Layout, as_text, lay_out, option_of
-from diffexp.report.charts import Chart, Series, marker_definitions
+from diffexp.report.axes import ABSENT, Placement, as_text, option_of, place_cells
+from diffexp.report.charts import Chart, Curve, marker_definitions
 from diffexp.report.comparison import Difference, choose_pairs, compare, read_all_resamples
 from diffexp.report.quality import Answer, Line, answers, chart_of, lines_of, points_of
 from diffexp.report.thumbnails import Thumbnails, make_thumbnails
 from diffexp.report.values import COSTS, Quality, Value, metric_names, qualities, value_of
-from diffexp.sweeps.results import Cell
+from diffexp.sweeps.results import CellResult
 
 STYLES = ("chart", "report")
 SCRIPTS = ("base", "charts", "pictures", "viewer", "pairs", "results", "start")
-MOST_LISTED = 6
-"""Cells that are named as no worse than the best; of more, the number."""
+MAX_LISTED = 6
+"""Up to so many cells that do not differ from the best are listed; of more, the number."""
 
 
 class Report:
-    """Everything that a page shows, computed once.
+    """The content of a page, computed once.
 
     Args:
         cells: at least one.
-        out: where the page will be, absolute: links are relative to its folder.
+        out: absolute path of the page; links are relative to its folder.
     """
 
-    def __init__(self, cells: Sequence[Cell], out: Path) -> None:
+    def __init__(self, cells: Sequence[CellResult], out: Path) -> None:
         self.cells = cells
         self.out = out
-        self.layout: Layout = lay_out(cells)
+        self.placement: Placement = place_cells(cells)
         self.qualities = qualities(cells)
 
     @cached_property
     def labels(self) -> list[str]:
-        """The cells in words."""
-        if self.layout.axes:
-            return [self.layout.label(i) for i in range(len(self.cells))]
+        """The labels of the cells."""
+        if self.placement.axes:
+            return [self.placement.label(i) for i in range(len(self.cells))]
         return [f"{option_of(cell.config, 'scheduler')} · {cell.config.get('steps', '?')} steps" for cell in self.cells]
 
     @cached_property
     def links(self) -> list[str]:
-        """Relative URLs of the run folders; empty where a cell never began and has none."""
+        """Relative URLs of the run folders; empty for a cell that never began."""
         folders = (cell.folder if cell.folder.is_dir() else None for cell in self.cells)
         return [quote(Path(os.path.relpath(f, self.out.parent)).as_posix()) if f else "" for f in folders]
 
     @cached_property
     def pairs(self) -> tuple[list[tuple[int, int]], str]:
-        """Which cells are compared, and that in words."""
-        return choose_pairs(self.layout)
+        """The pairs of cells that are compared, and a description of the choice."""
+        return choose_pairs(self.placement)
 
     @cached_property
     def comparisons(self) -> list[tuple[Quality, list[Difference]]]:
-        """For every quality, the pairs that can be compared."""
+        """The differences by metric, of the pairs that can be compared."""
         resamples = read_all_resamples(self.cells)
         return [(quality, compare(self.cells, resamples, quality, self.pairs[0])) for quality in self.qualities]
 
@@ -106,12 +106,12 @@ class Report:
 
     @property
     def facts(self) -> list[tuple[str, str]]:
-        """What the cells were made with; where they differ, the values."""
+        """The settings of the cells; where they differ, all values."""
         records = [cell.record for cell in self.cells if cell.record]
         seconds = sum(record.get("seconds") or 0 for record in records)
         known = {
             "model": [record.get("model_id") for record in records],
-            "samples a cell": [cell.config.get("num_samples") for cell in self.cells],
+            "samples per cell": [cell.config.get("num_samples") for cell in self.cells],
             "seed": [cell.config.get("seed") for cell in self.cells],
             "device": [record.get("device") for record in records],
             "dtype": [record.get("dtype") for record in records],
@@ -126,18 +126,18 @@ class Report:
 
     @cached_property
     def lines(self) -> list[Line]:
-        return lines_of(self.layout)
+        return lines_of(self.placement)
 
     @cached_property
-    def legend(self) -> list[Series]:
-        """A look for each style that a chart has, under its name, without points."""
+    def legend(self) -> list[Curve]:
+        """A curve for each style of the charts, under the style's name; without points."""
         judged = {i for quality in self.qualities for i, cell in enumerate(self.cells) if value_of(cell, quality.name)}
         styles = {line.style: line.shared for line in self.lines if judged.intersection(line.cells)}
-        return [Series(name, style, ()) for style, name in styles.items()]
+        return [Curve(name, style, ()) for style, name in styles.items()]
 
     @cached_property
     def charts(self) -> list[tuple[Quality, str, Chart]]:
-        """For every quality and cost its chart, where cells have both."""
+        """The chart of every metric and cost that cells have both of."""
         both = product(self.qualities, COSTS)
         return [(q, cost, chart) for q, cost in both if (chart := chart_of(self.cells, self.lines, q, cost))]
 
@@ -148,7 +148,7 @@ class Report:
     def tie_text(self, answer: Answer) -> str:
         if not answer.compared:
             return "not compared"
-        if len(answer.ties) > MOST_LISTED:
+        if len(answer.ties) > MAX_LISTED:
             return f"{len(answer.ties)} others"
         return "; ".join(self.labels[i] for i in answer.ties) or "none"
 
@@ -156,7 +156,7 @@ class Report:
 
     @cached_property
     def metrics(self) -> list[str]:
-        """In the order of the columns: costs, quality, the rest."""
+        """The metrics in the order of the columns: costs, quality, the rest."""
         first = [*COSTS, *(quality.name for quality in self.qualities)]
         return sorted(metric_names(self.cells), key=lambda name: first.index(name) if name in first else len(first))
 
@@ -165,7 +165,7 @@ class Report:
 
     @cached_property
     def differences(self) -> list[tuple[str, list[tuple[str, int]]]]:
-        """Every config key in which cells differ: its values and how many cells have each."""
+        """Every config key in which cells differ, with its values and the number of cells for each."""
         configs = [cell.config for cell in self.cells if cell.config]
         found = []
         for key in differing_keys(configs):
@@ -177,17 +177,17 @@ class Report:
 
     def data(self) -> Mapping[str, Any]:
         thumbnails = self.thumbnails
-        pictures = thumbnails.pictures
+        images = thumbnails.images
         return {
-            "axes": [{"name": axis.name, "values": axis.values} for axis in self.layout.axes],
+            "axes": [{"name": axis.name, "values": axis.values} for axis in self.placement.axes],
             "cells": [
                 {
                     "label": self.labels[i],
-                    "place": self.layout.places[i],
+                    "place": self.placement.places[i],
                     "status": cell.status,
                     "error": cell.error,
                     "link": self.links[i],
-                    "pictures": pictures[i] if pictures else [],
+                    "pictures": images[i] if images else [],
                     "metrics": {name: value_text(found) for name in self.metrics if (found := value_of(cell, name))},
                 }
                 for i, cell in enumerate(self.cells)
@@ -195,7 +195,7 @@ class Report:
             "samples": thumbnails.samples,
             "files": thumbnails.files,
             "side": thumbnails.side,
-            "shrunk": any(uri and uri.startswith("data:image/jpeg") for found in pictures for uri in found),
+            "shrunk": any(uri and uri.startswith("data:image/jpeg") for found in images for uri in found),
             "qualities": [{"name": quality.name, "higher": quality.higher} for quality in self.qualities],
             "fronts": {f"{q.name}|{cost}": [point.cell for point in chart.front] for q, cost, chart in self.charts},
             "pairs": {
@@ -209,24 +209,24 @@ class Report:
 
 
 def value_text(value: Value) -> str:
-    """With its interval: ``2.65 (2.41 to 2.9)``."""
+    """A value with its interval: ``2.65 (2.41 to 2.9)``."""
     interval = interval_text(value)
     return number(value.value) + (f" ({interval})" if interval else "")
 
 
 def interval_text(value: Value) -> str:
-    """``2.41 to 2.9``; empty where there is none."""
+    """The interval of a value: ``2.41 to 2.9``; empty if there is none."""
     return "" if value.low is None or value.high is None else f"{value.low:.3g} to {value.high:.3g}"
 
 
 def number(value: float) -> str:
-    """Three to four significant digits; whole numbers as they are."""
+    """A number with three to four significant digits; whole numbers in full."""
     if float(value).is_integer() and abs(value) < 1e6:
         return f"{int(value)}"
     return f"{value:.4g}" if abs(value) >= 1 else f"{value:.3g}"
 
 
 def _some(values: Sequence[Any]) -> str:
-    """The different values, at most three of them by name."""
-    told = list(dict.fromkeys(as_text(value) for value in values if value not in (None, "")))
-    return ", ".join(told[:3]) + (f" and {len(told) - 3} more" if len(told) > 3 else "")
+    """The different values, at most three of them in full."""
+    different = list(dict.fromkeys(as_text(value) for value in values if value not in (None, "")))
+    return ", ".join(different[:3]) + (f" and {len(different) - 3} more" if len(different) > 3 else "")

@@ -16,11 +16,11 @@ from diffexp.catalog.discover import discover
 from diffexp.components.models.base import Runtime
 from diffexp.experiment.folder import RunFolder
 from diffexp.experiment.pictures.points import draw_points, frame_around
-from diffexp.sweeps.results import Cell
+from diffexp.sweeps.results import CellResult
 
-MOST_SAMPLES = 16
+MAX_SAMPLES = 16
 BUDGET_BYTES = 12_000_000
-"""For all pictures of a page, as they are embedded."""
+"""Size of all embedded images of a page."""
 BUDGET_SECONDS = 15.0
 SMALL_FILE = 6_000
 """Files up to this size are embedded as they are."""
@@ -29,24 +29,26 @@ POINTS_SIDE = 256
 
 @dataclass(frozen=True)
 class Thumbnails:
-    """Pictures of the same samples of all cells."""
+    """Images of the same samples of all cells."""
 
     samples: tuple[str, ...]
-    """What the pictures of a cell show, in words, one a picture."""
-    pictures: tuple[tuple[str | None, ...], ...]
-    """For each cell a data URI for each of ``samples``; None where the cell has no such picture."""
+    """Descriptions of the images of a cell."""
+    images: tuple[tuple[str | None, ...], ...]
+    """For each cell a data URI for each of ``samples``; None if the cell has no such image."""
     files: tuple[str, ...]
-    """For each of ``samples`` the file that it was made from, relative to the run's folder; empty if there is none."""
+    """For each of ``samples`` its file, relative to the run's folder; empty if there is none."""
     side: int
-    """Of a picture, in pixels, its longer one."""
+    """Length of an image's longer side in pixels."""
     note: str
-    """What was left out; empty if nothing."""
+    """A remark on samples that were skipped; empty if none were."""
 
 
-def make_thumbnails(cells: Sequence[Cell], budget: int = BUDGET_BYTES, seconds: float = BUDGET_SECONDS) -> Thumbnails:
-    """Sample 0 of all cells, then sample 1 and so on, up to 16, the budget, or the time that this may take.
+def make_thumbnails(
+    cells: Sequence[CellResult], budget: int = BUDGET_BYTES, seconds: float = BUDGET_SECONDS
+) -> Thumbnails:
+    """Shrink sample 0 of all cells, then sample 1 and so on, at most 16, within ``budget`` bytes and ``seconds``.
 
-    Cells of points have one picture, of all their points, on the same axes in all cells.
+    For points there is one image per cell, of all points, on the same axes in all cells.
     """
     images = [RunFolder(cell.folder).finished_images() for cell in cells]
     if not any(images):
@@ -55,7 +57,7 @@ def make_thumbnails(cells: Sequence[Cell], budget: int = BUDGET_BYTES, seconds: 
     side = 192 if len(cells) <= 60 else 128 if len(cells) <= 200 else 96
     rounds: list[list[str | None]] = []
     used, began = 0, time.monotonic()
-    for index in indices[:MOST_SAMPLES]:
+    for index in indices[:MAX_SAMPLES]:
         made = [_thumbnail(found[index], side) if index in found else None for found in images]
         size = sum(len(uri) for uri in made if uri)
         took = (time.monotonic() - began) / (len(rounds) + 1)
@@ -69,7 +71,7 @@ def make_thumbnails(cells: Sequence[Cell], budget: int = BUDGET_BYTES, seconds: 
     note = f"{len(shown)} of up to {len(indices)} samples of each cell are shown" if len(shown) < len(indices) else ""
     return Thumbnails(
         samples=tuple(f"sample {index}" for index in shown),
-        pictures=tuple(zip(*rounds)),
+        images=tuple(zip(*rounds)),
         files=tuple(f"samples/{index:06d}.png" for index in shown),
         side=max((_longer_side(found[shown[0]]) for found in images if shown[0] in found), default=side),
         note=note,
@@ -77,7 +79,7 @@ def make_thumbnails(cells: Sequence[Cell], budget: int = BUDGET_BYTES, seconds: 
 
 
 def _thumbnail(file: Path, side: int) -> str | None:
-    """As a data URI, no longer than ``side``; small files as they are, others as JPEG. None if it cannot be read."""
+    """A file as a data URI: unchanged if small, else as JPEG of at most ``side`` pixels; None if unreadable."""
     try:
         if file.stat().st_size <= SMALL_FILE:
             return _uri("png", file.read_bytes())
@@ -102,36 +104,36 @@ def _longer_side(file: Path) -> int:
         return 0
 
 
-def _points(cells: Sequence[Cell]) -> Thumbnails:
+def _points(cells: Sequence[CellResult]) -> Thumbnails:
     clouds = [_cloud(cell) for cell in cells]
     known = [cloud for cloud in clouds if cloud is not None]
     if not known:
         return Thumbnails((), ((),) * len(cells), (), 0, "")
     truth = next((found for cell in cells if (found := _truth(cell, max(map(len, known)))) is not None), None)
     frame = frame_around([*known, *([] if truth is None else [truth])])
-    pictures: list[tuple[str | None, ...]] = []
+    images: list[tuple[str | None, ...]] = []
     for cloud in clouds:
         if cloud is None:
-            pictures.append((None,))
+            images.append((None,))
             continue
         sheet = Image.new("RGB", (POINTS_SIDE, POINTS_SIDE), (255, 255, 255))
         draw_points(sheet, (0, 0, POINTS_SIDE), frame, cloud, truth)
         out = io.BytesIO()
         sheet.quantize(32).save(out, "PNG", optimize=True)
-        pictures.append((_uri("png", out.getvalue()),))
-    said = "all points" + (" (blue) over true draws (grey)" if truth is not None else "")
-    return Thumbnails((said,), tuple(pictures), ("",), POINTS_SIDE, "")
+        images.append((_uri("png", out.getvalue()),))
+    description = "all points" + (" (blue) over true samples (grey)" if truth is not None else "")
+    return Thumbnails((description,), tuple(images), ("",), POINTS_SIDE, "")
 
 
-def _cloud(cell: Cell) -> Tensor | None:
+def _cloud(cell: CellResult) -> Tensor | None:
     _, points = RunFolder(cell.folder).finished_points()
     return points if len(points) else None
 
 
-def _truth(cell: Cell, count: int) -> Tensor | None:
-    """True draws, where the model of the cell can make them."""
+def _truth(cell: CellResult, count: int) -> Tensor | None:
+    """True samples, if the model of the cell can generate them."""
     try:
         model: Any = discover().build("model", cell.record["config"]["model"])(Runtime())
         return model.sample_truth(count, torch.Generator().manual_seed(0)).cpu()
-    except Exception:  # the cell may be from another version, its model elsewhere: a comparison goes without
+    except Exception:  # the cell may be from another version, or its model missing: the page shows no truth
         return None

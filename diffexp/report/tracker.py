@@ -1,4 +1,4 @@
-"""A report for the tracker of the runs that it is about."""
+"""The report of a sweep in the form that trackers log."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,21 +9,21 @@ from diffexp.report.charts import Chart
 from diffexp.report.page import Report
 from diffexp.report.values import COSTS
 
-PICTURES = "grid.png"
+GRID_FILE = "grid.png"
 
 
 def comparison_of(report: Report, sweep: Path, page: Path, tables: Sequence[Path]) -> Comparison:
-    """What a tracker gets of a sweep.
+    """The comparison of a sweep's cells for a tracker.
 
     Args:
-        sweep: its folder, which is also the group of its runs.
-        page: the report as it was written.
-        tables: files of the sweep; those that are not there are left out.
+        sweep: folder of the sweep, which is also the group of its runs.
+        page: file of the report.
+        tables: further files of the sweep; missing ones are skipped.
     """
     tags = sorted({tag for cell in report.cells for tag in cell.config.get("tags") or []})
     info = RunInfo(
         folder=sweep,
-        config={"sweep": str(sweep), "axes": {axis.name: list(axis.values) for axis in report.layout.axes}},
+        config={"sweep": str(sweep), "axes": {axis.name: list(axis.values) for axis in report.placement.axes}},
         name=f"comparison {sweep.name}",
         group=str(sweep),
         job_type="comparison",
@@ -31,7 +31,7 @@ def comparison_of(report: Report, sweep: Path, page: Path, tables: Sequence[Path
         notes=None,
         sweep=True,
     )
-    axes = [axis.name for axis in report.layout.axes]
+    axes = [axis.name for axis in report.placement.axes]
     return Comparison(
         info=info,
         columns=["cell", *axes, "status", *report.metrics, "pictures"],
@@ -43,19 +43,19 @@ def comparison_of(report: Report, sweep: Path, page: Path, tables: Sequence[Path
 
 
 def _row(report: Report, number: int) -> list[Any]:
-    cell, place = report.cells[number], report.layout.places[number]
+    cell, place = report.cells[number], report.placement.places[number]
     values = [found.value if (found := report.value(number, name)) else None for name in report.metrics]
-    picture = cell.folder / PICTURES
-    where = [axis.values[value] for axis, value in zip(report.layout.axes, place)]
-    return [report.labels[number], *where, cell.status, *values, picture if picture.is_file() else None]
+    picture = cell.folder / GRID_FILE
+    coordinates = [axis.values[value] for axis, value in zip(report.placement.axes, place)]
+    return [report.labels[number], *coordinates, cell.status, *values, picture if picture.is_file() else None]
 
 
-def _curves(name: str, cost: str, chart: Chart) -> Curves:
-    lines = [(series.name, sorted(series.points, key=lambda point: point.x)) for series in chart.series]
+def _curves(metric: str, cost: str, chart: Chart) -> Curves:
+    curves = [(curve.name, sorted(curve.points, key=lambda point: point.x)) for curve in chart.curves]
     return Curves(
-        title=f"{name} over {cost}",
+        title=f"{metric} over {cost}",
         x_name=COSTS[cost],
-        names=[line for line, _ in lines],
-        xs=[[point.x for point in points] for _, points in lines],
-        ys=[[point.y for point in points] for _, points in lines],
+        names=[name for name, _ in curves],
+        xs=[[point.x for point in points] for _, points in curves],
+        ys=[[point.y for point in points] for _, points in curves],
     )

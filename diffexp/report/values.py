@@ -1,4 +1,4 @@
-"""The metrics of many cells: which there are, which way is up, and which cells are worth their cost."""
+"""The metrics of many cells, their direction, and the cells that are worth their cost."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from diffexp.catalog.discover import discover
 from diffexp.experiment.summary import HIGH, LOW
-from diffexp.sweeps.results import Cell
+from diffexp.sweeps.results import CellResult
 
 COSTS = {"nfe": "model evaluations per sample (NFE)", "seconds_per_image": "seconds per sample"}
 NOT_QUALITY = (*COSTS, "images_per_second", "scheduler_us_per_step", "peak_memory_mb")
@@ -14,7 +14,7 @@ NOT_QUALITY = (*COSTS, "images_per_second", "scheduler_us_per_step", "peak_memor
 
 @dataclass(frozen=True)
 class Value:
-    """A metric of a cell, with its 95 % interval where it has one."""
+    """The value of a metric for a cell, with its 95 % interval if there is one."""
 
     value: float
     low: float | None = None
@@ -23,7 +23,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Quality:
-    """A metric that says how good samples are."""
+    """A metric of the quality of samples."""
 
     name: str
     higher: bool
@@ -33,33 +33,33 @@ class Quality:
         return first > second if self.higher else first < second
 
 
-def metric_names(cells: Iterable[Cell]) -> list[str]:
-    """All metrics, without the ends of intervals."""
+def metric_names(cells: Iterable[CellResult]) -> list[str]:
+    """The names of all metrics, without the ends of intervals."""
     names = dict.fromkeys(name for cell in cells for name in cell.metrics)
     return [name for name in names if not (name.endswith((LOW, HIGH)) and name.rpartition("/")[0] in names)]
 
 
-def qualities(cells: Sequence[Cell]) -> list[Quality]:
-    """The metrics that judge the samples, those of which cells differ first, then those with intervals."""
+def qualities(cells: Sequence[CellResult]) -> list[Quality]:
+    """The metrics of quality, first those in which the cells differ, then those with intervals."""
     higher = higher_is_better()
     found = []
     for name in metric_names(cells):
         values = [value.value for cell in cells if (value := value_of(cell, name))]
         if name in NOT_QUALITY or not values:
             continue
-        told = any(f"{name}{LOW}" in cell.metrics for cell in cells)
-        found.append(((len(set(values)) == 1, not told), Quality(name, name.partition("/")[0] in higher)))
+        with_interval = any(f"{name}{LOW}" in cell.metrics for cell in cells)
+        found.append(((len(set(values)) == 1, not with_interval), Quality(name, name.partition("/")[0] in higher)))
     return [quality for _, quality in sorted(found, key=lambda entry: entry[0])]
 
 
-def value_of(cell: Cell, name: str) -> Value | None:
-    """None where the cell has no finite value."""
+def value_of(cell: CellResult, name: str) -> Value | None:
+    """The value of a metric for a cell; None if it is missing or not finite."""
     value, low, high = (_number(cell.metrics.get(key)) for key in (name, f"{name}{LOW}", f"{name}{HIGH}"))
     return None if value is None else Value(value, low, high)
 
 
-def cost_of(cell: Cell, cost: str) -> float | None:
-    """What a sample of the cell cost, one of ``COSTS``; also without ``metric=cost``, from ``run.json``."""
+def cost_of(cell: CellResult, cost: str) -> float | None:
+    """The cost per sample, one of ``COSTS``; without ``metric=cost`` it is read from ``run.json``."""
     value = _number(cell.metrics.get(cost))
     if value is not None:
         return value
@@ -70,16 +70,13 @@ def cost_of(cell: Cell, cost: str) -> float | None:
 
 
 def higher_is_better() -> frozenset[str]:
-    """The metrics of which more is better, as they are registered."""
+    """The metrics with the trait ``higher_is_better``."""
     named = (entry.traits.get("higher_is_better", ()) for entry in discover().of_kind("metric").values())
     return frozenset(name for names in named for name in names)
 
 
 def pareto_front(points: Sequence[tuple[float, float]], higher: bool) -> list[int]:
-    """The points (cost, value) that no other one beats in one respect without being worse in the other, by cost.
-
-    Of equal points only the first counts.
-    """
+    """Indices of the points (cost, value) on the Pareto front, by cost; of equal points the first."""
     sign = -1 if higher else 1
     front: list[int] = []
     best = math.inf

@@ -1,13 +1,15 @@
-"""One model for many runs: what their threads ask at the same time becomes one call.
+"""One model for many runs: calls that their threads make at the same time are combined into one.
 
-Each run has a ``Seat``. A thread that asks waits until the serving thread has answered; that one waits until every
-seated run has asked or left, or until enough samples for a full call have come together. Nobody waits for long for a
-run that does something else meanwhile, so that no run can hold up the others, whatever it does.
+Every run of a sweep is a thread that executes the ordinary code of a run; only its model's ``predict`` is that of a
+``Rendezvous``. Threads rather than greenlets or generators, because loops and plugins call ``network(u, level)``
+synchronously, and because the stacks of ``torch.inference_mode`` and ``TorchFunctionMode`` are thread-local: switching
+greenlets inside them would interleave the entries and exits of different runs.
 """
 
 import threading
 import time
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -15,252 +17,210 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from diffexp.components.models.base import Condition, Model
+from diffexp.components.guidance.base import Predict
+from diffexp.components.models.base import Condition
 from diffexp.experiment.device import out_of_memory
 from diffexp.sweeps.batch_size import BatchLimit
-from diffexp.sweeps.timing import Timed, timed
 
-Kind = tuple[Hashable, ...]
-"""Batches of equal kind can go into one call of a model."""
+STRAGGLER_SECONDS = 0.5
+"""A batch runs without the clients that have not called for this long."""
 
-
-STARTING_SECONDS, PATIENCE_SECONDS = 0.5, 0.05
-"""How long after the last sign of anyone the others wait for runs that have not asked yet, and for those that have."""
+MergeKey = tuple[Hashable, ...]
+"""Calls with equal keys can be combined."""
 
 
 @dataclass(eq=False)
-class Seat:
-    """A run's place among those that share a model."""
+class Client:
+    """A run that shares the model."""
 
     number: int
     rows: int
-    """Samples that it asks with, as far as known."""
-    asked: bool = False
-    """Ever."""
+    """Samples per call, as far as known."""
     seconds: float = 0.0
-    """Its share of the calls that it had part in: by samples."""
+    """Its share of the time of all calls: of each the wall time x its rows / all rows."""
 
 
 @dataclass(eq=False)
-class Request:
-    """``Model.predict`` with these arguments, and what became of it."""
+class Call:
+    """``Model.predict`` with these arguments, and its output once there is one."""
 
-    seat: Seat
+    client: Client
     u: Tensor
     t: Tensor
     condition: Condition
-    kind: Kind | None
-    """None: goes into a call of its own."""
+    key: MergeKey | None
     inference: bool
-    """Asked in inference mode."""
-    done: threading.Event = field(default_factory=threading.Event)
-    output: Tensor | None = None
-    error: BaseException | None = None
-
-    def fail(self, error: BaseException) -> None:
-        self.error = error
-        self.done.set()
+    """Whether the caller is in inference mode."""
+    output: Future[Tensor] = field(default_factory=Future)
 
 
-class Batcher:
-    """Answers the questions of many threads with as few calls of ``model`` as its ``limit`` allows."""
+class Rendezvous:
+    """Combines the calls of many threads into as few calls of ``predict`` as its ``limit`` allows.
 
-    def __init__(self, limit: BatchLimit) -> None:
+    A batch runs once every client inside ``sampling`` has called, or enough rows for a full batch are there. A client
+    that keeps the others waiting for ``straggler_seconds`` is not waited for any more until it enters ``sampling``
+    anew; its calls join whichever batch comes next.
+    """
+
+    def __init__(self, predict: Predict, limit: BatchLimit, straggler_seconds: float = STRAGGLER_SECONDS) -> None:
         self.limit = limit
-        self.model: Model | None = None
-        """Set before anyone asks."""
+        self._predict = predict
+        self._straggler_seconds = straggler_seconds
         self._changed = threading.Condition()
-        self._seats: set[Seat] = set()
-        self._waiting: list[Request] = []
-        self._in_work: list[Request] = []
-        self._stopped = False
-        self._news = False
-        self._last_sign = time.perf_counter()
-        self._last_call = 0.0
-        self._untimed: list[tuple[Timed, int, Mapping[Seat, float]]] = []
-        self._merge = lru_cache(maxsize=4)(merge)  # the same runs ask with the same conditions at every step
+        self._clients: set[Client] = set()
+        self._waiting: list[Call] = []
+        self._client_left = self._stopped = False
+        self._last_change = time.monotonic()
+        self._merge = lru_cache(maxsize=4)(merge)  # the same runs call with the same conditions at every step
 
-    def sit(self, seat: Seat) -> None:
-        """From now on the others wait for this run."""
-        with self._sign():
-            self._seats.add(seat)
-
-    def leave(self, seat: Seat) -> None:
-        """Nobody waits for this run any more; it may go on to ask."""
-        with self._sign():
-            self._seats.discard(seat)
-            self._news = True
+    @contextmanager
+    def sampling(self, client: Client) -> Iterator[None]:
+        """Make batches wait for this client until the block ends."""
+        with self._changed:
+            self._clients.add(client)
+            self._last_change = time.monotonic()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._clients.discard(client)
+                self._last_change = time.monotonic()
+                self._client_left = True
+                self._changed.notify()
 
     @property
     def rows(self) -> int:
-        """Samples that the seated runs ask with, all together."""
+        """Samples per call of all clients inside ``sampling`` together."""
         with self._changed:
-            return sum(seat.rows for seat in self._seats)
+            return sum(client.rows for client in self._clients)
 
-    def ask(self, seat: Seat, u: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """``model.predict(u, t, condition)``, answered by the thread that calls ``serve``.
+    def predict(self, client: Client, u: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """Evaluate the model in the thread that calls ``serve``, also for clients outside ``sampling``.
 
         Raises:
             KeyboardInterrupt: ``stop`` was called.
-            Exception: what the model raised.
+            Exception: raised by the model.
         """
-        assert self.model is not None
-        if torch.is_grad_enabled() and u.requires_grad:  # an autograd graph is its thread's own
-            return self.model.predict(u, t, condition)
-        request = Request(seat, u, t, condition, kind_of(u, t, condition), torch.is_inference_mode_enabled())
+        if torch.is_grad_enabled() and u.requires_grad:  # an autograd graph belongs to its thread
+            return self._predict(u, t, condition)
+        call = Call(client, u, t, condition, merge_key(u, t, condition), torch.is_inference_mode_enabled())
         with self._changed:
             if self._stopped:
                 raise KeyboardInterrupt
-            seat.rows, seat.asked = len(u), True
-            self._waiting.append(request)
-            self._last_sign = time.perf_counter()
-            if len(self._waiting) == 1 or self._ready():
+            client.rows = len(u)
+            self._waiting.append(call)
+            self._last_change = time.monotonic()
+            if self._ready():
                 self._changed.notify()
-        request.done.wait()
-        if request.error is not None:
-            raise request.error
-        assert request.output is not None
-        return request.output
+        return call.output.result()
 
     def serve(self, seconds: float) -> None:
-        """Answer those who wait, in one call; return without one after ``seconds``, or once a run has left."""
+        """Run one batch; return without one after ``seconds``, or when a client has left."""
         with self._changed:
-            deadline = time.perf_counter() + seconds
-            while not self._news and not self._ready():
-                now = time.perf_counter()
-                until = min(deadline, self._last_sign + self._patience()) if self._waiting else deadline
-                if now >= deadline:
-                    return
-                self._changed.wait(max(0.0, until - now) + 1e-4)
-            self._news = False
-            if not self._ready():
+            self._changed.wait_for(lambda: self._client_left or self._ready(), seconds)
+            self._client_left = False
+            if not self._ready() and not self._drop_stragglers():
                 return
-            self._in_work = self._take()
-        self._answer(self._in_work)
-        self._in_work = []
+            batch = self._next_batch()
+        try:
+            self._run(batch)
+        finally:
+            with self._changed:
+                self._last_change = time.monotonic()
+                # None, unless an interrupt came between: ``stop`` has to reach them.
+                self._waiting += [call for call in batch if not call.output.done()]
 
     def stop(self) -> None:
-        """Whoever waits, or asks from now on, gets a KeyboardInterrupt."""
-        with self._sign():
+        """Raise KeyboardInterrupt in all threads that wait in ``predict`` or call it from now on."""
+        with self._changed:
             self._stopped = True
-            for request in (*self._waiting, *self._in_work):
-                request.fail(KeyboardInterrupt())
+            for call in self._waiting:
+                call.output.set_exception(KeyboardInterrupt())
             self._waiting.clear()
 
-    def synchronize(self, seat: Seat) -> None:
-        """Wait until every call that the seat had part in is over on its device, and entered into its account."""
-        while True:
-            self._account()
-            with self._changed:
-                if not any(seat in shares for _, _, shares in self._untimed):
-                    return
-            time.sleep(1e-3)
-
-    def _account(self) -> None:
-        with self._changed:
-            calls, self._untimed = self._untimed, []
-            for call, size, shares in calls:
-                took = call.seconds()
-                if took is None:
-                    self._untimed.append((call, size, shares))
-                    continue
-                self.limit.record(size, took)
-                for seat, share in shares.items():
-                    seat.seconds += took * share
-
-    @contextmanager
-    def _sign(self) -> Iterator[None]:
-        """Under the lock: something happens that the serving thread should see."""
-        with self._changed:
-            self._last_sign = time.perf_counter()
-            yield
-            self._changed.notify()
-
     def _ready(self) -> bool:
-        """Whether it is time for a call."""
         if not self._waiting:
             return False
-        if sum(len(request.u) for request in self._waiting) >= self.limit.value:
-            return True
-        if self._seats <= {request.seat for request in self._waiting}:
-            return True
-        return time.perf_counter() >= self._last_sign + self._patience()
+        full = sum(len(call.u) for call in self._waiting) >= self.limit.value
+        return full or self._clients <= {call.client for call in self._waiting}
 
-    def _patience(self) -> float:
-        known = max(PATIENCE_SECONDS, self._last_call)
-        return known if all(seat.asked for seat in self._seats) else max(STARTING_SECONDS, known)
+    def _drop_stragglers(self) -> bool:
+        """Stop waiting for the clients that have not called, if they had enough time; whether they had."""
+        if not self._waiting or time.monotonic() < self._last_change + self._straggler_seconds:
+            return False
+        self._clients &= {call.client for call in self._waiting}
+        return True
 
-    def _take(self) -> list[Request]:
-        """Who has waited longest, and those whose questions go together with that one, up to the limit."""
+    def _next_batch(self) -> list[Call]:
+        """Take the oldest call, and those that can be combined with it, up to the limit."""
         first = self._waiting[0]
-        taken, rows = [first], len(first.u)
-        for request in self._waiting[1:]:
-            fits = rows + len(request.u) <= self.limit.value
-            if fits and request.kind is not None and (request.kind, request.inference) == (first.kind, first.inference):
-                taken.append(request)
-                rows += len(request.u)
-        self._waiting = [request for request in self._waiting if request not in taken]
+        batch, rows = [first], len(first.u)
+        for call in self._waiting[1:]:
+            fits = rows + len(call.u) <= self.limit.value
+            if fits and call.key is not None and (call.key, call.inference) == (first.key, first.inference):
+                batch.append(call)
+                rows += len(call.u)
+        self._waiting = [call for call in self._waiting if call not in batch]
         # In a fixed order, so that the same runs make the same batch at every step.
-        return sorted(taken, key=lambda request: request.seat.number)
+        return sorted(batch, key=lambda call: call.client.number)
 
-    def _answer(self, requests: Sequence[Request]) -> None:
+    def _run(self, batch: Sequence[Call]) -> None:
         try:
-            with torch.inference_mode() if requests[0].inference else torch.no_grad():
-                outputs = self._call(requests).split([len(request.u) for request in requests])
+            with torch.inference_mode() if batch[0].inference else torch.no_grad():
+                outputs = self._evaluate(batch).split([len(call.u) for call in batch])
         except Exception as error:
-            if len(requests) == 1:
-                requests[0].fail(error)
+            if len(batch) == 1:
+                batch[0].output.set_exception(error)
                 return
-            for request in requests:  # only whoever asked for the impossible gets the error
-                self._answer([request])
+            for call in batch:  # only the faulty one gets the error
+                self._run([call])
             return
-        for request, output in zip(requests, outputs):
-            request.output = output
-            request.done.set()
+        for call, output in zip(batch, outputs):
+            call.output.set_result(output)
 
-    def _call(self, requests: Sequence[Request]) -> Tensor:
-        u = torch.cat([request.u for request in requests])
-        t = torch.cat([request.t for request in requests])
-        condition = self._merge(tuple(request.condition for request in requests))
-        shares = dict.fromkeys((request.seat for request in requests), 0.0)
-        for request in requests:  # of one run there may be several
-            shares[request.seat] += len(request.u) / len(u)
-        if requests[0].kind is None:
-            return self._timed(u, t, condition, shares)
+    def _evaluate(self, batch: Sequence[Call]) -> Tensor:
+        """Evaluate all rows of a batch, in one call of the model if the limit and the memory allow that."""
+        u, t = torch.cat([call.u for call in batch]), torch.cat([call.t for call in batch])
+        condition = self._merge(tuple(call.condition for call in batch))
         outputs: list[Tensor] = []
         start = 0
         while start < len(u):
-            parts = -(-(len(u) - start) // self.limit.value)
-            size = -(-(len(u) - start) // parts)
-            stop = start + size
-            own = condition if size == len(u) else part_of(condition, start, stop)
+            rest = len(u) - start
+            stop = start + (rest if batch[0].key is None else even_part(rest, self.limit.value))
+            rows = condition if stop - start == len(u) else rows_of(condition, start, stop)
             try:
-                outputs.append(self._timed(u[start:stop], t[start:stop], own, shares))
+                outputs.append(self._timed(batch, len(u), u[start:stop], t[start:stop], rows))
             except RuntimeError as error:
-                if size == 1 or not out_of_memory(error):
+                if stop - start == 1 or batch[0].key is None or not out_of_memory(error):
                     raise
-                self.limit.shrink(size // 2)
+                self.limit.shrink((stop - start) // 2)
                 continue
             start = stop
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
-    def _timed(self, u: Tensor, t: Tensor, condition: Condition, shares: Mapping[Seat, float]) -> Tensor:
+    def _timed(self, batch: Sequence[Call], total: int, u: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """Evaluate some of the ``total`` rows of a batch, at the cost of its clients."""
         began = time.perf_counter()
-        call = timed(u.device)
-        assert self.model is not None
-        output = self.model.predict(u, t, condition)
-        call.end()
-        self._last_call = time.perf_counter() - began
-        with self._changed:
-            self._untimed.append((call, len(u), shares))
-        self._account()
+        output = self._predict(u, t, condition)
+        if u.device.type != "cpu":
+            torch.accelerator.synchronize(u.device)
+        seconds = time.perf_counter() - began
+        self.limit.record(len(u), seconds)
+        for call in batch:
+            call.client.seconds += seconds * len(call.u) / total
         return output
 
 
-def kind_of(u: Tensor, t: Tensor, condition: Condition) -> Kind | None:
-    """What must be equal for two batches to be put together; None where that is out of the question.
+def even_part(rows: int, limit: int) -> int:
+    """Size of the first of the fewest equal parts of at most ``limit`` rows."""
+    parts = -(-rows // limit)
+    return -(-rows // parts)
 
-    Only the positive side counts, the one that a network is given.
+
+def merge_key(u: Tensor, t: Tensor, condition: Condition) -> MergeKey | None:
+    """The properties that calls must have in common to be combined; None for a call that cannot be combined at all.
+
+    Of a condition only the positive side counts, the one that a network is given.
     """
     values = [*condition.positive.values(), t]
     if type(condition) is not Condition or not all(
@@ -272,7 +232,7 @@ def kind_of(u: Tensor, t: Tensor, condition: Condition) -> Kind | None:
 
 
 def merge(conditions: Sequence[Condition]) -> Condition:
-    """The positive side of batches of one kind, one batch after the other."""
+    """The positive sides of conditions, one after the other."""
     if len(conditions) == 1:
         return conditions[0]
     keys = conditions[0].positive
@@ -280,7 +240,7 @@ def merge(conditions: Sequence[Condition]) -> Condition:
     return Condition(positive, None, [caption for condition in conditions for caption in condition.captions])
 
 
-def part_of(condition: Condition, start: int, stop: int) -> Condition:
+def rows_of(condition: Condition, start: int, stop: int) -> Condition:
     """The positive side of some of the samples."""
     positive = {key: value[start:stop] for key, value in condition.positive.items()}
     return Condition(positive, None, condition.captions[start:stop])

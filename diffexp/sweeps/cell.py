@@ -6,22 +6,23 @@ from pathlib import Path
 from typing import Any
 
 IN_THE_NAME = ("model", "scheduler", "steps", "max_nfe")
+"""Keys whose values are part of the name of a cell's folder."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """One cell."""
+class Cell:
+    """One run of a sweep, to be run."""
 
     number: int
     config: dict[str, Any]
-    """What ``run_experiment`` takes."""
+    """The config that ``run_experiment`` takes."""
     folder: Path
     overrides: tuple[str, ...] = ()
     """The words of the command line that make this cell."""
 
 
-def swept_words(jobs: Sequence[Job]) -> dict[int, str]:
-    """By number of the cell, what tells it from the others and is not in the name of its folder."""
-    words = {job.number: [w for w in job.overrides if w.partition("=")[0] not in IN_THE_NAME] for job in jobs}
+def distinguishing_words(cells: Sequence[Cell]) -> dict[int, str]:
+    """By number of the cell, its overrides that are not common to all cells and not in the name of its folder."""
+    words = {cell.number: [w for w in cell.overrides if w.partition("=")[0] not in IN_THE_NAME] for cell in cells}
     common = set.intersection(*map(set, words.values())) if words else set()
     return {number: " ".join(word for word in some if word not in common) for number, some in words.items()}

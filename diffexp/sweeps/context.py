@@ -1,11 +1,11 @@
-"""What the cells of a batched sweep share: the model, the processor, samples that are the same."""
+"""Resources that the cells of a sweep share: the model, the processor, the progress, samples that are equal."""
 
 import copy
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,127 +13,55 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffexp.components.guidance.base import Predict
 from diffexp.components.models.base import Condition, Model
 from diffexp.experiment.context import Bar, RunContext
-from diffexp.sweeps.batching import Batcher, Seat
-from diffexp.sweeps.duplicates import Twins, samples_key
+from diffexp.sweeps.batch_size import BatchLimit
+from diffexp.sweeps.batching import Client, Rendezvous
+from diffexp.sweeps.cell import Cell
+from diffexp.sweeps.duplicates import DuplicateRuns, samples_key
 from diffexp.sweeps.progress import Progress
 
-log = logging.getLogger(__name__)
 
-Predict = Callable[[Tensor, Tensor, Condition], Tensor]
+class SharedResources:
+    """Resources of all cells that run on one model."""
 
-
-class Shared:
-    """The belongings of all cells that run on one model."""
-
-    def __init__(self, batcher: Batcher, twins: Twins) -> None:
-        self.batcher = batcher
-        self.twins = twins
+    def __init__(self, limit: BatchLimit, straggler_seconds: float, duplicates: DuplicateRuns) -> None:
+        self.rendezvous = Rendezvous(self._predict, limit, straggler_seconds)
+        self.duplicates = duplicates
         self.processor = threading.Lock()
-        """Held by the one cell that may be busy with more than its steps: several at once only slow each other down."""
+        """Held by the one cell that does CPU-heavy work: several at once only slow each other down."""
         self._loading = threading.Lock()
+        self._model: Model | None = None
         self._error: Exception | None = None
 
     def model(self, load: Callable[[], Model]) -> Model:
-        """The model, loaded by whoever wants it first; an error is everyone's."""
+        """The model, loaded by the first cell that needs it; all cells get the error of a failed attempt."""
         with self._loading:
             if self._error:
                 raise self._error
-            if self.batcher.model is None:
+            if self._model is None:
                 try:
-                    self.batcher.model = load()
-                    _ = self.batcher.model.weights_sha256  # computed once, before there are copies
+                    self._model = load()
+                    _ = self._model.weights_sha256  # computed once, before there are copies
                 except Exception as error:
                     self._error = error
                     raise
-            return self.batcher.model
+            return self._model
+
+    def _predict(self, u: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        assert self._model is not None
+        return self._model.predict(u, t, condition)
 
 
-class CellContext(RunContext):
-    """One cell among others."""
+class SweepContext(RunContext):
+    """A cell of a sweep."""
 
-    def __init__(self, shared: Shared, seat: Seat, folder: Path, progress: Progress) -> None:
+    def __init__(self, cell: Cell, shared: SharedResources, progress: Progress) -> None:
+        self._cell = cell
         self._shared = shared
-        self._seat = seat
-        self._folder = folder
         self._progress = progress
-        self._bar = progress.start(seat.number)
-        self._claimed: str | None = None
-        self._seated = True
-        """Whether it is still to draw."""
-
-    def model(self, load: Callable[[], Model]) -> Model:
-        model = self._shared.model(load)
-        return answered_by(model, partial(self._shared.batcher.ask, self._seat))
-
-    def clock(self) -> float:
-        """The work of this thread, and the cell's share of the model's."""
-        return time.thread_time() + self._seat.seconds
-
-    def bar(self, total: int) -> Bar:
-        self._bar.n, self._bar.total = 0, total
-        return self._bar
-
-    def synchronize(self, device: torch.device) -> None:
-        self._shared.batcher.synchronize(self._seat)
-
-    def finished(self, samples: int) -> None:
-        self._progress.finished(samples)
-
-    @contextmanager
-    def drawing(self, device: torch.device) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            self._seated = False
-            self._shared.batcher.leave(self._seat)
-
-    @contextmanager
-    def cpu_section(self) -> Iterator[None]:
-        lock = self._shared.processor
-        if not lock.acquire(blocking=False):
-            # Nobody waits for one that waits; whoever holds the lock may ask the model again and again (``Reference``).
-            with self._away() if self._seat.asked and self._seated else nullcontext():
-                lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def twin(self, record: Mapping[str, Any]) -> Path | None:
-        key, twins = samples_key(record), self._shared.twins
-        with self._away() if twins.drawing(key) else nullcontext():
-            found = twins.claim(key)
-        if found is None:
-            self._claimed = key
-        return found
-
-    def end(self, status: str) -> None:
-        if self._claimed:
-            self._shared.twins.settle(self._claimed, self._folder if status == "done" else None)
-        self._progress.end(self._seat.number, status)
-        self._shared.batcher.leave(self._seat)
-
-    @contextmanager
-    def _away(self) -> Iterator[None]:
-        """Not waited for."""
-        self._shared.batcher.leave(self._seat)
-        try:
-            yield
-        finally:
-            self._shared.batcher.sit(self._seat)
-
-
-class SoloContext(RunContext):
-    """A cell that has the process to itself, after the others of its model."""
-
-    def __init__(self, shared: Shared, number: int, progress: Progress) -> None:
-        self._shared = shared
-        self._number = number
-        self._progress = progress
-        self._bar = progress.start(number)
-        self._bar.show = progress.show
+        self._bar = progress.start(cell.number)
 
     def model(self, load: Callable[[], Model]) -> Model:
         return self._shared.model(load)
@@ -146,11 +74,74 @@ class SoloContext(RunContext):
         self._progress.finished(samples)
 
     def end(self, status: str) -> None:
-        self._progress.end(self._number, status)
+        """Record that the cell is over: ``done``, ``failed`` or ``interrupted``."""
+        self._progress.end(self._cell.number, status)
 
 
-def answered_by(model: Model, predict: Predict) -> Model:
-    """The same model with another ``predict``; everything else is shared with the original."""
+class SoloContext(SweepContext):
+    """A cell that has the process to itself, after the others of its model."""
+
+    def __init__(self, cell: Cell, shared: SharedResources, progress: Progress) -> None:
+        super().__init__(cell, shared, progress)
+        self._bar.show = progress.show
+
+
+class CellContext(SweepContext):
+    """A cell that runs beside others, in a thread of its own.
+
+    The others wait for its calls from the moment this object is made until its first batch of samples is there, and
+    while it samples each of the following ones.
+    """
+
+    def __init__(self, cell: Cell, shared: SharedResources, progress: Progress) -> None:
+        super().__init__(cell, shared, progress)
+        self._client = Client(cell.number, rows=min(int(cell.config["batch_size"]), int(cell.config["num_samples"])))
+        self._result = Future[Path | None]()
+        self._registration = ExitStack()
+        self._register()
+
+    def _register(self) -> None:
+        self._registration.enter_context(self._shared.rendezvous.sampling(self._client))
+
+    def model(self, load: Callable[[], Model]) -> Model:
+        model = super().model(load)
+        return with_predict(model, partial(self._shared.rendezvous.predict, self._client))
+
+    def clock(self) -> float:
+        """The processor time of this thread and the cell's share of the time of model calls, in seconds."""
+        return time.thread_time() + self._client.seconds
+
+    def synchronize(self, device: torch.device) -> None:
+        """Do nothing: every call of the model has been waited for where it was timed."""
+
+    @contextmanager
+    def sampling(self) -> Iterator[None]:
+        with self._registration:
+            self._register()
+            yield
+
+    @contextmanager
+    def cpu_section(self) -> Iterator[None]:
+        with self._shared.processor:
+            yield
+
+    def find_duplicate(self, record: Mapping[str, Any]) -> Path | None:
+        key = samples_key(record)
+        while (first := self._shared.duplicates.claim(key, self._result)) is not self._result:
+            if not first.done():
+                self._registration.close()  # nobody waits for a cell that waits for another
+            if folder := first.result():
+                return folder
+        return None
+
+    def end(self, status: str) -> None:
+        self._registration.close()
+        self._result.set_result(self._cell.folder if status == "done" else None)
+        super().end(status)
+
+
+def with_predict(model: Model, predict: Predict) -> Model:
+    """A copy of a model with another ``predict``; everything else is shared with the original."""
     other = copy.copy(model)
     # Past a frozen dataclass's guard. An attribute of the object comes before a method of its class.
     object.__setattr__(other, "predict", predict)

@@ -1,64 +1,52 @@
-"""Cells that draw the very same samples: the first draws them, the others take them over."""
+"""Cells whose samples are equal: the first generates them, the others copy its files."""
 
 import json
 import threading
 from collections.abc import Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from diffexp.components.loops.base import FROM_NOISE
+from diffexp.catalog.discover import discover
 
-ONLY_NAMED = ("resume", "objective", "name", "tags", "notes", "tracker")
-"""Keys that no file of a run depends on but its record."""
-IN_THE_PLAN = ("scheduler", "grid", "steps", "max_nfe")
+IRRELEVANT_KEYS = ("resume", "objective", "name", "tags", "notes", "tracker")
+"""Config keys that affect no file of a run but its record."""
+KEYS_OF_THE_PLAN = ("scheduler", "grid", "steps", "max_nfe")
 
 
 def samples_key(record: Mapping[str, Any]) -> str:
-    """What decides all that a run with this ``run.json`` draws and measures, as text.
+    """Everything that determines the samples and metrics of the run with this ``run.json``, as text.
 
-    A plan says all about scheduler, grid and steps, unless the loop makes other plans of these.
+    The plan stands for scheduler, timestep schedule and steps, unless the loop builds other plans from these.
     """
-    by_plan = record["plan_sha256"] and record["config"]["loop"]["name"] in FROM_NOISE
-    left_out = (*ONLY_NAMED, *(IN_THE_PLAN if by_plan else ()))
-    config = {key: value for key, value in record["config"].items() if key not in left_out}
+    loop = discover().find("loop", record["config"]["loop"]["name"])
+    by_plan = record["plan_sha256"] and loop and loop.traits.get("solves_from_noise")
+    skipped = (*IRRELEVANT_KEYS, *(KEYS_OF_THE_PLAN if by_plan else ()))
+    config = {key: value for key, value in record["config"].items() if key not in skipped}
     facts = [record[key] for key in ("plan_sha256", "weights_sha256", "device", "dtype")]
     return json.dumps([config, *facts], default=str)
 
 
-class Twins:
-    """Who draws what; asked by many threads."""
+class DuplicateRuns:
+    """The runs of a sweep by ``samples_key``; used by many threads.
+
+    The result of a run is its folder, or None where it has no complete samples.
+    """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._drawing: set[str] = set()
-        self._done: dict[str, Path] = {}
+        self._lock = threading.Lock()
+        self._first: dict[str, Future[Path | None]] = {}
 
-    def add(self, key: str, folder: Path) -> None:
-        """A run of an earlier day that is done."""
-        with self._changed:
-            self._done.setdefault(key, folder)
+    def claim(self, key: str, own: Future[Path | None]) -> Future[Path | None]:
+        """The result of the run that generates the samples with this key: ``own``, or that of an earlier caller."""
+        with self._lock:
+            first = self._first.get(key)
+            if first is None or (first.done() and first.result() is None):
+                first = self._first[key] = own
+            return first
 
-    def drawing(self, key: str) -> bool:
-        """Whether someone draws these samples right now."""
-        with self._changed:
-            return key in self._drawing
-
-    def claim(self, key: str) -> Path | None:
-        """The folder of a run that has drawn these samples, or None: they are the caller's to draw.
-
-        Waits while another draws them. Whoever got None calls ``settle`` in the end.
-        """
-        with self._changed:
-            self._changed.wait_for(lambda: key not in self._drawing)
-            if key in self._done:
-                return self._done[key]
-            self._drawing.add(key)
-            return None
-
-    def settle(self, key: str, folder: Path | None) -> None:
-        """The samples are in ``folder``, or could not be drawn."""
-        with self._changed:
-            self._drawing.discard(key)
-            if folder:
-                self._done[key] = folder
-            self._changed.notify_all()
+    def add_finished(self, key: str, folder: Path) -> None:
+        """Add a run of an earlier attempt at the sweep."""
+        result = Future[Path | None]()
+        result.set_result(folder)
+        self.claim(key, result)

@@ -1,4 +1,4 @@
-"""How cells fail: each for itself, told at the end of the sweep, and told across processes by a file."""
+"""Failures of cells: each costs itself alone, and is reported at the end of the sweep, across processes by a file."""
 
 import json
 import logging
@@ -10,7 +10,7 @@ from diffexp.files import write_json
 
 FILE = ".hydra/failure.json"
 TRACEBACKS = logging.getLogger("errors")
-"""Not below "diffexp", whose messages go to the terminal: a traceback belongs in diffexp.log."""
+"""Not below "diffexp", whose messages are printed on the terminal: a traceback belongs in diffexp.log."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ FAILED_HERE: list[Failure] = []
 
 
 def record_failure(folder: Path, error: BaseException) -> Failure:
-    """Log the error of a run with its traceback, and note it for the end."""
+    """Log the error of a run with its traceback, and write it to the run's folder where that is possible."""
     TRACEBACKS.error("the run failed", exc_info=error)
     failure = Failure(str(folder), one_line(error), isinstance(error, InputError))
     FAILED_HERE.append(failure)
@@ -40,13 +40,13 @@ def record_failure(folder: Path, error: BaseException) -> Failure:
     return failure
 
 
-def forget_failure(folder: Path) -> None:
-    """Of an earlier attempt."""
+def clear_failure(folder: Path) -> None:
+    """Delete the failure record of an earlier attempt."""
     (folder / FILE).unlink(missing_ok=True)
 
 
 def read_failures(sweep: Path) -> list[Failure]:
-    """All failures of a sweep's cells."""
+    """All failures of a sweep's cells by folder."""
     found = {failure.folder: failure for failure in FAILED_HERE}
     for file in sweep.glob(f"*/{FILE}"):
         failure = Failure(**json.loads(file.read_text(encoding="utf-8")))

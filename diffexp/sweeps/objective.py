@@ -1,4 +1,4 @@
-"""What a search wants to make small or large."""
+"""The objective of a search: a metric to minimise or maximise."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -7,20 +7,20 @@ from typing import Any
 
 from diffexp.experiment.summary import metrics_line
 from diffexp.files import read_json
-from diffexp.sweeps.results import Cell
+from diffexp.sweeps.results import CellResult
 
 
 def objective_value(config: Mapping[str, Any], folder: Path) -> float | None:
-    """The metric that ``objective`` names, of the run in ``folder``.
+    """The value of the config's ``objective`` for the run in ``folder``.
 
-    None where the run has failed or has no such metric, and where no objective is named.
+    None if the run has failed or has no such metric, or if there is no objective.
     """
     name = config.get("objective")
     return read_json(folder / "metrics.json").get(name) if name else None
 
 
-def best_cell(cells: Sequence[Cell], objective: str, direction: str = "minimize") -> Cell | None:
-    """The finished cell with the best value, the first of equal ones; None where no cell has one.
+def best_cell(cells: Sequence[CellResult], objective: str, direction: str = "minimize") -> CellResult | None:
+    """The finished cell with the best value, the first of equal ones; None if no cell has a value.
 
     Args:
         objective: a metric, as in ``metrics.json``.
@@ -31,12 +31,12 @@ def best_cell(cells: Sequence[Cell], objective: str, direction: str = "minimize"
     return min(known, key=lambda cell: sign * cell.metrics[objective], default=None)
 
 
-def best_text(cells: Sequence[Cell], objective: str, direction: str = "minimize") -> str:
-    """The best cell in a few lines: its folder, its metrics and the command that runs it again."""
+def best_text(cells: Sequence[CellResult], objective: str, direction: str = "minimize") -> str:
+    """Describe the best cell in two lines: its folder and metrics, and the command that runs it again."""
     best = best_cell(cells, objective, direction)
     if best is None:
-        there = ", ".join(dict.fromkeys(name for cell in cells for name in cell.metrics)) or "none"
-        return f"no cell has objective={objective} (metrics there: {there})"
+        available = ", ".join(dict.fromkeys(name for cell in cells for name in cell.metrics)) or "none"
+        return f"no cell has objective={objective} (available metrics: {available})"
     # An experiment may make any command a sweep.
     command = shlex.join(["python", "-m", "diffexp", *best.overrides, "hydra.mode=RUN"])
     return f"best {objective}: {best.folder.name}  {metrics_line(best.metrics)}\n  again: {command}"

@@ -42,11 +42,11 @@ def read_sweep(folder: Path) -> SweepRecord | None:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """The sweep is this process's own until the block ends, where the file system can tell.
+def exclusive_lock(folder: Path) -> Iterator[None]:
+    """Hold an advisory lock on a sweep's folder; no lock is held where the system has no ``flock``.
 
     Raises:
-        InputError: another process has it.
+        InputError: another process holds it.
     """
     try:
         import fcntl

@@ -17,7 +17,7 @@ NAME = "results.csv"
 
 
 @dataclass(frozen=True)
-class Cell:
+class CellResult:
     """One run of a multirun, read back from its folder."""
 
     folder: Path
@@ -31,14 +31,14 @@ class Cell:
     """``run.json``; empty where there is none."""
 
 
-def read_cells(sweep: Path) -> list[Cell]:
+def read_cells(sweep: Path) -> list[CellResult]:
     """The cells of a sweep in the order of their numbers; one that never began is ``missing``, its folder too."""
     found = {_number(path.parent): read_cell(path.parent) for path in sweep.glob("*/.hydra")}
     begun = {number for number, _ in found}
     for number, overrides in enumerate(read_json(sweep / "sweep.json").get("cells") or []):
         if number not in begun:
             folder = sweep / str(number)
-            found[_number(folder)] = Cell(folder, tuple(overrides), "missing", None, {}, {}, {})
+            found[_number(folder)] = CellResult(folder, tuple(overrides), "missing", None, {}, {}, {})
     return [found[key] for key in sorted(found)]
 
 
@@ -74,14 +74,14 @@ def write_results(sweep: Path) -> Path | None:
     return sweep / NAME
 
 
-def read_cell(folder: Path) -> Cell:
+def read_cell(folder: Path) -> CellResult:
     """A run, or a cell of a multirun, from its folder; what cannot be read there is as if it were not there."""
     run = read_json(folder / "run.json")
     metrics = read_json(folder / "metrics.json")
     overrides = _read_yaml(folder / ".hydra" / "overrides.yaml")
     # A cell that failed before it began has no config in its record, but Hydra has written the one that it was given.
     config = run.get("config") or _read_yaml(folder / ".hydra" / "config.yaml")
-    return Cell(
+    return CellResult(
         folder=folder,
         overrides=tuple(map(str, overrides or ())),
         status=run.get("status", "missing"),

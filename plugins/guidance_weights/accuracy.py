@@ -41,10 +41,10 @@ class Accuracy:
         found = {"accuracy": (probabilities.argmax(dim=1) == digits).double()}
         found["confidence"] = probabilities.gather(1, digits.unsqueeze(1)).squeeze(1).double()
         indices = run.indices_of(len(run.captions))
-        all_of_digits = len(rows) == len(run.captions)
+        all_labelled = len(rows) == len(run.captions)
         return {
             f"{name}/{self.features.name}": values
-            if all_of_digits
+            if all_labelled
             else estimate(mean_of(values), [indices[row] for row, _ in rows], bounds=(0.0, 1.0))
             for name, values in found.items()
         }

@@ -1,4 +1,4 @@
-"""Weights of guidance that grow or fall on the way from noise to sample."""
+"""Guidance with weights that grow or fall from noise to sample."""
 
 import math
 from collections.abc import Callable

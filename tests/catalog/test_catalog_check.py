@@ -52,7 +52,7 @@ def test_good_nodes(catalog, kind, node):
         ("scheduler", {"name": "mine", "gamma": 1, "order": True}, None, "scheduler.order=true is not an integer"),
         ("scheduler", {"name": "mine", "gamma": 1, "mode": 4}, None, "scheduler.mode=4 is not a string"),
         ("scheduler", {"name": "diffusers/ddim", "beta_start": 1}, None, "is how the model was trained"),
-        ("grid", {"name": "auto", "sigmas": [1, "x"]}, "grid", "grid.sigmas=[1, 'x'] is not a list of float"),
+        ("grid", {"name": "auto", "sigmas": [1, "x"]}, "grid", "is not a list of float"),
         ("grid", {"name": "karras", "timestep": 3}, None, "did you mean 'grid.timesteps'?"),
         ("metric", {"name": "fid", "features": 3}, "metric.mine", "metric.mine.features=3 is not"),
         ("guidance", {"name": "diffusers", "_target_": "???"}, None, "guidance=diffusers needs guidance._target_=..."),

@@ -212,7 +212,7 @@ def test_a_plan_function_and_a_class(plugins):
         "beta_end": ("float|null", None),
     }
     assert [o.effective_default for o in catalog.get("scheduler", "my_scheduler").options] == [1000, 0.02]
-    assert catalog.get("scheduler", "tweaked").open
+    assert catalog.get("scheduler", "tweaked").accepts_any_option
     assert "diffusers" not in catalog.get("scheduler", "tweaked").doc
 
 

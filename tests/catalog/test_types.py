@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import diffexp
-from diffexp.catalog.types import UNREADABLE, OptionType, plain, read_type, read_value
+from diffexp.catalog.types import UNREADABLE, OptionType, config_value, read_type, read_value
 from diffexp.components.schedulers.ddim import ddim
 from diffexp.errors import InputError
 
@@ -89,7 +89,7 @@ literals = st.recursive(
 @given(literals)
 def test_every_literal_reads_as_itself(value):
     assert read_value(ast.parse(repr(value), mode="eval").body, {}) == value
-    assert plain(value) == value
+    assert config_value(value) == value
 
 
 @given(literals)
@@ -104,5 +104,5 @@ def test_what_only_running_the_file_tells(text):
 
 
 def test_objects_that_a_config_cannot_hold():
-    assert plain(len) is UNREADABLE
-    assert plain([1, (2, len)]) is UNREADABLE
+    assert config_value(len) is UNREADABLE
+    assert config_value([1, (2, len)]) is UNREADABLE

@@ -13,8 +13,8 @@ from diffusers.guiders import AdaptiveProjectedGuidance, ClassifierFreeGuidance
 from torch import Tensor
 
 from diffexp.catalog.diffusers import PREFIX, class_entry, class_names
+from diffexp.catalog.diffusers_guiders import CLASSES, EXCLUDED
 from diffexp.catalog.discover import discover
-from diffexp.catalog.guiders import CLASSES, LEFT_OUT
 from diffexp.cli.check import Preflight
 from diffexp.cli.guard import CommandLineKeys
 from diffexp.cli.help import help_text
@@ -193,7 +193,7 @@ def test_rows_at_different_levels(name: str) -> None:
 def test_momentum_needs_one_step_after_the_other() -> None:
     guider = guider_of(AdaptiveProjectedGuidance, {"adaptive_projected_guidance_momentum": -0.5}, 4.0)
     u, condition = asked(2)
-    with pytest.raises(InputError, match="with momentum follows the steps one by one"):
+    with pytest.raises(InputError, match="with momentum needs the steps one by one"):
         guided_by(guider, network, [900.0, 500.0])(u, torch.tensor([900.0, 500.0]), condition)
 
 
@@ -249,7 +249,7 @@ def test_there_is_no_solution_to_compare_with(
 
 def test_every_guider_of_diffusers_is_an_option_or_left_out() -> None:
     there = {name for name in dir(diffusers.guiders) if name.endswith("Guidance")} - {"BaseGuidance"}
-    assert there == {cls for _, cls in CLASSES.values()} | set(LEFT_OUT)
+    assert there == {cls for _, cls in CLASSES.values()} | set(EXCLUDED)
     assert class_names("guidance") == [PREFIX + name for name in CLASSES]
 
 
@@ -271,7 +271,7 @@ def test_what_needs_more_than_two_predictions_is_refused(cls: str, compose: Comp
     words = ("guidance=diffusers", f"guidance._target_=diffusers.{cls}")
     with pytest.raises(InputError) as caught:
         assemble(compose(*RUN, *words), discover())
-    assert str(caught.value) == f"{cls} {LEFT_OUT[cls]}; choose another guidance"
+    assert str(caught.value) == f"{cls} {EXCLUDED[cls]}; choose another guidance"
 
 
 def test_so_is_anyone_elses() -> None:

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from diffexp.components.models import mnist as module
-from diffexp.components.models.base import Model, Request, Runtime, sha256_of_file
+from diffexp.components.models.base import Model, Request, Runtime
 from diffexp.components.models.mnist import mnist
 from diffexp.components.models.unet import UNet
 from diffexp.errors import InputError
+from diffexp.files import sha256_of_file
 from diffexp.plan.predictions import Clip, Prediction
 from tests.checkpoints import save_unet, tiny_digits_unet, tiny_unet
 

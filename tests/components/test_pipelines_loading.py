@@ -235,7 +235,7 @@ def test_a_download_brings_only_what_is_needed(tiny: Tiny, cache: Path, monkeypa
         return str(remote)
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(download, "_obstacle", lambda: None)
+    monkeypatch.setattr(download, "reachable", lambda url, seconds: True)
     monkeypatch.setattr(download.HfApi, "model_info", lambda *_, **__: SimpleNamespace(siblings=siblings))
     monkeypatch.setattr(download, "snapshot_download", snapshot)
     assert isinstance(pipeline(RUNTIME, id=SD15), StableDiffusion)

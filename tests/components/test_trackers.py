@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from PIL import Image
 from diffexp.catalog.discover import discover
 from diffexp.components.trackers.base import Guarded, RunInfo, SampleRow, Tracker
 from diffexp.components.trackers.none import NoTracker
-from diffexp.components.trackers.wandb import TAKES_RUNS, WandbTracker, _reachable, choose_mode
+from diffexp.components.trackers.wandb import TAKES_RUNS, WandbTracker, choose_mode, server_reachable
 from diffexp.errors import InputError
 from diffexp.report import report_sweep
 from diffexp.sweeps.results import write_results
@@ -39,7 +40,7 @@ def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NETRC", str(home / ".netrc"))
     for name in ("DATA_DIR", "CACHE_DIR", "CONFIG_DIR"):
         monkeypatch.setenv(f"WANDB_{name}", str(home / name))
-    _reachable.cache_clear()
+    server_reachable.cache_clear()
     TAKES_RUNS.clear()
 
 
@@ -210,16 +211,17 @@ def test_a_server_that_refuses_is_asked_once_by_a_sweep(
 ):
     asked: list[str] = []
 
-    def init(self: WandbTracker, info: RunInfo, mode: str) -> Any:
+    def init(project: str, entity: str | None, info: RunInfo, mode: str) -> Any:
         asked.append(mode)
         time.sleep(0.02)
         if mode == "online":
             raise TimeoutError("nobody there")
+        return SimpleNamespace(define_metric=lambda *_, **__: None, disabled=True)
 
-    monkeypatch.setattr(WandbTracker, "_init", init)
+    monkeypatch.setattr("diffexp.components.trackers.wandb.init_run", init)
     monkeypatch.setattr("diffexp.components.trackers.wandb.choose_mode", lambda requested: "online")
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda number: WandbTracker()._begin(info(tmp_path / str(number))), range(4)))
+        list(pool.map(lambda number: WandbTracker().start(info(tmp_path / str(number))), range(4)))
     assert sorted(asked) == ["offline"] * 4 + ["online"]
     assert caplog.messages == ["W&B cannot be reached or refuses the key, logging offline: nobody there"]
 

@@ -123,7 +123,7 @@ def test_a_batch_too_large_for_memory_is_halved(run, monkeypatch, caplog, error)
 
     network(monkeypatch, full)
     folder = run(*PICTURES, "batch_size=5").folder
-    assert told(caplog) == ["a batch of 5 does not fit into memory, going on with 2"]
+    assert told(caplog) == ["a batch of 5 does not fit into memory, continuing with 2"]
     expected, found = images(whole), images(folder)
     assert list(found) == list(expected)
     assert all(same_but_for_rounding(found[index], expected[index]) for index in found)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from diffexp.catalog.discover import discover
-from diffexp.catalog.sources import conf_dir
+from diffexp.catalog.sources import conf_dir, default_choices
 from diffexp.components.grids.choice import Grid
 from diffexp.components.metrics.base import Finished, RunFacts
 from diffexp.components.metrics.bootstrap import FEWEST, RESAMPLES, Estimate, estimate, mean_of, weights
@@ -31,7 +31,7 @@ from diffexp.components.sampler import build_sampler
 from diffexp.components.schedulers.ddim import ddim
 from diffexp.components.schedulers.ddpm import ddpm
 from diffexp.components.schedulers.heun import heun
-from diffexp.experiment.metric_suite import DEFAULT_METRICS, MetricSuite
+from diffexp.experiment.metric_suite import MetricSuite
 from diffexp.experiment.per_sample import PER_SAMPLE, read_resamples, write_per_sample
 from diffexp.experiment.reference import Reference, Start, accurate_plan, start_of
 from diffexp.plan.compile import sample
@@ -229,8 +229,8 @@ def test_without_a_solution_the_metric_is_left_out_and_says_why(caplog: pytest.L
 def test_who_names_a_metric_is_told_why_it_is_left_out_and_who_does_not_is_not(caplog: pytest.LogCaptureFixture):
     points = mixture(Runtime())
     usual = [entry.strip("[],") for entry in (conf_dir() / "config.yaml").read_text().split("metric: ")[1].split()[:4]]
-    assert usual == list(DEFAULT_METRICS)
-    MetricSuite({name: PSNR() for name in DEFAULT_METRICS}, points, Solved(points.shape))
+    assert usual == default_choices()["metric"]
+    MetricSuite({name: PSNR() for name in usual}, points, Solved(points.shape))
     assert caplog.records == []
     MetricSuite({"psnr": PSNR()}, points, Solved(points.shape))
     assert [record.getMessage() for record in caplog.records] == [f"metric psnr is skipped: {PSNR().applies(points)}"]

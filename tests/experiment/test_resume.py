@@ -14,9 +14,8 @@ from diffexp.components.pixels import to_image
 from diffexp.errors import InputError
 from diffexp.experiment.run import run_experiment
 from diffexp.files import write_json, write_text
-from diffexp.sweeps.cell import Job
-from diffexp.sweeps.failures import FAILED_HERE
-from diffexp.sweeps.record import SweepRecord, held, read_sweep
+from diffexp.sweeps.cell import Cell
+from diffexp.sweeps.record import SweepRecord, exclusive_lock, read_sweep
 from tests.checkpoints import save_unet, tiny_digits_unet, tiny_unet
 from tests.runs import (
     PICTURES,
@@ -232,10 +231,10 @@ def test_cells_that_are_done_are_left_alone(together, monkeypatch):
     assert [(stamps(folder), (folder / "run.json").stat().st_mtime_ns) for folder in folders] == before
 
 
-def test_a_cell_with_other_samples_is_refused_and_kept(together, halted):
+def test_a_cell_with_other_samples_is_refused_and_kept(together, halted, failures):
     changed = [(*CELLS[0], "model.std=0.5"), *CELLS[1:]]
     folders = together(*changed, resumed=True)
-    assert [failure.message for failure in FAILED_HERE] == [
+    assert [failure.message for failure in failures] == [
         f"resume={folders[0]}: model.std was 0.05 and is now 0.5, which gives other samples"
     ]
     assert [record(folder)["status"] for folder in folders] == ["running", "done", "done"]
@@ -244,12 +243,12 @@ def test_a_cell_with_other_samples_is_refused_and_kept(together, halted):
     assert record(folders[0])["status"] == "done"
 
 
-def test_a_cell_whose_code_has_changed_is_refused_and_kept(together, halted, catalog, monkeypatch):
+def test_a_cell_whose_code_has_changed_is_refused_and_kept(together, halted, failures, catalog, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("diffexp.plan.table.Plan.sha256", "changed")
         folders = together(*CELLS, resumed=True)
-    assert all("plan_sha256 was" in failure.message for failure in FAILED_HERE)
-    assert len(FAILED_HERE) == 3
+    assert all("plan_sha256 was" in failure.message for failure in failures)
+    assert len(failures) == 3
     assert len(images(folders[0])) == 3
     together(*CELLS, resumed=True)
     assert [record(folder)["status"] for folder in folders] == ["done"] * 3
@@ -300,12 +299,12 @@ def test_a_sweep_of_other_cells_is_refused(tmp_path, cells, now, message):
         Resumed(tmp_path, SweepRecord([], cells)).check_cells(now, raise_unused)
 
 
-def raise_unused(number: int, words: Sequence[str]) -> Job:
+def raise_unused(number: int, words: Sequence[str]) -> Cell:
     raise AssertionError("the cells differ already")
 
 
 def test_a_sweep_has_one_process_at_a_time(tmp_path):
-    with held(tmp_path), pytest.raises(InputError, match="still running"), held(tmp_path):
+    with exclusive_lock(tmp_path), pytest.raises(InputError, match="still running"), exclusive_lock(tmp_path):
         pass
-    with held(tmp_path):
+    with exclusive_lock(tmp_path):
         pass

@@ -7,7 +7,7 @@ from typing import Any
 import diffusers
 import pytest
 
-from diffexp.certify.equivalents import SINGLE, TWINS
+from diffexp.certify.equivalents import EQUIVALENTS, SINGLE
 from diffexp.components.models.scheduler_config import read_training
 from diffexp.plan.difference import unrolled_difference
 from diffexp.plan.training import Training
@@ -32,7 +32,7 @@ LOOSE = {"dpm2_ancestral": 2e-4}
 """Differences of float32 squares in its class."""
 PAIRS = [
     (twin, checkpoint)
-    for twin, checkpoint in itertools.product(TWINS, CHECKPOINTS)
+    for twin, checkpoint in itertools.product(EQUIVALENTS, CHECKPOINTS)
     if not twin.difference and twin.native != "lcm" and "eta" not in twin.options
     # On linspace the class of PNDM lands beside its own timesteps; without set_alpha_to_one it ends above clean.
     if not (twin.native == "pndm" and checkpoint in ("linspace", "pixels"))

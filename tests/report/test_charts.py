@@ -11,16 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffexp.cli.report import main
-from diffexp.report.axes import lay_out
+from diffexp.experiment.pictures.ticks import log_ticks
+from diffexp.report.axes import place_cells
 from diffexp.report.chart_file import spread
-from diffexp.report.charts import Chart, Point, Series, log_ticks
+from diffexp.report.charts import Chart, Curve, Point
 from diffexp.report.quality import lines_of
 from tests.made_up import HOSTILE, cell_of, made_up_sweep
 
 
 def test_a_chart_is_well_formed_and_holds_every_cell():
     points = [Point(i, 5.0 * 2**i, 1 / (i + 1), low=0.9 / (i + 1), high=1.1 / (i + 1)) for i in range(5)]
-    chart = Chart(HOSTILE, "NFE", HOSTILE, [Series(HOSTILE, 3, points[:3]), Series("b", 11, points[3:])], points[:2])
+    chart = Chart(HOSTILE, "NFE", HOSTILE, [Curve(HOSTILE, 3, points[:3]), Curve("b", 11, points[3:])], points[:2])
     tree = ElementTree.fromstring(str(chart.svg()).replace('href="#', 'ref="#'))
     assert [mark.get("data-cell") for mark in tree.iter("use")] == ["0", "1", "2", "3", "4"]
     assert tree.get("aria-label") == HOSTILE
@@ -33,7 +34,7 @@ def test_a_chart_is_well_formed_and_holds_every_cell():
 @pytest.mark.parametrize("values", [[1.0], [0.0, 0.0], [-2.0, 3.0], [1e-9, 1.0], [5.0, 5.0, 5.0], [1e6, 2e6]])
 def test_no_values_are_too_strange_for_a_chart(values: list[float]):
     points = [Point(i, i + 1.0, value) for i, value in enumerate(values)]
-    places = [float(m.get("y", "nan")) for m in _marks(Chart("t", "x", "y", [Series("a", 0, points)]))]
+    places = [float(m.get("y", "nan")) for m in _marks(Chart("t", "x", "y", [Curve("a", 0, points)]))]
     assert all(math.isfinite(place) for place in places)
     assert places == sorted(places, reverse=True), "larger values are further up"
 
@@ -41,7 +42,7 @@ def test_no_values_are_too_strange_for_a_chart(values: list[float]):
 def test_an_interval_that_reaches_zero_does_not_crush_the_rest():
     """The error of a few samples is 1, with an interval from below 0, beside one of 20: a logarithmic axis."""
     points = [Point(0, 5, 20.0, 18.0, 25.0), Point(1, 10, 1.0, -0.2, 3.0), Point(2, 20, 2.0, 1.5, 3.0)]
-    _, y = Chart("t", "x", "y", [Series("a", 0, points)]).scales()
+    _, y = Chart("t", "x", "y", [Curve("a", 0, points)]).scales()
     assert y(1.0) - y(2.0) == pytest.approx((y(1.0) - y(20.0)) * math.log(2) / math.log(20))
     assert 0 < y.low < 1.0 and y(1.0) < y(y.low) <= y.start
 
@@ -60,7 +61,7 @@ def test_ticks_of_logarithmic_axes_are_on_the_axis(low: float, factor: float):
 @pytest.mark.parametrize("cost", ["steps", "max_nfe"])
 def test_cells_that_differ_in_what_they_may_cost_are_one_line(cost: str):
     cells = [cell_of({"scheduler.name": name, cost: n}) for name in ("ddim", "heun") for n in (5, 10, 20)]
-    lines = lines_of(lay_out(cells))
+    lines = lines_of(place_cells(cells))
     assert [(line.name, line.cells) for line in lines] == [("ddim", (0, 1, 2)), ("heun", (3, 4, 5))]
 
 
@@ -105,6 +106,6 @@ def test_a_chart_of_its_own(names: list[str], tmp_path: Path, capsys: pytest.Cap
     assert "prefers-color-scheme" in file.read_text()
     assert main([str(sweep), f"out={file}", "metric=nope"]) == 2
     assert capsys.readouterr().err == (
-        "error: no cell has metric=nope over cost=nfe (metrics there: fid/mnist_cnn, psnr)\n"
+        "error: no cell has metric=nope over cost=nfe (available metrics: fid/mnist_cnn, psnr)\n"
     )
     assert main([str(sweep), "metric=psnr"]) == 2

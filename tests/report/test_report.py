@@ -16,16 +16,16 @@ from hypothesis import strategies as st
 from diffexp.cli.report import main
 from diffexp.errors import InputError
 from diffexp.report import write_report
-from diffexp.report.axes import ABSENT, lay_out
+from diffexp.report.axes import ABSENT, place_cells
 from diffexp.report.collect import collect
 from diffexp.report.comparison import (
-    MOST_PAIRS,
-    as_normal,
-    as_student,
+    MAX_PAIRS,
     choose_pairs,
     compare,
     holm,
+    p_value,
     read_all_resamples,
+    t_quantile,
 )
 from diffexp.report.page import Report
 from diffexp.report.quality import points_of
@@ -38,8 +38,8 @@ FID = Quality("fid/mnist_cnn", higher=False)
 
 
 def axes(*configs: dict[str, Any]) -> dict[str, tuple[str, ...]]:
-    layout = lay_out([cell_of(config, f"sweep/{number}") for number, config in enumerate(configs)])
-    return {axis.name: axis.values for axis in layout.axes}
+    placement = place_cells([cell_of(config, f"sweep/{number}") for number, config in enumerate(configs)])
+    return {axis.name: axis.values for axis in placement.axes}
 
 
 class Page(HTMLParser):
@@ -103,19 +103,19 @@ def test_lists_are_values_and_keys_that_change_together_are_one_axis():
 
 def test_runs_that_nothing_tells_apart_are_told_by_their_folders():
     config = {"steps": 5}
-    layout = lay_out(
+    placement = place_cells(
         [cell_of(config, "monday/0_a"), cell_of(config, "friday/0_a"), cell_of({"steps": 9}, "friday/1_a")]
     )
-    assert [axis.name for axis in layout.axes] == ["steps", "sweep"]
-    assert len(set(layout.places)) == 3
+    assert [axis.name for axis in placement.axes] == ["steps", "sweep"]
+    assert len(set(placement.places)) == 3
     assert axes({}, {}) == {"run": ("0", "1")}
     assert axes({}) == {}
 
 
 @given(st.lists(st.fixed_dictionaries({"steps": st.integers(1, 3), "x": st.text(max_size=2)}), min_size=1, max_size=6))
 def test_every_cell_has_a_place_of_its_own(configs: list[dict[str, Any]]):
-    layout = lay_out([cell_of(config, f"sweep/{number}") for number, config in enumerate(configs)])
-    assert len(set(layout.places)) == len(configs)
+    placement = place_cells([cell_of(config, f"sweep/{number}") for number, config in enumerate(configs)])
+    assert len(set(placement.places)) == len(configs)
 
 
 # values
@@ -158,8 +158,9 @@ def test_holm_multiplies_by_the_number_of_those_still_open():
 @pytest.mark.parametrize(("freedom", "t"), [(15, 2.1314), (63, 1.9983), (999, 1.9623)])
 def test_few_samples_are_held_against_students_distribution(freedom: int, t: float):
     """The two-sided quantiles at 5 %, as in any table of it."""
-    assert as_student(1.959964, freedom) == pytest.approx(t, rel=1e-3)
-    assert as_normal(as_student(1.3, freedom), freedom) == pytest.approx(1.3)
+    assert t_quantile(freedom) == pytest.approx(t, rel=1e-3)
+    assert t_quantile(freedom) == pytest.approx(t, rel=3e-5), "exact, as far as the table has digits"
+    assert p_value(t_quantile(freedom), 1.0, freedom) == pytest.approx(0.05)
 
 
 def test_cells_with_another_number_of_resamples_are_not_compared(tmp_path: Path):
@@ -201,14 +202,14 @@ def test_what_cannot_be_compared_is_not(tmp_path: Path):
 
 
 def test_of_very_many_pairs_those_on_one_axis_are_compared():
-    few = lay_out([cell_of({"a": a, "b": b}, f"s/{a}{b}") for a, b in product(range(3), range(3))])
+    few = place_cells([cell_of({"a": a, "b": b}, f"s/{a}{b}") for a, b in product(range(3), range(3))])
     assert len(choose_pairs(few)[0]) == 36
-    many = lay_out([cell_of({"a": a, "b": b}, f"s/{a}_{b}") for a, b in product(range(20), range(10))])
+    many = place_cells([cell_of({"a": a, "b": b}, f"s/{a}_{b}") for a, b in product(range(20), range(10))])
     pairs, said = choose_pairs(many)
-    assert len(pairs) == 10 * 190 + 20 * 45 <= MOST_PAIRS
+    assert len(pairs) == 10 * 190 + 20 * 45 <= MAX_PAIRS
     assert all(len(many.differing(*pair)) == 1 for pair in pairs)
     assert "differ on one axis" in said
-    line = lay_out([cell_of({"a": a}, f"s/{a}") for a in range(200)])
+    line = place_cells([cell_of({"a": a}, f"s/{a}") for a in range(200)])
     assert choose_pairs(line)[0] == [(i, i + 1) for i in range(199)]
 
 
@@ -220,8 +221,8 @@ def test_small_pictures_are_embedded_as_they_are_and_large_ones_smaller(tmp_path
         made_up_cell(tmp_path / name, "0_a", {}, side=side, pictures=1)
     small, large = (make_thumbnails(read_cells(tmp_path / name)) for name in ("small", "large"))
     assert (small.side, large.side) == (32, 512)
-    assert small.pictures[0][0] is not None and small.pictures[0][0].startswith("data:image/png")
-    assert large.pictures[0][0] is not None
+    assert small.images[0][0] is not None and small.images[0][0].startswith("data:image/png")
+    assert large.images[0][0] is not None
 
 
 def test_the_budget_takes_whole_samples_away_and_says_so(tmp_path: Path):
@@ -230,7 +231,7 @@ def test_the_budget_takes_whole_samples_away_and_says_so(tmp_path: Path):
     whole, cut = make_thumbnails(cells), make_thumbnails(cells, budget=1000)
     assert (len(whole.samples), whole.note) == (6, "")
     assert 1 <= len(cut.samples) < 6
-    assert all(len(found) == len(cut.samples) for found in cut.pictures)
+    assert all(len(found) == len(cut.samples) for found in cut.images)
     assert cut.note == f"{len(cut.samples)} of up to 6 samples of each cell are shown"
 
 
@@ -240,14 +241,14 @@ def test_broken_pictures_are_left_out(tmp_path: Path):
     made_up_cell(tmp_path, "1_a", {"steps": 3}, pictures=1)
     (folder / "samples" / "000000.png").unlink()
     (folder / "samples" / "000000.png").mkdir()
-    assert make_thumbnails(read_cells(tmp_path)).pictures[0][0] is None
+    assert make_thumbnails(read_cells(tmp_path)).images[0][0] is None
 
 
 def test_points_are_drawn_on_the_same_axes(tmp_path: Path):
     cloud = torch.rand(50, 2)
     for number, shift in enumerate((0.0, 0.0, 3.0)):
         made_up_cell(tmp_path, f"{number}_a", {"steps": number}, points=cloud + shift)
-    first, second, far = (found[0] for found in make_thumbnails(read_cells(tmp_path)).pictures)
+    first, second, far = (found[0] for found in make_thumbnails(read_cells(tmp_path)).images)
     assert first == second != far
 
 
@@ -343,7 +344,7 @@ def test_several_sweeps_and_runs_together(tmp_path: Path):
     single = made_up_cell(tmp_path, "alone", {"scheduler": {"name": "heun"}, "steps": 5})
     cells = collect([monday, friday, single, monday])
     assert len(cells) == 5
-    assert [axis.name for axis in lay_out(cells).axes] == ["scheduler", "steps", "sweep"]
+    assert [axis.name for axis in place_cells(cells).axes] == ["scheduler", "steps", "sweep"]
     assert len(collect([tmp_path])) == 5, "found by the folder above them too"
     out = write_report([monday, friday], tmp_path / "both" / "page.html")
     data = Page(out).data
@@ -351,7 +352,7 @@ def test_several_sweeps_and_runs_together(tmp_path: Path):
 
 
 def test_a_folder_without_runs_is_a_mistake(tmp_path: Path):
-    with pytest.raises(InputError, match="holds no runs"):
+    with pytest.raises(InputError, match="contains no runs"):
         write_report([tmp_path])
 
 

@@ -14,7 +14,6 @@ from torch import Tensor
 from diffexp.catalog.discover import Catalog, discover
 from diffexp.components.pixels import to_image
 from diffexp.experiment.folder import RunFolder
-from diffexp.sweeps.failures import FAILED_HERE
 from tests.checkpoints import save_unet, tiny_digits_unet
 from tests.pipeline_runs import COMMON
 from tests.runs import (
@@ -29,8 +28,6 @@ from tests.runs import (
     record,
     same_but_for_rounding,
 )
-
-pytestmark = pytest.mark.usefixtures("patient")
 
 PLUGIN = '''
 """What a batched sweep must put up with."""
@@ -176,14 +173,14 @@ def test_many_cells_cost_the_calls_of_the_longest(together, monkeypatch):
     assert sizes[-1] == 21
 
 
-def test_one_failing_cell_takes_no_other_along(together, caplog):
+def test_one_failing_cell_takes_no_other_along(together, failures, caplog):
     good = (*PICTURES, "steps=6")
     bad = (*PICTURES, "loop=broken")
     impossible = (*POINTS, "steps=1001")
     first, broken, _, last = together(good, bad, impossible, (*good, "seed=1"))
     assert [record(folder)["status"] for folder in (first, last)] == ["done", "done"]
     assert len(images(first)) == len(images(last)) == 7
-    told = {Path(failure.folder).name: failure for failure in FAILED_HERE}
+    told = {Path(failure.folder).name: failure for failure in failures}
     assert set(told) == {"1", "2"}
     assert re.fullmatch(r"ZeroDivisionError: broken \(.*busy.py:\d+\)", told["1"].message)
     assert record(broken)["error"] == told["1"].message
@@ -240,11 +237,10 @@ def test_loops_and_metrics_of_every_kind(together, run):
 def test_a_cell_that_waits_for_the_processor_holds_up_nobody(together, monkeypatch, tmp_path):
     """Accurate solutions are computed by one cell while the others wait to do so: nobody waits for those."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("diffexp.sweeps.batching.PATIENCE_SECONDS", 1000.0)
     words = (*PICTURES, "num_samples=3", "metric=psnr", "scheduler=euler")
     cells = [(*words, f"steps={steps}") for steps in (5, 6, 7)]
     found: list[Path] = []
-    sweep = threading.Thread(target=lambda: found.extend(together(*cells)), daemon=True)
+    sweep = threading.Thread(target=lambda: found.extend(together(*cells, straggler_seconds=1000.0)), daemon=True)
     sweep.start()
     sweep.join(120)
     assert not sweep.is_alive()

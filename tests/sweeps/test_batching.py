@@ -1,9 +1,11 @@
-"""One model for many threads: who asks with whom, what of it reaches the model, and how large its calls are."""
+"""One model for many threads: which calls are combined, what of them reaches the model, and how large its calls are."""
 
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,9 +16,7 @@ from torch import Tensor
 
 from diffexp.components.models.base import Condition
 from diffexp.sweeps.batch_size import START, BatchLimit
-from diffexp.sweeps.batching import Batcher, Seat, kind_of, merge, part_of
-
-pytestmark = pytest.mark.usefixtures("patient")
+from diffexp.sweeps.batching import Client, Rendezvous, merge, merge_key, rows_of
 
 
 @dataclass
@@ -40,34 +40,32 @@ def labels(*values: int, key: str = "label") -> Condition:
 
 
 class Table:
-    """A batcher with its serving thread, and runs as functions that get ``ask``."""
+    """A rendezvous with its serving thread, and runs as functions that get ``predict``."""
 
-    def __init__(self, model: Any, limit: int = 64) -> None:
-        self.batcher = Batcher(BatchLimit(limit))
-        self.batcher.model = model
+    def __init__(self, model: Any, limit: int = 64, straggler_seconds: float = 20.0) -> None:
+        self.rendezvous = Rendezvous(model.predict, BatchLimit(limit), straggler_seconds)
 
     def run(self, *runs: Callable[..., Any]) -> list[Any]:
         """The results of the runs, or the errors that they raise."""
-        seats = [Seat(number, 1) for number in range(len(runs))]
-        for seat in seats:
-            self.batcher.sit(seat)
+        self.clients = [Client(number, 1) for number in range(len(runs))]
+        self.registrations = [ExitStack() for _ in runs]
+        for registration, client in zip(self.registrations, self.clients):
+            registration.enter_context(self.rendezvous.sampling(client))
 
-        def live(run: Callable[..., Any], seat: Seat) -> Any:
-            try:
-                return run(lambda u, t, condition: self.batcher.ask(seat, u, t, condition))
-            except BaseException as error:
-                return error
-            finally:
-                self.batcher.leave(seat)
+        def live(run: Callable[..., Any], client: Client, registration: ExitStack) -> Any:
+            with registration:
+                try:
+                    return run(partial(self.rendezvous.predict, client))
+                except BaseException as error:
+                    return error
 
-        self.seats = seats
         with ThreadPoolExecutor(len(runs)) as pool:
-            results = [pool.submit(live, run, seat) for run, seat in zip(runs, seats)]
+            results = [pool.submit(live, *rest) for rest in zip(runs, self.clients, self.registrations)]
             deadline = time.monotonic() + 60
             while not all(result.done() for result in results):
-                self.batcher.serve(0.05)
+                self.rendezvous.serve(0.05)
                 if time.monotonic() > deadline:
-                    self.batcher.stop()
+                    self.rendezvous.stop()
                     raise AssertionError("a run never ended")
         return [result.result() for result in results]
 
@@ -177,23 +175,35 @@ def test_runs_of_every_kind_side_by_side():
     assert str(told[3]) == "boom"
 
 
+def test_a_straggler_is_waited_for_once():
+    def straggler(ask: Callable[..., Tensor]) -> float:
+        time.sleep(2.0)
+        return time.monotonic()
+
+    def quick(ask: Callable[..., Tensor]) -> float:
+        for _ in range(40):
+            ask(torch.ones(1, 3), torch.ones(1), labels(1))
+        return time.monotonic()
+
+    late, early = Table(Toy(), straggler_seconds=0.1).run(straggler, quick)
+    assert early < late, "40 calls did not wait for 0.1 s each"
+
+
 def test_whoever_left_may_still_ask():
     table = Table(Toy())
 
     def late(ask: Callable[..., Tensor]) -> Tensor:
-        table.batcher.leave(table.seats[0])
+        table.registrations[0].close()
         return ask(torch.ones(1, 3), torch.ones(1), labels(1))
 
     assert torch.equal(table.run(late)[0], torch.full((1, 3), 2.0))
 
 
 def test_stop_reaches_those_who_wait_and_those_who_come():
-    table = Table(Toy())
-
     def interrupted(u: Tensor) -> None:
-        table.batcher.stop()
+        table.rendezvous.stop()
 
-    table.batcher.model = Toy(meet=interrupted)  # pyright: ignore[reportAttributeAccessIssue]
+    table = Table(Toy(meet=interrupted))
     told = table.run(asks(1, 3, 0)[0], asks(1, 3, 1)[0])
     assert [type(one) for one in told] == [KeyboardInterrupt] * 2
 
@@ -215,7 +225,7 @@ def test_the_time_of_a_call_is_shared_by_samples():
 
     table = Table(Toy(meet=slow))
     table.run(asks(3, 5, 0)[0], asks(1, 5, 1)[0])
-    large, small = (seat.seconds for seat in table.seats)
+    large, small = (client.seconds for client in table.clients)
     assert large == pytest.approx(3 * small)
     assert large + small > 5 * 0.02
 
@@ -230,7 +240,7 @@ def test_merged_conditions_come_apart_again(sizes):
     ]
     whole, start = merge(conditions), 0
     for condition in conditions:
-        part = part_of(whole, start, start + len(condition.captions))
+        part = rows_of(whole, start, start + len(condition.captions))
         start += len(condition.captions)
         assert part.captions == condition.captions
         assert part.positive.keys() == condition.positive.keys()
@@ -239,11 +249,11 @@ def test_merged_conditions_come_apart_again(sizes):
 
 def test_conditions_that_cannot_be_merged_have_no_kind():
     u, t = torch.ones(2, 3), torch.ones(2)
-    assert kind_of(u, t, labels(1, 2)) == kind_of(torch.ones(5, 3), torch.ones(5), labels(*range(5)))
-    assert kind_of(u, t, labels(1)) is None, "one row for two samples"
-    assert kind_of(u, t, labels(1, 2)) != kind_of(u.double(), t, labels(1, 2))
+    assert merge_key(u, t, labels(1, 2)) == merge_key(torch.ones(5, 3), torch.ones(5), labels(*range(5)))
+    assert merge_key(u, t, labels(1)) is None, "one row for two samples"
+    assert merge_key(u, t, labels(1, 2)) != merge_key(u.double(), t, labels(1, 2))
     guided = Condition(labels(1, 2).positive, labels(3, 4).positive, ["1", "2"])
-    assert kind_of(u, t, guided) == kind_of(u, t, labels(1, 2)), "the other side is for guidance"
+    assert merge_key(u, t, guided) == merge_key(u, t, labels(1, 2)), "the other side is for guidance"
 
 
 # the limit

@@ -2,8 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from diffexp.certify.checks.behaviour import (
@@ -28,6 +26,7 @@ from diffexp.certify.outcome import Certificate, Outcome, failed, skipped
 from diffexp.certify.runs import quiet
 from diffexp.certify.subject import Subject, subject_of
 from diffexp.errors import InputError
+from diffexp.experiment.provenance import installed_versions
 
 Check = Callable[[Subject], Outcome]
 
@@ -88,13 +87,7 @@ def run_check(check: str, subject: Subject) -> Outcome:
         return failed(f"raises {subject.describe_error(error)}")
 
 
-@cache
 def versions() -> dict[str, str]:
     """Versions of the packages that the result may depend on."""
-    found = {}
-    for package in ("diffexp", "diffusers", "torch"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    installed = installed_versions()
+    return {package: installed.get(package, "not installed") for package in ("diffexp", "diffusers", "torch")}

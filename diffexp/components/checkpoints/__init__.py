@@ -1,1 +1,1 @@
-"""Checkpoints on disk, in the hub's cache and on the hub: what lies in them, and how to get it."""
+"""Checkpoints on disk, in the hub's cache and on the hub: their files, and how to download them."""

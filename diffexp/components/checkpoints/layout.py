@@ -1,4 +1,4 @@
-"""Which files of a checkpoint that diffusers saved count, and whether it is one for us. Imports nothing heavy."""
+"""The files of a checkpoint saved by diffusers, and checks that it can be used. Imports nothing heavy."""
 
 import json
 import re
@@ -15,7 +15,7 @@ _NOT_PIXELS = ("vae", "vqvae", "text_encoder", "transformer", "prior")
 
 @dataclass(frozen=True)
 class Layout:
-    """Where things lie in a checkpoint, relative to its folder."""
+    """Paths within a checkpoint, relative to its folder."""
 
     network: str
     """Folder of the network: ``"unet"`` or ``"."``."""
@@ -30,7 +30,7 @@ class Layout:
 
     @property
     def files(self) -> list[str]:
-        """Everything that a download has to bring."""
+        """All files that a download has to include."""
         config = str(PurePosixPath(self.network, "config.json"))
         return [config, self.weights, *([self.scheduler] if self.scheduler else [])]
 
@@ -38,7 +38,7 @@ class Layout:
 def find_layout(names: Collection[str], source: str) -> Layout:
     """Choose the files of an unconditional checkpoint among ``names`` (POSIX paths relative to its folder).
 
-    Safetensors come before pickles, files without a variant before those with one.
+    Safetensors are preferred to pickles, and files without a variant to those with one.
 
     Raises:
         InputError: there is no network or no weights; ``source`` names the checkpoint in the message.
@@ -58,13 +58,17 @@ def find_layout(names: Collection[str], source: str) -> Layout:
 
 
 def list_files(folder: Path) -> list[str]:
-    """The names that ``find_layout`` chooses among."""
+    """The names of files from which ``find_layout`` chooses."""
     places = [folder, folder / "unet", folder / "scheduler"]
     return [path.relative_to(folder).as_posix() for place in places if place.is_dir() for path in place.iterdir()]
 
 
 def check_format(layout: Layout, source: str, allow_pickle: bool) -> None:
-    """Raises InputError for pickled weights that were not asked for."""
+    """Refuse pickled weights unless they are allowed.
+
+    Raises:
+        InputError: the weights are pickled, and ``allow_pickle`` is not set.
+    """
     if layout.format == PICKLED and not allow_pickle:
         raise InputError(
             f"{source} has its weights in pickle format only ({layout.weights}), which can run any code when "
@@ -73,10 +77,10 @@ def check_format(layout: Layout, source: str, allow_pickle: bool) -> None:
 
 
 def check_pipeline(folder: Path, source: str) -> None:
-    """Make sure that a model_index.json, if there is one, describes a network on pixels without further inputs.
+    """Check that a model_index.json, if there is one, describes an unconditional network on pixels.
 
     Raises:
-        InputError: it does not, or it is not valid; the message says why.
+        InputError: it describes something else, or is not valid.
     """
     path = folder / "model_index.json"
     if not path.is_file():
@@ -95,14 +99,22 @@ def check_pipeline(folder: Path, source: str) -> None:
 
 
 def check_network(config: dict[str, Any], source: str) -> None:
-    """Raises InputError unless a network's config.json is that of a UNet2DModel."""
+    """Check that a network's config.json is that of a UNet2DModel.
+
+    Raises:
+        InputError: it is that of another class.
+    """
     name = config.get("_class_name", "UNet2DModel")
     if name not in ("UNet2DModel", "UNetUnconditionalModel"):  # the latter is the class's first name
         raise InputError(f"{source} is a {name}; only checkpoints of UNet2DModel can be used")
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Raises InputError where the file is missing or no JSON object."""
+    """Read a JSON object.
+
+    Raises:
+        InputError: the file is missing or holds no JSON object.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

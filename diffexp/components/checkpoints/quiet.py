@@ -1,4 +1,4 @@
-"""diffusers and transformers without their progress bars and remarks."""
+"""diffusers and transformers without their progress bars and log messages."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """While pipelines are imported and loaded; what goes wrong is raised all the same."""
+    """Silence both libraries while pipelines are imported and loaded; errors are still raised."""
     from diffusers.utils import is_transformers_available
     from diffusers.utils import logging as diffusers_logging
 

@@ -1,4 +1,4 @@
-"""The type that guidance takes and returns, and what guidances share."""
+"""Types and helpers that guidances share."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -16,8 +16,8 @@ Sides = Callable[[Tensor, Tensor, Condition], tuple[Tensor, Tensor]]
 
 
 def both_sides(predict: Predict) -> Sides:
-    """What the network says of the two sides of a condition that has them, in one call of twice the batch."""
-    # A run asks with the same condition at every step; only the first of them builds the doubled tensors.
+    """Predictions of the network for both sides of a condition, in one call of twice the batch."""
+    # A batch has the same condition at every step; the doubled tensors are built once.
     doubled = lru_cache(maxsize=1)(_double)
 
     def sides(u: Tensor, t: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
@@ -28,7 +28,7 @@ def both_sides(predict: Predict) -> Sides:
 
 
 def per_sample(values: Tensor, like: Tensor) -> Tensor:
-    """(B,) as [B, 1, ..., 1], to go with ``like`` [B, *shape]."""
+    """Reshape (B,) to [B, 1, ..., 1], to broadcast against ``like`` [B, *shape]."""
     return values.view(-1, *[1] * (like.ndim - 1))
 
 

@@ -9,16 +9,16 @@ from diffexp.components.models.base import Condition
 from diffexp.errors import InputError
 
 
-@guidance
+@guidance(pipelines=True)
 def cfg(predict: Predict, scale: float, *, rescale: float = 0.0) -> Predict:
     """``m_neg + scale * (m_pos - m_neg)`` (Ho & Salimans 2022, eq. 6, with scale = 1 + w), in one batched call.
 
     At scale 1 or below, or for a model without a negative condition, it is the model's own prediction at its own cost,
-    as in the pipelines of diffusers (distilled models are told 0). The usual range is 2 to 8. The batch that the
-    network sees is doubled.
+    as in the pipelines of diffusers (distilled models get scale 0). The usual range is 2 to 8. The batch size of the
+    network is doubled.
 
     Args:
-        rescale: how much of the spread that guidance adds is taken back, in [0, 1]: see ``rescaled``. 0.7 is usual.
+        rescale: share of the added standard deviation to remove, in [0, 1]; see ``rescaled``. 0.7 is usual.
 
     Raises:
         InputError: ``rescale`` is outside of [0, 1].
@@ -40,10 +40,10 @@ def cfg(predict: Predict, scale: float, *, rescale: float = 0.0) -> Predict:
 
 
 def rescaled(guided: Tensor, positive: Tensor, share: float) -> Tensor:
-    """``guided`` [B, *shape] with a standard deviation nearer to that of ``positive``, sample by sample.
+    """Scale ``guided`` [B, *shape] towards the standard deviation of ``positive``, sample by sample.
 
-    Lin et al. 2023 (arXiv:2305.08891), eqs. 15 and 16, on the network's raw output: against the overexposure that
-    large scales bring. ``share`` 1 gives it the very deviation of ``positive``, 0 leaves it as it is.
+    Lin et al. 2023 (arXiv:2305.08891), eqs. 15 and 16, on the network's raw output: against the overexposure of
+    large scales. At ``share`` 1 the deviation is that of ``positive``, at 0 it is unchanged.
     """
     axes = tuple(range(1, guided.ndim))
     ratio = positive.std(dim=axes, keepdim=True) / guided.std(dim=axes, keepdim=True)

@@ -1,4 +1,4 @@
-"""Guidance that stays on the model's manifold: CFG++."""
+"""CFG++, guidance that stays on the data manifold."""
 
 import math
 from collections.abc import Sequence
@@ -19,10 +19,10 @@ from diffexp.plan.levels import Level
 def cfg_pp(predict: Predict, scale: float, levels: Sequence[Level]) -> Predict:
     """CFG++ (Chung et al. 2024, arXiv:2406.08070, algorithm 2): x0 from the guided noise, noised by the unguided one.
 
-    A step of DDIM from sigma / alpha = r to s that takes the negative side's noise for its new noise is one of
-    classifier-free guidance with ``scale * r / (r - s)``. That is what it is here, for every solver: as if a step of
-    DDIM to the next level followed each evaluation. ``guidance_scale`` is the paper's lambda, from 0 to 1; 0.6 is there
-    what 7.5 is for ``cfg``.
+    A step of DDIM from sigma / alpha = r to s that adds the noise of the negative side equals one of classifier-free
+    guidance with ``scale * r / (r - s)``. This scale is used for every solver, as if each evaluation were followed by a
+    step of DDIM to the next level. ``guidance_scale`` is the paper's lambda, from 0 to 1; 0.6 corresponds to 7.5 of
+    ``cfg``.
 
     Raises:
         InputError: the scale is outside of [0, 1].
@@ -34,7 +34,7 @@ def cfg_pp(predict: Predict, scale: float, levels: Sequence[Level]) -> Predict:
     ratios = [0.0, *(ratio for _, ratio in visited)]
     growth = [1.0 if math.isinf(above) else above / (above - below) for below, above in pairwise(ratios)]
 
-    @lru_cache(maxsize=1)  # copying from the host at every evaluation would make it wait for the device
+    @lru_cache(maxsize=1)  # a copy from the host at every evaluation would synchronise the device
     def table(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         timesteps = torch.tensor([t for t, _ in visited], device=device, dtype=dtype)
         return timesteps, scale * torch.tensor(growth, device=device, dtype=dtype)
@@ -44,7 +44,7 @@ def cfg_pp(predict: Predict, scale: float, levels: Sequence[Level]) -> Predict:
             return predict(u, t, condition)
         negative, positive = sides(u, t, condition)
         timesteps, weights = table(t.device, t.dtype)
-        # The visited timestep that is nearest below, but for rounding.
+        # The largest visited timestep not above t, up to rounding.
         place = torch.bucketize(t + 1e-6 * t.abs().clamp_min(1), timesteps, right=True).sub(1).clamp_min(0)
         return torch.lerp(negative, positive, per_sample(weights[place].to(negative.dtype), u))
 

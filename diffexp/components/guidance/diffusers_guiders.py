@@ -1,4 +1,4 @@
-"""The guiders of diffusers (``diffusers.guiders``) as guidance: each combines the two predictions in its own way."""
+"""Guiders of diffusers (``diffusers.guiders``) as guidance; each combines the two predictions in its own way."""
 
 import copy
 import inspect
@@ -10,32 +10,32 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from diffexp.catalog.guiders import CHANGES_LAYERS, LEFT_OUT, REFUSED
+from diffexp.catalog.diffusers_guiders import CHANGES_LAYERS, EXCLUDED, REFUSED
 from diffexp.components.guidance.base import Predict, both_sides
 from diffexp.components.models.base import Condition
 from diffexp.errors import InputError
 
 PROTOCOL = ("set_state", "prepare_inputs", "prepare_models", "num_conditions")
-"""What makes a class a guider."""
+"""Members of a guider."""
 
 
 def is_guider(thing: Any) -> bool:
-    """Whether it is a class in the manner of ``diffusers.guiders.BaseGuidance``."""
+    """Whether it is a class with the interface of ``diffusers.guiders.BaseGuidance``."""
     return isinstance(thing, type) and all(hasattr(thing, name) for name in PROTOCOL)
 
 
 def guider_of(cls: Callable[..., Any], options: Mapping[str, Any], scale: float) -> Any:
-    """A guider with the run's scale.
+    """Build a guider with the scale of the run.
 
     Raises:
-        InputError: a class that needs more than the two predictions, or that refuses its options.
+        InputError: the class needs more than the two predictions, or refuses its options.
     """
     from diffusers.guiders import BaseGuidance
 
     from diffexp.components.checkpoints.quiet import quietly
 
     name = cls.__name__
-    reason = LEFT_OUT.get(name)
+    reason = EXCLUDED.get(name)
     if reason is None and getattr(cls, "prepare_models", None) is not BaseGuidance.prepare_models:
         reason = CHANGES_LAYERS
     if reason:
@@ -44,7 +44,7 @@ def guider_of(cls: Callable[..., Any], options: Mapping[str, Any], scale: float)
         raise InputError(f"guidance.{option} {REFUSED[option]}")
     try:
         scales = {"guidance_scale": scale} if "guidance_scale" in inspect.signature(cls).parameters else {}
-        with quietly():  # it says of every object that it is experimental
+        with quietly():  # diffusers warns that guiders are experimental
             guider = cls(**scales, **options)
     except (ValueError, TypeError, ImportError) as error:
         raise InputError(f"{name} refuses its options: {' '.join(str(error).split())}") from error
@@ -52,10 +52,10 @@ def guider_of(cls: Callable[..., Any], options: Mapping[str, Any], scale: float)
 
 
 def try_out(guider: Any, shape: Sequence[int], steps: int) -> None:
-    """Let it combine random predictions for a sample of this shape, at the first, middle and last step.
+    """Combine random predictions for a sample of this shape, at the first, middle and last step.
 
     Raises:
-        InputError: it breaks off, or gives what is no number.
+        InputError: the guider raises, or returns NaN or infinity.
     """
     name, own = type(guider).__name__, _begin(guider, steps)
     generator = torch.Generator().manual_seed(0)
@@ -65,22 +65,22 @@ def try_out(guider: Any, shape: Sequence[int], steps: int) -> None:
         try:
             combined = _combined(own, positive, negative)
         except Exception as error:
-            told = " ".join(str(error).split())
-            raise InputError(f"{name} cannot guide samples of shape {list(shape)}: {told}") from error
+            message = " ".join(str(error).split())
+            raise InputError(f"{name} cannot guide samples of shape {list(shape)}: {message}") from error
         if not combined.isfinite().all():
             raise InputError(f"{name} gives NaN at step {step} with these options; change one")
 
 
 def guided_by(guider: Any, predict: Predict, timesteps: Sequence[float]) -> Predict:
-    """``predict`` under a guider, which is told for every evaluation which step of the run it is.
+    """``predict`` under a guider, which gets the number of the step at every evaluation.
 
-    That is how many of the timesteps that the run visits lie above the one at hand, out of all: in a run of one
-    evaluation a step the number of the step, as in a pipeline of diffusers. It holds as well for solvers with several
-    evaluations a step, loops that take a part of the steps or come back, and rows at different levels. What a guider
-    remembers lasts as long as the condition of a batch, so that neither batches nor runs know of each other.
+    This number is that of the visited timesteps above the current one; in a run with one evaluation per step it is the
+    index of the step, as in a pipeline of diffusers. It is defined too for solvers with several evaluations per step,
+    loops over some of the steps or back in time, and rows at different levels. The state of a guider lives as long as
+    the condition of a batch, so that batches and runs are independent.
 
     Args:
-        guider: of ``guider_of``; it stays as it is.
+        guider: see ``guider_of``; not modified.
         timesteps: those that the run visits, in any order.
     """
     visited = sorted({*timesteps})
@@ -106,7 +106,7 @@ def guided_by(guider: Any, predict: Predict, timesteps: Sequence[float]) -> Pred
     def at_several(own: Any, steps: Sequence[int], u: Tensor, t: Tensor, condition: Condition) -> Tensor:
         if getattr(own, "momentum_buffer", None) is not None:
             name = type(own).__name__
-            raise InputError(f"{name} with momentum follows the steps one by one; this loop asks for several at once")
+            raise InputError(f"{name} with momentum needs the steps one by one; this loop evaluates several at once")
         negative, positive = sides(u, t, condition)
         output = torch.empty_like(positive)
         for step in sorted({*steps}):
@@ -119,15 +119,15 @@ def guided_by(guider: Any, predict: Predict, timesteps: Sequence[float]) -> Pred
 
 
 def _begin(guider: Any, steps: int) -> Any:
-    """A copy at the start of a run, wherever in it the first evaluation will be."""
+    """A copy of the guider in its state at the start of a run."""
     own = copy.deepcopy(guider)
     own.set_state(0, steps, None)
-    own.prepare_inputs({})  # where guiders set up their memory
+    own.prepare_inputs({})  # guiders initialise their state here
     return own
 
 
 def _steps(t: Tensor, visited: Sequence[float]) -> list[int]:
-    """Of every row: how many of the timesteps, given in rising order, lie above its own, but for rounding."""
+    """For every row, the number of ``visited`` timesteps (ascending) above its own, up to rounding."""
     return [len(visited) - bisect_right(visited, own + 1e-6 * max(1.0, abs(own))) for own in t.tolist()]
 
 

@@ -1,4 +1,4 @@
-"""Guidance where it helps, and none of its cost elsewhere."""
+"""Guidance within an interval of noise levels."""
 
 import math
 
@@ -17,13 +17,13 @@ from diffexp.plan.levels import Schedule
 def interval(predict: Predict, scale: float, model: Model, *, low: float = 0.28, high: float = 5.42) -> Predict:
     """Classifier-free guidance at low < sigma <= high only (Kynkäänniemi et al. 2024, arXiv:2404.07724, eq. 5).
 
-    The paper finds that guidance costs variety at high noise and does nothing at low noise; outside of the interval the
-    model is asked once and not twice. The default is the paper's interval for SDXL; for EDM2-XXL on ImageNet-512 it is
-    0.19 to 1.61.
+    The paper finds that guidance reduces variety at high noise and has no effect at low noise; outside of the interval
+    the model is evaluated once instead of twice. The default is the paper's interval for SDXL; for EDM2-XXL on
+    ImageNet-512 it is 0.19 to 1.61.
 
     Args:
-        low, high: ends of the interval in sigma / alpha, the sigma of the paper and of k-diffusion, whatever the noise
-            schedule of the model counts in.
+        low, high: ends of the interval in sigma / alpha, the sigma of the paper and of k-diffusion, for any noise
+            schedule of the model.
 
     Raises:
         InputError: not 0 <= low < high.
@@ -50,7 +50,7 @@ def interval(predict: Predict, scale: float, model: Model, *, low: float = 0.28,
 def timesteps_between(schedule: Schedule, low: float, high: float) -> tuple[float, float]:
     """Timesteps (a, b) such that a < t <= b where low < sigma / alpha <= high; an end beyond the schedule is infinite.
 
-    Beyond it, because a schedule's timesteps end where its training did, and its noise levels need not.
+    Infinite, because solvers may visit noise levels beyond those of the training, at the timestep of its end.
     """
     bottom, top = (schedule.at(t).ratio for t in schedule.timestep_range)
     first = schedule.at_ratio(low).timestep if low >= bottom else -math.inf

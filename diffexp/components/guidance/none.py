@@ -1,10 +1,10 @@
-"""No guidance: the conditional prediction as it is."""
+"""No guidance."""
 
 from diffexp import guidance
 from diffexp.components.guidance.base import Predict
 
 
-@guidance(name="none")
+@guidance(name="none", pipelines=True, ignores_scale=True)
 def no_guidance(predict: Predict, scale: float) -> Predict:
-    """The model's own prediction; ``guidance_scale`` is not used."""
+    """Return the model's own conditional prediction; ``guidance_scale`` is not used."""
     return predict

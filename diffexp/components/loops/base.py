@@ -15,9 +15,6 @@ from diffexp.plan.compile import Sampler
 from diffexp.plan.execute import Network
 from diffexp.plan.levels import Level
 
-FROM_NOISE = ("denoise", "paradigms")
-"""Loops with the trait ``solves_from_noise``, for readers of ``run.json``."""
-
 ParallelNetwork = Callable[[Tensor, Sequence[Level]], Tensor]
 """``(u [levels, batch, *shape], levels) -> raw output`` in the same shape, in one call of the network."""
 
@@ -50,6 +47,9 @@ class Run(Protocol):
 
     @property
     def guidance_options(self) -> Mapping[str, Any]: ...
+
+    @property
+    def guidance_traits(self) -> Mapping[str, Any]: ...
 
 
 class Monitor(Protocol):
@@ -121,6 +121,11 @@ class Batch:
     @property
     def guidance_options(self) -> Mapping[str, Any]:
         return self.run.guidance_options
+
+    @property
+    def guidance_traits(self) -> Mapping[str, Any]:
+        """Keywords of its decorator: ``@guidance(pipelines=True)`` marks one that pipelines of diffusers have too."""
+        return self.run.guidance_traits
 
     @cached_property
     def network(self) -> Network:

@@ -148,11 +148,13 @@ def _check_negative_prompt(pipe: Any, parameters: Mapping[str, inspect.Parameter
 
 
 def _guidance_scale(batch: Batch) -> float:
-    if batch.guidance not in ("cfg", "none"):
+    """The scale for the guidance that the pipeline applies itself: that of guidances with the trait ``pipelines``."""
+    traits = batch.guidance_traits
+    if not traits.get("pipelines"):
         raise InputError(
             f"loop=pipeline uses the guidance of the pipeline; guidance={batch.guidance} needs loop=denoise"
         )
-    return batch.guidance_scale if batch.guidance == "cfg" else 1.0
+    return 1.0 if traits.get("ignores_scale") else batch.guidance_scale
 
 
 def _scheduler(batch: Batch, stock: Any, observe: Observe) -> Any:
@@ -236,7 +238,7 @@ def compile_recipe(
     elif sigmas and grid.name == "auto" and not grid.explicit and not _visits(recipe, steps, sigmas):
         grid = Grid(sigmas=sigmas)
     found = replace(recipe, steps=steps, grid=grid)
-    sampler = found.part(begin).sampler if begin else found.sampler()
+    sampler = found.part(begin).sampler if begin else found.sampler
     if not isinstance(sampler, Plan):
         raise InputError(f"{sampler.method.name} runs directly ({sampler.reason}), and a pipeline needs a plan")
     return sampler

@@ -130,7 +130,7 @@ class ClipFiles:
 
     source: str
     allow_pickle: bool
-    landmarks = ("config.json",)
+    marker_files = ("config.json",)
 
     def complete(self, folder: Path) -> bool:
         return not self.missing(folder)

@@ -69,11 +69,6 @@ class Model(Protocol):
         ...
 
     @property
-    def training(self) -> Training:
-        """How the network was trained; ``schedule``, ``prediction`` and ``clip`` are its parts."""
-        ...
-
-    @property
     def schedule(self) -> Schedule: ...
 
     @property
@@ -81,6 +76,11 @@ class Model(Protocol):
 
     @property
     def clip(self) -> Clip | DynamicThreshold | None: ...
+
+    @property
+    def training(self) -> Training:
+        """How the network was trained; ``schedule``, ``prediction`` and ``clip`` are parts of it."""
+        ...
 
     @property
     def device(self) -> torch.device: ...

@@ -58,7 +58,7 @@ class Checkpoint:
 
     source: str
     allow_pickle: bool
-    landmarks = ("model_index.json", "config.json", "unet/config.json")
+    marker_files = ("model_index.json", "config.json", "unet/config.json")
 
     def complete(self, folder: Path) -> bool:
         check_pipeline(folder, self.source)

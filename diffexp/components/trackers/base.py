@@ -1,4 +1,4 @@
-"""What a tracker is, and the wrapper that keeps a failing one from ending a run."""
+"""The protocol of trackers, and a wrapper that keeps a failing tracker from ending a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What is known about a run when it starts."""
+    """A run at its start."""
 
     folder: Path
     """The run's output folder."""
@@ -21,12 +21,12 @@ class RunInfo:
     """The composed config, as plain containers."""
     name: str
     group: str | None
-    """The sweep that the run is part of, or None."""
+    """The sweep of the run, or None."""
     job_type: str
     tags: list[str]
     notes: str | None
     sweep: bool
-    """Whether other runs may follow or be alive in the same process."""
+    """Whether other runs may follow or be active in the same process."""
 
 
 @dataclass(frozen=True)
@@ -37,30 +37,30 @@ class SampleRow:
     caption: str
     seed: int
     path: Path | None
-    """The image file as written; None for points, which have none."""
+    """The image file; None for points."""
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Lines of a chart: a quality over a cost."""
+    """Lines of a chart of a quality over a cost."""
 
     title: str
     x_name: str
     names: list[str]
     xs: list[list[float]]
-    """For each name the costs, increasing."""
+    """Costs of each line, increasing."""
     ys: list[list[float]]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a finished sweep says about its cells."""
+    """Results of a finished sweep."""
 
     info: RunInfo
-    """Of the comparison as a run of its own, in the folder and the group of the sweep."""
+    """The comparison as a run of its own, in the folder and the group of the sweep."""
     columns: list[str]
     rows: list[list[Any]]
-    """A row a cell, a value a column; a ``Path`` is an image file."""
+    """One row per cell, one value per column; a ``Path`` is an image file."""
     curves: list[Curves]
     report: Path
     """The page, ``report.html``."""
@@ -69,30 +69,32 @@ class Comparison:
 
 
 class Tracker(Protocol):
-    """Follows one run. The calls come in this order: ``start``, any of the ``log_*``, ``finish``.
+    """Logs one run. The order of calls is ``start``, any of the ``log_*``, ``finish``.
 
     A tracker plugin is a class or factory marked ``@diffexp.tracker`` whose keyword-only parameters are its options.
-    Whatever it raises is logged once, and the run goes on without it. A tracker may also have a method
-    ``compare(comparison: Comparison)``: at the end of a sweep an object is made for nothing but that call.
+    After an exception, which is logged, the run continues without the tracker. A tracker may also have a method
+    ``compare(comparison: Comparison)``, which is called at the end of a sweep on an object built for that call.
     """
 
     @property
     def run_id(self) -> str | None:
-        """The run's name on the tracker's side, once started; None if it has none."""
+        """Identifier of the run in the tracker, once started; None without one."""
         ...
 
-    def start(self, info: RunInfo) -> None: ...
+    def start(self, info: RunInfo) -> None:
+        """Begin the run."""
+        ...
 
     def log_step(self, step: int, values: dict[str, float]) -> None:
-        """Scalars of one solver step; steps do not decrease within a batch of samples."""
+        """Log scalars of one solver step; steps do not decrease within a batch of samples."""
         ...
 
     def log_images(self, key: str, paths: dict[str, Path]) -> None:
-        """Image files (PNG or GIF) under ``key``, by caption."""
+        """Log image files (PNG or GIF) under ``key``, by caption."""
         ...
 
     def log_samples(self, rows: list[SampleRow]) -> None:
-        """All samples of the run, as a table."""
+        """Log all samples of the run, as a table."""
         ...
 
     def finish(self, summary: dict[str, float], status: str) -> None:
@@ -101,7 +103,7 @@ class Tracker(Protocol):
 
 
 class Guarded:
-    """A tracker that never raises: the first error of the one inside is logged and switches it off."""
+    """A tracker that never raises: it logs the first error of the wrapped one, and then ignores all calls."""
 
     def __init__(self, tracker: Tracker) -> None:
         self._tracker: Tracker | None = tracker
@@ -109,12 +111,12 @@ class Guarded:
 
     @property
     def run_id(self) -> str | None:
-        """Stays known after the tracker was switched off."""
+        """Identifier of the run, also after an error."""
         return self._run_id
 
     def start(self, info: RunInfo) -> None:
         self._try("start", lambda tracker: tracker.start(info))
-        self._try("run_id", self._remember_id)
+        self._try("run_id", self._read_run_id)
 
     def log_step(self, step: int, values: dict[str, float]) -> None:
         self._try("log_step", lambda tracker: tracker.log_step(step, values))
@@ -129,10 +131,10 @@ class Guarded:
         self._try("finish", lambda tracker: tracker.finish(summary, status))
 
     def compare(self, comparison: Comparison) -> None:
-        """Of a sweep; does nothing for trackers that have no such method."""
+        """Log the results of a sweep; without effect for trackers that have no such method."""
         self._try("compare", lambda tracker: getattr(tracker, "compare", lambda _: None)(comparison))
 
-    def _remember_id(self, tracker: Tracker) -> None:
+    def _read_run_id(self, tracker: Tracker) -> None:
         self._run_id = tracker.run_id
 
     def _try(self, what: str, call: Callable[[Tracker], None]) -> None:

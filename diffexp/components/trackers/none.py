@@ -1,4 +1,4 @@
-"""No tracking: the run folder is all there is."""
+"""No tracking, only the run folder."""
 
 from __future__ import annotations
 

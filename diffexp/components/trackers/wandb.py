@@ -1,20 +1,19 @@
-"""Weights & Biases: online where the user is logged in, otherwise offline, without a question or a delay."""
+"""Weights & Biases: online if the user is logged in, otherwise offline, without a prompt or a delay."""
 
 from __future__ import annotations
 
 import logging
 import netrc
 import os
-import socket
 import threading
-import urllib.request
 from contextlib import nullcontext
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
 from diffexp import tracker
+from diffexp.components.checkpoints.network import reachable
 from diffexp.components.trackers.base import Comparison, RunInfo, SampleRow
 from diffexp.errors import InputError
 
@@ -26,29 +25,29 @@ log = logging.getLogger(__name__)
 MODES = ("auto", "online", "offline", "disabled")
 PROBE_SECONDS = 2.0
 INIT_SECONDS = 20.0
-"""How long the server may take to answer; wandb's own limit is a minute and a half."""
+"""Time-out of the server's answer; wandb's own is a minute and a half."""
 MAX_NAME = 128
-"""What W&B accepts as the length of a name."""
+"""Longest name that W&B accepts."""
 MAX_IMAGES = 108
-"""What W&B shows of one list of images."""
+"""Images of one list that W&B shows."""
 STEP = "steps/step"
-"""The axis of what is logged per solver step."""
+"""The axis of values logged per solver step."""
 EXIT_CODES = {"done": 0, "interrupted": 255}
-"""As wandb itself reports an interrupted process; every other status is a failure."""
+"""Exit codes of a W&B run by status, as wandb reports an interrupted process; 1 for every other status."""
 TAKES_RUNS: dict[str, bool] = {}
-"""By server, whether it took the last run of this process: one that did not would only hold up the cells of a sweep."""
-ASKING = threading.Lock()
-"""Held while that is not known yet."""
+"""By server, whether it took the last run of this process; one that did not would only delay the cells of a sweep."""
+FIRST_ATTEMPT = threading.Lock()
+"""Held while this is not known yet."""
 
 
 @tracker(name="wandb")
 class WandbTracker:
-    """A W&B run beside the run folder: config, scalars a step, snapshots, grid, a table of the samples, metrics.
+    """A W&B run beside the run folder: config, scalars per step, snapshots, grid, a table of the samples, metrics.
 
     Args:
         project: W&B project.
         entity: user or team; None for the account's default.
-        mode: ``auto``, ``online``, ``offline`` or ``disabled``. The environment variable WANDB_MODE wins over it.
+        mode: ``auto``, ``online``, ``offline`` or ``disabled``. The environment variable WANDB_MODE takes precedence.
 
     Raises:
         InputError: unknown ``mode``.
@@ -69,11 +68,11 @@ class WandbTracker:
     @property
     def run(self) -> wandb.Run:
         if self._run is None:
-            raise RuntimeError("start() comes first")
+            raise RuntimeError("the tracker has not been started")
         return self._run
 
     def start(self, info: RunInfo) -> None:
-        self._run = self._begin(info)
+        self._run = self._init(info)
         self._run.define_metric("steps/*", step_metric=STEP)
         if self._run.disabled:
             return
@@ -106,39 +105,42 @@ class WandbTracker:
         self.run.finish(exit_code=EXIT_CODES.get(status, 1))
 
     def compare(self, comparison: Comparison) -> None:
-        """A run of its own in the sweep's group: results with pictures, charts, the report and its tables."""
+        """Log a run of its own in the sweep's group: results with images, charts, the report and its tables."""
         import wandb
 
         self.start(comparison.info)
         table = wandb.Table(columns=list(comparison.columns))
         for row in comparison.rows:
             table.add_data(*(_image(value) if isinstance(value, Path) else value for value in row))
-        pictures = [(row, value) for row in comparison.rows for value in row if isinstance(value, Path)]
+        images = [(row, value) for row in comparison.rows for value in row if isinstance(value, Path)]
         charts = {
             f"charts/{curves.title}": wandb.plot.line_series(
                 curves.xs, curves.ys, keys=curves.names, title=curves.title, xname=curves.x_name
             )
             for curves in comparison.curves
         }
-        # Besides the artifact, so that the page is seen without a click, and is in the folder of an offline run.
+        # Beside the artifact, so that the page is visible without a click, and is in the folder of an offline run.
         page = wandb.Html(comparison.report.read_text(encoding="utf-8"), inject=False)
         self.run.log({"results": table, "report": page, **charts})
-        if pictures:
-            self.run.log({"pictures": [_image(path, str(row[0])) for row, path in pictures[:MAX_IMAGES]]})
+        if images:
+            self.run.log({"pictures": [_image(path, str(row[0])) for row, path in images[:MAX_IMAGES]]})
         artifact = wandb.Artifact(f"comparison-{self.run.id}", type="comparison")
         for file in comparison.files:
             artifact.add_file(str(file))
         self.run.log_artifact(artifact)
         self.finish({"cells": len(comparison.rows)}, "done")
 
-    def _begin(self, info: RunInfo) -> wandb.Run:
+    def _init(self, info: RunInfo) -> wandb.Run:
+        """Start a run in the chosen mode, or offline where the server takes no runs."""
         mode, host = choose_mode(self.mode), server().netloc
+        start = partial(init_run, self.project, self.entity, info)
         if mode != "online":
-            return self._init(info, mode)
-        with nullcontext() if host in TAKES_RUNS else ASKING:  # of cells that start together, one asks for all
+            return start(mode)
+        # Of cells that start together, the first finds out for all whether the server takes runs.
+        with nullcontext() if host in TAKES_RUNS else FIRST_ATTEMPT:
             if TAKES_RUNS.get(host, True):
                 try:
-                    run = self._init(info, mode)
+                    run = start(mode)
                 except Exception as error:
                     reason = str(error).partition("\n")[0] or type(error).__name__
                     log.warning("W&B cannot be reached or refuses the key, logging offline: %s", reason)
@@ -146,36 +148,38 @@ class WandbTracker:
                 else:
                     TAKES_RUNS[host] = True
                     return run
-        return self._init(info, "offline")
+        return start("offline")
 
-    def _init(self, info: RunInfo, mode: str) -> wandb.Run:
-        # Imported here, so that a broken installation of it is one more thing that cannot end a run.
-        import wandb
 
-        settings: dict[str, Any] = {"silent": True, "console": "off"}  # our own log says where the run is
-        if "WANDB_INIT_TIMEOUT" not in os.environ:
-            settings["init_timeout"] = INIT_SECONDS
-        return wandb.init(
-            project=self.project,
-            entity=self.entity,
-            dir=info.folder,
-            config=info.config,
-            name=info.name[:MAX_NAME],
-            group=info.group[-MAX_NAME:] if info.group else None,  # the end of a folder's path tells sweeps apart
-            job_type=info.job_type,
-            tags=info.tags,
-            notes=info.notes,
-            mode=mode,  # pyright: ignore[reportArgumentType]  (WANDB_MODE may also be one of wandb's older names)
-            # Runs of a sweep live in one process, perhaps at once, perhaps beside a run of the caller's own.
-            reinit="create_new",
-            settings=wandb.Settings(**settings),
-        )
+def init_run(project: str, entity: str | None, info: RunInfo, mode: str) -> wandb.Run:
+    """Call ``wandb.init``."""
+    # Imported here, so that a broken installation ends no run either.
+    import wandb
+
+    settings: dict[str, Any] = {"silent": True, "console": "off"}  # ``start`` logs where the run is
+    if "WANDB_INIT_TIMEOUT" not in os.environ:
+        settings["init_timeout"] = INIT_SECONDS
+    return wandb.init(
+        project=project,
+        entity=entity,
+        dir=info.folder,
+        config=info.config,
+        name=info.name[:MAX_NAME],
+        group=info.group[-MAX_NAME:] if info.group else None,  # the end of a folder's path distinguishes sweeps
+        job_type=info.job_type,
+        tags=info.tags,
+        notes=info.notes,
+        mode=mode,  # pyright: ignore[reportArgumentType]  (WANDB_MODE may also be one of wandb's older names)
+        # Runs of a sweep live in one process, perhaps at once, perhaps beside a run of the caller's own.
+        reinit="create_new",
+        settings=wandb.Settings(**settings),
+    )
 
 
 def choose_mode(requested: str) -> str:
-    """The mode for ``wandb.init``, decided before it could ask a question or wait for a network that is not there.
+    """The mode for ``wandb.init``, determined in advance so that it neither prompts nor waits for a missing network.
 
-    WANDB_MODE wins, then an explicit ``requested``; ``auto`` is online with credentials and a network, else offline.
+    WANDB_MODE takes precedence, then an explicit ``requested``; ``auto`` is online with credentials and a network.
     """
     mode = os.environ.get("WANDB_MODE") or requested
     if mode not in ("auto", "online"):
@@ -185,14 +189,14 @@ def choose_mode(requested: str) -> str:
         if mode == "online":
             log.warning("W&B mode=online, but there is no API key for %s: logging offline", host.netloc)
         return "offline"
-    if mode == "auto" and not _reachable(host.geturl()):
+    if mode == "auto" and not server_reachable(host.geturl()):
         log.warning("W&B: %s cannot be reached, logging offline", host.netloc)
         return "offline"
     return "online"
 
 
 def server() -> SplitResult:
-    """The address of W&B, or of the server that WANDB_BASE_URL names."""
+    """The address of the W&B server, which WANDB_BASE_URL may override."""
     return urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai")
 
 
@@ -214,27 +218,9 @@ def _has_credentials(host: str) -> bool:
 
 
 @cache
-def _reachable(url: str) -> bool:
-    """Whether the host of ``url`` (or the proxy towards it) accepts a connection in time; asked once a process."""
-    target = urlsplit(url)
-    proxy = urllib.request.getproxies().get(target.scheme)
-    if proxy and not urllib.request.proxy_bypass(target.netloc):
-        target = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    host, port = target.hostname or "", target.port or (443 if target.scheme == "https" else 80)
-    connected = threading.Event()
-
-    def connect() -> None:
-        try:
-            socket.create_connection((host, port), timeout=PROBE_SECONDS).close()
-        except OSError:
-            return
-        connected.set()
-
-    # In a thread, because the time limit of a socket does not hold for the look-up of its name.
-    probe = threading.Thread(target=connect, daemon=True)
-    probe.start()
-    probe.join(PROBE_SECONDS)
-    return connected.is_set()
+def server_reachable(url: str) -> bool:
+    """Whether the server accepts connections; probed once per process."""
+    return reachable(url, PROBE_SECONDS)
 
 
 def _image(path: Path, caption: str | None = None) -> wandb.Image:

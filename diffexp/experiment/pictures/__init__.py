@@ -1,1 +1,1 @@
-"""The pictures of a run: grid.png, the film strip, points on axes, previews of latents."""
+"""The images of a run: ``grid.png``, film strip and animation, points on axes, previews of latents."""

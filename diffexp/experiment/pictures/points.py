@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from diffexp.experiment.pictures.text import GREY as NOTE
@@ -22,7 +22,7 @@ SMOOTH = 3
 
 @dataclass(frozen=True)
 class Frame:
-    """The square part of the plane that is shown."""
+    """The visible square of the plane."""
 
     left: float
     bottom: float
@@ -49,7 +49,7 @@ def frame_around(clouds: Sequence[Tensor]) -> Frame:
 def draw_points(
     sheet: Image.Image, box: tuple[int, int, int], frame: Frame, points: Tensor, truth: Tensor | None
 ) -> None:
-    """Points over truth in the square ``box`` (left, top, side in pixels), with a thin border."""
+    """Draw points over truth in the square ``box`` (left, top, side in pixels), with a thin border."""
     left, top, side = box
     # More points, smaller and fainter.
     crowd = math.sqrt(max(len(points), 1))
@@ -75,7 +75,6 @@ def plot_points(
     frame: Frame,
     points: Tensor,
     truth: Tensor | None,
-    font: ImageFont.FreeTypeFont,
 ) -> None:
     """``draw_points`` with grid lines, ticks and their numbers at the left and below."""
     left, top, side = box
@@ -91,14 +90,14 @@ def plot_points(
     draw_points(sheet, box, frame, points, truth)
     for pixel, value in across:
         draw.line((pixel, top + side, pixel, top + side + 4), FRAME)
-        draw.text((pixel, top + side + 8), f"{value:g}", INK, font, anchor="ma")
+        draw.text((pixel, top + side + 8), f"{value:g}", INK, font(13), anchor="ma")
     for pixel, value in upward:
         draw.line((left - 5, pixel, left - 1, pixel), FRAME)
-        draw.text((left - 9, pixel), f"{value:g}", INK, font, anchor="rm")
+        draw.text((left - 9, pixel), f"{value:g}", INK, font(13), anchor="rm")
 
 
 def scatter(points: Tensor, truth: Tensor | None = None, title: str = "") -> Image.Image:
-    """Points (N, d) in blue over true draws (M, d) in grey, on axes of equal scale: their first two coordinates.
+    """Points (N, d) in blue over true samples (M, d) in grey, on axes of equal scale: their first two coordinates.
 
     Points that are not finite are skipped and counted below the title.
     """
@@ -106,7 +105,7 @@ def scatter(points: Tensor, truth: Tensor | None = None, title: str = "") -> Ima
     sheet = Image.new("RGB", (left + side + 24, top + side + 48), PAPER)
     draw = ImageDraw.Draw(sheet)
     frame = frame_around([points] if truth is None else [points, truth])
-    plot_points(sheet, (left, top, side), frame, points, truth, font(13))
+    plot_points(sheet, (left, top, side), frame, points, truth)
     draw.text((left, 14), shortened(title, font(18), side), TITLE, font(18))
     lost = len(points) - len(in_plane(points))
     note = f"{len(points)} samples (blue)" + (", true draws (grey)" if truth is not None else "")

@@ -28,7 +28,7 @@ HOLD_MS, FRAME_MS = 2500, 350
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Some samples on their way: what the solver holds and what the model predicts from it."""
+    """Some samples during a run: the solver's state and the model's prediction from it."""
 
     step: int
     """Solver steps done, 0..steps."""
@@ -44,7 +44,7 @@ class Snapshot:
 def film_strip(
     snapshots: Sequence[Snapshot], *, title: str = "", samples: int = 4, captions: Sequence[str] | None = None
 ) -> Image.Image:
-    """The course of a run: a column a snapshot; for each sample x_t above the predicted x0.
+    """The course of a run: one column per snapshot; for each sample x_t above the predicted x0.
 
     Of more than 20 snapshots it shows 20, evenly spaced, with the first and the last among them.
     Points share two rows, all of them in each panel (two coordinates), on the same axes throughout.
@@ -53,7 +53,7 @@ def film_strip(
         snapshots: in the order of sampling, at least one.
         title: first line, e.g. model, scheduler and steps.
         samples: how many samples are shown at most.
-        captions: one a sample, written at the left of its two rows; points have none.
+        captions: one per sample, written to the left of its two rows; points have none.
     """
     snapshots = _thin(snapshots)
     cells = _cells(snapshots, samples, TILE, MAX_TILE)
@@ -109,7 +109,7 @@ def _thin(snapshots: Sequence[Snapshot]) -> Sequence[Snapshot]:
 def _cells(
     snapshots: Sequence[Snapshot], samples: int, smallest: int, largest: int
 ) -> list[list[tuple[Image.Image, Image.Image]]]:
-    """For every snapshot the pairs (x_t, predicted x0) as pictures of one size."""
+    """For every snapshot the pairs (x_t, predicted x0) as images of one size."""
     if snapshots[0].x.dim() == 2:
         axes = frame_around([s.x for s in snapshots]), frame_around([s.x0 for s in snapshots])
         return [[(_point_cell(s.x, axes[0], largest), _point_cell(s.x0, axes[1], largest))] for s in snapshots]

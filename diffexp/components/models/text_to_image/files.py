@@ -148,7 +148,7 @@ class Pipeline:
     source: str
     variant: str | None
     allow_pickle: bool
-    landmarks = (INDEX,)
+    marker_files = (INDEX,)
 
     def complete(self, folder: Path) -> bool:
         return not self.chosen(folder).missing
@@ -187,7 +187,7 @@ class Network:
     """One network of diffusers in a folder of its own (a ControlNet)."""
 
     source: str
-    landmarks = ("config.json",)
+    marker_files = ("config.json",)
 
     def complete(self, folder: Path) -> bool:
         try:
@@ -211,7 +211,7 @@ class Files:
     folders: tuple[str, ...] = ()
 
     @property
-    def landmarks(self) -> tuple[str, ...]:
+    def marker_files(self) -> tuple[str, ...]:
         return self.wanted
 
     def complete(self, folder: Path) -> bool:

@@ -1,7 +1,4 @@
-"""Which guider classes of diffusers are options ``guidance=diffusers/<name>``, and why the others are not.
-
-Imports nothing, because options are read before torch is.
-"""
+"""Guider classes of diffusers that are options ``guidance=diffusers/<name>``, and why the others are not."""
 
 from collections.abc import Mapping
 
@@ -24,26 +21,26 @@ PAPERS: Mapping[str, str] = {
     "cfg": "guidance=cfg between two steps of the run",
     "cfg_zero_star": "Fan et al. 2025, arXiv:2503.18886, for flow models",
     "fdg": "Sadat et al. 2025, arXiv:2506.19713; needs kornia; its scales are guidance_scales",
-    "mambo_g": "arXiv:2508.03442; fails on pictures in diffusers 0.42.1",
+    "mambo_g": "arXiv:2508.03442; fails on images in diffusers 0.42.1",
     "tcfg": "Kwon et al. 2025, arXiv:2503.18137",
 }
-"""What ``--help`` says of each."""
+"""Description of each for ``--help``."""
 
 CHANGES_LAYERS = "changes layers of the network while it runs, which a guidance cannot do here"
-LEFT_OUT: Mapping[str, str] = {
+EXCLUDED: Mapping[str, str] = {
     "AutoGuidance": CHANGES_LAYERS,
     "PerturbedAttentionGuidance": CHANGES_LAYERS,
     "SkipLayerGuidance": CHANGES_LAYERS,
     "SmoothedEnergyGuidance": CHANGES_LAYERS,
     "LTX2Guidance": "is for the video and audio network of LTX-2 only",
 }
-"""The other classes, and what follows their name in the complaint."""
+"""The other classes, with the end of the message about them."""
 
 REFUSED: Mapping[str, str] = {
     "guidance_scale": "is guidance_scale=..., for every guidance",
-    "enabled": "would leave no guidance: that is guidance=none",
+    "enabled": "would turn guidance off: that is guidance=none",
 }
-"""What follows an option's name in the complaint about it."""
+"""Options that are refused, with the end of the message about them."""
 
 MISTYPED: Mapping[str, OptionType] = {
     "adaptive_projected_guidance_momentum": OptionType("float", optional=True),
@@ -54,4 +51,4 @@ MISTYPED: Mapping[str, OptionType] = {
     "start": OptionType("float"),
     "stop": OptionType("float"),
 }
-"""Types where diffusers' annotations leave a choice that a config cannot hold, or leave out null."""
+"""Types where annotations of diffusers allow more than a config holds, or omit null."""
