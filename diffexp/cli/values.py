@@ -10,9 +10,8 @@ _DIGITS = r"(0|[1-9](_?\d)*)"
 _INT = re.compile(rf"[+-]?{_DIGITS}")
 _FLOAT = re.compile(rf"[+-]?({_DIGITS}\.|{_DIGITS}?\.\d(_?\d)*|({_DIGITS}|{_DIGITS}?\.\d*)e[+-]?\d+|inf|nan)", re.I)
 _NAMED = {"null": None, "true": True, "false": False}
-_SWITCHES: dict[str, Any] = dict.fromkeys(("yes", "y", "on", "true"), True) | dict.fromkeys(
-    ("no", "n", "off", "false"), False
-)
+_SWITCHES: dict[str, Any] = dict.fromkeys(("yes", "y", "on", "true"), True)
+_SWITCHES.update((word, False) for word in ("no", "n", "off", "false"))
 
 
 def plain_value(word: str) -> Any:
