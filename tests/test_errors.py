@@ -13,7 +13,7 @@ from diffexp.cli.hydra_config import hydra_session
 from diffexp.cli.launch import task_config
 from diffexp.errors import InputError, one_line
 from diffexp.experiment.run import run_experiment
-from diffexp.sweeps.failures import record_failure
+from diffexp.sweeps.failures import read_failures, record_failure
 
 BASE = ("model=gaussian", "model.shape=[16]", "metric=cost", "tracker=none", "steps=2", "num_samples=2")
 PLUGINS = {
@@ -62,3 +62,12 @@ def test_only_the_files_asked_for_count() -> None:
     assert raised_at(caught.value, [here]).rpartition(":")[0].endswith("test_errors.py")
     assert raised_at(caught.value, [here.parent]) == raised_at(caught.value, [here])
     assert raised_at(caught.value, [here.with_name("other.py")]) == ""
+
+
+def test_a_failure_without_a_record_is_reported_too(tmp_path: Path) -> None:
+    """A folder on a full disk takes no file, but the command must not end as if nothing had failed."""
+    recorded = record_failure(tmp_path / "0", ValueError("first"))
+    (tmp_path / "1").touch()  # a file where the folder should be
+    lost = record_failure(tmp_path / "1", ValueError("second"))
+    assert read_failures(tmp_path) == [recorded]
+    assert read_failures(tmp_path, [recorded, lost]) == [recorded, lost]

@@ -17,7 +17,6 @@ from diffexp.certify.bound import Bound
 from diffexp.certify.cases import EDM, FLOW, VELOCITY, VP, Case
 from diffexp.certify.equivalents import order_of_class
 from diffexp.certify.runs import quiet
-from diffexp.components import grids
 from diffexp.components.grids.choice import Grid
 from diffexp.components.sampler import bind, in_k_diffusion_convention, returns_plan
 from diffexp.components.schedulers.foreign.diffusers_method import ClassMethod
@@ -29,14 +28,6 @@ from diffexp.plan.table import Plan
 KARRAS = "karras"
 GIVEN = "given"
 """The name of a timestep schedule that is made of given levels."""
-MAKE = {
-    "exponential": grids.exponential,
-    "karras": grids.karras,
-    "flow": grids.flow,
-    "trailing": grids.trailing,
-    "linspace": grids.linspace,
-    "leading": grids.leading,
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +134,7 @@ class Subject:
     def grid(self, case: Case, name: str | None = None) -> Grid:
         """Return a timestep schedule by name; for a class that cannot make it, the class's own."""
         name = name or case.grid
-        return Grid(name, MAKE[name]) if not self.is_class or self._accepts(case, name) else Grid()
+        return Grid.named(name) if not self.is_class or self._accepts(case, name) else Grid()
 
     def bind(self, steps: int, case: Case | None = None, grid: Grid | None = None) -> Bound:
         """Bind to a kind of model, by default the reference case; the timestep schedule defaults to the case's.
@@ -169,7 +160,7 @@ class Subject:
         return functools.cache(self._try_grid)
 
     def _try_grid(self, case: Case, name: str) -> bool:
-        grid = Grid(name, MAKE[name])
+        grid = Grid.named(name)
         try:
             with quiet():
                 bind(self.scheduler, steps=4, training=case.training, grid=grid, options=self.options)

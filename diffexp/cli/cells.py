@@ -13,14 +13,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from diffexp.catalog.discover import Catalog, discover
+from diffexp.catalog.discover import Catalog
 from diffexp.catalog.kinds import TARGET
 from diffexp.cli.hydra_internals import current_config, get_omega_conf_dumper
 from diffexp.experiment.configs import steps_of, usual_samples
 from diffexp.experiment.resume import is_done
 from diffexp.files import write_text
 from diffexp.sweeps.cell import Cell
-from diffexp.sweeps.failures import clear_failure, record_failure
+from diffexp.sweeps.failures import Failure, clear_failure, record_failure
 from diffexp.sweeps.objective import objective_value
 from diffexp.sweeps.record import read_sweep
 
@@ -63,7 +63,7 @@ class ComposedCell(Cell):
         return bool(self.composed.hydra.job.chdir or self.composed.hydra.job.env_set)
 
 
-def compose_cell(loader: ConfigLoader, master: DictConfig, number: int, overrides: Sequence[str]) -> ComposedCell:
+def compose_job(loader: ConfigLoader, master: DictConfig, number: int, overrides: Sequence[str]) -> ComposedCell:
     """Compose the cell with these overrides, and set it up as ``hydra.core.utils.run_job`` does.
 
     Raises:
@@ -112,29 +112,31 @@ class _Dumper(Dumper):  # pyright: ignore[reportGeneralTypeIssues]
 _Dumper.add_representer(str, get_omega_conf_dumper().str_representer)
 
 
-def run_job(config: DictConfig, catalog: Catalog | None = None) -> float | None:
-    """Run one composed config: the task function of Hydra, in this process or in a worker.
+@dataclass
+class Task:
+    """The task function of Hydra: runs one composed config, in this process or in a worker."""
 
-    Args:
-        catalog: found before the first cell, so that a plugin may be edited while a sweep runs.
+    catalog: Catalog
+    """Found before the first cell, so that a plugin may be edited while a sweep runs."""
+    failures: list[Failure] = field(default_factory=list)
+    """Failures of the runs in this process; those in workers are read from their folders."""
 
-    Returns:
-        The value of the config's ``objective``, for a sweeper that searches.
-    """
-    settings = HydraConfig.get()
-    folder, task = Path(settings.runtime.output_dir), task_config(config)
-    sweep = None
-    if settings.mode == RunMode.MULTIRUN:
-        sweep = sweep_info(Path(settings.sweep.dir).absolute(), int(settings.job.num))
-    if not (sweep and sweep.resumed and is_done(folder)):
-        clear_failure(folder)
-        try:
-            from diffexp.experiment.run import run_experiment
+    def __call__(self, config: DictConfig) -> float | None:
+        """Run the config; returns the value of its ``objective``, for a sweeper that searches."""
+        settings = HydraConfig.get()
+        folder, task = Path(settings.runtime.output_dir), task_config(config)
+        sweep = None
+        if settings.mode == RunMode.MULTIRUN:
+            sweep = sweep_info(Path(settings.sweep.dir).absolute(), int(settings.job.num))
+        if not (sweep and sweep.resumed and is_done(folder)):
+            clear_failure(folder)
+            try:
+                from diffexp.experiment.run import run_experiment
 
-            run_experiment(task, folder, catalog or discover(), sweep)
-        except Exception as error:  # the other cells of a sweep continue
-            record_failure(folder, error)
-    return objective_value(task, folder)
+                run_experiment(task, folder, self.catalog, sweep)
+            except Exception as error:  # the other cells of a sweep go on
+                self.failures.append(record_failure(folder, error))
+        return objective_value(task, folder)
 
 
 def sweep_info(sweep: Path, number: int) -> "SweepInfo":

@@ -4,7 +4,6 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from diffexp.catalog.discover import Catalog, discover
 from diffexp.catalog.kinds import TARGET
 from diffexp.catalog.sources import VARIABLE
-from diffexp.cli.cells import compose_cell, run_job, save_hydra_files, task_config
+from diffexp.cli.cells import Task, compose_job, save_hydra_files, task_config
 from diffexp.cli.check import Checked, Preflight
 from diffexp.cli.fast_compose import CachedLoader
 from diffexp.cli.hydra_config import CONFIG_NAME, hydra_session
@@ -26,8 +25,8 @@ from diffexp.cli.hydra_internals import BASIC_SWEEPER, BasicSweeper, Callbacks
 from diffexp.cli.resume import Resumed, resumed_words
 from diffexp.errors import InputError
 from diffexp.report import report_sweep
-from diffexp.sweeps.failures import FAILED_HERE, Failure, read_failures
-from diffexp.sweeps.logs import FULL
+from diffexp.sweeps.failures import Failure, read_failures
+from diffexp.sweeps.logs import LOG_FORMAT
 from diffexp.sweeps.objective import best_text
 from diffexp.sweeps.record import SweepRecord, exclusive_lock
 from diffexp.sweeps.results import read_cells, write_results
@@ -88,7 +87,6 @@ def launch(
         InputError: the output folder cannot be written, or belongs to a sweep of other cells.
         KeyboardInterrupt: with the folder, after the table of results has been written.
     """
-    FAILED_HERE.clear()
     # Workers find the same plugins, wherever they are started.
     with env_override({VARIABLE: os.pathsep.join(map(str, catalog.plugin_paths))}):
         HydraConfig.instance().set_config(checked.config)
@@ -104,13 +102,14 @@ def _launch_run(loader: CachedLoader, config: DictConfig, catalog: Catalog) -> t
     ensure_writable(folder)
     OmegaConf.set_readonly(config.hydra, False)
     config.hydra.mode = RunMode.RUN
+    task = Task(catalog)
     try:
         configure_log(config.hydra.hydra_logging, config.hydra.verbose)
         callbacks = Callbacks(config)
         callbacks.on_run_start(config=config, config_name=CONFIG_NAME)
         returned = run_by_hydra(
             hydra_context=HydraContext(config_loader=loader, callbacks=callbacks),
-            task_function=partial(run_job, catalog=catalog),
+            task_function=task,
             config=config,
             job_dir_key="hydra.run.dir",
             job_subdir_key=None,
@@ -119,7 +118,7 @@ def _launch_run(loader: CachedLoader, config: DictConfig, catalog: Catalog) -> t
     except KeyboardInterrupt:
         raise KeyboardInterrupt(str(folder)) from None
     _ = returned.return_value  # raises what the experiment did not record
-    return folder, list(FAILED_HERE)
+    return folder, task.failures
 
 
 def _launch_sweep(
@@ -137,11 +136,11 @@ def _launch_sweep(
     cells = cell_overrides(loader, first, overrides)
     with exclusive_lock(folder):
         if resumed:
-            resumed.check_cells(cells, lambda number, cell: compose_cell(loader, master, number, cell))
+            resumed.check_cells(cells, lambda number, cell: compose_job(loader, master, number, cell))
         record = resumed.record if resumed else SweepRecord(overrides, cells, str(config_dir) if config_dir else None)
         record.write(folder)
         try:
-            _run_sweep(loader, master, catalog)
+            failures = _run_sweep(loader, master, catalog)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(str(folder)) from None
         finally:
@@ -150,21 +149,23 @@ def _launch_sweep(
         if first.objective:
             direction = first.hydra.sweeper.get("direction") or "minimize"
             log.info("%s", best_text(read_cells(folder), first.objective, str(direction)))
-    return folder, read_failures(folder)
+    return folder, read_failures(folder, failures)
 
 
-def _run_sweep(loader: CachedLoader, master: DictConfig, catalog: Catalog) -> None:
-    """Let the sweeper run a composed config, as ``Hydra.multirun`` does after composing it."""
+def _run_sweep(loader: CachedLoader, master: DictConfig, catalog: Catalog) -> list[Failure]:
+    """Let the sweeper run a composed config, as ``Hydra.multirun`` does; returns the failures in this process."""
+    task = Task(catalog)
     configure_log(master.hydra.hydra_logging, master.hydra.verbose)
     callbacks = Callbacks(master)
     callbacks.on_multirun_start(config=master, config_name=CONFIG_NAME)
     sweeper = Plugins.instance().instantiate_sweeper(
         config=master,
         hydra_context=HydraContext(config_loader=loader, callbacks=callbacks),
-        task_function=partial(run_job, catalog=catalog),
+        task_function=task,
     )
     sweeper.sweep(arguments=list(master.hydra.overrides.task))
     callbacks.on_multirun_end(config=master, config_name=CONFIG_NAME)
+    return task.failures
 
 
 def _write_results(folder: Path) -> None:
@@ -218,7 +219,7 @@ def _override(key: str, folder: Path) -> str:
 @contextmanager
 def _log_file(file: Path) -> Iterator[None]:
     handler = logging.FileHandler(file)
-    handler.setFormatter(logging.Formatter(FULL))
+    handler.setFormatter(logging.Formatter(LOG_FORMAT))
     logger = logging.getLogger("diffexp")
     level = logger.level
     logger.addHandler(handler)

@@ -13,7 +13,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from diffexp.catalog.discover import discover
-from diffexp.cli.cells import ComposedCell, compose_cell, save_hydra_files, sweep_info
+from diffexp.cli.cells import ComposedCell, Task, compose_job, save_hydra_files, sweep_info
 from diffexp.cli.fast_compose import fast_copy
 from diffexp.cli.hydra_internals import register_plugin
 from diffexp.errors import InputError
@@ -49,6 +49,7 @@ class BatchedLauncher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self._context = hydra_context
+        assert isinstance(task_function, Task)
         self._task = task_function
         self._config = config
         self._catalog = discover()
@@ -64,24 +65,22 @@ class BatchedLauncher(Launcher):
         hydra = self._config.hydra
         configure_log(hydra.hydra_logging, hydra.verbose)
         loader, callbacks = self._context.config_loader, self._context.callbacks
-        cells = [
-            compose_cell(loader, self._config, initial_job_idx + i, words) for i, words in enumerate(job_overrides)
-        ]
-        check_folders(cells)
-        log.info("%d cells in %s", len(cells), hydra.sweep.dir)
-        together = [cell for cell in cells if not cell.alone]
-        for cell in together:
-            callbacks.on_job_start(config=cell.composed, task_function=self._task)
-            self._composed[cell.number] = cell.composed
+        jobs = [compose_job(loader, self._config, initial_job_idx + i, words) for i, words in enumerate(job_overrides)]
+        check_folders(jobs)
+        log.info("%d cells in %s", len(jobs), hydra.sweep.dir)
+        together = [job for job in jobs if not job.alone]
+        for job in together:
+            callbacks.on_job_start(config=job.composed, task_function=self._task)
+            self._composed[job.number] = job.composed
         self._sweep = Path(hydra.sweep.dir).absolute()
-        self._shared_runner().run(together)
-        returned = {cell.number: job_return(cell) for cell in together}
-        for cell in together:
-            callbacks.on_job_end(config=cell.composed, job_return=returned[cell.number])
-        for cell in cells:
-            if cell.alone:
-                returned[cell.number] = self._run_alone(cell)
-        return [returned[cell.number] for cell in cells]
+        self._task.failures += self._shared_runner().run(together)
+        returned = {job.number: job_return(job) for job in together}
+        for job in together:
+            callbacks.on_job_end(config=job.composed, job_return=returned[job.number])
+        for job in jobs:
+            if job.alone:
+                returned[job.number] = self._run_alone(job)
+        return [returned[job.number] for job in jobs]
 
     def _shared_runner(self) -> "Runner":
         """The runner of all batches of cells that a sweeper hands over, so that they share a loaded model."""
@@ -91,18 +90,18 @@ class BatchedLauncher(Launcher):
             self._runner = Runner(self._run, self._catalog, self._batch, sweep_info(self._sweep, 0).resumed)
         return self._runner
 
-    def _run(self, cell: Cell, context: "RunContext") -> None:
+    def _run(self, job: Cell, context: "RunContext") -> None:
         from diffexp.experiment.run import run_experiment
 
-        save_hydra_files(self._composed[cell.number], cell.folder)
-        run_experiment(cell.config, cell.folder, self._catalog, sweep_info(self._sweep, cell.number), context)
+        save_hydra_files(self._composed[job.number], job.folder)
+        run_experiment(job.config, job.folder, self._catalog, sweep_info(self._sweep, job.number), context)
 
-    def _run_alone(self, cell: ComposedCell) -> JobReturn:
+    def _run_alone(self, job: ComposedCell) -> JobReturn:
         try:
             return run_job(
                 hydra_context=self._context,
                 task_function=self._task,
-                config=cell.composed,
+                config=job.composed,
                 job_dir_key="hydra.sweep.dir",
                 job_subdir_key="hydra.sweep.subdir",
             )
@@ -110,44 +109,44 @@ class BatchedLauncher(Launcher):
             configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
 
 
-def job_return(cell: ComposedCell) -> JobReturn:
+def job_return(job: ComposedCell) -> JobReturn:
     """The result of a cell, for the sweeper."""
-    composed = cell.composed
+    composed = job.composed
     of_task, of_hydra = (fast_copy(composed) for _ in range(2))  # OmegaConf.masked_copy takes four times as long
     with open_dict(of_task), open_dict(of_hydra):
         del of_task["hydra"]
         for key in of_task:
             del of_hydra[key]
     found = JobReturn(
-        overrides=cell.overrides,
+        overrides=job.overrides,
         cfg=of_task,
         hydra_cfg=of_hydra,
         working_dir=os.getcwd(),
         task_name=composed.hydra.job.name,
         status=JobStatus.COMPLETED,
     )
-    found.return_value = objective_value(cell.config, cell.folder)
+    found.return_value = objective_value(job.config, job.folder)
     return found
 
 
-def check_folders(cells: Sequence[ComposedCell]) -> None:
+def check_folders(jobs: Sequence[ComposedCell]) -> None:
     """Check that each cell has a folder of its own, directly in that of the sweep.
 
     Raises:
         InputError: the first cell that has not.
     """
-    for cell in cells:
-        if cell.folder.parent != Path(cell.composed.hydra.sweep.dir).absolute():
-            subdir = cell.composed.hydra.sweep.subdir
+    for job in jobs:
+        if job.folder.parent != Path(job.composed.hydra.sweep.dir).absolute():
+            subdir = job.composed.hydra.sweep.subdir
             raise InputError(
                 f"hydra.sweep.subdir={subdir}: the folders of the cells lie side by side; write it without /"
             )
     taken: dict[Path, ComposedCell] = {}
-    for cell in cells:
-        other = taken.setdefault(cell.folder, cell)
-        if other is not cell:
+    for job in jobs:
+        other = taken.setdefault(job.folder, job)
+        if other is not job:
             raise InputError(
-                f"hydra.sweep.subdir gives cells {other.number} and {cell.number} the same folder {cell.folder.name}; "
+                f"hydra.sweep.subdir gives cells {other.number} and {job.number} the same folder {job.folder.name}; "
                 "put ${hydra.job.num} into it"
             )
 

@@ -97,10 +97,10 @@ class RunFolder:
             InputError: the folder cannot be written.
         """
         sampling = {key: earlier[key] for key in SAMPLING_FIELDS if key in earlier}
-        self._start({**self._new_record(config), **sampling}, (*RESULTS, *PARTIAL_FILES))
+        self._start(self._new_record(config) | sampling, (*RESULTS, *PARTIAL_FILES))
 
-    def _start(self, record: Mapping[str, Any], remove: Sequence[str]) -> None:
-        self.record = dict(record)
+    def _start(self, record: dict[str, Any], remove: Sequence[str]) -> None:
+        self.record = record
         found = [path for pattern in remove for path in self.folder.glob(pattern)]
         foreign = [] if (self.folder / "run.json").is_file() else [path for path in found if path.name[0] != "."]
         if foreign:
@@ -116,25 +116,17 @@ class RunFolder:
         except OSError as error:
             raise InputError(f"the output folder {self.folder} cannot be written: {error.strerror}") from error
 
-    def _new_record(self, config: Mapping[str, Any]) -> RunRecord:
-        return {
+    def _new_record(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """A ``RunRecord``; what is not known yet is None."""
+        unknown = dict.fromkeys(key for key in RunRecord.__annotations__ if key in RunRecord.__required_keys__)
+        return unknown | {
             "status": "running",
-            "error": None,
             "command": self._command(),
             "config": config,
             "seed": config["seed"],
-            "nfe": None,
-            "device": None,
-            "dtype": None,
             "versions": installed_versions(),
             "git_commit": git_commit(),
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seconds": None,
-            "model_id": None,
-            "weights_sha256": None,
-            "plan_sha256": None,
-            "inputs_sha256": None,
-            "wandb_id": None,
             "drawn": 0,
             "sampling_seconds": 0.0,
             "model_seconds": 0.0,

@@ -34,7 +34,7 @@ def compile_method(method: Method) -> Plan:
         recording = record(method)
     except (InputError, NotLinear):
         raise
-    except Exception as error:  # whatever foreign code does on vectors it did not expect; the direct run will tell
+    except Exception as error:  # foreign code may raise anything on such vectors; the direct run shows the cause
         raise NotLinear(f"{type(error).__name__} while tracing: {error}") from error
     plan = build_plan(recording, method.name, method.start_std)
     _check(plan, method, single=recording.single)
@@ -42,7 +42,7 @@ def compile_method(method: Method) -> Plan:
 
 
 def run_directly(method: Method, network: Network, start: Tensor, noise: Noise) -> Tensor:
-    """Run the method's own code. Random numbers that it draws itself in the shape of the sample come from ``noise``."""
+    """Run the method's own code; its calls of torch.randn in the shape of the sample return ``noise()``."""
 
     def evaluate(x: Tensor, u: Tensor, level: Level) -> Tensor:
         return network(u, level)
@@ -53,12 +53,12 @@ def run_directly(method: Method, network: Network, start: Tensor, noise: Noise) 
 
 @dataclass(frozen=True)
 class Direct:
-    """A method that is run as it is, because it is no table."""
+    """A method that runs uncompiled, because it is not a table."""
 
     method: Method
     reason: str
     cause: BaseException | None = None
-    """What the method raised when it was traced, where that is the reason."""
+    """The exception that tracing raised, if that is the reason."""
 
     @property
     def start_std(self) -> float:
@@ -97,7 +97,7 @@ def sample(sampler: Sampler, network: Network, start: Tensor, noise: Noise) -> T
 def _check(plan: Plan, method: Method, single: bool) -> None:
     """Plan against code on random inputs, with a network that keeps x0 estimates large and one that keeps them small.
 
-    Code that branches on its data goes another way in one of them than it went on the basis vectors.
+    Code that branches on its data takes another branch in one of them than on the basis vectors.
     """
     largest = max(abs(c) for row in plan.rows for c in (1.0, *row.x, *row.m, *(clamp.x for clamp in row.clamps)))
     for network in (_lively_network, _quiet_network):
@@ -114,15 +114,15 @@ def _check(plan: Plan, method: Method, single: bool) -> None:
             raise NotLinear("its table and its code disagree about finite values")
         error = float((planned - direct).abs().max())
         scale = max(1.0, float(direct.abs().max()))
-        # Rounding grows with the largest number on the way, which may cancel before the end.
-        way = peak.value * largest
-        allowed = 1e-4 * scale + 1e-6 * way if single else 1e-8 * scale + 1e-14 * way
+        # Rounding grows with the largest intermediate number, which may cancel before the end.
+        size = peak.value * largest
+        allowed = 1e-4 * scale + 1e-6 * size if single else 1e-8 * scale + 1e-14 * size
         if error > allowed:
             raise NotLinear(f"its table is off by {error / scale:.1e} on random inputs")
 
 
 class _Peak:
-    """A network that remembers the largest number it has seen or said."""
+    """A network that records its largest input or output."""
 
     def __init__(self, network: Network) -> None:
         self._network = network

@@ -13,11 +13,11 @@ def unrolled_difference(one: Plan, other: Plan) -> float:
     """Largest difference between two methods, as ``Plan.difference``, also for methods with a memory.
 
     Past samples depend on each other linearly, so that one method has many tables over them. Unrolled to the start, the
-    outputs, the clamps and the draws, none of which can be made of others, it has only one. Both count by what the
-    network sees, whatever they scale x to; levels count by their timestep.
+    outputs, the clamps and the draws, none of which can be made of others, it has only one. Both are compared in the
+    scale of the network's input; levels count by their timestep.
 
     Returns:
-        relative to the larger of 1 and the coefficient; inf for another number of evaluations.
+        Relative to the larger of 1 and the coefficient; inf for another number of evaluations.
     """
     if one.nfe != other.nfe:
         return math.inf
@@ -32,7 +32,7 @@ def unrolled_difference(one: Plan, other: Plan) -> float:
 
 
 def _unrolled(plan: Plan, shape: list[tuple[int, int]], draws: int) -> Tensor:
-    """A line for what every evaluation sees, every clamp takes in, and for the output; a column for every axis."""
+    """Inputs of all evaluations and clamps and the output, one line each; a column for every axis."""
     axes = torch.eye(1 + draws + sum(1 + clamps + zs for clamps, zs in shape), dtype=torch.float64)
     used = 1 + draws
     x = plan.start_scale * plan.start_std * axes[0]

@@ -16,7 +16,7 @@ class Level:
     """One point of a noise schedule."""
 
     timestep: float
-    """What the network is told; may be fractional."""
+    """Time input of the network; may be fractional."""
     alpha: float
     """Scale of the clean sample, in [0, 1]."""
     sigma: float
@@ -59,7 +59,7 @@ class Schedule(Protocol):
 
     @property
     def timestep_range(self) -> tuple[float, float]:
-        """The lowest and highest timestep that the network may be told."""
+        """The lowest and highest timestep that the network was trained on."""
         ...
 
     @property
@@ -88,7 +88,7 @@ class Schedule(Protocol):
         ...
 
     def input_scale(self, level: Level) -> float:
-        """What the network wants x to be multiplied by."""
+        """Factor between x and the network's input."""
         ...
 
 

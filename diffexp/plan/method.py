@@ -56,7 +56,7 @@ class Method(Protocol):
 
 
 class Denoiser:
-    """What a scheduler function calls: ``denoise(x, level)`` is the x0 estimate, clipped as the model asks for."""
+    """Argument ``denoise`` of scheduler functions: (x, level) -> x0 estimate, clipped by the model's rule."""
 
     def __init__(self, evaluate: Evaluate, training: Training) -> None:
         self._evaluate = evaluate
@@ -66,14 +66,14 @@ class Denoiser:
 
     def __call__(self, x: Tensor, level: Level) -> Tensor:
         """The x0 estimate at ``level``, in the shape of x."""
-        return self._clean(x, self._ask(x, level), level)
+        return self._clean(x, self._output(x, level), level)
 
     def predict(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
-        """(x0, eps) of one evaluation: x0 is clipped as the model asks for, eps is what the network said."""
-        output = self._ask(x, level)
+        """(x0, eps) of one evaluation: x0 is clipped by the model's rule, eps is the network's unclipped estimate."""
+        output = self._output(x, level)
         return self._clean(x, output, level), combine(self._prediction.noise(level), x, output)
 
-    def _ask(self, x: Tensor, level: Level) -> Tensor:
+    def _output(self, x: Tensor, level: Level) -> Tensor:
         scale = self._input_scale(level)
         return self._evaluate(x, x if scale == 1 else x * scale, level.scaled(scale))
 

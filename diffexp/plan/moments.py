@@ -64,12 +64,12 @@ class Affine:
 
 @dataclass(frozen=True)
 class Response:
-    """What a sampler makes of Gaussian data."""
+    """Response of a sampler to Gaussian data."""
 
     seen: tuple[tuple[Level, Affine], ...]
-    """At every evaluation: the level that the network is told, and what it sees there."""
+    """Level and input of every evaluation."""
     drawn: tuple[int, ...]
-    """How many draws had been taken by then."""
+    """Number of noise draws before each evaluation."""
     output: Affine
 
 
@@ -83,8 +83,8 @@ def respond(
     Args:
         data: mean and variances [d].
         start: mean and variances of the start sample, [d] or [1].
-        target: what the network's output stands for.
-        draws: how many there will be, as far as that is known; it runs again where there are more.
+        target: meaning of the network's output.
+        draws: their expected number; the sampler runs again if it needs more.
     """
     while True:
         try:
@@ -100,7 +100,7 @@ def gaussian_output(
 
     Args:
         mean, variances: of the data in the eigenbasis of its covariance, each [d].
-        prediction: what the network's output stands for.
+        prediction: meaning of the network's output.
 
     Returns:
         mean and variances of the output in the same basis, each [d], float64.
@@ -121,7 +121,7 @@ def started(std: float) -> Gaussian:
 
 
 class _Full(Exception):
-    """More draws were taken than there are columns."""
+    """More draws are needed than there are columns."""
 
 
 class _Columns:

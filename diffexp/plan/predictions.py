@@ -38,7 +38,7 @@ class Prediction(Enum):
             case Prediction.EPSILON:
                 if alpha == 0:
                     raise InputError(
-                        f"an epsilon prediction says nothing about x0 at timestep {level.timestep:g}, where alpha = 0"
+                        f"an epsilon prediction has no x0 estimate at timestep {level.timestep:g}, where alpha = 0"
                     )
                 return 1 / alpha, -sigma / alpha
             case Prediction.SAMPLE:
@@ -62,7 +62,7 @@ class Prediction(Enum):
             case Prediction.SAMPLE:
                 if sigma == 0:
                     raise InputError(
-                        f"a sample prediction tells no noise at timestep {level.timestep:g}, where sigma = 0"
+                        f"a sample prediction has no noise estimate at timestep {level.timestep:g}, where sigma = 0"
                     )
                 return 1 / sigma, -alpha / sigma
             case Prediction.V:
@@ -72,7 +72,7 @@ class Prediction(Enum):
                 return 1 / (alpha + sigma), alpha / (alpha + sigma)
 
     def output(self, level: Level, x0: Tensor, eps: Tensor) -> Tensor:
-        """What a network of this type says where x0 and eps are the estimates."""
+        """The output of a network of this type for the estimates x0 and eps."""
         match self:
             case Prediction.EPSILON:
                 return eps
@@ -112,13 +112,13 @@ class Preconditioned:
         return ratio / scale**2 / level.alpha, -self.sign * data / scale
 
     def output(self, level: Level, x0: Tensor, eps: Tensor) -> Tensor:
-        """What the network says where x0 and eps are the estimates."""
+        """The output of the network for the estimates x0 and eps."""
         ratio, data = level.ratio, self.sigma_data
         return (ratio / data * x0 - data * eps) * (self.sign / math.hypot(ratio, data))
 
 
 Target = Prediction | Preconditioned
-"""What a model's ``prediction`` can be."""
+"""Types of a model's ``prediction``."""
 
 
 @dataclass(frozen=True)

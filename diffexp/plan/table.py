@@ -90,7 +90,7 @@ class Plan:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of every number in the table; the name is left out."""
+        """SHA-256 of every number in the table, without the name."""
         digest = hashlib.sha256()
         for value in _numbers(self):
             digest.update(struct.pack("<d", value))

@@ -1,4 +1,4 @@
-"""Running a scheduler on basis vectors: what comes out after each step is that step's row."""
+"""Tracing: a scheduler runs on basis vectors, and its sample after each step is that step's row."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,11 +17,11 @@ Vector = np.ndarray
 
 
 class NotLinear(Exception):
-    """The scheduler is not a table: its output is no linear function of samples, outputs, clamps and noise."""
+    """The scheduler is not a table: its output is not a linear function of samples, outputs, clamps and noise."""
 
 
 class _Full(Exception):
-    """More axes were asked for than the vectors have."""
+    """More axes are needed than the vectors have."""
 
 
 @dataclass
@@ -34,7 +34,7 @@ class TapeClamp:
 
 @dataclass
 class TapeRow:
-    """What was seen between one model evaluation and the next."""
+    """Trace from one model evaluation up to the next."""
 
     level: Level
     scale: float
@@ -57,7 +57,7 @@ def record(method: Method) -> Recording:
     """Trace a method.
 
     Raises:
-        NotLinear: something was done to a sample that no table can express.
+        NotLinear: an operation on a sample that no table can express.
     """
     capacity = 4 * method.nfe + 32  # room for a start, and an output, a clamp and two draws a step
     while True:
@@ -77,7 +77,7 @@ def _record(method: Method, capacity: int) -> Recording:
 
 
 class _Tape(TorchFunctionMode):
-    """Hands out axes and watches torch calls for clamps and noise."""
+    """Provider of basis vectors that intercepts clamps and noise among the torch calls."""
 
     def __init__(self, capacity: int) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class _Tape(TorchFunctionMode):
 
     def evaluate(self, x: Tensor, u: Tensor, level: Level) -> Tensor:
         if x.shape != self.shape or u.shape != self.shape:
-            raise NotLinear(f"the model was asked about shape {tuple(u.shape)}")
+            raise NotLinear(f"the model was evaluated on shape {tuple(u.shape)}")
         vector, seen = self.vector(x), self.vector(u)
         scale = 1.0 if u is x else _ratio(seen, vector)
         self.rows.append(TapeRow(level, scale, vector, self._used))
@@ -123,7 +123,7 @@ class _Tape(TorchFunctionMode):
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        handler = _WATCHED.get(func)
+        handler = _INTERCEPTED.get(func)
         if handler is not None:
             seen = handler(self, *args, **kwargs)
             if seen is not NotImplemented:
@@ -162,7 +162,7 @@ def _on_randn(tape: _Tape, *size: Any, **kwargs: Any) -> Any:
     return tape._draw(torch.float64) if torch.Size(shape) == tape.shape else NotImplemented
 
 
-_WATCHED: dict[Any, Callable[..., Any]] = {
+_INTERCEPTED: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys((torch.clamp, torch.clip, Tensor.clamp, Tensor.clip), _on_clamp),
     **dict.fromkeys((Tensor.clamp_, Tensor.clip_, torch.clamp_, torch.clip_), _on_clamp_in_place),
     **dict.fromkeys((torch.clamp_min, Tensor.clamp_min), _on_clamp_min),

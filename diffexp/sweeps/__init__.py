@@ -1,1 +1,1 @@
-"""Many runs as one: what a multirun leaves behind."""
+"""Sweeps: many runs as one computation, and their results."""

@@ -1,33 +1,33 @@
-"""How many samples a device likes in one call of a model."""
+"""The number of samples in one call of a model at which a sample is cheapest."""
 
 START = 16
-MOST = 1024
+MAX_ROWS = 1024
 GAIN = 0.05
-"""A size is better than another if a sample takes less time by this share."""
+"""A size is better than another if a sample takes less time by at least this fraction."""
 CALLS = 3
-"""Calls of a size before it is judged, by the fastest: the first of a size prepares kernels."""
+"""Calls of a size of which the fastest is measured: the first one prepares kernels."""
 
 
 class BatchLimit:
-    """The number of samples in one model call: given, or found out by the calls that are made anyway.
+    """The largest number of samples in one call of a model: given, or tuned from the times of the calls.
 
     It is doubled from ``START`` as long as that makes a sample faster by ``GAIN``, and then stays at the best.
 
     Args:
-        given: not to be found out.
-        most: never more than this.
+        given: the number, which is then not tuned.
+        most: upper bound of the tuned number.
     """
 
-    def __init__(self, given: int | None = None, most: int = MOST) -> None:
+    def __init__(self, given: int | None = None, most: int = MAX_ROWS) -> None:
         self.value = given or min(START, most)
         self._most = most
-        self._found = given is not None
+        self._tuned = given is not None
         self._times: list[float] = []
         self._best: tuple[float, int] | None = None
 
     def record(self, size: int, seconds: float) -> None:
-        """A call with ``size`` samples took ``seconds``; calls well below the limit say nothing about it."""
-        if self._found or not 0.75 * self.value < size <= self.value:
+        """Tune the number by the time of a call with ``size`` samples; calls well below the limit are ignored."""
+        if self._tuned or not 0.75 * self.value < size <= self.value:
             return
         self._times.append(seconds / size)
         if len(self._times) < CALLS:
@@ -35,11 +35,11 @@ class BatchLimit:
         rate, self._times = min(self._times), []
         if self._best is None or rate < (1 - GAIN) * self._best[0]:
             self._best = (rate, self.value)
-            self._found = 2 * self.value > self._most
-            self.value = self.value if self._found else 2 * self.value
+            self._tuned = 2 * self.value > self._most
+            self.value = self.value if self._tuned else 2 * self.value
         else:
-            self._found, self.value = True, self._best[1]
+            self._tuned, self.value = True, self._best[1]
 
     def shrink(self, size: int) -> None:
-        """More than ``size`` samples do not fit into memory."""
-        self._found, self.value = True, min(self.value, size)
+        """Set the number to at most ``size``, because more samples do not fit into memory."""
+        self._tuned, self.value = True, min(self.value, size)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,15 +23,10 @@ class Failure:
     input_error: bool
 
 
-FAILED_HERE: list[Failure] = []
-"""Those of this process; where a run's folder cannot even take a file, this is what is left."""
-
-
 def record_failure(folder: Path, error: BaseException) -> Failure:
     """Log the error of a run with its traceback, and write it to the run's folder where that is possible."""
     TRACEBACKS.error("the run failed", exc_info=error)
     failure = Failure(str(folder), one_line(error), isinstance(error, InputError))
-    FAILED_HERE.append(failure)
     try:
         write_json(folder / FILE, asdict(failure))
         if not (folder / "run.json").exists():  # it failed before the experiment began
@@ -45,9 +41,13 @@ def clear_failure(folder: Path) -> None:
     (folder / FILE).unlink(missing_ok=True)
 
 
-def read_failures(sweep: Path) -> list[Failure]:
-    """All failures of a sweep's cells by folder."""
-    found = {failure.folder: failure for failure in FAILED_HERE}
+def read_failures(sweep: Path, known: Sequence[Failure] = ()) -> list[Failure]:
+    """All failures of a sweep's cells, sorted by folder.
+
+    Args:
+        known: failures of this process, whose folders may not have been able to take a record.
+    """
+    found = {failure.folder: failure for failure in known}
     for file in sweep.glob(f"*/{FILE}"):
         failure = Failure(**json.loads(file.read_text(encoding="utf-8")))
         found[failure.folder] = failure

@@ -1,4 +1,4 @@
-"""Each cell of a batched sweep writes its own diffexp.log, though all of them live in one process."""
+"""A diffexp.log for each cell of a batched sweep, although all of them live in one process."""
 
 import logging
 import sys
@@ -10,23 +10,23 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-FULL = "[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"
+LOG_FORMAT = "[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"
 
-_own: ContextVar[logging.Handler | None] = ContextVar("own", default=None)
-"""Where the lines of the cell at hand go; each thread has a context of its own."""
+_cell_file: ContextVar[logging.Handler | None] = ContextVar("cell_file", default=None)
+"""The log file of the cell that runs in this thread; each thread has a context of its own."""
 
 
 class _CellFiles(logging.Handler):
-    """Hands a record to the file of the cell whose thread it comes from."""
+    """Writes a record to the file of the cell in whose thread it was logged."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        own = _own.get()
-        if own:
-            own.handle(record)
+        file = _cell_file.get()
+        if file:
+            file.handle(record)
 
 
 class _CellFile(logging.FileHandler):
-    """A cell's diffexp.log; lines that it cannot take, on a full disk say, are lost, and nothing else is."""
+    """A cell's diffexp.log; lines that cannot be written, as on a full disk, are lost without an error."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         pass
@@ -37,25 +37,25 @@ class _CellFile(logging.FileHandler):
 
 
 class _Terminal(logging.StreamHandler):
-    """What diffexp says of the sweep, and what goes wrong in its cells, above the line that shows the progress."""
+    """Messages about the sweep and warnings of its cells, printed above the progress line."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
-        self._told: set[str] = set()
+        self._printed: set[str] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.name.partition(".")[0] != "diffexp":
             return False
-        if _own.get() is None:
+        if _cell_file.get() is None:
             return bool(super().filter(record))
-        text = record.getMessage()  # what many cells say is told once
-        new = record.levelno >= logging.WARNING and text not in self._told
-        self._told.add(text)
+        text = record.getMessage()  # a warning of many cells is printed once
+        new = record.levelno >= logging.WARNING and text not in self._printed
+        self._printed.add(text)
         return new and bool(super().filter(record))
 
     def format(self, record: logging.LogRecord) -> str:
-        own = _own.get()
-        return f"{own.name}: {super().format(record)}" if own else super().format(record)
+        file = _cell_file.get()
+        return f"{file.name}: {super().format(record)}" if file else super().format(record)
 
     def emit(self, record: logging.LogRecord) -> None:
         with tqdm.external_write_mode(file=self.stream):
@@ -64,7 +64,7 @@ class _Terminal(logging.StreamHandler):
 
 @contextmanager
 def sweep_logging() -> Iterator[None]:
-    """What goes on in threads is logged by cell until the block ends."""
+    """Log the messages of each thread to the file of its cell until the block ends."""
     root = logging.getLogger()
     before, root.handlers = root.handlers, [_Terminal(sys.stdout), _CellFiles()]
     try:
@@ -75,13 +75,13 @@ def sweep_logging() -> Iterator[None]:
 
 @contextmanager
 def cell_logging(folder: Path) -> Iterator[None]:
-    """What this thread logs goes to the cell's diffexp.log."""
+    """Log the messages of this thread to the cell's diffexp.log."""
     handler = _CellFile(folder / "diffexp.log", encoding="utf-8")
-    handler.setFormatter(logging.Formatter(FULL))
+    handler.setFormatter(logging.Formatter(LOG_FORMAT))
     handler.name = folder.name
-    token = _own.set(handler)
+    token = _cell_file.set(handler)
     try:
         yield
     finally:
-        _own.reset(token)
+        _cell_file.reset(token)
         handler.close()

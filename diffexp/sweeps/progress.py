@@ -1,4 +1,4 @@
-"""How far a whole sweep is: one line that changes, on a terminal; nothing elsewhere."""
+"""Progress of a whole sweep: one changing line on a terminal, nothing elsewhere."""
 
 import sys
 import threading
@@ -16,7 +16,7 @@ class CellBar:
     """The progress of one cell, in evaluations; see ``diffexp.experiment.context.Bar``."""
 
     show: Callable[[], None] = lambda: None
-    """Called with every evaluation."""
+    """Called after every evaluation."""
     n: float = 0
     total: float | None = None
 
@@ -39,7 +39,7 @@ class Progress:
     """Counts cells and samples.
 
     Args:
-        work: how much each cell has to do, by its number, in any unit.
+        work: the amount of work of each cell by its number, in any unit.
     """
 
     def __init__(self, work: Mapping[int, float]) -> None:
@@ -48,8 +48,8 @@ class Progress:
         self._bars: dict[int, CellBar] = {}
         self._running: set[int] = set()
         self._ended: dict[int, str] = {}
-        self._samples = self._told = 0
-        self._began = self._drawn = time.perf_counter()
+        self._samples = self._counted = 0
+        self._began = self._redrawn = time.perf_counter()
         self._line = tqdm(
             total=1.0,
             bar_format="{percentage:3.0f}%|{bar:16}| {desc}",
@@ -59,22 +59,24 @@ class Progress:
         )
 
     def start(self, number: int) -> CellBar:
+        """Count a cell as running; returns its bar."""
         with self._lock:
             self._running.add(number)
             return self._bars.setdefault(number, CellBar())
 
     def finished(self, samples: int) -> None:
-        """So many more samples are on disk."""
+        """Count samples that have been written to disk."""
         with self._lock:
             self._samples += samples
 
     def end(self, number: int, status: str) -> None:
+        """Count a cell as over: ``done``, ``failed`` or ``interrupted``."""
         with self._lock:
             self._running.discard(number)
             self._ended[number] = status
 
     def fraction(self) -> float:
-        """Of the whole work; a cell counts by what it has to do."""
+        """The finished fraction of all work."""
         whole = sum(self._work.values())
         return sum(work * self._share(number) for number, work in self._work.items()) / whole if whole else 1.0
 
@@ -85,13 +87,13 @@ class Progress:
         return bar.fraction if bar else 0.0
 
     def count(self) -> str:
-        """``10/24``: how many cells have been told of, this one included."""
+        """Number the reports of finished cells: ``10/24`` at the tenth call."""
         with self._lock:
-            self._told += 1
-            return f"{self._told}/{len(self._work)}"
+            self._counted += 1
+            return f"{self._counted}/{len(self._work)}"
 
     def text(self) -> str:
-        """``10 of 24 cells done, 8 running, 6 waiting, 12.3 samples/s, 0:42 left``."""
+        """The progress line: ``10 of 24 cells done, 8 running, 6 waiting, 12.3 samples/s, 0:42 left``."""
         with self._lock:
             elapsed = time.perf_counter() - self._began
             ended, running = len(self._ended), len(self._running)
@@ -105,11 +107,11 @@ class Progress:
         return ", ".join(parts)
 
     def show(self) -> None:
-        """Draw the line anew, a few times a second at most."""
+        """Redraw the line, a few times a second at most."""
         now = time.perf_counter()
-        if self._line.disable or now < self._drawn + REDRAW_SECONDS:
+        if self._line.disable or now < self._redrawn + REDRAW_SECONDS:
             return
-        self._drawn = now
+        self._redrawn = now
         with self._lock:
             self._line.n = self.fraction()
         self._line.set_description_str(self.text())

@@ -1,4 +1,4 @@
-"""``sweep.json``: what a sweep must know to be finished another day."""
+"""``sweep.json``: everything needed to resume a sweep."""
 
 import re
 import shlex
@@ -16,15 +16,15 @@ LAUNCHER = re.compile(r"hydra[/.]launcher[=.]")
 
 @dataclass(frozen=True)
 class SweepRecord:
-    """A sweep as it was started."""
+    """The command of a sweep and its cells."""
 
     overrides: list[str]
-    """Of the command line."""
+    """The words of the command line."""
     cells: list[list[str]] | None
-    """The overrides of every cell; None where a sweeper decides them as it goes."""
+    """The overrides of every cell; None if a sweeper determines them while it runs."""
     config_dir: str | None = None
     attempts: int = 1
-    """How many times it was started, this time included."""
+    """The number of times that the sweep was started, this time included."""
 
     @property
     def command(self) -> str:
@@ -35,7 +35,7 @@ class SweepRecord:
 
 
 def read_sweep(folder: Path) -> SweepRecord | None:
-    """The record in a folder; None where there is none."""
+    """The record in a folder; None if there is none."""
     found = read_json(folder / NAME)
     fields = {key: found[key] for key in SweepRecord.__dataclass_fields__ if key in found}
     return SweepRecord(**fields) if found else None

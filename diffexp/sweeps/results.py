@@ -32,7 +32,7 @@ class CellResult:
 
 
 def read_cells(sweep: Path) -> list[CellResult]:
-    """The cells of a sweep in the order of their numbers; one that never began is ``missing``, its folder too."""
+    """Read the cells of a sweep in the order of their numbers; one that never began is ``missing``, without folder."""
     found = {_number(path.parent): read_cell(path.parent) for path in sweep.glob("*/.hydra")}
     begun = {number for number, _ in found}
     for number, overrides in enumerate(read_json(sweep / "sweep.json").get("cells") or []):
@@ -43,7 +43,7 @@ def read_cells(sweep: Path) -> list[CellResult]:
 
 
 def write_results(sweep: Path) -> Path | None:
-    """Write the table; None where there is no cell yet.
+    """Write the table; returns None if there is no cell yet.
 
     Columns: ``cell``, ``overrides``, every config key in which the cells differ, ``status``, ``error``, every metric,
     ``folder`` (relative to the sweep).
@@ -75,11 +75,11 @@ def write_results(sweep: Path) -> Path | None:
 
 
 def read_cell(folder: Path) -> CellResult:
-    """A run, or a cell of a multirun, from its folder; what cannot be read there is as if it were not there."""
+    """Read a run or a cell from its folder; unreadable files count as missing."""
     run = read_json(folder / "run.json")
     metrics = read_json(folder / "metrics.json")
     overrides = _read_yaml(folder / ".hydra" / "overrides.yaml")
-    # A cell that failed before it began has no config in its record, but Hydra has written the one that it was given.
+    # A cell that failed before it began has no config in its record, only the one that Hydra has written.
     config = run.get("config") or _read_yaml(folder / ".hydra" / "config.yaml")
     return CellResult(
         folder=folder,

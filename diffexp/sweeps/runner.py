@@ -15,7 +15,7 @@ from diffexp.experiment.device import read_device
 from diffexp.experiment.resume import read_earlier
 from diffexp.experiment.summary import metrics_line
 from diffexp.files import read_json
-from diffexp.sweeps.batch_size import MOST, BatchLimit
+from diffexp.sweeps.batch_size import MAX_ROWS, BatchLimit
 from diffexp.sweeps.batching import STRAGGLER_SECONDS
 from diffexp.sweeps.cell import Cell, distinguishing_words
 from diffexp.sweeps.context import CellContext, SharedResources, SoloContext, SweepContext
@@ -200,4 +200,4 @@ def _most_samples(configs: Sequence[Mapping[str, Any]]) -> int:
         device = read_device(configs[0]["device"])
     except InputError:  # raised again, and recorded, by each cell
         return 1
-    return MOST if device.type == "cuda" else max(int(config["batch_size"]) for config in configs)
+    return MAX_ROWS if device.type == "cuda" else max(int(config["batch_size"]) for config in configs)

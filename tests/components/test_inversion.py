@@ -136,7 +136,7 @@ def test_the_source_is_what_the_picture_shows(run: Run, tmp_path: Path) -> None:
         (["loop.image={picture}", "scheduler=curved"], "needs a scheduler that compiles to a table"),
         (["loop.image={picture}", "scheduler=edm_stochastic", "scheduler.s_tmax=inf"], "starts from noise alone"),
         (["loop.image=nowhere.png"], "loop.image=nowhere.png: no such file"),
-        (["loop.image={picture}", "model.shape=[2]"], "model=mixture draws points, not pictures"),
+        (["loop.image={picture}", "model.shape=[2]"], "model=mixture samples points, not images"),
     ],
 )
 def test_what_cannot_be_inverted_is_said(run: Run, picture: Path, words: list[str], message: str) -> None:

@@ -252,7 +252,7 @@ def test_a_budget_holds_for_loops_that_take_more(run: Run, digit: Path, words: t
         (["loop=img2img", "loop.image={digit}", "loop.strength=0"], "loop.strength=0 must be greater than 0"),
         (["loop=img2img", "loop.image={digit}", "loop.strength=0.1"], "leaves no step; give at least 0.2"),
         (["loop=inpaint", "loop.image={digit}", "loop.mask={digit}", "loop.resample=0"], "must be at least 1"),
-        (["loop=img2img", "loop.image={digit}", "model=mixture"], "model=mixture draws points, not pictures"),
+        (["loop=img2img", "loop.image={digit}", "model=mixture"], "model=mixture samples points, not images"),
         (["loop=pipeline"], "model=mnist is not a pipeline of diffusers"),
     ],
 )

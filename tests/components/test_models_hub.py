@@ -100,7 +100,7 @@ def test_attention_weights_under_their_first_names(tmp_path: Path) -> None:
 def test_a_network_must_say_how_large_its_pictures_are(tmp_path: Path) -> None:
     folder = save_unet(tmp_path, tiny_unet())
     edit_json(folder / "config.json", sample_size=None)
-    with pytest.raises(InputError, match="does not say how large its pictures are: its config.json has no sample_size"):
+    with pytest.raises(InputError, match="does not give the size of its images: its config.json has no sample_size"):
         hub(Runtime(), id=str(folder))
 
 

@@ -155,7 +155,7 @@ def other_weights(folder: Path) -> None:
         (own_part, "asks for code of its own \\(unet/my_unet.py\\), which is never run"),
         (foreign_part, "takes its unet from os; only diffusers and transformers are trusted"),
         (auto_part, "asks for code of its own \\(text_encoder/transformers.py\\), which is never run"),
-        (other_kind, "does not load|is no text-to-image pipeline of diffusers"),
+        (other_kind, "does not load|is not a text-to-image pipeline of diffusers"),
         (other_weights, "does not load"),
     ],
 )

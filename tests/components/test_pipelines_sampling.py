@@ -114,7 +114,7 @@ def test_conditions_are_computed_once_for_a_prompt(draw: Draw, catalog: Catalog,
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"prompt": None}, 'draws what a text says: add prompt="'),
+        ({"prompt": None}, 'needs a text: add prompt="'),
         ({"label": 3}, "label=3: .* takes no label; write prompt="),
         (
             {"guidance": OTHER_GUIDANCE, "loop": "pipeline"},

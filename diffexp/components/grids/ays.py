@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 from diffexp import grid
-from diffexp.components.grids.build import check_steps, ending_clean
+from diffexp.components.grids.build import check_steps, with_clean_end
 from diffexp.errors import InputError
 from diffexp.plan.levels import Levels, Schedule
 
@@ -39,4 +39,4 @@ def ays(schedule: Schedule, steps: int, *, table: Literal["sd15", "sdxl", "deepf
         raise InputError(f"grid.table={table} begins at sigma {ratios[0]:g}, above this model's highest, {highest:.4g}")
     places = np.linspace(0, len(ratios) - 1, steps + 1)[:-1]
     logs = np.interp(places, np.arange(len(ratios)), [math.log(ratio) for ratio in ratios])
-    return ending_clean(schedule, (schedule.at_ratio(ratio) for ratio in np.exp(logs).tolist()))
+    return with_clean_end(schedule, (schedule.at_ratio(ratio) for ratio in np.exp(logs).tolist()))

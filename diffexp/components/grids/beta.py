@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from diffexp import grid
-from diffexp.components.grids.build import at_sigmas, check_steps, ending_clean, sigma_range
+from diffexp.components.grids.build import at_sigmas, check_steps, sigma_range, with_clean_end
 from diffexp.errors import InputError
 from diffexp.plan.levels import Levels, Schedule
 
@@ -54,7 +54,7 @@ def beta_timesteps(schedule: Schedule, steps: int, *, alpha: float = 0.6, beta: 
     check_steps(schedule, steps)
     places = beta_quantiles(1 - np.arange(steps) / steps, alpha, beta)
     last = schedule.num_train_timesteps - 1
-    return ending_clean(schedule, (schedule.at_index(place * last) for place in places))
+    return with_clean_end(schedule, (schedule.at_index(place * last) for place in places))
 
 
 def beta_quantiles(probabilities: np.ndarray, alpha: float, beta: float) -> list[float]:

@@ -1,4 +1,4 @@
-"""What grids are made with."""
+"""Helpers for grid functions."""
 
 import math
 from collections.abc import Iterable
@@ -50,7 +50,7 @@ def sigma_range(
     return low, high
 
 
-def ending_clean(schedule: Schedule, points: Iterable[Level], stride: int | None = None) -> Levels:
+def with_clean_end(schedule: Schedule, points: Iterable[Level], stride: int | None = None) -> Levels:
     """These levels and the clean end; the start sample is as noisy as the first of them."""
     visited = tuple(points)
     return Levels((*visited, CLEAN), schedule, visited[0].sigma, stride)
@@ -58,4 +58,4 @@ def ending_clean(schedule: Schedule, points: Iterable[Level], stride: int | None
 
 def at_sigmas(schedule: Schedule, sigmas: Iterable[float]) -> Levels:
     """The levels with these sigmas, in the schedule's own sense of the word, and the clean end."""
-    return ending_clean(schedule, (schedule.at_sigma(sigma) for sigma in sigmas))
+    return with_clean_end(schedule, (schedule.at_sigma(sigma) for sigma in sigmas))

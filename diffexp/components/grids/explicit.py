@@ -6,7 +6,7 @@ from itertools import pairwise
 from numbers import Real
 from typing import Any
 
-from diffexp.components.grids.build import at_sigmas, ending_clean
+from diffexp.components.grids.build import at_sigmas, with_clean_end
 from diffexp.errors import InputError
 from diffexp.plan.levels import Levels, Schedule
 
@@ -26,7 +26,7 @@ def from_timesteps(schedule: Schedule, timesteps: Iterable[float]) -> Levels:
     for value in given:
         if not low <= value <= high:
             raise InputError(f"grid.timesteps: {value:g} is outside the model's training range {low:g}..{high:g}")
-    levels = ending_clean(schedule, (schedule.at(value) for value in given))
+    levels = with_clean_end(schedule, (schedule.at(value) for value in given))
     if any(level.sigma == 0 for level in levels[:-1]):
         raise InputError(f"grid.timesteps: {given[-1]:g} is the clean end, which every grid has; leave it out")
     return levels

@@ -3,7 +3,7 @@
 import numpy as np
 
 from diffexp import grid
-from diffexp.components.grids.build import check_steps, ending_clean
+from diffexp.components.grids.build import check_steps, with_clean_end
 from diffexp.errors import InputError
 from diffexp.plan.levels import Levels, Schedule
 
@@ -29,4 +29,4 @@ def lcm(schedule: Schedule, steps: int, *, original_steps: int = 50) -> Levels:
         )
     part = schedule.num_train_timesteps // original_steps
     chosen = original_steps - np.floor(np.linspace(0, original_steps, steps, endpoint=False))
-    return ending_clean(schedule, (schedule.at_index(place) for place in (chosen * part - 1).tolist()))
+    return with_clean_end(schedule, (schedule.at_index(place) for place in (chosen * part - 1).tolist()))

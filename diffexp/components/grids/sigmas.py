@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from diffexp import grid
-from diffexp.components.grids.build import at_sigmas, check_steps, ending_clean, sigma_ends, sigma_range
+from diffexp.components.grids.build import at_sigmas, check_steps, sigma_ends, sigma_range, with_clean_end
 from diffexp.errors import InputError
 from diffexp.plan.levels import Levels, Schedule
 from diffexp.plan.schedules import FlowSchedule
@@ -93,7 +93,7 @@ def cosine(schedule: Schedule, steps: int, *, sigma_min: float | None = None, si
     check_steps(schedule, steps)
     low, high = (schedule.at_sigma(sigma) for sigma in sigma_ends(schedule, sigma_min, sigma_max))
     angles = np.linspace(math.atan(high.ratio), math.atan(low.ratio), steps).tolist()
-    return ending_clean(schedule, (high, *(schedule.at_ratio(math.tan(angle)) for angle in angles[1:])))
+    return with_clean_end(schedule, (high, *(schedule.at_ratio(math.tan(angle)) for angle in angles[1:])))
 
 
 def _check_positive(name: str, value: float) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from diffexp import grid
-from diffexp.components.grids.build import check_steps, ending_clean
+from diffexp.components.grids.build import check_steps, with_clean_end
 from diffexp.errors import InputError
 from diffexp.plan.levels import Levels, Schedule
 from diffexp.plan.training import Training
@@ -56,9 +56,9 @@ def sgm_uniform(schedule: Schedule, steps: int) -> Levels:
     """
     check_steps(schedule, steps)
     places = np.linspace(schedule.num_train_timesteps - 1, 0, steps + 1)[:-1]
-    return ending_clean(schedule, (schedule.at_index(place) for place in places.tolist()))
+    return with_clean_end(schedule, (schedule.at_index(place) for place in places.tolist()))
 
 
 def _uniform(schedule: Schedule, places: np.ndarray, steps: int) -> Levels:
     stride = schedule.num_train_timesteps // steps if schedule.discrete else None
-    return ending_clean(schedule, (schedule.at_index(place) for place in places.tolist()), stride)
+    return with_clean_end(schedule, (schedule.at_index(place) for place in places.tolist()), stride)

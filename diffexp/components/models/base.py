@@ -1,4 +1,4 @@
-"""What the rest of diffexp knows of a model."""
+"""Interface of models."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from diffexp.plan.training import Training
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where and how a model is to run."""
+    """Device, dtype and compilation of a model."""
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype | None = None
@@ -27,7 +27,7 @@ class Runtime:
 
 @dataclass(frozen=True)
 class Request:
-    """What to draw, in the user's words. Lists are cycled over the samples."""
+    """Prompt or label that a user gives. Lists are cycled over the samples."""
 
     prompt: str | list[str] | None = None
     negative_prompt: str | list[str] | None = None
@@ -36,9 +36,9 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class Condition:
-    """What a batch is to show, as the network takes it.
+    """Conditioning of a batch, as arguments of the network.
 
-    Compared and hashed by identity, so that what is derived from it (a doubled batch, say) can be kept.
+    Compared and hashed by identity, so that tensors derived from it (a doubled batch, say) can be cached.
     """
 
     positive: dict[str, Tensor]
@@ -150,11 +150,11 @@ def picture_shape(model: Model) -> tuple[int, int, int]:
     """(channels, height, width) of what ``decode`` returns.
 
     Raises:
-        InputError: the model's samples are no pictures.
+        InputError: the samples are points, not images.
     """
     shape = getattr(model, "picture_shape", model.shape)
     if len(shape) != 3:
-        raise InputError(f"model={model.id} draws points, not pictures")
+        raise InputError(f"model={model.id} samples points, not images")
     return shape
 
 

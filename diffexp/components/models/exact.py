@@ -1,4 +1,4 @@
-"""What the exact models share: data whose optimal denoiser is a formula, seen through the model interface.
+"""Base of exact models: data whose optimal denoiser is a formula, as a model.
 
 The network with the least loss is the posterior mean E[x0 | x_t] (Karras et al. 2022, arXiv:2206.00364, appendix B.3);
 every prediction type is a linear function of it. An exact model therefore has no training error: what a sampler gets
@@ -28,7 +28,7 @@ PredictionName = Literal["epsilon", "sample", "v_prediction", "flow_prediction"]
 
 
 def exact_training(schedule: ScheduleName, prediction: PredictionName | None) -> Training:
-    """The training schedule of a name, with what its networks usually predict unless ``prediction`` says otherwise.
+    """The training schedule of a name, with what its networks usually predict unless ``prediction`` is given.
 
     ``vp``: DDPM's linear betas, epsilon. ``ve``: sigma from 0.002 to 80, epsilon. ``edm``: the same inside EDM's
     preconditioning. ``flow``: straight paths, the velocity.
@@ -100,15 +100,15 @@ class ExactModel(ModelBase, ABC):
         out = torch.empty_like(flat)
         for timestep in set(t.tolist()):  # usually one
             rows = t == timestep
-            out[rows] = self._output(flat[rows], self._seen(timestep))
+            out[rows] = self._output(flat[rows], self._input_level(timestep))
         return out.reshape(u.shape).to(u.dtype)
 
     def _output(self, u: Tensor, level: Level) -> Tensor:
         alpha, sigma = (torch.full_like(u[:, :1], value) for value in (level.alpha, level.sigma))
         return self.prediction.output(level, *self.clean_and_noise(u, alpha, sigma))
 
-    def _seen(self, timestep: float) -> Level:
-        """The level of what the network is given at a timestep."""
+    def _input_level(self, timestep: float) -> Level:
+        """The level of the network's input at a timestep."""
         low, high = self.schedule.timestep_range
         level = self.schedule.at(min(max(timestep, low), high))
         return level.scaled(self.schedule.input_scale(level))
@@ -125,5 +125,5 @@ def read_shape(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def exact_dtype(runtime: Runtime) -> torch.dtype:
-    """float64 unless told otherwise: these formulas are tiny, and there to be exact."""
+    """float64 by default (float32 on MPS, which has no float64): these formulas are small and meant to be exact."""
     return runtime.dtype or (torch.float32 if runtime.device.type == "mps" else torch.float64)

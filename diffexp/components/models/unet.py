@@ -27,7 +27,7 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class UNet(UNet2DModel):
-    """diffusers goes through all modules for the dtype, twice a call: a tenth of the time of a small network."""
+    """UNet2DModel with a cached dtype: diffusers searches all modules for it twice per call, a tenth of the time."""
 
     _found: torch.dtype | None = None
 
@@ -54,7 +54,7 @@ class UNetModel(ModelBase):
     device: torch.device
     dtype: torch.dtype
     weights: Path
-    """The file."""
+    """The weight file."""
     forward: Callable[..., Any]
     """The network's call, compiled or not."""
     guidance_scale: float = 1.0
@@ -98,7 +98,6 @@ def load_unet(
     *,
     id: str,
     labels: Callable[[int | None], ClassLabels | None],
-    guidance_scale: float = 1.0,
 ) -> UNetModel:
     """Load the network that ``layout`` found in ``folder`` and put it where ``runtime`` says.
 
@@ -106,7 +105,7 @@ def load_unet(
         labels: what the network's classes mean, given their number (None: it takes no label).
 
     Raises:
-        InputError: the weights do not fit the config, or the dtype is none that a network can run in.
+        InputError: the weights do not fit the config, or a network cannot run in the dtype.
     """
     dtype = runtime.dtype or fast_dtype(runtime.device)
     if dtype not in DTYPES:
@@ -136,7 +135,6 @@ def load_unet(
         dtype=dtype,
         weights=weights,
         forward=torch.compile(net) if runtime.compile else net,
-        guidance_scale=guidance_scale,
     )
 
 
@@ -144,9 +142,9 @@ def _check_inputs(net: UNet2DModel, id: str) -> None:
     if net.config["class_embed_type"] is not None:
         raise InputError(f"{id} wants class_embed_type={net.config['class_embed_type']}; only labels can be given")
     if net.config["sample_size"] is None:
-        raise InputError(f"{id} does not say how large its pictures are: its config.json has no sample_size")
+        raise InputError(f"{id} does not give the size of its images: its config.json has no sample_size")
     taken, given = net.config["in_channels"], net.config["out_channels"]
     if given == 2 * taken:
-        log.info("%s also predicts a variance; it is left aside", id)
+        log.info("%s also predicts a variance, which is ignored", id)
     elif given != taken:
         raise InputError(f"{id} turns {taken} channels into {given}: a denoiser keeps their number")

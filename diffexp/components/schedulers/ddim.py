@@ -22,7 +22,7 @@ def ddim(
     use_clipped_model_output: bool = False,
     constant_stride: bool = True,
 ) -> Tensor:
-    """DDIM (Song, Meng & Ermon 2020, arXiv:2010.02502, eq. 12). One evaluation a step; order 1 at eta = 0.
+    """DDIM (Song, Meng & Ermon 2020, arXiv:2010.02502, eq. 12). One evaluation per step; order 1 at eta = 0.
 
     Args:
         eta: 0 is deterministic (and the same method as ``euler``, up to the scaling of x), 1 is as noisy as DDPM.

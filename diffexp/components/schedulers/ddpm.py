@@ -22,7 +22,7 @@ def ddpm(
 ) -> Tensor:
     """DDPM (Ho, Jain & Abbeel 2020, arXiv:2006.11239, algorithm 2), on any subsequence of the training timesteps.
 
-    One evaluation and one noise draw a step; the reverse SDE's first-order solver. Not to be confused with DDIM at
+    One evaluation and one noise draw per step; the reverse SDE's first-order solver. Not to be confused with DDIM at
     eta = 1, which has the same mean and variance only while no x0 estimate is clipped.
 
     Args:

@@ -28,7 +28,7 @@ def deis(
     order: Literal[1, 2, 3] = 2,
     lower_order_final: bool = True,
 ) -> Tensor:
-    """AB-DEIS (Zhang & Chen 2022, arXiv:2204.13902). One evaluation a step; order 1 is DDIM.
+    """AB-DEIS (Zhang & Chen 2022, arXiv:2204.13902). One evaluation per step; order 1 is DDIM.
 
     The idea of Adams and Bashforth on an exponential integrator: a polynomial through the last noise estimates is
     integrated exactly. It is a polynomial in log(sigma / alpha), as in diffusers.

@@ -15,7 +15,7 @@ def dpm2(denoise: Denoiser, x: Tensor, levels: Levels, noise: Callable[[], Tenso
     """DPM-Solver-2 (Lu et al. 2022, arXiv:2206.00927, algorithm 1) as k-diffusion's ``sample_dpm_2``, order 2.
 
     The slope is taken at the middle of the step in log sigma, as DPM-Solver-2 does, but followed in sigma. Two
-    evaluations a step, one in the last, which is Euler's.
+    evaluations per step, one in the last, which is Euler's.
     """
     space = SigmaSpace.of(levels.schedule)
     for here, there in levels.pairs():

@@ -17,7 +17,7 @@ def dpm2_ancestral(
     """Ancestral sampling with the steps of ``dpm2`` (``sample_dpm_2_ancestral`` of k-diffusion), weak order 2.
 
     Every step goes further down than its level and adds the noise that is then missing; that is exact in law, so that
-    the error is the midpoint method's. Two evaluations a step, one in the last.
+    the error is the midpoint method's. Two evaluations per step, one in the last.
 
     Args:
         eta: share of the noise of the reverse process, 0 or more; 0 is ``dpm2``.

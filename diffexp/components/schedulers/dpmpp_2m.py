@@ -27,7 +27,7 @@ def dpmpp_2m(
     solver_type: Literal["midpoint", "heun"] = "midpoint",
     lower_order_final: bool = True,
 ) -> Tensor:
-    """DPM-Solver++(2M) (Lu et al. 2022, arXiv:2211.01095, algorithm 2). One evaluation a step; order 2.
+    """DPM-Solver++(2M) (Lu et al. 2022, arXiv:2211.01095, algorithm 2). One evaluation per step; order 2.
 
     The last two x0 estimates tell how x0 changes over the step to come. A step to the clean end uses the newest alone.
 

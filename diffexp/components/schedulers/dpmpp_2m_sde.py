@@ -22,7 +22,7 @@ def dpmpp_2m_sde(
     solver_type: Literal["midpoint", "heun"] = "midpoint",
     lower_order_final: bool = True,
 ) -> Tensor:
-    """SDE-DPM-Solver++(2M) (Lu et al. 2022, arXiv:2211.01095). One evaluation and one draw a step.
+    """SDE-DPM-Solver++(2M) (Lu et al. 2022, arXiv:2211.01095). One evaluation and one draw per step.
 
     ``dpmpp_2m`` with fresh noise, which forgets errors made earlier. Weak order 2.
 

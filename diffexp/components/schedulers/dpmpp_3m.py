@@ -21,7 +21,7 @@ def dpmpp_3m(
     eta: float = 0.0,
     lower_order_final: bool = True,
 ) -> Tensor:
-    """DPM-Solver++(3M) (after Lu et al. 2022, arXiv:2211.01095): order 3, weak order 2. One evaluation a step.
+    """DPM-Solver++(3M) (after Lu et al. 2022, arXiv:2211.01095): order 3, weak order 2. One evaluation per step.
 
     The paper's expansion of x0 in log(alpha / sigma), up to the second derivative, with the derivatives of the parabola
     through the last three estimates. The code of the paper's authors, and with it diffusers and k-diffusion, takes half

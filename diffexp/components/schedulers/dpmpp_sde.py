@@ -17,7 +17,7 @@ from diffexp.plan.method import Denoiser
 def dpmpp_sde(
     denoise: Denoiser, x: Tensor, levels: Levels, noise: Callable[[], Tensor], *, eta: float = 1.0, r: float = 0.5
 ) -> Tensor:
-    """DPM-Solver++ SDE (``sample_dpmpp_sde`` of k-diffusion). Two evaluations and two draws a step; weak order 2.
+    """DPM-Solver++ SDE (``sample_dpmpp_sde`` of k-diffusion). Two evaluations and two draws per step; weak order 2.
 
     A first-order step goes to a middle level, where x0 is asked for again; the whole step then uses both estimates.
     The noise of the middle stage is part of that of the whole step, as on one path of the SDE: the second draw adds

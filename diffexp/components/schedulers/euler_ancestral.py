@@ -16,7 +16,7 @@ def euler_ancestral(
 ) -> Tensor:
     """Ancestral sampling by Euler's method (``sample_euler_ancestral`` of k-diffusion), weak order 1.
 
-    Every step goes further down than its level and adds the noise that is then missing. One evaluation a step. The
+    Every step goes further down than its level and adds the noise that is then missing. One evaluation per step. The
     same method as ``ddim`` at equal levels and eta, if nothing is clipped; at eta = 1 that is ``ddpm``.
 
     Args:

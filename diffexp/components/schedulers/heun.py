@@ -14,7 +14,7 @@ from diffexp.plan.method import Denoiser
 def heun(denoise: Denoiser, x: Tensor, levels: Levels, noise: Callable[[], Tensor]) -> Tensor:
     """Heun's method (Karras et al. 2022, arXiv:2206.00364, algorithm 1), order 2.
 
-    Two evaluations a step, one in the last: 2 * steps - 1 in all. A flow model is followed in the flow's own time.
+    Two evaluations per step, one in the last: 2 * steps - 1 in all. A flow model is followed in the flow's own time.
     """
     space = SigmaSpace.of(levels.schedule)
     for here, there in levels.pairs():

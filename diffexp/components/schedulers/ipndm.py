@@ -16,7 +16,7 @@ from diffexp.plan.method import Denoiser
 def ipndm(
     denoise: Denoiser, x: Tensor, levels: Levels, noise: Callable[[], Tensor], *, order: Literal[1, 2, 3, 4] = 4
 ) -> Tensor:
-    """iPNDM (Zhang & Chen 2022, arXiv:2204.13902): ``pndm`` that starts with fewer estimates. One evaluation a step.
+    """iPNDM (Zhang & Chen 2022, arXiv:2204.13902): ``pndm`` that starts with fewer estimates. One evaluation per step.
 
     Each step goes along Adams and Bashforth's mean of the last noise estimates, by DDIM's formula (``SigmaSpace.move``
     on VP levels). Their weights hold for equal steps in time; on other grids, and because noise counts unevenly in

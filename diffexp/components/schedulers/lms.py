@@ -19,7 +19,7 @@ def lms(
     """Adams-Bashforth's method for steps of any size (``sample_lms`` of k-diffusion).
 
     A step follows the polynomial in sigma through the last ``order`` slopes (Hairer, Norsett & Wanner, Solving
-    Ordinary Differential Equations I, section III.5), integrated exactly. One evaluation a step. On VP and VE levels
+    Ordinary Differential Equations I, section III.5), integrated exactly. One evaluation per step. On VP and VE levels
     this is DEIS with polynomials in rho (Zhang & Chen 2022, arXiv:2204.13902).
 
     The first steps have fewer slopes to look back on and are of lower order. That costs nothing where the slope

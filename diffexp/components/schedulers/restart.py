@@ -26,7 +26,7 @@ def restart(
     """Restart sampling (Xu et al. 2023, arXiv:2306.14878), weak order 2.
 
     Heun's method down to t_min; then, K times, noise is added up to t_max at once and Heun's method goes down to t_min
-    again, which contracts the errors made so far. Two evaluations a step, one in the last: 2 * steps - 1
+    again, which contracts the errors made so far. Two evaluations per step, one in the last: 2 * steps - 1
     and 2 * K * (N - 1) for every interval.
 
     Args:

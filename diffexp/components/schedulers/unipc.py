@@ -26,7 +26,7 @@ def unipc(
     lower_order_final: bool = True,
     disable_corrector: Sequence[int] = (),
 ) -> Tensor:
-    """UniPC (Zhao et al. 2023, arXiv:2302.04867). One evaluation a step; UniPC-p has order p + 1.
+    """UniPC (Zhao et al. 2023, arXiv:2302.04867). One evaluation per step; UniPC-p has order p + 1.
 
     The predictor UniP steps along the last p estimates. The evaluation where it lands also serves the corrector UniC,
     which takes that step again with p + 1 estimates, before the next one goes on from there.

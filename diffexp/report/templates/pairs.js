@@ -15,7 +15,7 @@ function pairControls() {
     choice("Differ only in", [["any", "anything"], ...D.axes.map((axis, index) => [index, axis.name])], pairs.axis, (axis) => set({ axis })),
     choice("One of them is", [["any", "any cell"], ...D.cells.map((cell, index) => [index, cell.label])], pairs.cell, (cell) => set({ cell })));
   const real = make("input", { type: "checkbox", checked: pairs.real, id: "only-real", onchange: () => set({ real: real.checked }) });
-  box.append(make("label", {}, "Real differences only", real));
+  box.append(make("label", {}, "Significant differences only", real));
 }
 
 function chosenPairs() {
@@ -43,7 +43,7 @@ function showPairs() {
   for (const [first, second, difference, low, high, p, holm] of pairs.all ? rows : rows.slice(0, LISTED)) {
     const open = (cell) => make("td", {}, make("button", { type: "button", className: "link", onclick: () => view(cell, 0) }, D.cells[cell].label));
     const winner = (difference > 0) === quality.higher ? first : second;
-    const told = holm < 0.05 ? make("span", { className: "real" }, D.cells[winner].label) : make("span", { className: "note" }, "cannot tell");
+    const told = holm < 0.05 ? make("span", { className: "real" }, D.cells[winner].label) : make("span", { className: "note" }, "not significant");
     const plus = difference > 0 ? "+" : "";
     body.append(make("tr", {}, open(first), open(second), make("td", { className: "value" }, plus + number(difference)),
       make("td", { className: "value" }, `${number(low)} to ${number(high)}`), make("td", { className: "value" }, probability(p)),

@@ -14,7 +14,7 @@ function show() {
   $("#viewer-title").textContent = said;
   image.hidden = !picture;
   empty.hidden = Boolean(picture);
-  empty.textContent = cell.error ? `${cell.status}: ${cell.error}` : `${cell.status}, no picture`;
+  empty.textContent = cell.error ? `${cell.status}: ${cell.error}` : `${cell.status}, no image`;
   if (picture) {
     image.src = picture;
     image.alt = said;

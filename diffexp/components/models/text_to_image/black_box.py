@@ -1,6 +1,6 @@
-"""A text-to-image pipeline of diffusers as a model: known from outside only, for ``loop=pipeline``.
+"""A text-to-image pipeline of diffusers as a black box, for ``loop=pipeline``.
 
-``diffexp.components.models.text_to_image.latent`` opens up the families that are also known from inside.
+``diffexp.components.models.text_to_image.latent`` has the families whose network can be evaluated directly.
 """
 
 import inspect
@@ -25,7 +25,7 @@ WITH_IMAGE, WITH_MASK = "image-to-image", "inpainting"
 
 @dataclass(eq=False)
 class TextToImage(ModelBase):
-    """A whole pipeline. Its samples are the finished pictures, as pixels in [-1, 1]."""
+    """A whole pipeline. Its samples are the finished images, as pixels in [-1, 1]."""
 
     id: str
     pipe: Any
@@ -35,10 +35,10 @@ class TextToImage(ModelBase):
     dtype: torch.dtype
     height: int
     width: int
-    """Of the pictures, in pixels."""
+    """Of the images, in pixels."""
     hash_weights: Callable[[], str]
-    inside: str = ""
-    """Why nothing is known of its inside, for messages."""
+    black_box_reason: str = ""
+    """Why its network cannot be evaluated directly, for messages."""
     _tasks: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -47,7 +47,7 @@ class TextToImage(ModelBase):
 
     @property
     def picture_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of the pictures."""
+        """(channels, height, width) of the images."""
         return (3, self.height, self.width)
 
     @property
@@ -65,11 +65,11 @@ class TextToImage(ModelBase):
         return float(parameter.default) if parameter and parameter.default is not None else 1.0
 
     def conditions(self, request: Request, indices: Sequence[int]) -> Condition:
-        """Only captions: the pipeline itself reads the prompts."""
+        """Captions alone: the pipeline encodes the prompts itself."""
         return Condition(positive={}, negative=None, captions=self.prompts(request, indices))
 
     def prompts(self, request: Request, indices: Sequence[int]) -> list[str]:
-        """One a sample.
+        """One prompt per sample.
 
         Raises:
             InputError: there is no prompt, or a label.
@@ -78,17 +78,17 @@ class TextToImage(ModelBase):
             raise InputError(f"label={request.label}: model={self.id} takes no label; write prompt=...")
         prompts = cycled(request.prompt, indices)
         if prompts is None:
-            raise InputError(f'model={self.id} draws what a text says: add prompt="an astronaut riding a horse"')
+            raise InputError(f'model={self.id} needs a text: add prompt="an astronaut riding a horse"')
         return prompts
 
     def predict(self, u: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        raise InputError(f"model={self.id} runs as a whole only ({self.inside}): add loop=pipeline")
+        raise InputError(f"model={self.id} runs as a whole only ({self.black_box_reason}): add loop=pipeline")
 
     def encode(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         return self.predict(images, images, Condition({}, None, []))
 
     def arguments(self, request: Request, indices: Sequence[int], condition: Condition) -> dict[str, Any]:
-        """What the pipeline's call is given of the condition."""
+        """Arguments of the pipeline's call for the condition."""
         negative = cycled(request.negative_prompt, indices)
         return {"prompt": condition.captions} | ({} if negative is None else {"negative_prompt": negative})
 
@@ -97,7 +97,7 @@ class TextToImage(ModelBase):
         return output.images.float() * 2 - 1
 
     output_type = "pt"
-    """As the pipeline's call is asked for it."""
+    """The argument ``output_type`` of the pipeline's call."""
 
     def task(self, name: str) -> Any:
         """The pipeline of the same parts for another task.
@@ -120,7 +120,7 @@ class TextToImage(ModelBase):
 
 
 def cycled(texts: str | Sequence[str] | None, indices: Sequence[int]) -> list[str] | None:
-    """The text of every sample: a list is gone through again and again."""
+    """The text of every sample; a list is cycled."""
     if texts is None:
         return None
     several = [texts] if isinstance(texts, str) else list(texts)
@@ -128,7 +128,7 @@ def cycled(texts: str | Sequence[str] | None, indices: Sequence[int]) -> list[st
 
 
 def evenly_spaced(schedule: Schedule, steps: int) -> Levels:
-    """sigma = 1, ..., 1 / steps, shifted: what the pipelines of Flux and its kin ask their scheduler for."""
+    """sigma = 1, ..., 1 / steps, shifted: the levels of Flux's and similar pipelines."""
     assert isinstance(schedule, FlowSchedule)
     points = [schedule.at_sigma(schedule.shifted(1 - k / steps)) for k in range(steps)]
     return Levels((*points, schedule.final), schedule, points[0].sigma)

@@ -1,4 +1,4 @@
-"""Loading a pipeline of diffusers and putting it in place."""
+"""Loading of diffusers pipelines onto a device."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -23,20 +23,20 @@ from diffexp.errors import InputError
 from diffexp.plan.schedules import FlowSchedule
 from diffexp.plan.training import Training
 
-OPEN: Mapping[str, Any] = {
+WHITE_BOX_PIPELINES: Mapping[str, Any] = {
     "StableDiffusionPipeline": StableDiffusion,
     "StableDiffusionXLPipeline": StableDiffusionXL,
     "KandinskyV22Pipeline": Kandinsky22,
 }
-"""The families that are known from inside, by the class of their pipeline."""
+"""Models of the families whose network is evaluated directly, by the class of the pipeline."""
 
 SIZES = 6
-"""How many numbers say which size the picture has, had, and where it was cut out (Podell et al. 2023, section 2.2)."""
+"""Numbers for original size, crop and target size in SDXL's conditioning (Podell et al. 2023, section 2.2)."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """What to do about too little of it."""
+    """Options that save device memory."""
 
     offload: Literal["none", "model", "sequential"]
     vae_tiling: bool
@@ -53,7 +53,7 @@ def load(
     *,
     source: str,
 ) -> Any:
-    """The text-to-image pipeline of a checkpoint on its device, with everything that goes on top.
+    """The text-to-image pipeline of a checkpoint on its device, with its ControlNet, LoRA and IP-Adapter.
 
     Raises:
         InputError: it does not load, or it is of a kind that AutoPipelineForText2Image does not know.
@@ -94,7 +94,7 @@ def build(
     hash_weights: Callable[[], str],
     prior_options: Mapping[str, Any],
 ) -> TextToImage:
-    """The model that a pipeline becomes: open where its family is known from inside.
+    """The model that a pipeline becomes: a white box if its family is one of ``WHITE_BOX_PIPELINES``.
 
     Raises:
         InputError: an impossible size, or a noise schedule that diffexp does not know.
@@ -120,48 +120,48 @@ def build(
         "width": width,
         "hash_weights": hash_weights,
     }
-    closed = _closed(main, network)
-    if closed and main.scheduler.config.get("use_dynamic_shifting"):
+    reason = why_black_box(main, network)
+    if reason and main.scheduler.config.get("use_dynamic_shifting"):
         tokens = (height // factor // 2) * (width // factor // 2)
         common["training"] = _shifted(common["training"], main.scheduler.config, tokens)
-        return TextToImage(**common, inside=closed)
-    if closed:
-        return TextToImage(**common, inside=closed)
+        return TextToImage(**common, black_box_reason=reason)
+    if reason:
+        return TextToImage(**common, black_box_reason=reason)
     if len(pieces) > 1:
         return Kandinsky22(**common, factor=factor, prior=pieces[1], **prior_options)
-    return OPEN[type(main).__name__](**common, factor=factor)
+    return WHITE_BOX_PIPELINES[type(main).__name__](**common, factor=factor)
 
 
 def denoiser(pipe: Any) -> Any:
-    """The network that is called at every step."""
+    """The network that is evaluated at every step."""
     return getattr(pipe, "unet", None) or getattr(pipe, "transformer", None) or pipe.prior
 
 
 def _pieces(pipe: Any) -> list[Any]:
-    """The pipeline, or where one combines two, its decoder and its prior."""
-    whole = hasattr(pipe, "decoder_pipe") and type(pipe.decoder_pipe).__name__ in OPEN
+    """The pipeline, or for a combined one its decoder and its prior."""
+    whole = hasattr(pipe, "decoder_pipe") and type(pipe.decoder_pipe).__name__ in WHITE_BOX_PIPELINES
     return [pipe.decoder_pipe, pipe.prior_pipe] if whole else [pipe]
 
 
-def _closed(pipe: Any, network: Any) -> str:
-    """Why a pipeline is not one that is known from inside; empty where it is."""
+def why_black_box(pipe: Any, network: Any) -> str:
+    """Why the network of a pipeline cannot be evaluated directly; empty if it can."""
     name = type(pipe).__name__
-    if name not in OPEN:
+    if name not in WHITE_BOX_PIPELINES:
         return f"a {name}"
     if network.config.get("time_cond_proj_dim"):
-        return f"a {name} whose UNet is told the guidance scale"
+        return f"a {name} whose UNet takes the guidance scale"
     if network.config.get("encoder_hid_dim_type") == "ip_image_proj":
         return f"a {name} with an IP-Adapter"
     latents = (getattr(pipe, "vae", None) or pipe.movq).config["latent_channels"]
     if network.config["in_channels"] != latents:
         return f"a {name} whose UNet takes {network.config['in_channels']} channels"
-    if name == "StableDiffusionXLPipeline" and _numbers_told(pipe, network) != SIZES:
-        return f"a {name} whose UNet is told {_numbers_told(pipe, network)} numbers (an aesthetic score, say)"
+    if name == "StableDiffusionXLPipeline" and _size_numbers(pipe, network) != SIZES:
+        return f"a {name} whose UNet takes {_size_numbers(pipe, network)} numbers (an aesthetic score, say)"
     return ""
 
 
-def _numbers_told(pipe: Any, network: Any) -> int:
-    """How many numbers about the picture SDXL's UNet takes beside the pooled text."""
+def _size_numbers(pipe: Any, network: Any) -> int:
+    """Numbers about the image that SDXL's UNet takes besides the pooled text."""
     width = network.config["projection_class_embeddings_input_dim"] - pipe.text_encoder_2.config.projection_dim
     return width // network.config["addition_time_embed_dim"]
 
@@ -202,7 +202,7 @@ def _training(scheduler: Any, source: str) -> Training:
 
 
 def _shifted(training: Training, config: Mapping[str, Any], tokens: int) -> Training:
-    """The training of a flow model whose grid is shifted by the size of the picture, in ``tokens`` of packed latents.
+    """The training of a flow model whose grid is shifted by the size of the image, in ``tokens`` of packed latents.
 
     mu is linear in their number; its pipeline's scheduler shifts by exp(mu).
     """
@@ -224,7 +224,7 @@ def _controlnet(folder: Path, dtype: torch.dtype) -> Any:
 
 
 def _add_lora(pipe: Any, lora: Addition | None) -> None:
-    """Merged into the weights, so that it costs nothing while drawing."""
+    """Merge a LoRA into the weights, so that it costs nothing while sampling."""
     if lora is None:
         return
     if not is_peft_available():
@@ -263,7 +263,7 @@ def _place(pipe: Any, runtime: Runtime, memory: Memory) -> None:
 
 @contextmanager
 def _loading(source: str) -> Iterator[None]:
-    """Whatever broken files make the loaders raise becomes one line."""
+    """Turn any exception of the loaders into an InputError of one line."""
     try:
         yield
     except InputError:
@@ -271,5 +271,5 @@ def _loading(source: str) -> Iterator[None]:
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         if "AutoPipeline can't find" in reason:
-            raise InputError(f"{source}: {reason}; it is no text-to-image pipeline of diffusers") from error
+            raise InputError(f"{source}: {reason}; it is not a text-to-image pipeline of diffusers") from error
         raise InputError(f"{source} does not load: {reason}") from error
