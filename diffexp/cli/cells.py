@@ -63,7 +63,7 @@ class ComposedCell(Cell):
         return bool(self.composed.hydra.job.chdir or self.composed.hydra.job.env_set)
 
 
-def compose_cell(loader: ConfigLoader, master: DictConfig, number: int, overrides: Sequence[str]) -> ComposedCell:
+def compose_job(loader: ConfigLoader, master: DictConfig, number: int, overrides: Sequence[str]) -> ComposedCell:
     """Compose the cell with these overrides, and set it up as ``hydra.core.utils.run_job`` does.
 
     Raises:

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from diffexp.catalog.discover import Catalog, discover
 from diffexp.catalog.kinds import TARGET
 from diffexp.catalog.sources import VARIABLE
-from diffexp.cli.cells import Task, compose_cell, save_hydra_files, task_config
+from diffexp.cli.cells import Task, compose_job, save_hydra_files, task_config
 from diffexp.cli.check import Checked, Preflight
 from diffexp.cli.fast_compose import CachedLoader
 from diffexp.cli.hydra_config import CONFIG_NAME, hydra_session
@@ -136,7 +136,7 @@ def _launch_sweep(
     cells = cell_overrides(loader, first, overrides)
     with exclusive_lock(folder):
         if resumed:
-            resumed.check_cells(cells, lambda number, cell: compose_cell(loader, master, number, cell))
+            resumed.check_cells(cells, lambda number, cell: compose_job(loader, master, number, cell))
         record = resumed.record if resumed else SweepRecord(overrides, cells, str(config_dir) if config_dir else None)
         record.write(folder)
         try:

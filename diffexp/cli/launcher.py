@@ -13,7 +13,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from diffexp.catalog.discover import discover
-from diffexp.cli.cells import ComposedCell, Task, compose_cell, save_hydra_files, sweep_info
+from diffexp.cli.cells import ComposedCell, Task, compose_job, save_hydra_files, sweep_info
 from diffexp.cli.fast_compose import fast_copy
 from diffexp.cli.hydra_internals import register_plugin
 from diffexp.errors import InputError
@@ -65,15 +65,13 @@ class BatchedLauncher(Launcher):
         hydra = self._config.hydra
         configure_log(hydra.hydra_logging, hydra.verbose)
         loader, callbacks = self._context.config_loader, self._context.callbacks
-        cells = [
-            compose_cell(loader, self._config, initial_job_idx + i, words) for i, words in enumerate(job_overrides)
-        ]
-        check_folders(cells)
-        log.info("%d cells in %s", len(cells), hydra.sweep.dir)
-        together = [cell for cell in cells if not cell.alone]
-        for cell in together:
-            callbacks.on_job_start(config=cell.composed, task_function=self._task)
-            self._composed[cell.number] = cell.composed
+        jobs = [compose_job(loader, self._config, initial_job_idx + i, words) for i, words in enumerate(job_overrides)]
+        check_folders(jobs)
+        log.info("%d cells in %s", len(jobs), hydra.sweep.dir)
+        together = [job for job in jobs if not job.alone]
+        for job in together:
+            callbacks.on_job_start(config=job.composed, task_function=self._task)
+            self._composed[job.number] = job.composed
         self._sweep = Path(hydra.sweep.dir).absolute()
         self._task.failures += self._shared_runner().run(together)
         returned = {job.number: job_return(job) for job in together}
@@ -95,15 +93,15 @@ class BatchedLauncher(Launcher):
     def _run(self, job: Cell, context: "RunContext") -> None:
         from diffexp.experiment.run import run_experiment
 
-        save_hydra_files(self._composed[cell.number], cell.folder)
-        run_experiment(cell.config, cell.folder, self._catalog, sweep_info(self._sweep, cell.number), context)
+        save_hydra_files(self._composed[job.number], job.folder)
+        run_experiment(job.config, job.folder, self._catalog, sweep_info(self._sweep, job.number), context)
 
     def _run_alone(self, job: ComposedCell) -> JobReturn:
         try:
             return run_job(
                 hydra_context=self._context,
                 task_function=self._task,
-                config=cell.composed,
+                config=job.composed,
                 job_dir_key="hydra.sweep.dir",
                 job_subdir_key="hydra.sweep.subdir",
             )
@@ -120,14 +118,14 @@ def job_return(job: ComposedCell) -> JobReturn:
         for key in of_task:
             del of_hydra[key]
     found = JobReturn(
-        overrides=cell.overrides,
+        overrides=job.overrides,
         cfg=of_task,
         hydra_cfg=of_hydra,
         working_dir=os.getcwd(),
         task_name=composed.hydra.job.name,
         status=JobStatus.COMPLETED,
     )
-    found.return_value = objective_value(cell.config, cell.folder)
+    found.return_value = objective_value(job.config, job.folder)
     return found
 
 
@@ -148,7 +146,7 @@ def check_folders(jobs: Sequence[ComposedCell]) -> None:
         other = taken.setdefault(job.folder, job)
         if other is not job:
             raise InputError(
-                f"hydra.sweep.subdir gives cells {other.number} and {cell.number} the same folder {cell.folder.name}; "
+                f"hydra.sweep.subdir gives cells {other.number} and {job.number} the same folder {job.folder.name}; "
                 "put ${hydra.job.num} into it"
             )
 
