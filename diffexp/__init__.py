@@ -10,83 +10,72 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from diffexp.api import compile as compile
     from diffexp.catalog.discover import discover as discover
-    from diffexp.catalog.register import grid as grid
-    from diffexp.catalog.register import guidance as guidance
-    from diffexp.catalog.register import loop as loop
-    from diffexp.catalog.register import metric as metric
-    from diffexp.catalog.register import model as model
-    from diffexp.catalog.register import scheduler as scheduler
-    from diffexp.catalog.register import tracker as tracker
+    from diffexp.catalog.register import (
+        grid as grid,
+        guidance as guidance,
+        loop as loop,
+        metric as metric,
+        model as model,
+        scheduler as scheduler,
+        tracker as tracker,
+    )
     from diffexp.cli.launch import run as run
-    from diffexp.components.grids import at_sigmas as at_sigmas
-    from diffexp.components.grids import check_steps as check_steps
-    from diffexp.components.grids import karras as karras
-    from diffexp.components.grids import leading as leading
-    from diffexp.components.grids import linspace as linspace
-    from diffexp.components.grids import sigma_range as sigma_range
-    from diffexp.components.grids import trailing as trailing
-    from diffexp.components.guidance.base import Predict as Predict
-    from diffexp.components.guidance.base import both_sides as both_sides
-    from diffexp.components.guidance.base import per_sample as per_sample
+    from diffexp.components.grids import (
+        at_sigmas as at_sigmas,
+        check_steps as check_steps,
+        karras as karras,
+        leading as leading,
+        linspace as linspace,
+        sigma_range as sigma_range,
+        trailing as trailing,
+    )
+    from diffexp.components.guidance.base import Predict as Predict, both_sides as both_sides, per_sample as per_sample
     from diffexp.components.loops.base import Batch as Batch
     from diffexp.components.metrics.applicability import no_images as no_images
-    from diffexp.components.metrics.base import Finished as Finished
-    from diffexp.components.metrics.base import RunFacts as RunFacts
-    from diffexp.components.metrics.bootstrap import Estimate as Estimate
-    from diffexp.components.metrics.bootstrap import estimate as estimate
-    from diffexp.components.metrics.bootstrap import mean_of as mean_of
+    from diffexp.components.metrics.base import Finished as Finished, RunFacts as RunFacts
+    from diffexp.components.metrics.bootstrap import Estimate as Estimate, estimate as estimate, mean_of as mean_of
     from diffexp.components.metrics.features import load_features as load_features
-    from diffexp.components.models.base import Condition as Condition
-    from diffexp.components.models.base import Model as Model
-    from diffexp.components.models.base import ModelBase as ModelBase
-    from diffexp.components.models.base import Request as Request
-    from diffexp.components.models.base import Runtime as Runtime
-    from diffexp.components.models.base import encode_images as encode_images
-    from diffexp.components.models.exact import ExactModel as ExactModel
-    from diffexp.components.models.exact import exact_dtype as exact_dtype
-    from diffexp.components.models.exact import exact_training as exact_training
+    from diffexp.components.models.base import (
+        Condition as Condition,
+        Model as Model,
+        ModelBase as ModelBase,
+        Request as Request,
+        Runtime as Runtime,
+        encode_images as encode_images,
+    )
+    from diffexp.components.models.exact import (
+        ExactModel as ExactModel,
+        exact_dtype as exact_dtype,
+        exact_training as exact_training,
+    )
     from diffexp.components.models.gaussian import gaussian as gaussian
     from diffexp.components.models.hub import hub as hub
-    from diffexp.components.models.mixture import MixtureModel as MixtureModel
-    from diffexp.components.models.mixture import mixture as mixture
+    from diffexp.components.models.mixture import MixtureModel as MixtureModel, mixture as mixture
     from diffexp.components.models.mnist import mnist as mnist
-    from diffexp.components.pixels import quantized as quantized
-    from diffexp.components.pixels import to_image as to_image
-    from diffexp.components.pixels import to_tensor as to_tensor
+    from diffexp.components.pixels import quantized as quantized, to_image as to_image, to_tensor as to_tensor
     from diffexp.components.sampler import build_sampler as build_sampler
-    from diffexp.components.trackers.base import Comparison as Comparison
-    from diffexp.components.trackers.base import RunInfo as RunInfo
-    from diffexp.components.trackers.base import SampleRow as SampleRow
+    from diffexp.components.trackers.base import Comparison as Comparison, RunInfo as RunInfo, SampleRow as SampleRow
     from diffexp.components.user_files import read_images as read_images
     from diffexp.errors import InputError as InputError
     from diffexp.experiment.run import RunResult as RunResult
-    from diffexp.plan.compile import Direct as Direct
-    from diffexp.plan.compile import Sampler as Sampler
-    from diffexp.plan.compile import sample as sample
-    from diffexp.plan.execute import History as History
-    from diffexp.plan.execute import advance as advance
-    from diffexp.plan.execute import begin as begin
-    from diffexp.plan.execute import clamped as clamped
-    from diffexp.plan.execute import execute as execute
-    from diffexp.plan.levels import CLEAN as CLEAN
-    from diffexp.plan.levels import Level as Level
-    from diffexp.plan.levels import Levels as Levels
-    from diffexp.plan.levels import Schedule as Schedule
+    from diffexp.plan.compile import Direct as Direct, Sampler as Sampler, sample as sample
+    from diffexp.plan.execute import (
+        History as History,
+        advance as advance,
+        begin as begin,
+        clamped as clamped,
+        execute as execute,
+    )
+    from diffexp.plan.levels import CLEAN as CLEAN, Level as Level, Levels as Levels, Schedule as Schedule
     from diffexp.plan.method import Denoiser as Denoiser
     from diffexp.plan.moments import gaussian_output as gaussian_output
-    from diffexp.plan.noise import SampleNoise as SampleNoise
-    from diffexp.plan.noise import sample_seed as sample_seed
-    from diffexp.plan.predictions import Clip as Clip
-    from diffexp.plan.predictions import Prediction as Prediction
-    from diffexp.plan.schedules import FlowSchedule as FlowSchedule
-    from diffexp.plan.schedules import VESchedule as VESchedule
-    from diffexp.plan.schedules import VPSchedule as VPSchedule
-    from diffexp.plan.table import Plan as Plan
-    from diffexp.plan.table import Row as Row
+    from diffexp.plan.noise import SampleNoise as SampleNoise, sample_seed as sample_seed
+    from diffexp.plan.predictions import Clip as Clip, Prediction as Prediction
+    from diffexp.plan.schedules import FlowSchedule as FlowSchedule, VESchedule as VESchedule, VPSchedule as VPSchedule
+    from diffexp.plan.table import Plan as Plan, Row as Row
     from diffexp.plan.trace import NotLinear as NotLinear
     from diffexp.plan.training import Training as Training
-    from diffexp.report import write_chart as write_chart
-    from diffexp.report import write_report as write_report
+    from diffexp.report import write_chart as write_chart, write_report as write_report
 
 _PUBLIC = {
     "diffexp.api": "compile",

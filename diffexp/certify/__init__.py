@@ -8,12 +8,8 @@ Exact models decide that in seconds. ``certify`` is the same from Python, ``diff
 # Imported on first use, so that the command reports a typing mistake before torch is imported.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from diffexp.certify.checks import CHECKS as CHECKS
-    from diffexp.certify.checks import certify as certify
-    from diffexp.certify.checks import run_check as run_check
-    from diffexp.certify.outcome import Certificate as Certificate
-    from diffexp.certify.outcome import Outcome as Outcome
-    from diffexp.certify.outcome import Verdict as Verdict
+    from diffexp.certify.checks import CHECKS as CHECKS, certify as certify, run_check as run_check
+    from diffexp.certify.outcome import Certificate as Certificate, Outcome as Outcome, Verdict as Verdict
     from diffexp.certify.subject import subject_of as subject_of
 
 _MODULES = {

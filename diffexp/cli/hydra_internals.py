@@ -12,8 +12,10 @@ from typing import Any
 from hydra._internal.callbacks import Callbacks as Callbacks
 
 # The loader and its repository, for ``fast_compose``. Without them a sweep reads and merges all files for each cell.
-from hydra._internal.config_loader_impl import ConfigLoaderImpl as ConfigLoaderImpl
-from hydra._internal.config_loader_impl import get_overrides_dirname as get_overrides_dirname
+from hydra._internal.config_loader_impl import (
+    ConfigLoaderImpl as ConfigLoaderImpl,
+    get_overrides_dirname as get_overrides_dirname,
+)
 from hydra._internal.config_repository import ConfigRepository as ConfigRepository
 
 # Splits a sweep into cells. Without it ``sweep.json`` could not list them before they run, and resume could not check.

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
-from hydra.core.utils import configure_log, env_override
-from hydra.core.utils import run_job as run_by_hydra
+from hydra.core.utils import configure_log, env_override, run_job as run_by_hydra
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 

@@ -85,8 +85,7 @@ def report_sweep(sweep: Path, catalog: Catalog) -> Path | None:
 def _write(folders: Sequence[Path], out: Path | None) -> tuple[Path, Report]:
     from diffexp.files import write_text
     from diffexp.report.collect import collect
-    from diffexp.report.comparison import NAME as COMPARISON
-    from diffexp.report.comparison import write_comparison
+    from diffexp.report.comparison import NAME as COMPARISON, write_comparison
     from diffexp.report.page import Report
 
     out = out or (folders[0] if len(folders) == 1 else Path.cwd()) / NAME

@@ -5,8 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 import diffexp
 from diffexp.catalog.types import UNREADABLE, OptionType, config_value, read_type, read_value

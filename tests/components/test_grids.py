@@ -9,8 +9,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from scipy import special
 
 from diffexp.components import grids

@@ -6,8 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from diffusers.guiders.guider_utils import rescale_noise_cfg
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from torch import Tensor
 
 import diffexp

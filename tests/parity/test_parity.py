@@ -5,8 +5,7 @@ from typing import Any
 
 import diffusers
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 import diffexp
 from tests.parity.common import BETAS, EXACT, PREDICTIONS, SINGLE, SPACINGS, difference, training_of

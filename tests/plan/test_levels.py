@@ -7,8 +7,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from diffexp.errors import InputError
 from diffexp.plan.levels import CLEAN, Level

@@ -1,8 +1,7 @@
 """Noise: sample i depends on seed and i alone."""
 
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from diffexp.plan.noise import SampleNoise, sample_seed
 

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import EDMEulerScheduler, FlowMatchEulerDiscreteScheduler
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 import diffexp
 from diffexp.components.grids import flow, karras, linspace, trailing

@@ -10,8 +10,7 @@ from urllib.parse import unquote
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from diffexp.cli.report import main
 from diffexp.errors import InputError

@@ -4,8 +4,7 @@ import csv
 import json
 from pathlib import Path
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from diffexp.experiment.configs import differing_keys, flat
 from diffexp.sweeps.record import SweepRecord

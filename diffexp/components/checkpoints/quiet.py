@@ -7,8 +7,7 @@ from contextlib import contextmanager
 @contextmanager
 def quietly() -> Iterator[None]:
     """Silence both libraries while pipelines are imported and loaded; errors are still raised."""
-    from diffusers.utils import is_transformers_available
-    from diffusers.utils import logging as diffusers_logging
+    from diffusers.utils import is_transformers_available, logging as diffusers_logging
 
     loggers = [diffusers_logging]
     if is_transformers_available():

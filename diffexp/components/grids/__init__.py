@@ -19,23 +19,27 @@ Counts and roundings are diffusers', so that equal names mean equal levels. What
 """
 
 from diffexp.components.grids.ays import ays as ays
-from diffexp.components.grids.beta import beta as beta
-from diffexp.components.grids.beta import beta_timesteps as beta_timesteps
-from diffexp.components.grids.build import at_sigmas as at_sigmas
-from diffexp.components.grids.build import check_steps as check_steps
-from diffexp.components.grids.build import sigma_range as sigma_range
-from diffexp.components.grids.explicit import from_sigmas as from_sigmas
-from diffexp.components.grids.explicit import from_timesteps as from_timesteps
+from diffexp.components.grids.beta import beta as beta, beta_timesteps as beta_timesteps
+from diffexp.components.grids.build import (
+    at_sigmas as at_sigmas,
+    check_steps as check_steps,
+    sigma_range as sigma_range,
+)
+from diffexp.components.grids.explicit import from_sigmas as from_sigmas, from_timesteps as from_timesteps
 from diffexp.components.grids.lcm import lcm as lcm
-from diffexp.components.grids.sigmas import cosine as cosine
-from diffexp.components.grids.sigmas import exponential as exponential
-from diffexp.components.grids.sigmas import flow as flow
-from diffexp.components.grids.sigmas import karras as karras
-from diffexp.components.grids.sigmas import polyexponential as polyexponential
-from diffexp.components.grids.uniform import leading as leading
-from diffexp.components.grids.uniform import linspace as linspace
-from diffexp.components.grids.uniform import sgm_uniform as sgm_uniform
-from diffexp.components.grids.uniform import trailing as trailing
+from diffexp.components.grids.sigmas import (
+    cosine as cosine,
+    exponential as exponential,
+    flow as flow,
+    karras as karras,
+    polyexponential as polyexponential,
+)
+from diffexp.components.grids.uniform import (
+    leading as leading,
+    linspace as linspace,
+    sgm_uniform as sgm_uniform,
+    trailing as trailing,
+)
 
 BY_NAME = {
     grid.__name__: grid

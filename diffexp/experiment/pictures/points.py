@@ -9,9 +9,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from diffexp.experiment.pictures.text import GREY as NOTE
-from diffexp.experiment.pictures.text import INK as TITLE
-from diffexp.experiment.pictures.text import PAPER, font, shortened
+from diffexp.experiment.pictures.text import GREY as NOTE, INK as TITLE, PAPER, font, shortened
 from diffexp.experiment.pictures.ticks import ticks
 
 INK, LINE, FRAME = (70, 70, 70), (232, 232, 232), (170, 170, 170)
