@@ -35,6 +35,7 @@ FAMILIES = {
     "black-forest-labs/FLUX.1-schnell": "flux",
 }
 PRESETS = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "conf" / "model").glob("*.yaml")}
+pytestmark = pytest.mark.filterwarnings("ignore:.*found in sys.modules after import:RuntimeWarning")
 BASH = [
     pytest.param(readme, block, id=f"{readme}:{block.line}")
     for readme in READMES

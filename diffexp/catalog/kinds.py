@@ -58,6 +58,7 @@ KINDS: Mapping[str, Kind] = {
             "grid",
             "grids",
             positional=("schedule", "steps"),
+            injectable=("training",),
             common=(Option("timesteps", _NUMBERS, None), Option("sigmas", _NUMBERS, None)),
         ),
         Kind("loop", "loops", positional=("batch",)),

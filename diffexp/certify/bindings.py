@@ -79,10 +79,10 @@ class OfFunction(OfCode):
 
     @property
     def end(self) -> Level:
-        return self.code.levels[-1]
+        return self.code.ends[1]
 
     def first_level(self) -> tuple[Level, float]:
-        return self.code.levels[0], 1.0
+        return self.code.ends[0], 1.0
 
 
 @dataclass(frozen=True, eq=False)

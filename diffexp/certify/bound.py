@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from diffexp.certify.cases import Case
-from diffexp.certify.data import MIXTURE
+from diffexp.certify.data import MIXTURE, Mixture
 from diffexp.certify.runs import BATCH, ONE, Data, Walk, distance, quiet, random_points, sample_noise
 from diffexp.plan.compile import Sampler
 from diffexp.plan.execute import Network
@@ -23,8 +23,8 @@ from diffexp.plan.method import Noise
 from diffexp.plan.moments import Gaussian, Response, respond
 from diffexp.plan.table import Plan
 
-LINEAR_ON = ((1.0, 0.0), (0.0, 0.0025), (0.3, 0.25), (1.0, 1.0))
-"""Mean and variance of the data on which code without a table is tried; code that branches differs on one of them."""
+LINEAR_ON = ((1.0, 0.0), (0.0, 0.05), (0.3, 0.5), (1.0, 1.0))
+"""Mean and standard deviation of data on which code without a table is tried; if it branches, it differs on some."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,36 +142,29 @@ class Bound(ABC):
         if isinstance(self.sampler, Plan):
             return "clips its x0 estimate" if any(row.clamps for row in self.sampler.rows) else ""
         reason = f"is no table ({self.sampler.reason})"
-        for mean, variance in LINEAR_ON:
-            one = torch.ones(1, dtype=torch.float64)
+        for mean, std in LINEAR_ON:
             try:
-                if not self._is_affine_on(Gaussian(mean * one, variance * one)):
+                if not self._is_affine_on(mean, std):
                     return reason
             except Exception as error:  # code that takes no samples of such a shape
                 return f"{reason}; {type(error).__name__} on basis vectors: {error}"
         return ""
 
-    def _is_affine_on(self, data: Gaussian) -> bool:
-        """Whether a run on a batch of samples is the combination that the response on basis vectors gives."""
-        drawn: list[Tensor] = []
-        noise, start, target = sample_noise(), self.start(), self.case.training.prediction
-        mean, variance = data.mean.item(), data.variances.item()
+    def _is_affine_on(self, mean: float, std: float) -> bool:
+        """Whether a run on normal data is the combination that the response on basis vectors gives."""
+        draws: list[Tensor] = []
+        noise, start, one = sample_noise(), self.start(), torch.ones(1, dtype=torch.float64)
 
         def recorded() -> Tensor:
-            drawn.append(noise())
-            return drawn[-1]
+            draws.append(noise())
+            return draws[-1]
 
-        def network(u: Tensor, level: Level) -> Tensor:
-            spread = level.alpha**2 * variance + level.sigma**2
-            x0 = (level.alpha * variance * u + level.sigma**2 * mean) / spread
-            return target.output(level, x0, level.sigma * (u - level.alpha * mean) / spread)
-
-        output = self.run(network, start, recorded)
-        unit = Gaussian(torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64))
-        columns = respond(self.run, data, start=unit, target=target, draws=len(drawn)).output.columns[0]
-        if len(columns) != len(drawn) + 2:
+        output = self.walk(Mixture(mean, mean, std=std), start=start, noise=recorded).output
+        data, unit, target = Gaussian(mean * one, std**2 * one), Gaussian(0 * one, one), self.case.training.prediction
+        columns = respond(self.run, data, start=unit, target=target, draws=len(draws)).output.columns[0]
+        if len(columns) != len(draws) + 2:
             return False
-        combined = columns[0] * start + columns[-1] + sum(c * z for c, z in zip(columns[1:-1], drawn))
+        combined = columns[0] * start + columns[-1] + sum(c * z for c, z in zip(columns[1:-1], draws))
         return distance(combined, output) < 1e-6
 
     def point_error(self) -> float:

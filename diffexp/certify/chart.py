@@ -8,6 +8,7 @@ from itertools import cycle, pairwise
 from PIL import Image, ImageDraw, ImageFont
 
 from diffexp.experiment.pictures.points import FRAME, INK, LINE, SMOOTH
+from diffexp.experiment.pictures.ticks import log_ticks
 
 PAPER = (255, 255, 255)
 COLOURS = (
@@ -113,18 +114,6 @@ def _range(lines: Sequence[Series]) -> tuple[tuple[float, float], tuple[float, f
     ys = [y for series in lines for _, y in series.points]
     low, high = (min(xs), min(ys) / 1.3), (max(xs), max(ys) * 1.3)
     return (low[0] / 1.05, max(low[1], high[1] * 1e-14)), (high[0] * 1.05, high[1])
-
-
-def log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers between ``low`` and ``high``: 1, 2 and 5 times powers of ten over up to two and a half decades,
-    beyond that powers alone, about eight of them at most."""
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    if high / low < 10**2.5:
-        found = [digit * 10.0**power for power in decades for digit in (1, 2, 5)]
-    else:
-        apart = -(-len(decades) // 8)
-        found = [10.0**power for power in decades if power % apart == 0]
-    return [value for value in found if low <= value <= high]
 
 
 def _grid(pen: ImageDraw.ImageDraw, place: _Place) -> None:

@@ -75,6 +75,11 @@ class Certificate:
     def passed(self) -> bool:
         return not self.failures
 
+    @property
+    def verdict(self) -> str:
+        """``passed``, or ``FAILED`` with the names of the checks that failed."""
+        return f"FAILED: {', '.join(self.failures)}" if self.failures else "passed"
+
     def number(self, check: str, key: str) -> Any:
         """Return a number of one check; None if it has none."""
         return self.outcomes[check].numbers.get(key) if check in self.outcomes else None

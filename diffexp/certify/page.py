@@ -3,30 +3,11 @@
 from pathlib import Path
 
 from diffexp.certify.chart import Axes, Series, draw_charts
+from diffexp.certify.checks import CHECKS
 from diffexp.certify.outcome import Certificate, Outcome, Verdict
 from diffexp.files import replace_whole, write_json, write_text
 
 MARKS = {Verdict.PASSED: "✓", Verdict.WARNED: "!", Verdict.FAILED: "✗", Verdict.SKIPPED: "–"}
-MEANINGS = {
-    "deterministic": "the same start and noise give the same output",
-    "batch": "a sample does not depend on its batch",
-    "inputs": "no input is modified in place",
-    "reuse": "a run leaves no state behind",
-    "few_steps": "right with 1, 2 and 3 steps",
-    "timesteps": "a list of timesteps is visited as given",
-    "told": "the timestep that the network gets belongs to the noise in its input",
-    "middle_start": "right when started in the middle of the timestep schedule",
-    "ends": "first and last step finite and right",
-    "point": "every step exact for data that is a point",
-    "even": "no step adds much more error than those around it",
-    "order": "order of convergence against the exact solution",
-    "strong_order": "order of convergence of single paths",
-    "exact_error": "2-Wasserstein distance to Gaussian data, in closed form",
-    "precision": "float32 and bfloat16 against float64; precision of the coefficients",
-    "cost": "evaluations and time per step",
-    "parity": "the same table as the equivalent class in diffusers",
-    "same_table": "other schedulers with the same table",
-}
 
 
 def folder_name(name: str) -> str:
@@ -56,7 +37,7 @@ def _page(certificate: Certificate, charts: bool) -> str:
     lines += [_row(name, outcome) for name, outcome in certificate.outcomes.items()]
     made = ", ".join(f"{name} {version}" for name, version in certificate.versions.items())
     lines += ["", f"{made}; {certificate.seconds:.1f} s. What the checks mean:", ""]
-    lines += [f"- `{name}`: {meaning}" for name, meaning in MEANINGS.items()]
+    lines += [f"- `{name}`: {CHECKS[name].__doc__}" for name in certificate.outcomes]
     return "\n".join(lines) + "\n"
 
 

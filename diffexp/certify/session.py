@@ -34,10 +34,8 @@ def run_request(request: Request) -> bool:
         certificates.append(made)
         folder = write_certificate(made, request.out)
         if sys.stderr.isatty():
-            verdict = "passed" if made.passed else f"FAILED: {', '.join(made.failures)}"
-            print(
-                f"{len(certificates)}/{len(request.jobs)} {made.name} ({made.seconds:.1f} s) {verdict}", file=sys.stderr
-            )
+            place = f"{len(certificates)}/{len(request.jobs)}"
+            print(f"{place} {made.name} ({made.seconds:.1f} s) {made.verdict}", file=sys.stderr)
         if len(request.jobs) == 1:
             print("\n".join(summary(made)))
             print(f"certificate: {folder}")
@@ -52,9 +50,7 @@ def summary(certificate: Certificate) -> list[str]:
     """Return one line for every check, and the verdict."""
     width = max(map(len, certificate.outcomes))
     lines = [f"{MARKS[one.verdict]} {name:{width}}  {one.sentence}" for name, one in certificate.outcomes.items()]
-    failures = certificate.failures
-    verdict = "passed" if not failures else f"FAILED: {', '.join(failures)}"
-    return [*lines, f"{certificate.name}: {verdict} ({certificate.seconds:.1f} s)"]
+    return [*lines, f"{certificate.name}: {certificate.verdict} ({certificate.seconds:.1f} s)"]
 
 
 def _made(request: Request) -> Iterator[tuple[Job, Certificate | InputError]]:

@@ -45,7 +45,7 @@ class Subject:
 
     Args:
         name: for the page and for messages.
-        scheduler: a function in one of the conventions, a diffusers-style class, or a plan.
+        scheduler: a function in one of the conventions, a diffusers-style class or object of one, or a plan.
         options: its keyword arguments.
     """
 

@@ -1,19 +1,19 @@
 """The command: ``python -m diffexp key=value ...``, or ``diffexp`` once installed.
 
 Mistakes end in one line on stderr and exit code 2 before torch is imported; a run that fails in one line and exit code
-1, with the traceback in its diffexp.log; Ctrl-C in exit code 130, and so does SIGTERM, with which clusters end a job.
+1, with the traceback in its diffexp.log; Ctrl-C in exit code 130, and so does SIGTERM, by which clusters end a job.
 """
 
 import signal
 import sys
 from typing import NoReturn
 
-from diffexp.cli.allocator import keep_freed_memory
+from diffexp.cli.allocator import retain_freed_heap
 from diffexp.cli.command import run_command
 
 
 def main() -> NoReturn:
     """Run the command line in ``sys.argv`` and exit."""
-    keep_freed_memory()
+    retain_freed_heap()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(run_command(sys.argv[1:]))

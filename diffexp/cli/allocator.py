@@ -1,4 +1,4 @@
-"""What a process of our own tells the memory allocator of its C library."""
+"""Settings of the C library's memory allocator for a process of the command line."""
 
 import ctypes
 import os
@@ -7,11 +7,11 @@ import os
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 
 
-def keep_freed_memory() -> None:
-    """Let glibc keep the memory that tensors free; other C libraries are left as they are.
+def retain_freed_heap() -> None:
+    """Make glibc retain the memory that tensors free; other C libraries are not changed.
 
-    By default it hands large blocks back to the system, which clears them again, page by page, for the next layer of
-    the network: 15 to 30 % of the time of a small network on a CPU. What the user has set in ``MALLOC_*_`` stays.
+    By default glibc returns large blocks to the system, which clears them again, page by page, for the next layer of
+    the network: 15 to 30 % of the time of a small network on a CPU. Variables ``MALLOC_*_`` take precedence.
     """
     if any(name.startswith("MALLOC_") for name in os.environ):
         return

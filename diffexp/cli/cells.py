@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 def cell_name(*, _root_: DictConfig) -> str:
     """``<model>_<scheduler>_<steps>`` of a composed config, fit for a file name; under a budget ``nfe<max_nfe>``.
 
-    A scheduler that a ``_target_`` names goes by its class.
+    A scheduler that a ``_target_`` names is shown by its class.
     """
     choices = _root_.hydra.runtime.choices
     scheduler = str(choices.get("scheduler"))
@@ -46,25 +46,25 @@ def cell_name(*, _root_: DictConfig) -> str:
     return "_".join(re.sub(r"[^\w.=+-]+", "-", part) for part in parts)
 
 
-# On import, because a launcher's worker process names a cell's folder itself, and imports this to run the cell.
+# On import, because a worker process composes the name of a cell's folder itself, and imports this to run the cell.
 OmegaConf.register_new_resolver("diffexp.cell", cell_name, replace=True)
 OmegaConf.register_new_resolver("diffexp.unique", lambda: secrets.token_hex(3), use_cache=True, replace=True)
 
 
 @dataclass(frozen=True)
 class ComposedCell(Cell):
-    """A cell with Hydra's own settings, for its files and callbacks."""
+    """A cell with its composed config, which has Hydra's own settings, for files and callbacks."""
 
     composed: DictConfig = field(kw_only=True)
 
     @property
     def alone(self) -> bool:
-        """Whether it changes what belongs to the whole process: the working folder, environment variables."""
+        """Whether the cell changes the working folder or environment variables, which all cells of a process share."""
         return bool(self.composed.hydra.job.chdir or self.composed.hydra.job.env_set)
 
 
 def compose_job(loader: ConfigLoader, master: DictConfig, number: int, overrides: Sequence[str]) -> ComposedCell:
-    """The cell with these overrides, as ``hydra.core.utils.run_job`` would set it up.
+    """Compose the cell with these overrides, and set it up as ``hydra.core.utils.run_job`` does.
 
     Raises:
         hydra.errors.HydraException: the overrides do not fit.
@@ -95,7 +95,7 @@ def task_config(config: DictConfig) -> dict[str, Any]:
 
 
 def save_hydra_files(config: DictConfig, folder: Path) -> None:
-    """The ``.hydra`` folder that Hydra writes for a run on the command line."""
+    """Write the ``.hydra`` folder that Hydra writes for a run on the command line."""
     own = OmegaConf.to_container(config, enum_to_str=True)
     assert isinstance(own, dict)
     hydra = own.pop("hydra")
@@ -134,7 +134,7 @@ class Task:
                 from diffexp.experiment.run import run_experiment
 
                 run_experiment(task, folder, self.catalog, sweep)
-            except Exception as error:  # the other cells of a sweep go on
+            except Exception as error:  # the other cells of a sweep continue
                 self.failures.append(record_failure(folder, error))
         return objective_value(task, folder)
 

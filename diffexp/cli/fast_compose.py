@@ -1,4 +1,4 @@
-"""Composes the many configs of a sweep as Hydra does, 14 times as fast: 24 cells in 0.34 s of CPU time instead of 4.6 s.
+"""Composes the many configs of a sweep as Hydra does, 14 times as fast: 24 cells in 0.34 s, not 4.6 s, of CPU time.
 
 Hydra copies all configs that it knows before it composes one, and it reads and merges the whole tree anew for every
 cell. Here nothing is copied that is not changed; and because a plain ``key=value`` is applied to the merged tree in the

@@ -51,7 +51,7 @@ def _group(catalog: Catalog, kind: str) -> list[str]:
     shown = [line for name in sorted(lines) for line in lines[name]]
     if kind == "scheduler":
         shown.append(
-            "  values shown for diffusers/... are the class's own; what the model's scheduler config says goes first"
+            "  values shown for diffusers/... are the class's own; the model's scheduler config takes precedence"
         )
     if kind == "grid":
         shown.append("  with every grid: grid.timesteps=[999,500,0] or grid.sigmas=[80.0,5.0,0.1]")
@@ -79,7 +79,7 @@ def _entry(entry: Entry) -> list[str]:
 
 
 def _origin(entry: Entry) -> str:
-    """Where it comes from, unless that goes without saying."""
+    """The file of a plugin, in brackets; empty for what ships."""
     if entry.built_in or entry.name.startswith(PREFIX):
         return ""
     namesake = entry.name.removeprefix("sample_") if entry.is_bare_k_diffusion and entry.name == entry.qualname else ""

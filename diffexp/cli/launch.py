@@ -176,7 +176,7 @@ def _write_results(folder: Path) -> None:
 
 
 def cell_overrides(loader: CachedLoader, config: DictConfig, overrides: Sequence[str]) -> list[list[str]] | None:
-    """The overrides of each cell, as Hydra's own sweeper makes them; None where another one decides as it goes."""
+    """The overrides of each cell, as Hydra's own sweeper makes them; None where another one decides."""
     sweeper = config.hydra.sweeper
     if sweeper.get(TARGET) != BASIC_SWEEPER:
         return None

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NAME = "hydra_plugins.diffexp.BatchedLauncher"
-"""Hydra takes launchers from below ``hydra_plugins`` only."""
+"""Hydra accepts launchers below ``hydra_plugins`` only."""
 
 
 class BatchedLauncher(Launcher):
@@ -55,11 +55,11 @@ class BatchedLauncher(Launcher):
         self._catalog = discover()
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run the cells; one that fails has no value, and the others go on.
+        """Run the cells; one that fails has no value, and the others continue.
 
         Raises:
             InputError: two cells have the same folder.
-            KeyboardInterrupt: after every cell has written what it had finished.
+            KeyboardInterrupt: after every cell has written its finished samples.
         """
         setup_globals()
         hydra = self._config.hydra
@@ -110,7 +110,7 @@ class BatchedLauncher(Launcher):
 
 
 def job_return(job: ComposedCell) -> JobReturn:
-    """What a sweeper gets of a cell that has run."""
+    """The result of a cell, for the sweeper."""
     composed = job.composed
     of_task, of_hydra = (fast_copy(composed) for _ in range(2))  # OmegaConf.masked_copy takes four times as long
     with open_dict(of_task), open_dict(of_hydra):
@@ -130,14 +130,17 @@ def job_return(job: ComposedCell) -> JobReturn:
 
 
 def check_folders(jobs: Sequence[ComposedCell]) -> None:
-    """
+    """Check that each cell has a folder of its own, directly in that of the sweep.
+
     Raises:
-        InputError: two cells have the same folder, or one is not right in the sweep's.
+        InputError: the first cell that has not.
     """
     for job in jobs:
         if job.folder.parent != Path(job.composed.hydra.sweep.dir).absolute():
             subdir = job.composed.hydra.sweep.subdir
-            raise InputError(f"hydra.sweep.subdir={subdir}: cells have their folders side by side; write it without /")
+            raise InputError(
+                f"hydra.sweep.subdir={subdir}: the folders of the cells lie side by side; write it without /"
+            )
     taken: dict[Path, ComposedCell] = {}
     for job in jobs:
         other = taken.setdefault(job.folder, job)
@@ -149,7 +152,7 @@ def check_folders(jobs: Sequence[ComposedCell]) -> None:
 
 
 def register() -> None:
-    """Make ``hydra/launcher=batched`` known to Hydra."""
+    """Register ``hydra/launcher=batched``."""
     register_plugin(BatchedLauncher, NAME)
     node = {"_target_": NAME, "batch": None}
     ConfigStore.instance().store(group="hydra/launcher", name="batched", node=node, provider="diffexp")

@@ -1,4 +1,4 @@
-"""``resume=<folder>`` on the command line: the words that a run or a sweep was started with."""
+"""``resume=<folder>`` on the command line: the original words of a run or a sweep."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -14,13 +14,13 @@ from diffexp.sweeps.record import LAUNCHER, SweepRecord, read_sweep
 
 
 def resumed_words(overrides: Sequence[str]) -> tuple[list[str], str | None]:
-    """A command line with ``resume=<run folder>`` goes on as that run was started; words given now replace its own.
+    """Put the original words of a run before those of a command line with ``resume=<run folder>``, which override them.
 
     Returns:
-        The words, and the run's ``--config-dir``; ``overrides`` as they are where they name no run of the command line.
+        The words, and the run's ``--config-dir``; ``overrides`` unchanged where they name no run of the command line.
 
     Raises:
-        InputError: they name a folder without a run.
+        InputError: the folder contains no run.
     """
     given = {_key(word) for word in overrides}
     named = [word.partition("=")[2].strip("'\"") for word in overrides if word.startswith("resume=")]
@@ -36,7 +36,7 @@ def resumed_words(overrides: Sequence[str]) -> tuple[list[str], str | None]:
 
 
 def _config_dir(composed: Path) -> str | None:
-    """The folder of configs that a run was started with, from Hydra's own settings of it."""
+    """The ``--config-dir`` of a run, from its ``.hydra/hydra.yaml``."""
     if not composed.is_file():
         return None
     runtime = yaml.safe_load(composed.read_text(encoding="utf-8"))["hydra"]["runtime"]
@@ -50,21 +50,21 @@ def _key(override: str) -> str:
 
 @dataclass(frozen=True)
 class Resumed:
-    """A sweep that a command line asks to finish."""
+    """A sweep that is to be finished."""
 
     folder: Path
     record: SweepRecord
-    """Of the new attempt."""
+    """The record of the new attempt."""
 
     def check_cells(self, cells: Sequence[Sequence[str]] | None, compose: Callable[[int, Sequence[str]], Cell]) -> None:
-        """What has begun must not have changed, be it on the command line or in the files that it names.
+        """Check that no cell has changed since it began, neither its config nor the files that the config names.
 
         Raises:
             InputError: the first difference.
         """
         if self.record.cells is None:
             raise InputError(
-                f"resume={self.folder}: its sweeper chose the cells as it went; a search goes on from its storage"
+                f"resume={self.folder}: its sweeper chose the cells during the run; continue a search from its storage"
             )
         for number, (before, now) in enumerate(zip(self.record.cells, cells or [])):
             if list(before) != list(now):
@@ -83,10 +83,10 @@ class Resumed:
 
 
 def resumed_sweep(overrides: Sequence[str]) -> Resumed | None:
-    """The sweep that ``resume=<folder>`` among the words names; None if there is no such word, or it names a run.
+    """The sweep at the folder of ``resume=<folder>``; None without such a word, or if it is the folder of a run.
 
     Raises:
-        InputError: something else is asked as well.
+        InputError: there are other words than those for the launcher.
     """
     named = [match[1].strip("'\"") for text in overrides if (match := re.fullmatch(r"resume=(.+)", text))]
     folder = Path(named[-1]).expanduser().absolute() if named else None
@@ -96,6 +96,6 @@ def resumed_sweep(overrides: Sequence[str]) -> Resumed | None:
     more = [text for text in overrides if not text.startswith("resume=")]
     for text in more:
         if not LAUNCHER.match(text):
-            raise InputError(f"resume={named[-1]} finishes the sweep as it was started; leave {text} out")
+            raise InputError(f"resume={named[-1]} finishes the sweep with its original config; remove {text}")
     kept = [text for text in found.overrides if not (more and LAUNCHER.match(text))]
     return Resumed(folder, replace(found, overrides=[*kept, *more], attempts=found.attempts + 1))

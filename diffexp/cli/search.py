@@ -1,11 +1,11 @@
-"""A search space that follows the scheduler: each has options of its own."""
+"""A search space for Optuna that depends on the scheduler: each has options of its own."""
 
 from typing import Any
 
 from diffexp.catalog.discover import discover
 
 RANGES: dict[str, tuple[float, float] | tuple[int, int]] = {"eta": (0.0, 1.0), "order": (1, 3)}
-"""Between which values an option of this name is searched."""
+"""The range that is searched for an option of this name."""
 
 
 def scheduler_options(config: Any, trial: Any) -> None:

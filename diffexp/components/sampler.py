@@ -1,5 +1,6 @@
-"""Binding: a scheduler (function, k-diffusion-style function, class, plan), a grid and a model become one method."""
+"""Binding: a scheduler (function, k-diffusion-style function, class, plan), a grid and a model become one sampler."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -7,14 +8,14 @@ from typing import Any
 
 from diffexp.catalog.register import registration
 from diffexp.components import grids
-from diffexp.components.grids.choice import Grid, default_grid
+from diffexp.components.grids.choice import AUTO, Grid, default_grid
 from diffexp.components.schedulers.foreign.diffusers_config import Accepted, spelling
 from diffexp.components.schedulers.foreign.diffusers_levels import set_timesteps_arguments
 from diffexp.components.schedulers.foreign.diffusers_method import ClassMethod, build_class, refusals
 from diffexp.components.schedulers.foreign.k_diffusion import from_k_diffusion, in_k_diffusion_convention
 from diffexp.errors import InputError
 from diffexp.plan.compile import Sampler, compile_or_direct
-from diffexp.plan.levels import Level
+from diffexp.plan.levels import Level, Levels
 from diffexp.plan.method import FunctionMethod, Method
 from diffexp.plan.table import Plan
 from diffexp.plan.training import Training
@@ -26,14 +27,14 @@ class Part:
 
     sampler: Sampler
     start: Level
-    """Where it starts: at ``x = alpha * x0 + sigma * eps``."""
+    """The level of its start sample, ``x = alpha * x0 + sigma * eps``."""
     end: Level
-    """Where its output is; the clean end for the last steps."""
+    """The level of its output; the clean end for the last steps."""
 
 
 @dataclass(frozen=True, eq=False)
 class Recipe:
-    """What a sampler is made of, so that one for other or fewer steps can be made of the same."""
+    """The ingredients of a sampler, from which samplers of other or fewer steps can be built as well."""
 
     scheduler: Any
     steps: int
@@ -42,22 +43,47 @@ class Recipe:
     options: Mapping[str, Any] = field(default_factory=dict)
     _parts: dict[tuple[int, int], Part] = field(default_factory=dict, init=False, repr=False)
 
+    @functools.cached_property
     def sampler(self) -> Sampler:
-        """For all steps; see ``build_sampler``."""
+        """The sampler for all steps, built on first use; see ``build_sampler``."""
         return build_sampler(self.scheduler, **self._arguments())
 
     def part(self, begin: int, end: int | None = None) -> Part:
-        """For the steps ``begin`` up to but without ``end``, on the same levels, as if there were no others.
+        """The sampler for the steps ``begin`` up to but without ``end``, on the same levels as the whole.
 
         A multistep method begins it without a history, with its lower orders, as at the start of a whole run.
 
         Raises:
-            InputError: the scheduler is a finished plan, whose rows may refer to what came before.
+            InputError: the scheduler is a finished plan, whose rows may refer to earlier ones.
         """
         span = begin, self.steps if end is None else end
         if span not in self._parts:
             self._parts[span] = self._make_part(*span)
         return self._parts[span]
+
+    def within(self, max_nfe: int | None) -> "Recipe":
+        """The recipe with as many steps, up to its own, as ``max_nfe`` evaluations allow; None allows all.
+
+        A method of two evaluations per step gets half the steps of one that needs one.
+
+        Raises:
+            InputError: not even one step fits, or the levels are given one by one and are too many.
+        """
+        if max_nfe is None:
+            return self
+        if self.grid.explicit:
+            if (nfe := self.sampler.nfe) > max_nfe:
+                raise InputError(f"max_nfe={max_nfe}: the levels of grid.timesteps or grid.sigmas take {nfe}")
+            return self
+        shortened = functools.cache(lambda steps: self if steps == self.steps else replace(self, steps=steps))
+        steps = most = min(self.steps, max_nfe)
+        while (nfe := shortened(steps).sampler.nfe) > max_nfe:
+            if steps == 1:
+                raise InputError(f"max_nfe={max_nfe}: one step takes {nfe}")
+            steps = max(1, min(steps - 1, steps * max_nfe // nfe))
+        while steps < most and shortened(steps + 1).sampler.nfe <= max_nfe:
+            steps += 1
+        return shortened(steps)
 
     def _make_part(self, begin: int, end: int) -> Part:
         if isinstance(self.scheduler, Plan):
@@ -70,53 +96,6 @@ class Recipe:
 
     def _arguments(self) -> dict[str, Any]:
         return {"steps": self.steps, "training": self.training, "grid": self.grid, "options": self.options}
-
-
-def bind(
-    scheduler: Any,
-    *,
-    steps: int,
-    training: Training,
-    grid: Grid | None = None,
-    options: Mapping[str, Any] | None = None,
-) -> Method:
-    """The method that a scheduler becomes for one model and number of steps.
-
-    Args:
-        scheduler: a function in one of the two conventions, a diffusers-style class or instance.
-        steps: number of steps; NFE can be a multiple of it.
-        training: how the model was trained.
-        grid: defaults to the model's own spacing.
-        options: the scheduler's keyword arguments.
-
-    Raises:
-        InputError: unusable steps, grid or options.
-    """
-    grid, options = grid or Grid(), dict(options or {})
-    if not callable(scheduler) and hasattr(scheduler, "set_timesteps"):
-        grids.check_steps(training.schedule, steps)
-        own_grid = grid.name == "auto" and not grid.explicit
-        with refusals(type(scheduler).__name__, steps):
-            visit = {} if own_grid else set_timesteps_arguments(scheduler, grid.levels(training, steps), grid.name)
-            return ClassMethod(scheduler, training.schedule, steps, visit, step_options=options)
-    if isinstance(scheduler, type):
-        grids.check_steps(training.schedule, steps)
-        has_words = spelling(Accepted.by(scheduler), training.schedule, grid.name) is not None
-        has_levels = grid.name == "auto" and not grid.is_left_open(training)
-        own_words = has_words and not grid.explicit and grid.at_defaults and not has_levels
-        levels = None if own_words else grid.levels(training, steps)
-        return build_class(scheduler, training, steps, options, grid.name, levels)
-    found = registration(scheduler)
-    if found and grid.is_left_open(training):
-        grid = default_grid(found.traits, training)
-    levels = grid.levels(training, steps)
-    name = found.name if found else scheduler.__name__
-    if found and found.traits.get("discrete"):
-        levels = levels.on_training_timesteps()
-    function: Callable[..., Any] = scheduler
-    if in_k_diffusion_convention(function):
-        function = from_k_diffusion(function)
-    return FunctionMethod(function, levels, training, options, name)
 
 
 def build_sampler(
@@ -135,31 +114,69 @@ def build_sampler(
     return compile_or_direct(bind(scheduler, steps=steps, training=training, grid=grid, options=options))
 
 
-def returns_plan(scheduler: Any) -> bool:
-    """Whether it is a function ``(levels, *, options…) -> Plan``."""
-    return inspect.isfunction(scheduler) and list(inspect.signature(scheduler).parameters)[:1] == ["levels"]
+def bind(
+    scheduler: Any,
+    *,
+    steps: int,
+    training: Training,
+    grid: Grid | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Method:
+    """The method that a scheduler becomes for one model and number of steps.
 
-
-def within_budget(recipe: Recipe, max_nfe: int | None) -> Recipe:
-    """The recipe with as many steps, up to its own, as ``max_nfe`` evaluations allow; None allows all.
-
-    A method of two evaluations a step gets half the steps of one that takes one.
+    Args:
+        scheduler: a function in one of the two conventions, a diffusers-style class or instance.
+        steps: number of steps; NFE can be a multiple of it.
+        training: how the model was trained.
+        grid: the timestep schedule; defaults to the model's own.
+        options: the scheduler's keyword arguments.
 
     Raises:
-        InputError: not even one step fits, or the levels are given one by one and are too many.
+        InputError: unusable steps, grid or options.
     """
-    if max_nfe is None:
-        return recipe
-    if recipe.grid.explicit:
-        if (nfe := recipe.sampler().nfe) > max_nfe:
-            raise InputError(f"max_nfe={max_nfe}: the levels of grid.timesteps or grid.sigmas take {nfe}")
-        return recipe
-    most = min(recipe.steps, max_nfe)
-    steps = most
-    while (nfe := replace(recipe, steps=steps).sampler().nfe) > max_nfe:
-        if steps == 1:
-            raise InputError(f"max_nfe={max_nfe}: one step takes {nfe}")
-        steps = max(1, min(steps - 1, steps * max_nfe // nfe))
-    while steps < most and replace(recipe, steps=steps + 1).sampler().nfe <= max_nfe:
-        steps += 1
-    return replace(recipe, steps=steps)
+    grid, options = grid or Grid(), dict(options or {})
+    if isinstance(scheduler, type):
+        grids.check_steps(training.schedule, steps)
+        return build_class(
+            scheduler, training, steps, options, grid.name, _levels_of_class(scheduler, steps, training, grid)
+        )
+    if hasattr(scheduler, "set_timesteps"):
+        return _bind_object(scheduler, steps, training, grid, options)
+    return _bind_function(scheduler, steps, training, grid, options)
+
+
+def _levels_of_class(cls: type, steps: int, training: Training, grid: Grid) -> Levels | None:
+    """The levels that a class gets as a list; None where it makes them itself, by default or by options of its own."""
+    if grid.is_auto(training):
+        return None
+    has_option = grid.is_plain and spelling(Accepted.by(cls), training.schedule, grid.name) is not None
+    return None if has_option else grid.levels(training, steps)
+
+
+def _bind_object(scheduler: Any, steps: int, training: Training, grid: Grid, options: dict[str, Any]) -> ClassMethod:
+    grids.check_steps(training.schedule, steps)
+    with refusals(type(scheduler).__name__, steps):
+        own = grid.name == AUTO and not grid.explicit
+        visit = {} if own else set_timesteps_arguments(scheduler, grid.levels(training, steps), grid.name)
+        return ClassMethod(scheduler, training.schedule, steps, visit, step_options=options)
+
+
+def _bind_function(
+    function: Callable[..., Any], steps: int, training: Training, grid: Grid, options: dict[str, Any]
+) -> FunctionMethod:
+    found = registration(function)
+    traits = found.traits if found else {}
+    if found and grid.is_auto(training):
+        grid = default_grid(traits, training)
+    levels = grid.levels(training, steps)
+    if traits.get("discrete"):
+        levels = levels.on_training_timesteps()
+    name = found.name if found else function.__name__
+    if in_k_diffusion_convention(function):
+        function = from_k_diffusion(function)
+    return FunctionMethod(function, levels, training, options, name)
+
+
+def returns_plan(scheduler: Any) -> bool:
+    """Whether a scheduler is a function ``(levels, *, options…) -> Plan``."""
+    return inspect.isfunction(scheduler) and list(inspect.signature(scheduler).parameters)[:1] == ["levels"]

@@ -4,8 +4,8 @@ import functools
 import itertools
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from diffexp.components.loops.base import Batch
 from diffexp.components.metrics.base import Metric
 from diffexp.components.models.base import Model, Request, Runtime
 from diffexp.components.prompts import read_texts
-from diffexp.components.sampler import Recipe, within_budget
+from diffexp.components.sampler import Recipe
 from diffexp.components.schedulers.foreign.diffusers_method import find_class
 from diffexp.components.trackers.base import Guarded
 from diffexp.errors import InputError
@@ -27,7 +27,7 @@ from diffexp.experiment.context import RunContext
 from diffexp.experiment.contracts import with_contract_checks
 from diffexp.experiment.device import read_device, read_dtype
 from diffexp.plan.compile import Direct, Sampler
-from diffexp.plan.levels import Level, Schedule
+from diffexp.plan.levels import Schedule
 from diffexp.plan.table import Plan
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ def assemble(config: Mapping[str, Any], catalog: Catalog, context: RunContext | 
         config["label"],
     )
     model.conditions(request, range(1))  # an impossible prompt or label is refused before anything is computed
-    recipe = within_budget(_recipe(config, catalog, model), config.get("max_nfe"))
+    recipe = _recipe(config, catalog, model).within(config.get("max_nfe"))
     sampler = _sampler(recipe)
     guidance = _guidance(config["guidance"], catalog)
     return Components(
@@ -117,25 +117,13 @@ def _guidance(node: Mapping[str, Any], catalog: Catalog) -> functools.partial[An
 
 
 def _guided(guidance: functools.partial[Any], model: Model, scale: float, sampler: Sampler) -> Predict:
-    levels = _visited(sampler, model)
     if is_guider(guidance.func):
         guider = guider_of(guidance.func, guidance.keywords, scale)
-        timesteps = [level.timestep for level in levels]
+        timesteps = [level.timestep for level in sampler.levels]
         try_out(guider, model.shape, len({*timesteps}))
         return guided_by(guider, model.predict, timesteps) if scale > 1 else model.predict
-    known = {"model": model, "levels": levels}
+    known = {"model": model, "levels": sampler.levels}
     return guidance(model.predict, scale, *(known[name] for name in injected_parameters("guidance", guidance)))
-
-
-def _visited(sampler: Sampler, model: Model) -> Sequence[Level]:
-    """The levels at which a run evaluates the network, in this order."""
-    if isinstance(sampler, Plan):
-        return [row.level for row in sampler.rows]
-    low, high = model.schedule.timestep_range  # a class may count beyond it
-    return [
-        replace(model.schedule.at(min(max(timestep, low), high)), timestep=timestep)
-        for timestep in sampler.method.timesteps
-    ]
 
 
 def _is_stepwise(guidance: functools.partial[Any], node: Mapping[str, Any], catalog: Catalog) -> bool:
@@ -176,7 +164,7 @@ def _own_class(model: Model) -> str:
 
 
 def _sampler(recipe: Recipe) -> Sampler:
-    sampler = recipe.sampler()
+    sampler = recipe.sampler
     ours = getattr(recipe.scheduler, "__module__", "").startswith("diffexp.")  # errors of a plugin carry file and line
     if ours and isinstance(sampler, Direct) and isinstance(sampler.cause, ArithmeticError):
         raise InputError(f"{sampler.method.name} cannot be computed with these options, steps and grid; change one")

@@ -43,7 +43,7 @@ def with_contract_checks(entry: Entry | None, built: Any) -> Any:
         return _with_members(entry, built)
     checks: dict[str, Callable[..., Any]] = {
         "model": lambda result, runtime: _with_members(entry, result),
-        "grid": lambda result, schedule, steps: _of_type(entry, result, Levels),
+        "grid": lambda result, schedule, steps, *injected: _of_type(entry, result, Levels),
         "guidance": lambda result, predict, scale, *injected: _guided(entry, result),
         "loop": lambda result, batch: _of_shape(entry, result, (len(batch.indices), *batch.model.shape)),
         "scheduler": functools.partial(_solved, entry),

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,8 +66,13 @@ class Direct:
 
     @property
     def nfe(self) -> int:
-        """A guess: how often it asks the network is only known once it has run."""
+        """Evaluations as far as they are known beforehand."""
         return self.method.nfe
+
+    @property
+    def levels(self) -> Sequence[Level]:
+        """Level of every evaluation as far as they are known beforehand."""
+        return self.method.levels
 
 
 Sampler = Plan | Direct

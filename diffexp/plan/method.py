@@ -39,13 +39,13 @@ class Method(Protocol):
         ...
 
     @property
-    def timesteps(self) -> Sequence[float]:
-        """Those that it visits, as far as they are known beforehand."""
+    def levels(self) -> Sequence[Level]:
+        """Level of every evaluation, in the scale of the network's input, as far as they are known beforehand."""
         ...
 
     @property
     def ends(self) -> tuple[Level, Level]:
-        """The levels of the start sample and of the output, in the method's own scaling of x."""
+        """Levels of the start sample and of the output, in the method's own scaling of x."""
         ...
 
     def part(self, begin: int, end: int) -> "Method":
@@ -95,29 +95,30 @@ class FunctionMethod:
     """A function ``(denoise, x, levels, noise, **options) -> x``."""
 
     function: Callable[..., Tensor]
-    levels: Levels
+    grid: Levels
     training: Training
     options: Mapping[str, Any]
     name: str
 
     @property
     def nfe(self) -> int:
-        return self.levels.steps
+        return self.grid.steps
 
     @property
-    def timesteps(self) -> Sequence[float]:
-        return [level.timestep for level in self.levels[:-1]]
+    def levels(self) -> Sequence[Level]:
+        """Levels of the timestep schedule without its end; a function may evaluate the network at others too."""
+        return [level.scaled(self.training.schedule.input_scale(level)) for level in self.grid[:-1]]
 
     @property
     def start_std(self) -> float:
-        return self.levels.start_std
+        return self.grid.start_std
 
     @property
     def ends(self) -> tuple[Level, Level]:
-        return self.levels[0], self.levels[-1]
+        return self.grid[0], self.grid[-1]
 
     def part(self, begin: int, end: int) -> "FunctionMethod":
-        return replace(self, levels=self.levels.part(begin, end))
+        return replace(self, grid=self.grid.part(begin, end))
 
     def __call__(self, evaluate: Evaluate, x: Tensor, noise: Noise) -> Tensor:
-        return self.function(Denoiser(evaluate, self.training), x, self.levels, noise, **self.options)
+        return self.function(Denoiser(evaluate, self.training), x, self.grid, noise, **self.options)

@@ -69,6 +69,11 @@ class Plan:
         """Number of function (network) evaluations."""
         return len(self.rows)
 
+    @cached_property
+    def levels(self) -> tuple[Level, ...]:
+        """Level of every evaluation, in the scale of the network's input."""
+        return tuple(row.level for row in self.rows)
+
     @property
     def draws(self) -> int:
         """Noise draws per sample, the start not counted."""

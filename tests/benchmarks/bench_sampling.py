@@ -51,6 +51,7 @@ def main(steps: int = 50, batch: int = 64) -> None:
                 for _ in range(steps):
                     parts.predict(x, t, condition)
                 bare = time.perf_counter() - began
+                output.begin(config)
                 ratios.append(generate(parts, config, output, MetricSuite({}, model)).seconds / bare)
                 millis.append(bare / steps / batch * 1e3)
         print(

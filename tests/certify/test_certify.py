@@ -15,7 +15,7 @@ from PIL import Image
 
 from diffexp.catalog.discover import discover
 from diffexp.certify import Outcome, Verdict, certify, run_check, subject_of
-from diffexp.certify.chart import Axes, Series, draw_charts, log_ticks
+from diffexp.certify.chart import Axes, Series, draw_charts
 from diffexp.certify.checks.order import Fit
 from diffexp.certify.data import MIXTURE, spectra
 from diffexp.certify.equivalents import EQUIVALENTS, DiffusersEquivalent
@@ -23,9 +23,10 @@ from diffexp.certify.outcome import Certificate, failed, passed, plain
 from diffexp.certify.overview import error_panels, in_order, table
 from diffexp.cli.certify import read_words, run_command
 from diffexp.errors import InputError
+from diffexp.experiment.pictures.ticks import log_ticks
 from diffexp.plan.schedules import FlowSchedule, VPSchedule
 from tests.certify.faulty import classes, right
-from tests.certify.faulty.manners import FAULTS, Fault
+from tests.certify.faulty.behaviour import FAULTS, Fault
 
 SCHEDULE = VPSchedule.from_betas()
 
@@ -41,15 +42,15 @@ def check(name: str, scheduler: Any, **options: Any) -> Outcome:
 def test_a_planted_fault_fails_with_the_reason(fault: Fault) -> None:
     outcome = check(fault.check, fault.scheduler)
     assert outcome.failed, outcome.sentence
-    assert re.search(fault.told, outcome.sentence), outcome.sentence
+    assert re.search(fault.reason, outcome.sentence), outcome.sentence
 
 
 @pytest.mark.parametrize("faulty", classes.FAULTY, ids=lambda faulty: faulty.__name__)
 def test_a_fault_in_a_class_fails_with_the_reason(faulty: type) -> None:
-    name, told = classes.FAULTY[faulty]
+    name, reason = classes.FAULTY[faulty]
     outcome = check(name, faulty)
     assert outcome.failed, outcome.sentence
-    assert re.search(told, outcome.sentence), outcome.sentence
+    assert re.search(reason, outcome.sentence), outcome.sentence
 
 
 @pytest.mark.parametrize("scheduler", [*right.RIGHT, classes.SimpleDDIM], ids=lambda scheduler: scheduler.__name__)

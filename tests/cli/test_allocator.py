@@ -1,4 +1,4 @@
-"""Freed memory is kept where the C library can be told to."""
+"""Freed memory is retained where the C library has a setting for it."""
 
 import os
 import platform
@@ -9,9 +9,9 @@ import pytest
 
 FAULTS = """
 import resource
-from diffexp.cli.allocator import keep_freed_memory
+from diffexp.cli.allocator import retain_freed_heap
 if {kept}:
-    keep_freed_memory()
+    retain_freed_heap()
 for turn in range(12):
     if turn == 2:  # by then all that is needed is there
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

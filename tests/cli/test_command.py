@@ -10,8 +10,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import ClassVar
 
 import pytest
+import yaml
 
 import diffexp
 from diffexp.__main__ import keep_working_folder_out
@@ -100,6 +102,38 @@ def test_a_run(runs, capsys):
     assert (folder / ".hydra" / "overrides.yaml").read_text().splitlines()[0] == "- model=gaussian"
     assert (folder / "diffexp.log").is_file()
     assert capsys.readouterr().err == ""
+
+
+class Events:
+    """A callback of Hydra's that notes what it is called for."""
+
+    seen: ClassVar[list[str]] = []
+
+    def __getattr__(self, name):
+        return lambda **given: self.seen.append(f"{name} {given['config'].hydra.mode.name}")
+
+
+def test_what_hydra_does_around_a_run_is_done(runs, monkeypatch, tmp_path):
+    module, there = sys.modules["diffexp.experiment.run"], []
+    inner = vars(module)["run_experiment"]
+
+    def note(*given):
+        there.append((Path.cwd(), os.environ.get("DIFFEXP_MINE")))
+        return inner(*given)
+
+    monkeypatch.setattr(module, "run_experiment", note)
+    Events.seen.clear()
+    words = ["hydra.run.dir=here/${seed}", "seed=7", "hydra.job.chdir=true", "+hydra.job.env_set.DIFFEXP_MINE=yes"]
+    callback = "+hydra.callbacks.events={_target_: tests.cli.test_command.Events}"
+    assert run_command([*words, callback]) == 0
+    folder = tmp_path / "here" / "7"
+    assert there == [(folder, "yes")]
+    assert (Path.cwd(), os.environ.get("DIFFEXP_MINE")) == (tmp_path, None)
+    assert Events.seen == [f"on_{event} RUN" for event in ("run_start", "job_start", "job_end", "run_end")]
+    assert (folder / "diffexp.log").is_file()
+    hydra = yaml.safe_load((folder / ".hydra" / "hydra.yaml").read_text())["hydra"]
+    assert (hydra["runtime"]["output_dir"], hydra["mode"]) == (str(folder), "RUN")
+    assert yaml.safe_load((folder / ".hydra" / "overrides.yaml").read_text()) == ["seed=7"]
 
 
 def test_two_runs_in_the_same_second_have_two_folders(runs):

@@ -124,7 +124,7 @@ def test_a_part_begins_without_a_history(catalog: Catalog, scheduler: str) -> No
     """Its table is that of the same levels alone, and the levels are those of the whole grid."""
     bound = catalog.build("scheduler", {"name": scheduler})
     recipe = Recipe(bound.func, 8, TRAINING, Grid("trailing", catalog.build("grid", {"name": "trailing"})))
-    whole, part = recipe.sampler(), recipe.part(5)
+    whole, part = recipe.sampler, recipe.part(5)
     assert isinstance(whole, Plan) and isinstance(part.sampler, Plan)
     rows = len(part.sampler.rows)
     assert [row.level for row in part.sampler.rows] == [row.level for row in whole.rows[-rows:]]
@@ -140,7 +140,7 @@ def test_a_part_begins_without_a_history(catalog: Catalog, scheduler: str) -> No
 def test_parts_in_a_row_are_the_whole(catalog: Catalog) -> None:
     """Of a method without memory."""
     recipe = Recipe(catalog.build("scheduler", {"name": "euler"}).func, 6, TRAINING)
-    whole = recipe.sampler()
+    whole = recipe.sampler
     assert isinstance(whole, Plan)
     rows = []
     for begin in (0, 2, 4):

@@ -1,6 +1,6 @@
-"""Plugins of all seven kinds: found wherever they lie, used by a run and by a sweep's workers, and told what is wrong.
+"""Plugins of all seven kinds: found in every place, used by runs and workers of sweeps, refused with a clear reason.
 
-What concerns the reading of files as such is in test_discovery.py.
+Tests of reading files as such are in tests/catalog/test_discover.py.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The plugins in ``plugins/``: together they show every kind, and what they say can be typed works."""
+"""The plugins in ``plugins/``: together they cover every kind, and the commands in their docstrings compose."""
 
 import ast
 import re

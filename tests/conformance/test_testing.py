@@ -4,7 +4,7 @@ import pytest
 
 from diffexp.certify import CHECKS
 from diffexp.testing import certificate_of
-from tests.certify.faulty.manners import nan_at_the_end
+from tests.certify.faulty.behaviour import nan_at_the_end
 
 TestGradientEstimation = certificate_of("gradient_estimation", gamma=1.5, without=["parity", "strong_order", "told"])
 

@@ -237,6 +237,6 @@ def test_cells_have_their_folders_side_by_side(tmp_path: Path):
     code, out, errors = command(tmp_path, *words)
     assert (code, errors) == (
         2,
-        "error: hydra.sweep.subdir=ddim/0: cells have their folders side by side; write it without /\n",
+        "error: hydra.sweep.subdir=ddim/0: the folders of the cells lie side by side; write it without /\n",
     )
     assert "no report" not in out

@@ -279,7 +279,7 @@ def test_a_record_survives(tmp_path):
 
 def test_a_sweep_is_finished_as_it_was_started_or_elsewhere(tmp_path):
     SweepRecord(["steps=1,2", "hydra/launcher=joblib"], [["steps=1"], ["steps=2"]]).write(tmp_path)
-    with pytest.raises(InputError, match="leave seed=1 out"):
+    with pytest.raises(InputError, match="remove seed=1"):
         resumed_sweep([f"resume={tmp_path}", "seed=1"])
     resumed = resumed_sweep([f"resume={tmp_path}", "hydra/launcher=batched", "hydra.launcher.batch=8"])
     assert resumed is not None
@@ -291,7 +291,7 @@ def test_a_sweep_is_finished_as_it_was_started_or_elsewhere(tmp_path):
     [
         ([["steps=1"], ["steps=2"]], [["steps=1"], ["steps=3"]], "cell 1 was steps=2 and is now steps=3"),
         ([["steps=1"]], [["steps=1"], ["steps=2"]], "it had 1 cells and has now 2"),
-        (None, None, "its sweeper chose the cells as it went"),
+        (None, None, "its sweeper chose the cells during the run"),
     ],
 )
 def test_a_sweep_of_other_cells_is_refused(tmp_path, cells, now, message):

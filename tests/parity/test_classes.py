@@ -26,7 +26,7 @@ from torch import Tensor
 import diffexp
 from diffexp.catalog import diffusers as diffusers_options
 from diffexp.catalog.diffusers import CLASSES, PREFIX, class_entry
-from diffexp.catalog.quirks import QUIRKS
+from diffexp.catalog.quirks import QUIRKS, Quirks, quirks_of
 from diffexp.components import grids
 from diffexp.components.grids.choice import Grid
 from diffexp.components.sampler import build_sampler
@@ -340,7 +340,7 @@ def test_an_option_without_effect_is_told(caplog: pytest.LogCaptureFixture) -> N
     plain = diffexp.compile("diffusers/tcd", steps=4)
     assert not caplog.messages
     assert diffexp.compile("diffusers/tcd", steps=4, timestep_scaling=3.0) == plain
-    assert "TCDScheduler takes timestep_scaling and makes no use of it" in caplog.text
+    assert "TCDScheduler accepts timestep_scaling and ignores it" in caplog.text
     # It does not count as a word for a grid either: the timesteps are handed over one by one.
     timesteps = [row.level.timestep for row in diffexp.compile("diffusers/lcm", steps=4, grid="leading").rows]
     assert timesteps == [750, 500, 250, 0]
@@ -358,6 +358,12 @@ def test_inert_options_are_inert(name: str, option: str) -> None:
         chosen: list[dict[str, Any]] = [{option: value} for value in values]
         one, other = (diffexp.compile(cls, steps=5, **options) for options in chosen)
         assert one == other
+
+
+def test_quirks_are_those_of_classes_that_exist_and_of_what_is_derived_from_them() -> None:
+    assert [name for name in QUIRKS if not hasattr(diffusers, name)] == []
+    own = type("OwnLMS", (diffusers.LMSDiscreteScheduler,), {})
+    assert quirks_of(own) is QUIRKS["LMSDiscreteScheduler"] and quirks_of(diffusers.DDPMScheduler) == Quirks()
 
 
 def test_a_class_that_cannot_clip_says_so(caplog: pytest.LogCaptureFixture) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from diffexp.cli.search import scheduler_options
 from diffexp.components.grids.choice import Grid
-from diffexp.components.sampler import Recipe, within_budget
+from diffexp.components.sampler import Recipe
 from diffexp.components.schedulers.euler import euler
 from diffexp.components.schedulers.heun import heun
 from diffexp.errors import InputError
@@ -26,8 +26,8 @@ TRAINING = Training(VPSchedule.from_betas())
 @pytest.mark.parametrize("max_nfe", [1, 2, 9, 10])
 @pytest.mark.parametrize("scheduler", [euler, heun])
 def test_as_many_steps_as_a_budget_allows(scheduler, max_nfe):
-    fitting = within_budget(Recipe(scheduler, 50, TRAINING), max_nfe)
-    plan, longer = fitting.sampler(), Recipe(scheduler, fitting.steps + 1, TRAINING).sampler()
+    fitting = Recipe(scheduler, 50, TRAINING).within(max_nfe)
+    plan, longer = fitting.sampler, Recipe(scheduler, fitting.steps + 1, TRAINING).sampler
     assert isinstance(plan, Plan)
     assert isinstance(longer, Plan)
     assert plan.nfe <= max_nfe < longer.nfe
@@ -35,15 +35,15 @@ def test_as_many_steps_as_a_budget_allows(scheduler, max_nfe):
 
 def test_a_budget_takes_no_more_steps_than_were_asked_for():
     asked = Recipe(heun, 4, TRAINING)
-    assert within_budget(asked, 100).steps == 4
-    assert within_budget(asked, None) is asked
+    assert asked.within(100).steps == 4
+    assert asked.within(None) is asked
 
 
 def test_levels_given_one_by_one_are_not_thinned_out():
     given = Recipe(euler, 3, TRAINING, Grid(timesteps=[900, 500, 100]))
-    assert within_budget(given, 3) is given
+    assert given.within(3) is given
     with pytest.raises(InputError, match="max_nfe=2: the levels .* take 3"):
-        within_budget(given, 2)
+        given.within(2)
 
 
 def test_a_run_under_a_budget(run):

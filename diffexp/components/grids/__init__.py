@@ -36,3 +36,12 @@ from diffexp.components.grids.uniform import leading as leading
 from diffexp.components.grids.uniform import linspace as linspace
 from diffexp.components.grids.uniform import sgm_uniform as sgm_uniform
 from diffexp.components.grids.uniform import trailing as trailing
+
+BY_NAME = {
+    grid.__name__: grid
+    for grid in (
+        *(linspace, leading, trailing, sgm_uniform, flow, karras, exponential, polyexponential),
+        *(beta, beta_timesteps, cosine, lcm, ays),
+    )
+}
+"""The built-in grids by their names in the config."""

@@ -9,6 +9,7 @@ from diffexp import grid
 from diffexp.components.grids.build import check_steps, ending_clean
 from diffexp.errors import InputError
 from diffexp.plan.levels import Levels, Schedule
+from diffexp.plan.training import Training
 
 
 @grid
@@ -19,7 +20,7 @@ def linspace(schedule: Schedule, steps: int) -> Levels:
 
 
 @grid
-def leading(schedule: Schedule, steps: int, *, offset: int | None = None) -> Levels:
+def leading(schedule: Schedule, steps: int, training: Training | None = None, *, offset: int | None = None) -> Levels:
     """Multiples of num_train_timesteps // steps, shifted by ``offset`` (null: the model's own steps_offset).
 
     Where the shifted grid would leave the training range, it is shifted as far as it fits.
@@ -31,7 +32,8 @@ def leading(schedule: Schedule, steps: int, *, offset: int | None = None) -> Lev
     if offset is not None and offset < 0:
         raise InputError(f"grid.offset={offset} must be at least 0")
     stride = schedule.num_train_timesteps // steps
-    shift = min(offset or 0, schedule.num_train_timesteps - 1 - (steps - 1) * stride)
+    own = training.steps_offset if training else 0
+    shift = min(own if offset is None else offset, schedule.num_train_timesteps - 1 - (steps - 1) * stride)
     levels = _uniform(schedule, np.arange(steps - 1, -1, -1.0) * stride + shift, steps)
     # The grid starts below full noise, so the start sample has the spread of a whole x, not of its noise alone.
     return replace(levels, start_std=math.hypot(levels[0].alpha, levels[0].sigma))

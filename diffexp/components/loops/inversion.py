@@ -58,8 +58,8 @@ def inversion(batch: Batch, *, image: str, source: str | list[str] | None = None
 
 def visited(plan: Plan) -> list[Level]:
     """The levels at which the plan evaluates the network, each once, by increasing noise; it starts at the last."""
-    top = plan.rows[0].level
-    found = {row.level.ratio: row.level for row in plan.rows if row.level.ratio < top.ratio}
+    top = plan.levels[0]
+    found = {level.ratio: level for level in plan.levels if level.ratio < top.ratio}
     return [*(found[ratio] for ratio in sorted(found)), top]
 
 

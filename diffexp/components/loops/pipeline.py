@@ -238,7 +238,7 @@ def compile_recipe(
     elif sigmas and grid.name == "auto" and not grid.explicit and not _visits(recipe, steps, sigmas):
         grid = Grid(sigmas=sigmas)
     found = replace(recipe, steps=steps, grid=grid)
-    sampler = found.part(begin).sampler if begin else found.sampler()
+    sampler = found.part(begin).sampler if begin else found.sampler
     if not isinstance(sampler, Plan):
         raise InputError(f"{sampler.method.name} runs directly ({sampler.reason}), and a pipeline needs a plan")
     return sampler

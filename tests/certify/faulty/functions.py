@@ -1,4 +1,4 @@
-"""Schedulers with one planted fault each, and the check that has to find it with the words that have to be said."""
+"""Schedulers with one planted fault each, and the check that has to find it with the right reason."""
 
 import math
 from collections.abc import Callable
@@ -19,16 +19,16 @@ class Fault:
     scheduler: Callable[..., Any]
     check: str
     """The check that fails."""
-    told: str
+    reason: str
     """A pattern in its sentence: the right reason."""
 
 
 FAULTS: list[Fault] = []
 
 
-def fault(check: str, told: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def fault(check: str, reason: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     def add(function: Callable[..., Any]) -> Callable[..., Any]:
-        FAULTS.append(Fault(function, check, told))
+        FAULTS.append(Fault(function, check, reason))
         return function
 
     return add

@@ -13,11 +13,7 @@ from diffexp.plan.predictions import Clip, DynamicThreshold, Preconditioned
 from diffexp.plan.schedules import FlowSchedule, VESchedule, VPSchedule
 from diffexp.plan.training import Training
 
-UNIFORM: Mapping[str, Mapping[str, Any]] = {
-    "linspace": {"timestep_spacing": "linspace"},
-    "leading": {"timestep_spacing": "leading"},
-    "trailing": {"timestep_spacing": "trailing"},
-}
+UNIFORM = {name: {"timestep_spacing": name} for name in ("linspace", "leading", "trailing")}
 SPELLED: tuple[tuple[type, Mapping[str, Mapping[str, Any]]], ...] = (
     (VPSchedule, {**UNIFORM, "karras": {"use_karras_sigmas": True}, "exponential": {"use_exponential_sigmas": True}}),
     (VESchedule, {"karras": {"sigma_schedule": "karras"}, "exponential": {"sigma_schedule": "exponential"}}),
@@ -112,7 +108,7 @@ def _training(cls: type, accepted: Accepted, training: Training) -> dict[str, An
         return common | shifts | {"use_flow_sigmas": True, "prediction_type": training.prediction.value}
     kinds = {VPSchedule: "variance-preserving", VESchedule: "variance-exploding (EDM)", FlowSchedule: "flow-matching"}
     kind = next((name for known, name in kinds.items() if isinstance(schedule, known)), type(schedule).__name__)
-    raise InputError(f"{cls.__name__} is not for this kind of model, which is {kind}; --help says whom a class is for")
+    raise InputError(f"{cls.__name__} is not for this kind of model, which is {kind}; --help says what a class is for")
 
 
 def _clipping(clip: Clip | DynamicThreshold | None) -> dict[str, Any]:
@@ -137,7 +133,7 @@ def _variance_preserving(schedule: VPSchedule) -> dict[str, Any]:
 def _preconditioned(cls: type, schedule: VESchedule, training: Training) -> dict[str, Any]:
     prediction = training.prediction
     if schedule.sigma_data is None or not isinstance(prediction, Preconditioned):
-        raise InputError(f"{cls.__name__} is for networks with the preconditioning of EDM, which this model has not")
+        raise InputError(f"{cls.__name__} is for networks with the preconditioning of EDM, unlike this model's")
     return {
         "sigma_min": schedule.sigma_min,
         "sigma_max": schedule.sigma_max,

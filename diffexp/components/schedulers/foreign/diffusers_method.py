@@ -84,8 +84,9 @@ class ClassMethod:
         scheduler.set_timesteps(**(self.visit or {"num_inference_steps": self.steps}), **self.set_options)
 
     @property
-    def timesteps(self) -> Sequence[float]:
-        return self.prepared(torch.float32).timesteps[slice(*self.span)].tolist()
+    def levels(self) -> Sequence[Level]:
+        """Level of every evaluation, by its timestep."""
+        return [self.level(t) for t in self.prepared(torch.float32).timesteps[slice(*self.span)].tolist()]
 
     @property
     def ends(self) -> tuple[Level, Level]:
@@ -206,9 +207,9 @@ def build_class(
         visit = {} if levels is None else set_timesteps_arguments(scheduler, levels, grid_name)
         method = ClassMethod(scheduler, training.schedule, steps, visit, set_options, step_options)
     if training.clip is not None and not {"clip_sample", "thresholding"} & accepted.effective:
-        log.warning("%s cannot clip its x0 estimate, as the model's config asks: it runs without", cls.__name__)
+        log.warning("%s cannot clip its x0 estimate as the model's config requires; it runs without", cls.__name__)
     for name in sorted(accepted.inert & options.keys()):
-        log.warning("%s takes %s and makes no use of it", cls.__name__, name)
+        log.warning("%s accepts %s and ignores it", cls.__name__, name)
     return method
 
 
@@ -256,5 +257,5 @@ def find_class(path: str) -> type:
         known = [n for n in dir(module) if n.endswith("Scheduler")]
         raise InputError(f"scheduler._target_={path} is not known{nearest(name, known)}")
     if not (isinstance(cls, type) and hasattr(cls, "set_timesteps") and hasattr(cls, "step")):
-        raise InputError(f"scheduler._target_={path} is no scheduler class: it needs set_timesteps and step")
+        raise InputError(f"scheduler._target_={path} is not a scheduler class: it needs set_timesteps and step")
     return cls

@@ -1,4 +1,4 @@
-"""More of them: wrong at the ends, on other levels or numbers of steps, or a bad guest of the run that calls them.
+"""More of them: wrong at the ends, on other levels or numbers of steps, or in their use of noise, inputs and state.
 
 ``FAULTS`` are those of ``tests.certify.faulty.functions`` and these.
 """
