@@ -134,7 +134,7 @@ class Task:
                 from diffexp.experiment.run import run_experiment
 
                 run_experiment(task, folder, self.catalog, sweep)
-            except Exception as error:  # the other cells of a sweep go on
+            except Exception as error:  # the other cells of a sweep continue
                 self.failures.append(record_failure(folder, error))
         return objective_value(task, folder)
 
