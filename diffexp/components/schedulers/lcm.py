@@ -23,8 +23,8 @@ def lcm(
     """Multistep consistency sampling of latent consistency models (Luo et al. 2023, arXiv:2310.04378).
 
     Each step estimates the data and puts fresh noise on it, all the way down to the next level: one evaluation and one
-    draw per step, no draw in the last. For networks that were distilled to it: it is no solver of the diffusion ODE,
-    and with any other network more steps do not converge to its samples. Without a grid it visits the timesteps of
+    draw per step, no draw in the last. For networks that were distilled to it: it does not solve the diffusion ODE, so
+    that with any other network more steps do not converge to its samples. By default it visits the timesteps of
     distillation (``grid=lcm``).
 
     Args:
