@@ -1,6 +1,6 @@
 """Errors for the user: the exception, spelling hints, exit codes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
@@ -26,6 +26,13 @@ def nearest(word: str, known: Iterable[str]) -> str:
     lowered = {name.lower(): name for name in known}
     near = [lowered[match] for match in get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)]
     return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def unknown_option(group: str, name: str, known: Sequence[str], owner: str = "") -> str:
+    """The message about an option that does not exist: the nearest one, or all that ``owner`` has."""
+    near = get_close_matches(name, known, n=1)
+    more = f"; did you mean '{group}.{near[0]}'?" if near else f" (available: {', '.join(known) or 'none'})"
+    return f"unknown option '{group}.{name}'{f' of {owner}' if owner else ''}{more}"
 
 
 def hint(word: str, known: Iterable[str]) -> str:

@@ -1,1 +1,1 @@
-"""What there is to choose from, read from source code without importing it: plugins, their options and types."""
+"""The plugins that can be chosen, with their options and types, read from source code without importing it."""

@@ -25,7 +25,7 @@ from diffexp.catalog.sources import (
     raised_at,
 )
 from diffexp.catalog.types import to_containers
-from diffexp.errors import InputError, hint
+from diffexp.errors import InputError, hint, unknown_option
 
 FileState = tuple[int, int]
 """Time of the last change in ns, and size in bytes."""
@@ -213,7 +213,7 @@ def check_keywords(kind: str, thing: Any, given: Mapping[str, Any]) -> None:
     names = [parameter.name for parameter in parameters if parameter.kind is not parameter.POSITIONAL_ONLY]
     for key in given:
         if key not in names:
-            raise InputError(f"unknown option '{kind}.{key}'{hint(key, names)}")
+            raise InputError(unknown_option(kind, key, names))
 
 
 @functools.cache

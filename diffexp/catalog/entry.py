@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from diffexp.catalog.kinds import KINDS
 from diffexp.catalog.scan import relative
 from diffexp.catalog.sources import Source
 from diffexp.catalog.types import MISSING, Option, is_missing
-from diffexp.errors import InputError
+from diffexp.errors import InputError, unknown_option
 from diffexp.files import sha256_of_file
 
 
@@ -57,9 +56,7 @@ class OptionSet:
         known = [option.name for option in self.options]
         if name in known or self.accepts_any_option:
             return
-        near = get_close_matches(name, known, n=1)
-        more = f"; did you mean '{self.path}.{near[0]}'?" if near else f" (available: {', '.join(known) or 'none'})"
-        raise InputError(f"unknown option '{self.path}.{name}' of {self.owner}{more}")
+        raise InputError(unknown_option(self.path, name, known, self.owner))
 
 
 @dataclass(frozen=True)

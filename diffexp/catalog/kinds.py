@@ -1,4 +1,4 @@
-"""The kinds of plugins, one record each; whatever differs between kinds is read from here."""
+"""The kinds of plugins, one record each: names, folders, parameters and how options are bound."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What single classes of diffusers do unlike all others, as data; looked up by name, without importing them."""
+"""Peculiarities of single classes of diffusers, as data; looked up by name, without importing them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

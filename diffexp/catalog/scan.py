@@ -67,7 +67,7 @@ def scan(text: str, shown: str) -> list[RegisteredObject]:
 
 
 def scan_module(module: ModuleType, shown: str) -> list[RegisteredObject]:
-    """As ``scan`` for an imported module.
+    """Find the registrations of an imported module; see ``scan``.
 
     Raises:
         InputError: a signature that its kind does not have.

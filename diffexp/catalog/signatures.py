@@ -50,7 +50,7 @@ class Signature:
 
 @dataclass(frozen=True)
 class Form:
-    """How a registered object is called, and its options."""
+    """The calling convention of a registered object, and its options."""
 
     style: str
     """``function``, ``k_diffusion``, ``plan``, or ``class`` (schedulers); ``function`` or ``class`` (other kinds)."""

@@ -6,7 +6,6 @@ import; any other annotation is ``any``.
 
 import ast
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -52,20 +51,6 @@ class OptionType:
         if self.base == "literal":
             return None if value in self.choices else f"is not {self._noun()}{self._nearest(value)}"
         return None if _is_scalar(self.base, value) else f"is not {self._noun()}"
-
-    def problem_in_word(self, word: str) -> str | None:
-        """As ``problem`` for a word of the command line; None also where the value depends on Hydra's grammar."""
-        if word == "null" or self.base in ("list", "tuple", "any", "str"):
-            return None
-        if self.base == "literal":
-            return None if word in map(str, self.choices) else f"is not {self._noun()}{self._nearest(word)}"
-        if self.base == "int":
-            fits = re.fullmatch(r"[+-]?\d[\d_]*", word) is not None
-        elif self.base == "bool":
-            fits = word.lower() in ("true", "false", "yes", "no", "on", "off", "y", "n", "0", "1")
-        else:
-            fits = re.fullmatch(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf", word.lower()) is not None
-        return None if fits else f"is not {self._noun()}"
 
     def _noun(self) -> str:
         if self.base == "literal":

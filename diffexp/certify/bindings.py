@@ -1,4 +1,4 @@
-"""What a scheduler may be: code that makes steps (a function or a class of diffusers), or a finished table."""
+"""The forms of a scheduler: code that makes steps (a function or a class of diffusers), or a finished table."""
 
 import math
 from dataclasses import dataclass, replace

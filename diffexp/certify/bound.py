@@ -46,7 +46,7 @@ class Bound(ABC):
     @property
     @abstractmethod
     def end(self) -> Level:
-        """Where the output belongs."""
+        """Level of the output."""
 
     @cached_property
     def in_float64(self) -> "Bound":
@@ -111,7 +111,7 @@ class Bound(ABC):
 
     @cached_property
     def draws(self) -> int:
-        """How often a run draws noise."""
+        """Number of noise draws of a run."""
         count, zeros = 0, torch.zeros(1, *ONE, dtype=torch.float64)
 
         def noise() -> Tensor:

@@ -1,4 +1,4 @@
-"""Which class of diffusers a native scheduler equals, with which options, and how closely: names, not imports."""
+"""Equivalents in diffusers: the class that a native scheduler equals, its options, how closely; names, not imports."""
 
 import inspect
 from collections.abc import Mapping

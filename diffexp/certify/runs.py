@@ -1,4 +1,4 @@
-"""What the runs of a certificate have in common: data whose posterior is known, fixed noise, and comparisons."""
+"""Runs of a certificate: data whose posterior is known, fixed noise, and comparisons."""
 
 import logging
 import math

@@ -1,4 +1,4 @@
-"""What is certified: a scheduler with its options, bound to exact models on the timestep schedules of the checks."""
+"""Subject of a certificate: a scheduler with its options, bound to exact models on the grids of the checks."""
 
 import functools
 import inspect

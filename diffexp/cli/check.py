@@ -6,7 +6,6 @@ The values of the command line are checked before OmegaConf merges them into the
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -27,7 +26,7 @@ from diffexp.cli.hydra_config import CONFIG_NAME
 from diffexp.cli.hydra_internals import BASIC_SWEEPER
 from diffexp.cli.keys import MULTI_CHOICE_GROUPS, TOP_LEVEL
 from diffexp.cli.words import split_word
-from diffexp.errors import InputError, hint
+from diffexp.errors import InputError, hint, unknown_option
 
 PACKAGES = {"hydra/launcher": "hydra-joblib-launcher", "hydra/sweeper": "hydra-optuna-sweeper"}
 """Packages that add options to a group of Hydra's, for messages."""
@@ -202,10 +201,7 @@ def _unknown_path(config: DictConfig, path: str) -> str | None:
             parent = ".".join(parts[:index])
             names = [str(key) for key in node if key != "name"]
             name = node.get("name") if isinstance(node.get("name"), str) else None
-            owner = f" of {parts[0]}={name}" if name and index else ""
-            near = get_close_matches(part, names, n=1)
-            more = f"; did you mean '{parent}.{near[0]}'?" if near else f" (available: {', '.join(names) or 'none'})"
-            return f"unknown option '{path}'{owner}{more}"
+            return unknown_option(parent, part, names, f"{parts[0]}={name}" if name and index else "")
         if OmegaConf.is_interpolation(node, part):
             return None
         node = node[part]

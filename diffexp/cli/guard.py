@@ -100,7 +100,7 @@ class CommandLineKeys:
                 raise self.catalog.unknown(key, choice, self.groups[key])
 
     def suggest(self, key: str) -> str:
-        """What an unknown key may mean, to follow a message: a key of similar spelling, or the option of that name."""
+        """Suggest what an unknown key may mean: a key of similar spelling, or the option of that name."""
         last = key.split("=")[0].split(".")[-1]
         owners = {e.kind for e in self.catalog.entries.values() if any(o.name == last for o in e.options)}
         near = nearest(re.split(r"[./]", key)[0], [*TOP_LEVEL, *self.groups])

@@ -31,7 +31,7 @@ class Key:
     """A further condition: what is wrong with a value other than null, or None."""
 
     def problem(self, value: Any) -> str | None:
-        """What is wrong with ``value``, as in "is not an integer"; None where nothing is."""
+        """Return what is wrong with ``value``, as in "is not an integer"; None if nothing is."""
         if value is None:
             nullable = self.type.optional or self.type.base == "any"
             return None if nullable else "must have a value, it cannot be null"

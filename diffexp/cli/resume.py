@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 from diffexp.errors import InputError
+from diffexp.experiment.provenance import inputs_sha256
 from diffexp.experiment.resume import PLAIN, check_same_samples, read_earlier, read_run_or_raise
 from diffexp.sweeps.cell import Cell
 from diffexp.sweeps.record import LAUNCHER, SweepRecord, read_sweep
@@ -79,7 +80,7 @@ class Resumed:
             cell = compose(number, words)
             earlier = read_earlier(cell.folder)
             if earlier:
-                check_same_samples(earlier, {"config": cell.config})
+                check_same_samples(earlier, {"config": cell.config, "inputs_sha256": inputs_sha256(cell.config)})
 
 
 def resumed_sweep(overrides: Sequence[str]) -> Resumed | None:

@@ -53,11 +53,11 @@ def stored(kind: OptionType, value: Any) -> Any:
             return float(value)
         if kind.base == "bool" and isinstance(value, int | str):
             return {0: False, 1: True}.get(int(value), value)
-    except ValueError:
+    except (ValueError, OverflowError):  # 10**400 is no float
         return _SWITCHES.get(str(value).lower(), value) if kind.base == "bool" else value
     return str(value) if kind.base == "str" else value
 
 
 def problem_of(kind: OptionType, value: Any) -> str | None:
-    """What keeps ``value`` from being stored under this type, as in "is not an integer"; None where nothing does."""
+    """Return why ``value`` is not of this type, as in "is not an integer"; None if it is."""
     return kind.problem(stored(kind, value))

@@ -1,1 +1,1 @@
-"""What ships: one folder for each kind of plugin, called as its config group."""
+"""The plugins that ship: one folder for each kind, named as its config group."""

@@ -139,7 +139,7 @@ def _traits(catalog: Catalog, kind: str, node: Mapping[str, Any]) -> Mapping[str
 
 
 def _build(catalog: Catalog, kind: str, node: Mapping[str, Any]) -> Any:
-    """As ``Catalog.build``; what a plugin returns is checked."""
+    """Build a plugin with checks on its return values; see ``Catalog.build``."""
     return with_contract_checks(catalog.find(kind, str(node.get("name"))), catalog.build(kind, node))
 
 

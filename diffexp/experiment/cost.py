@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def run_facts(run: Components, samples: Samples) -> RunFacts:
-    """What metrics may know of a run and its samples."""
+    """Return the facts about a run and its samples that metrics can use."""
     return RunFacts(
         nfe=samples.nfe,
         num_samples=samples.drawn,

@@ -86,7 +86,7 @@ class MetricSuite:
         self._compare(indices, Finished(samples, images))
 
     def compute(self, facts: RunFacts) -> dict[str, float]:
-        """All values, flat; an interval adds two, ``<name>/low`` and ``<name>/high``."""
+        """Compute all values, flat; an interval adds two, ``<name>/low`` and ``<name>/high``."""
         facts = replace(facts, indices=tuple(self._indices))
         values: dict[str, float] = {}
         for name, metric in list(self._metrics.items()):

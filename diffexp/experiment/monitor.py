@@ -101,11 +101,11 @@ class Monitor(Evaluator):
 
     @property
     def snapshots(self) -> list[Snapshot]:
-        """Those of the first batch, on the CPU."""
+        """Snapshots of the first batch, on the CPU."""
         return [replace(s, steps=self.nfe, x=s.x.float().cpu(), x0=s.x0.float().cpu()) for s in self._snapshots]
 
     def record(self) -> dict[str, Any]:
-        """The entries of ``run.json`` that describe sampling so far; see ``continued``."""
+        """The entries of ``run.json`` that describe sampling so far; see ``add``."""
         return {
             "nfe": self.nfe,
             "drawn": self.drawn,

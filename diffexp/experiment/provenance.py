@@ -1,4 +1,4 @@
-"""What a result depends on besides its config: the content of files, package versions, the commit."""
+"""Provenance of a result besides its config: the content of files, package versions, the commit."""
 
 import hashlib
 import platform

@@ -1,4 +1,4 @@
-"""How a run ends: its status, error and time in ``run.json`` and in its tracker."""
+"""The end of a run: its status, error and time in ``run.json`` and in its tracker."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from diffexp.experiment.folder import RunFolder
 
 @dataclass
 class Recording:
-    """What the end of a run is recorded with, filled in by the run."""
+    """Values that the end of a run is recorded with, filled in by the run."""
 
     tracker: Guarded | None = None
     metrics: dict[str, float] = field(default_factory=dict)

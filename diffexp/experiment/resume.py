@@ -45,7 +45,7 @@ def check_resume(config: Mapping[str, Any], folder: Path) -> None:
     Raises:
         InputError: ``config.resume`` is ``folder``.
     """
-    if config["resume"] and Path(config["resume"]).resolve() == folder.resolve():
+    if config["resume"] and Path(config["resume"]).expanduser().resolve() == folder.resolve():
         raise InputError(f"resume={config['resume']} is this run's own folder; choose another output folder")
 
 

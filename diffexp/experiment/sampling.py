@@ -142,7 +142,7 @@ class _Finished:
             log.warning(message, len(self._broken), total, self._broken[0])
 
     def samples(self, record: Mapping[str, Any], *rest: Any) -> Samples:
-        """All of them; ``record`` are entries of ``run.json``, ``rest`` the other fields."""
+        """Build the samples of the run; ``record`` are entries of ``run.json``, ``rest`` the other fields."""
         shown = torch.cat(self._shown) if self._shown else None
         taken = record["nfe"] or 0, record["drawn"], record["sampling_seconds"], record["model_seconds"]
         return Samples(tuple(self.indices), tuple(self._captions), shown, *taken, *rest)

@@ -155,7 +155,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         return self._stock.sigmas.tolist()[: len(self._stock.timesteps)]
 
     def scale_model_input(self, sample: Tensor, timestep: float | Tensor | None = None) -> Tensor:
-        """What the network sees at this timestep, [batch, *shape]."""
+        """Return the network's input at this timestep, [batch, *shape]."""
         if timestep is None:
             return sample
         row = self.plan.rows[self._where(timestep)]
@@ -215,14 +215,14 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         return self._nearest(timestep) if index is None else index
 
     def _entry(self, timestep: float | Tensor) -> int | None:
-        """Which entry of ``timesteps`` this is, where it is a view of one: no need to ask a GPU for its value."""
+        """Return which entry of ``timesteps`` this is a view of, without copying its value from a GPU."""
         own = self.timesteps.untyped_storage().data_ptr()
         if isinstance(timestep, Tensor) and timestep.numel() == 1 and timestep.untyped_storage().data_ptr() == own:
             return int(timestep.storage_offset())
         return None
 
     def _nearest(self, timestep: float | Tensor) -> int:
-        """By value: the entry that is due where it fits, because a timestep may come twice."""
+        """Return the entry of this value: the one that is due if it fits, because a timestep may occur twice."""
         rows, due = self.plan.rows, self._step_index
         if due is None and self._begin_index is not None:
             return self._begin_index

@@ -122,7 +122,7 @@ class Levels(Sequence[Level]):
         return pairwise(self.points)
 
     def strided_pairs(self) -> Iterator[tuple[Level, Level]]:
-        """As ``pairs``, but a step of a uniform grid lands ``stride`` training timesteps lower, as in diffusers' DDIM.
+        """Yield ``pairs``; a step of a uniform grid lands ``stride`` training timesteps lower, as in diffusers' DDIM.
 
         On the leading grid that is the next level; on linspace and trailing it can lie beside it.
         """
@@ -156,7 +156,7 @@ class Levels(Sequence[Level]):
 
 
 def listed_steps(timesteps: Sequence[float] | None, sigmas: Sequence[float] | None) -> int | None:
-    """How many steps an explicit list has, of sigmas with or without the clean end; None where there is no list."""
+    """Return the number of steps of an explicit list, of sigmas with or without the clean end; None without a list."""
     if timesteps is not None:
         return len(timesteps)
     return None if sigmas is None else len(sigmas) - (len(sigmas) > 0 and sigmas[-1] == 0)

@@ -1,4 +1,4 @@
-"""What a network predicts, and how to read the clean sample and the noise out of it.
+"""Predictions of networks, and how to compute the clean sample and the noise from them.
 
 With ``x = alpha * x0 + sigma * eps`` every prediction type is linear in x and the network output m, so a type is
 just two pairs of coefficients per level.

@@ -1,4 +1,4 @@
-"""From traced vectors to rows: each is rewritten over the shortest history that reproduces it."""
+"""Rows from traced vectors: each is rewritten over the shortest history that reproduces it."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -70,7 +70,7 @@ History = tuple[tuple[float, ...], tuple[float, ...], tuple[tuple[float, ...], .
 
 @dataclass(frozen=True)
 class _Update:
-    """What a step makes of the past: a vector that is to become coefficients of samples, outputs and clamps."""
+    """Update of one step: a vector to be written as coefficients of samples, outputs and clamps."""
 
     rest: Vector
     samples: list[Vector]
@@ -126,7 +126,7 @@ def _axes(rows: list[TapeRow]) -> list[int]:
 
 
 def _trimmed(values: tuple[float, ...]) -> tuple[float, ...]:
-    """Without the zeros at the end."""
+    """Remove the zeros at the end."""
     return values[: max((j + 1 for j, value in enumerate(values) if value), default=0)]
 
 

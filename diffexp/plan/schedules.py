@@ -99,7 +99,7 @@ class VPSchedule:
         return self.at(index)
 
     def at_sigma(self, sigma: float) -> Level:
-        """By sigma / alpha, the sigma of k-diffusion."""
+        """Return the level with this sigma / alpha, the sigma of k-diffusion."""
         return self.at_ratio(sigma)
 
     def sigma_of(self, level: Level) -> float:

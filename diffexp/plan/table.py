@@ -33,7 +33,7 @@ class Row:
     """
 
     level: Level
-    """Where the network is asked: its timestep, and alpha and sigma of what it sees."""
+    """Level of the evaluation: its timestep, and alpha and sigma of the network's input."""
     scale: float
     """The network sees scale * x_k."""
     x: tuple[float, ...]
@@ -46,7 +46,7 @@ class Row:
 
     @property
     def depth(self) -> int:
-        """How many rows back the update reads, 0 for a one-step method."""
+        """Number of rows back that the update reads, 0 for a one-step method."""
         return max(len(self.x), len(self.m), len(self.d), 1) - 1
 
 
@@ -81,7 +81,7 @@ class Plan:
 
     @property
     def depth(self) -> int:
-        """How many past rows any update reads."""
+        """Number of past rows that the updates read at most."""
         return max((row.depth for row in self.rows), default=0)
 
     @property

@@ -1,4 +1,4 @@
-"""How a network was trained: all that a scheduler needs to know of a model."""
+"""Training of a network: everything that a scheduler needs to know of a model."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from diffexp.plan.predictions import Clip, DynamicThreshold, Prediction, Target
 
 @dataclass(frozen=True)
 class Training:
-    """How a network was trained, and the timestep schedule that it is sampled on by default."""
+    """Noise schedule and prediction of a trained network, and its default timestep schedule."""
 
     schedule: Schedule
     prediction: Target = Prediction.EPSILON

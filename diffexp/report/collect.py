@@ -10,7 +10,7 @@ import yaml
 from diffexp.errors import InputError
 from diffexp.experiment.configs import differing_keys
 from diffexp.report.axes import GROUPS, option_of
-from diffexp.sweeps.results import CellResult, read_cell, read_cells
+from diffexp.sweeps.results import RUN_MARKERS, CellResult, is_run, read_cell, read_cells
 
 
 def collect(folders: Sequence[Path]) -> list[CellResult]:
@@ -31,9 +31,9 @@ def collect(folders: Sequence[Path]) -> list[CellResult]:
 
 
 def _in_folder(folder: Path) -> list[CellResult]:
-    if (folder / "run.json").is_file() or (folder / ".hydra").is_dir():
+    if is_run(folder):
         return [read_cell(folder)]
-    sweeps = sorted({hidden.parent.parent for hidden in folder.rglob(".hydra")})
+    sweeps = sorted({path.parent.parent for mark in RUN_MARKERS for path in folder.rglob(mark)})
     return [cell for sweep in sweeps for cell in _of_sweep(sweep)]
 
 

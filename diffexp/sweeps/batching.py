@@ -141,8 +141,9 @@ class Rendezvous:
     def _ready(self) -> bool:
         if not self._waiting:
             return False
-        full = sum(len(call.u) for call in self._waiting) >= self.limit.value
-        return full or self._clients <= {call.client for call in self._waiting}
+        key = self._waiting[0].key  # of the oldest call, which the next batch begins with
+        rows = sum(len(call.u) for call in self._waiting if call.key == key)
+        return rows >= self.limit.value or self._clients <= {call.client for call in self._waiting}
 
     def _drop_stragglers(self) -> bool:
         """Stop waiting for the clients that have not called, if they had enough time; whether they had."""
@@ -172,6 +173,8 @@ class Rendezvous:
             if len(batch) == 1:
                 batch[0].output.set_exception(error)
                 return
+            outputs = None
+        if outputs is None:  # after the handler, which keeps the memory of the failed batch
             for call in batch:  # only the faulty one gets the error
                 self._run([call])
             return

@@ -22,7 +22,7 @@ class Cell:
 
 
 def distinguishing_words(cells: Sequence[Cell]) -> dict[int, str]:
-    """By number of the cell, its overrides that are not common to all cells and not in the name of its folder."""
+    """Return by number of the cell the overrides that are not common to all cells and not in the name of its folder."""
     words = {cell.number: [w for w in cell.overrides if w.partition("=")[0] not in IN_THE_NAME] for cell in cells}
     common = set.intersection(*map(set, words.values())) if words else set()
     return {number: " ".join(word for word in some if word not in common) for number, some in words.items()}

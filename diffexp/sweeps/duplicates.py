@@ -23,7 +23,7 @@ def samples_key(record: Mapping[str, Any]) -> str:
     by_plan = record["plan_sha256"] and loop and loop.traits.get("solves_from_noise")
     skipped = (*IRRELEVANT_KEYS, *(KEYS_OF_THE_PLAN if by_plan else ()))
     config = {key: value for key, value in record["config"].items() if key not in skipped}
-    facts = [record[key] for key in ("plan_sha256", "weights_sha256", "device", "dtype")]
+    facts = [record[key] for key in ("plan_sha256", "weights_sha256", "inputs_sha256", "device", "dtype")]
     return json.dumps([config, *facts], default=str)
 
 

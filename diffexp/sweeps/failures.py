@@ -16,7 +16,7 @@ TRACEBACKS = logging.getLogger("errors")
 
 @dataclass(frozen=True)
 class Failure:
-    """How a run failed, in a form that crosses processes as a file."""
+    """Failure of a run, in a form that crosses processes as a file."""
 
     folder: str
     message: str

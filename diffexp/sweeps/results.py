@@ -14,6 +14,8 @@ from diffexp.experiment.configs import differing_keys, flat
 from diffexp.files import read_json, write_text
 
 NAME = "results.csv"
+RUN_MARKERS = ("run.json", ".hydra")
+"""Names in a folder that make it the folder of a run."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,14 @@ class CellResult:
     """``run.json``; empty where there is none."""
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run; one that failed before it began has only the config that Hydra has written."""
+    return any((folder / name).exists() for name in RUN_MARKERS)
+
+
 def read_cells(sweep: Path) -> list[CellResult]:
     """Read the cells of a sweep in the order of their numbers; one that never began is ``missing``, without folder."""
-    found = {_number(path.parent): read_cell(path.parent) for path in sweep.glob("*/.hydra")}
+    found = {_number(folder): read_cell(folder) for folder in sweep.glob("*") if is_run(folder)}
     begun = {number for number, _ in found}
     for number, overrides in enumerate(read_json(sweep / "sweep.json").get("cells") or []):
         if number not in begun:

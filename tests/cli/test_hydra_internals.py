@@ -1,5 +1,6 @@
 """What is private of Hydra is used in one file, with versions of it that were tried."""
 
+import ast
 import re
 from importlib.metadata import version
 from pathlib import Path
@@ -21,8 +22,11 @@ def test_the_installed_version_was_tried():
 
 
 def test_each_use_has_a_reason():
-    lines = (PACKAGE / "cli" / "hydra_internals.py").read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines):
-        if re.match(r"from (hydra|omegaconf)\._", line):
-            before = [one for one in lines[:number] if not PRIVATE.match(one)]
-            assert before[-1].startswith("# ") or lines[number - 1].startswith("from hydra._"), line
+    text = (PACKAGE / "cli" / "hydra_internals.py").read_text(encoding="utf-8")
+    lines, reasoned = text.splitlines(), set[int]()
+    imports = [node for node in ast.parse(text).body if isinstance(node, ast.ImportFrom)]
+    for node in (node for node in imports if re.match(r"(hydra|omegaconf)\._", node.module or "")):
+        # A comment stands above it, or above the import that it follows without a gap.
+        assert lines[node.lineno - 2].startswith("# ") or node.lineno - 1 in reasoned, lines[node.lineno - 1]
+        reasoned.add(node.end_lineno or node.lineno)
+    assert len(reasoned) >= 5

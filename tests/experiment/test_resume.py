@@ -154,6 +154,13 @@ def test_resume_never_overwrites_the_run_it_reads(catalog, compose, stopped):
     assert len(images(stopped)) == 3
 
 
+def test_the_own_folder_may_be_written_with_a_tilde(catalog, compose, stopped, monkeypatch):
+    monkeypatch.setenv("HOME", str(stopped.parent))
+    with pytest.raises(InputError, match="this run's own folder"):
+        run_experiment({**compose(*PICTURES, "seed=1"), "resume": f"~/{stopped.name}"}, stopped, catalog)
+    assert len(images(stopped)) == 3
+
+
 def test_resume_of_a_finished_run_draws_nothing(run, monkeypatch):
     whole = run(*PICTURES).folder
     network(monkeypatch, raise_at(1, AssertionError("nothing is left to draw")))
@@ -308,3 +315,17 @@ def test_a_sweep_has_one_process_at_a_time(tmp_path):
         pass
     with exclusive_lock(tmp_path):
         pass
+
+
+def test_a_resumed_sweep_notices_other_files_of_its_cells(run, tmp_path):
+    """Also of the cells that are done, whose samples nobody generates again."""
+    image = tmp_path / "picture.png"
+    to_image(torch.zeros(1, 8, 8)).save(image)
+    words = (*PICTURES, "loop=img2img", f"loop.image={image}")
+    done = run(*words).folder
+    resumed = Resumed(tmp_path, SweepRecord([], [list(words)]))
+    cell = Cell(0, record(done)["config"], done)
+    resumed.check_cells([list(words)], lambda number, overrides: cell)
+    to_image(torch.ones(1, 8, 8)).save(image)
+    with pytest.raises(InputError, match="inputs_sha256 was .* and is now .*"):
+        resumed.check_cells([list(words)], lambda number, overrides: cell)

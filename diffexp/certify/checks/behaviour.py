@@ -139,7 +139,7 @@ def _object_again(bound: Bound) -> float:
 
 
 def few_steps(subject: Subject) -> Outcome:
-    """With 1, 2 and 3 steps the output is finite, and right for data that is a point."""
+    """Check that with 1, 2 and 3 steps the output is finite, and right for data that is a point."""
     if subject.consistency:
         return skipped(CONSISTENCY)
     errors, allowed, refused = {}, {}, []

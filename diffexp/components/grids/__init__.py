@@ -1,4 +1,4 @@
-"""Which levels a solver visits. Any solver takes any grid, on any of the three kinds of schedule.
+"""Grids: the levels that a solver visits. Any solver takes any grid, on any of the three kinds of schedule.
 
 Counts and roundings are diffusers', so that equal names mean equal levels. What others call them:
 

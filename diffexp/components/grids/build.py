@@ -39,7 +39,7 @@ def sigma_ends(schedule: Schedule, sigma_min: float | None, sigma_max: float | N
 def sigma_range(
     schedule: Schedule, sigma_min: float | None = None, sigma_max: float | None = None
 ) -> tuple[float, float]:
-    """As ``sigma_ends``, for grids that cannot begin at infinite sigma.
+    """Return ``sigma_ends`` for grids that cannot begin at infinite sigma.
 
     Raises:
         InputError: as there, or an infinite sigma.

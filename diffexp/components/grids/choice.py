@@ -1,4 +1,4 @@
-"""Which levels a run visits: a named grid, an explicit list, or what ``auto`` means for a scheduler and a model."""
+"""The choice of levels: a named grid, an explicit list, or the meaning of ``auto`` for a scheduler and a model."""
 
 import functools
 import inspect

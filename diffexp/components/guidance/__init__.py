@@ -1,1 +1,1 @@
-"""Guidance: wraps a model call to sharpen what the condition asks for."""
+"""Guidance: wraps a model call so that samples follow their condition more closely."""

@@ -127,7 +127,7 @@ def _begin(guider: Any, steps: int) -> Any:
 
 
 def _steps(t: Tensor, visited: Sequence[float]) -> list[int]:
-    """For every row, the number of ``visited`` timesteps (ascending) above its own, up to rounding."""
+    """Return for every row the number of ``visited`` timesteps (ascending) above its own, up to rounding."""
     return [len(visited) - bisect_right(visited, own + 1e-6 * max(1.0, abs(own))) for own in t.tolist()]
 
 

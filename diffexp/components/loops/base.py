@@ -1,4 +1,4 @@
-"""What a loop works with: a batch of samples of a run."""
+"""The interface of loops: a batch of samples, and the run that it belongs to."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ ParallelNetwork = Callable[[Tensor, Sequence[Level]], Tensor]
 
 
 class Run(Protocol):
-    """What all batches of a run share."""
+    """The part of a run that all its batches share."""
 
     @property
     def model(self) -> Model: ...

@@ -1,4 +1,4 @@
-"""Which models and how many samples a metric applies to."""
+"""Conditions of metrics: the models and numbers of samples that they apply to."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ class SampleMetric(Protocol):
     """
 
     def applies(self, model: Model) -> str | None:
-        """As ``Metric.applies``."""
+        """Return why the metric does not apply; see ``Metric.applies``."""
         ...
 
     def compare(self, ours: Finished, reference: Finished) -> Mapping[str, Tensor]:

@@ -60,12 +60,12 @@ class Model(Protocol):
 
     @property
     def id(self) -> str:
-        """For people and for run.json: ``"mnist"``, ``"google/ddpm-church-256"``."""
+        """The name in messages and in run.json: ``"mnist"``, ``"google/ddpm-church-256"``."""
         ...
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one sample: ``(channels, height, width)``, or ``(d,)`` for points."""
+        """The shape of one sample: ``(channels, height, width)``, or ``(d,)`` for points."""
         ...
 
     @property
@@ -79,7 +79,7 @@ class Model(Protocol):
 
     @property
     def training(self) -> Training:
-        """How the network was trained; ``schedule``, ``prediction`` and ``clip`` are parts of it."""
+        """The training of the network; ``schedule``, ``prediction`` and ``clip`` are parts of it."""
         ...
 
     @property
@@ -90,7 +90,7 @@ class Model(Protocol):
 
     @property
     def weights_sha256(self) -> str | None:
-        """Of the weight file; None for a formula. Computed on first use."""
+        """SHA-256 of the weight file; None for a formula. Computed on first use."""
         ...
 
     @property
@@ -102,7 +102,7 @@ class Model(Protocol):
         """The condition of the samples with these indices in the run.
 
         Raises:
-            InputError: the model cannot do what is asked.
+            InputError: the model has no such prompt or class.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""From what people type ("seven", 7, "a 7") to class numbers."""
+"""Class numbers from names and numbers as people type them ("seven", 7, "a 7")."""
 
 import re
 from collections.abc import Sequence
@@ -94,7 +94,7 @@ def unconditional(model: str, request: Request, count: int) -> Condition:
     """The condition of ``count`` samples of a model that takes none.
 
     Raises:
-        InputError: something is asked of it all the same.
+        InputError: a prompt or label is given to an unconditional model.
     """
     for key in ("prompt", "label", "negative_prompt"):
         value = getattr(request, key)

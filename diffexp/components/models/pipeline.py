@@ -141,6 +141,6 @@ def _addition(kind: str, id: str | None, file: str, scale: float) -> Addition | 
 
 
 def _hash_all(parts: Sequence[tuple[Path, Sequence[str]]]) -> str:
-    """Of the weights in one folder their hash, of several the hash of theirs."""
+    """Return the hash of the weights in one folder, or the hash of the hashes of several."""
     hashes = [digest(folder, files) for folder, files in parts]
     return hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest()

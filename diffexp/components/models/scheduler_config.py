@@ -1,4 +1,4 @@
-"""What a checkpoint's scheduler config says about the training of its network."""
+"""Training of a checkpoint's network, read from its scheduler config."""
 
 import inspect
 from typing import Any

@@ -19,7 +19,7 @@ def dpmpp_sde(
 ) -> Tensor:
     """DPM-Solver++ SDE (``sample_dpmpp_sde`` of k-diffusion). Two evaluations and two draws per step; weak order 2.
 
-    A first-order step goes to a middle level, where x0 is asked for again; the whole step then uses both estimates.
+    A first-order step goes to a middle level, where x0 is estimated again; the whole step then uses both estimates.
     The noise of the middle stage is part of that of the whole step, as on one path of the SDE: the second draw adds
     what is still missing. (k-diffusion takes both from a Brownian path in sigma. With independent ones the noise does
     not know of the x0 that it led to, and the variance comes out with order 1.)

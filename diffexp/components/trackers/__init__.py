@@ -1,1 +1,1 @@
-"""Where runs are logged: one tracker a file."""
+"""Trackers, which log runs: one in each file."""

@@ -109,7 +109,7 @@ def _thin(snapshots: Sequence[Snapshot]) -> Sequence[Snapshot]:
 def _cells(
     snapshots: Sequence[Snapshot], samples: int, smallest: int, largest: int
 ) -> list[list[tuple[Image.Image, Image.Image]]]:
-    """For every snapshot the pairs (x_t, predicted x0) as images of one size."""
+    """Return for every snapshot the pairs (x_t, predicted x0) as images of one size."""
     if snapshots[0].x.dim() == 2:
         axes = frame_around([s.x for s in snapshots]), frame_around([s.x0 for s in snapshots])
         return [[(_point_cell(s.x, axes[0], largest), _point_cell(s.x0, axes[1], largest))] for s in snapshots]

@@ -115,8 +115,8 @@ class TextToImage(ModelBase):
         try:
             return auto.from_pipe(self.pipe)
         except ValueError as error:
-            told = f"diffusers has no {name} pipeline for {type(self.pipe).__name__}"
-            raise InputError(f"model={self.id}: {told}; leave loop.image out") from error
+            reason = f"diffusers has no {name} pipeline for {type(self.pipe).__name__}"
+            raise InputError(f"model={self.id}: {reason}; leave loop.image out") from error
 
 
 def cycled(texts: str | Sequence[str] | None, indices: Sequence[int]) -> list[str] | None:

@@ -1,4 +1,4 @@
-"""Which files of a diffusers pipeline are needed, and whether they are all there. Imports nothing heavy."""
+"""Files of a diffusers pipeline: those that it needs, and whether they all exist. Imports nothing heavy."""
 
 import hashlib
 import re
@@ -46,7 +46,7 @@ def read_index(folder: Path, source: str) -> dict[str, Any]:
     """The content of model_index.json.
 
     Raises:
-        InputError: there is none, it is not valid, or it asks for code that is not diffusers' own.
+        InputError: there is none, it is not valid, or it requires code that is not diffusers' own.
     """
     if not (folder / INDEX).is_file():
         raise InputError(f"{source} is not a diffusers pipeline: it has no {INDEX}")
@@ -162,13 +162,13 @@ class Pipeline:
         return list(choice.files)
 
     def chosen(self, folder: Path) -> Choice:
-        """What of a folder is to be loaded."""
+        """Return the files of a folder that are to be loaded."""
         names = [path.relative_to(folder).as_posix() for path in folder.glob("*/*")]
         names += [path.name for path in folder.iterdir() if path.is_file()]
         return choose_files(read_index(folder, self.source), names, self.source, self.variant, self.allow_pickle)
 
     def load_from(self, folder: Path) -> Choice:
-        """As ``chosen``, from a copy that has to be complete.
+        """Return the ``chosen`` files of a copy that has to be complete.
 
         Raises:
             InputError: something is missing.

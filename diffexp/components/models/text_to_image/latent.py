@@ -17,7 +17,7 @@ Tensors = dict[str, Tensor]
 
 @dataclass(eq=False)
 class LatentModel(TextToImage):
-    """What the three families share. Samples are latents [channels, height / factor, width / factor]."""
+    """Base of the three families. Samples are latents [channels, height / factor, width / factor]."""
 
     factor: int = 8
     """Pixels a latent, in each direction."""
@@ -94,7 +94,7 @@ class StableDiffusion(LatentModel):
         return self._embedded[prompt, negative]
 
     def embed(self, prompt: str, negative: str | None) -> tuple[Tensors, Tensors]:
-        """What the UNet takes for a prompt and for what it is to be led away from, one row each."""
+        """Return the conditions of the UNet for a prompt and for a negative prompt, one row each."""
         states = self.pipe.encode_prompt(prompt, self.device, 1, True, negative_prompt=negative)
         return {"encoder_hidden_states": states[0]}, {"encoder_hidden_states": states[1]}
 
@@ -172,7 +172,7 @@ def _statistics(like: Tensor, config: Any) -> tuple[Tensor, Tensor] | None:
 
 
 def _scaled(z: Tensor, config: Any) -> Tensor:
-    """What a VAE's encoder says -> what the UNet was trained on."""
+    """Scale the latents of a VAE's encoder to those that the UNet was trained on."""
     known = _statistics(z, config)
     if known is None:
         return z * config["scaling_factor"]

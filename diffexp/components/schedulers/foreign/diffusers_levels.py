@@ -1,4 +1,4 @@
-"""Which levels a scheduler object of diffusers visits, and how it is made to visit given ones."""
+"""Levels of scheduler objects of diffusers: those they visit, and how to make them visit given ones."""
 
 import copy
 import inspect

@@ -63,7 +63,7 @@ def sde_step(x: Tensor, here: Level, there: Level, x0: Tensor, eta: float, noise
 
 
 def step_orders(levels: Levels, order: int, lower_final: bool) -> Iterator[int]:
-    """How many estimates each step of a multistep method uses.
+    """Return the number of estimates that each step of a multistep method uses.
 
     From 1 up to ``order`` as estimates become available; with ``lower_final`` down to 1 again towards the end. A step
     to the clean end uses 1: it is infinitely long, and any other polynomial would leave for infinity.
