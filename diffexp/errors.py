@@ -30,7 +30,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def unknown_option(group: str, name: str, known: Sequence[str], owner: str = "") -> str:
     """The message about an option that does not exist: the nearest one, or all that ``owner`` has."""
-    near = get_close_matches(name, known, n=1)
+    near = get_close_matches(name.partition(".")[0], known, n=1)
     more = f"; did you mean '{group}.{near[0]}'?" if near else f" (available: {', '.join(known) or 'none'})"
     return f"unknown option '{group}.{name}'{f' of {owner}' if owner else ''}{more}"
 

@@ -19,7 +19,7 @@ from diffexp.catalog.diffusers import FAMILIES, class_names
 from diffexp.catalog.discover import Catalog
 from diffexp.catalog.kinds import TARGET
 from diffexp.catalog.sources import conf_dir
-from diffexp.cli.draft import Draft
+from diffexp.cli.draft import Draft, is_interpolated
 from diffexp.cli.fast_compose import CachedLoader
 from diffexp.cli.guard import CommandLineKeys
 from diffexp.cli.hydra_config import CONFIG_NAME
@@ -77,7 +77,7 @@ class Preflight:
             first, draft = self._compose([values[0] for values in swept], multirun)
         for index, (_, *rest) in enumerate(swept):
             for override in rest:
-                if override.key_or_group in self.keys.groups:
+                if override.key_or_group in self.keys.groups or is_interpolated(override.value()):
                     firsts = [values[0] for values in swept]
                     self._compose([*firsts[:index], override, *firsts[index + 1 :]], multirun)
                 else:  # nothing to compose anew, which makes long sweeps quick
@@ -135,8 +135,8 @@ class Preflight:
         try:
             tree, values = self.loader.choose(CONFIG_NAME, overrides, mode)
             draft = Draft.of(tree, values, self.keys)
-            draft.check()
             _check_paths(tree, values)
+            draft.check()
             config = self.loader.load_configuration(CONFIG_NAME, [str(one.input_line) for one in overrides], mode)
         except MissingConfigException as error:
             group, _, choice = (error.missing_cfg_file or "").rpartition("/")
@@ -181,7 +181,7 @@ def _check_paths(tree: DictConfig, overrides: Sequence[Override]) -> None:
     added = tuple(one.key_or_group for one in overrides if one.is_add() or one.is_force_add())
     for override in overrides:
         path = override.key_or_group
-        if not path.startswith(added) and not override.is_delete() and (problem := _unknown_path(tree, path)):
+        if not path.startswith(added) and (problem := _unknown_path(tree, path)):
             raise InputError(problem)
 
 
@@ -201,7 +201,8 @@ def _unknown_path(config: DictConfig, path: str) -> str | None:
             parent = ".".join(parts[:index])
             names = [str(key) for key in node if key != "name"]
             name = node.get("name") if isinstance(node.get("name"), str) else None
-            return unknown_option(parent, part, names, f"{parts[0]}={name}" if name and index else "")
+            rest = ".".join(parts[index:])
+            return unknown_option(parent, rest, names, f"{parts[0]}={name}" if name and index else "")
         if OmegaConf.is_interpolation(node, part):
             return None
         node = node[part]

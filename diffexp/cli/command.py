@@ -77,6 +77,8 @@ def _run(catalog: Catalog, options: argparse.Namespace) -> int:
             show(CONFIG_NAME, options)
             return 0
         checked = Preflight(loader, catalog).check(options.overrides, options.multirun or resumed is not None)
+        if options.cfg and options.multirun:
+            raise InputError("--cfg shows the config of one run: leave -m out, and give one value for each key")
         if options.cfg:
             show(CONFIG_NAME, options)
             return 0

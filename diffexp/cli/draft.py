@@ -66,7 +66,7 @@ class Draft:
     @property
     def has_interpolations(self) -> bool:
         """Whether some values are known only after the merge."""
-        return _is_interpolated(self.values)
+        return is_interpolated(self.values)
 
     def _apply(self, override: Override) -> None:
         path = override.key_or_group
@@ -97,11 +97,11 @@ class Draft:
         if value == MISSING:
             raise InputError(f"{key} needs a choice{hint('', self.keys.groups[key])}")
         if key in BY_NAME:
-            if not _is_interpolated(value):
+            if not is_interpolated(value):
                 check_value(key, value)
             return
         for name, node in (value or {}).items() if KINDS[key].several else [(key, value)]:
-            if not _is_interpolated(node):
+            if not is_interpolated(node):
                 self.keys.catalog.check(key, node, KINDS[key].path(name))
 
 
@@ -111,7 +111,8 @@ def _merged(old: Any, new: Any) -> Any:
     return old | {key: _merged(old.get(key), value) for key, value in new.items()}
 
 
-def _is_interpolated(value: Any) -> bool:
+def is_interpolated(value: Any) -> bool:
+    """Whether a value, or one inside it, is an interpolation ``${...}``."""
     if isinstance(value, Mapping):
-        return any(map(_is_interpolated, value.values()))
-    return any(map(_is_interpolated, value)) if isinstance(value, list) else isinstance(value, str) and "${" in value
+        return any(map(is_interpolated, value.values()))
+    return any(map(is_interpolated, value)) if isinstance(value, list) else isinstance(value, str) and "${" in value

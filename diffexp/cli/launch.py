@@ -162,7 +162,8 @@ def _run_sweep(loader: CachedLoader, master: DictConfig, catalog: Catalog) -> li
         hydra_context=HydraContext(config_loader=loader, callbacks=callbacks),
         task_function=task,
     )
-    sweeper.sweep(arguments=list(master.hydra.overrides.task))
+    # Interpolations are those of each cell: iterating over the list would resolve them here.
+    sweeper.sweep(arguments=OmegaConf.to_container(master.hydra.overrides.task, resolve=False))
     callbacks.on_multirun_end(config=master, config_name=CONFIG_NAME)
     return task.failures
 

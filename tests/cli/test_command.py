@@ -184,6 +184,28 @@ def test_a_run_that_ends_badly(runs, capsys, notes, code, printed):
         assert json.loads((runs[0][1] / "run.json").read_text())["status"] == "failed"
 
 
+@pytest.mark.parametrize("launcher", ["batched", "basic"])
+def test_interpolations_are_those_of_each_cell(runs, launcher):
+    words = ["num_samples=${steps}", "name=${scheduler.name}", "notes=${hydra:job.num}"]
+    assert run_command(["-m", "scheduler=ddim,euler", "steps=2,3", *words, f"hydra/launcher={launcher}"]) == 0
+    cells = sorted((config["notes"], config["num_samples"], config["name"]) for config, _, _ in runs)
+    assert cells == [("0", 2, "ddim"), ("1", 3, "ddim"), ("2", 2, "euler"), ("3", 3, "euler")]
+
+
+@pytest.mark.parametrize("word", ["scheduler.eta=0.1,${missing}", "num_samples=2,${name}"])
+def test_interpolations_are_checked_in_every_value_of_a_sweep(word, runs, tmp_path, capsys):
+    assert run_command(["-m", word, "name=x"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert not runs
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_config_is_shown_at_a_time(runs, capsys):
+    assert run_command(["-m", "steps=2,3", "--cfg", "job"]) == 2
+    assert "leave -m out" in capsys.readouterr().err
+
+
 def test_a_sweep_goes_on_after_a_failure_and_leaves_a_table(runs, capsys):
     assert run_command(["-m", "scheduler=ddim,euler", "steps=5,17"]) == 1
     assert [(config["scheduler"]["name"], config["steps"]) for config, _, _ in runs] == [

@@ -81,7 +81,8 @@ class ClassMethod:
 
     def set_timesteps(self, scheduler: Any) -> None:
         """Set the timesteps of a scheduler, as the class sets them."""
-        scheduler.set_timesteps(**(self.visit or {"num_inference_steps": self.steps}), **self.set_options)
+        steps = () if self.visit else (self.steps,)  # by position: a class may call it what it likes
+        scheduler.set_timesteps(*steps, **self.visit, **self.set_options)
 
     @property
     def levels(self) -> Sequence[Level]:
