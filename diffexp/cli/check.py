@@ -135,8 +135,8 @@ class Preflight:
         try:
             tree, values = self.loader.choose(CONFIG_NAME, overrides, mode)
             draft = Draft.of(tree, values, self.keys)
-            _check_paths(tree, values)
             draft.check()
+            _check_paths(tree, values)
             config = self.loader.load_configuration(CONFIG_NAME, [str(one.input_line) for one in overrides], mode)
         except MissingConfigException as error:
             group, _, choice = (error.missing_cfg_file or "").rpartition("/")

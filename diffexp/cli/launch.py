@@ -162,8 +162,10 @@ def _run_sweep(loader: CachedLoader, master: DictConfig, catalog: Catalog) -> li
         hydra_context=HydraContext(config_loader=loader, callbacks=callbacks),
         task_function=task,
     )
-    # Interpolations are those of each cell: iterating over the list would resolve them here.
-    sweeper.sweep(arguments=OmegaConf.to_container(master.hydra.overrides.task, resolve=False))
+    # Interpolations are those of each cell: iterating over the config would resolve them here.
+    words = OmegaConf.to_container(master.hydra.overrides.task, resolve=False)
+    assert isinstance(words, list)
+    sweeper.sweep(arguments=words)
     callbacks.on_multirun_end(config=master, config_name=CONFIG_NAME)
     return task.failures
 

@@ -56,7 +56,6 @@ MISTAKES = {
     "name=[a]": "name=[a] is not a string",
     "tags=[[a]]": "tags=[[a]] is not a list",
     "metric.fidd.features=3": "unknown option 'metric.fidd.features'; did you mean 'metric.fid'?",
-    "metric.features=5": "unknown option 'metric.features' (available: ",
     "~scheduler.foo": "unknown option 'scheduler.foo' of scheduler=ddim (available: eta",
     "steps='${nowhere}'": "steps is that of nowhere, which is not there; give steps=...",
 }
