@@ -10,7 +10,7 @@ import yaml
 from diffexp.errors import InputError
 from diffexp.experiment.configs import differing_keys
 from diffexp.report.axes import GROUPS, option_of
-from diffexp.sweeps.results import RUN_MARKERS, CellResult, is_run, read_cell, read_cells
+from diffexp.sweeps.results import CellResult, is_run, read_cell, read_cells
 
 
 def collect(folders: Sequence[Path]) -> list[CellResult]:
@@ -31,9 +31,10 @@ def collect(folders: Sequence[Path]) -> list[CellResult]:
 
 
 def _in_folder(folder: Path) -> list[CellResult]:
-    if is_run(folder):
+    if (folder / "run.json").is_file() or is_run(folder):
         return [read_cell(folder)]
-    sweeps = sorted({path.parent.parent for mark in RUN_MARKERS for path in folder.rglob(mark)})
+    runs = {path.parent for name in (".hydra", "run.json") for path in folder.rglob(name)}
+    sweeps = sorted({run.parent for run in runs if is_run(run)})
     return [cell for sweep in sweeps for cell in _of_sweep(sweep)]
 
 

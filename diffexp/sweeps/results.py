@@ -11,11 +11,10 @@ from typing import Any
 import yaml
 
 from diffexp.experiment.configs import differing_keys, flat
+from diffexp.experiment.resume import read_earlier
 from diffexp.files import read_json, write_text
 
 NAME = "results.csv"
-RUN_MARKERS = ("run.json", ".hydra")
-"""Names in a folder that make it the folder of a run."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class CellResult:
 
 def is_run(folder: Path) -> bool:
     """Whether a folder is that of a run; one that failed before it began has only the config that Hydra has written."""
-    return any((folder / name).exists() for name in RUN_MARKERS)
+    return (folder / ".hydra").is_dir() or read_earlier(folder) is not None
 
 
 def read_cells(sweep: Path) -> list[CellResult]:

@@ -41,16 +41,8 @@ from diffexp.plan.table import Plan
 
 
 def facts(model: Any = None) -> RunFacts:
-    return RunFacts(
-        nfe=5,
-        num_samples=8,
-        seconds=1.0,
-        model_seconds=1.0,
-        scheduler_us_per_step=None,
-        peak_memory_mb=None,
-        plan=None,
-        model=model,
-    )
+    unknown = dict.fromkeys(("scheduler_us_per_step", "peak_memory_mb", "plan"))
+    return RunFacts(nfe=5, num_samples=8, seconds=1.0, model_seconds=1.0, model=model, **unknown)
 
 
 # the bootstrap
