@@ -1,8 +1,9 @@
-"""Mistakes in calls from Python are told as those on the command line are."""
+"""Calls from Python: mistakes raise the one line of the command line, and classes may name their parameters freely."""
 
 from collections.abc import Callable
 from typing import Any
 
+import diffusers
 import pytest
 
 import diffexp
@@ -23,3 +24,13 @@ def test_a_mistake(expected: str) -> None:
     with pytest.raises(InputError) as caught:
         CALLS[expected]()
     assert expected in str(caught.value)
+
+
+def test_a_class_may_call_the_number_of_steps_what_it_likes() -> None:
+    class Renamed(diffusers.DDIMScheduler):
+        def set_timesteps(self, n: int, device: Any = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+            super().set_timesteps(n, device)
+
+    plan = diffexp.compile(diffusers.DDIMScheduler, steps=4)
+    for renamed in (Renamed, Renamed()):
+        assert diffexp.compile(renamed, steps=4).difference(plan) < 1e-12
