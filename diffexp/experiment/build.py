@@ -83,6 +83,7 @@ def assemble(config: Mapping[str, Any], catalog: Catalog, context: RunContext | 
     model.conditions(request, range(1))  # an impossible prompt or label is refused before anything is computed
     recipe = _recipe(config, catalog, model).within(config.get("max_nfe"))
     sampler = _sampler(recipe)
+    recipe.warn_of_ignored_config()
     guidance = _guidance(config["guidance"], catalog)
     return Components(
         model=model,

@@ -13,9 +13,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffexp.catalog.diffusers_keys import SPACING
 from diffexp.catalog.quirks import quirks_of
-from diffexp.components.schedulers.foreign.diffusers_config import Accepted, config_of_training, spelling
-from diffexp.components.schedulers.foreign.diffusers_levels import REFUSALS, level_of_timestep, set_timesteps_arguments
+from diffexp.components.schedulers.foreign.diffusers_config import (
+    AUTO,
+    Accepted,
+    config_of_training,
+    spelled_out,
+    spelling,
+)
+from diffexp.components.schedulers.foreign.diffusers_levels import (
+    REFUSALS,
+    level_of_timestep,
+    pipeline_keywords,
+    set_timesteps_arguments,
+)
 from diffexp.errors import InputError, nearest
 from diffexp.plan.levels import CLEAN, Level, Levels, Schedule
 from diffexp.plan.method import Evaluate, Noise
@@ -192,6 +204,7 @@ def build_class(
         if name not in accepted.all:
             raise InputError(f"{cls.__name__} has no option '{name}'{nearest(name, accepted.all)}")
     chosen = {name: value for name, value in options.items() if name in accepted.config}
+    auto = levels is None and grid_name == AUTO
     if levels is None:
         words = spelling(accepted, training.schedule, grid_name) or {}
     else:  # those of a flow model are shifted already
@@ -200,12 +213,15 @@ def build_class(
         if chosen.setdefault(name, value) != value:
             raise InputError(f"grid={grid_name} contradicts scheduler.{name}={chosen[name]}; choose one of them")
     with refusals(cls.__name__, steps):
-        scheduler = _made(cls, config_of_training(cls, accepted, training), chosen, accepted)
-        _check_schedule(scheduler, training.schedule)
+        scheduler = made_for(training, cls, accepted, chosen, auto)
         rest = {name: value for name, value in options.items() if name not in accepted.config}
         set_options = {name: value for name, value in rest.items() if name in accepted.set}
         step_options = {name: value for name, value in rest.items() if name not in accepted.set}
-        visit = {} if levels is None else set_timesteps_arguments(scheduler, levels, grid_name)
+        if auto:
+            visit, given = pipeline_keywords(scheduler, training, steps)
+            set_options = given | set_options
+        else:
+            visit = {} if levels is None else set_timesteps_arguments(scheduler, levels, grid_name)
         method = ClassMethod(scheduler, training.schedule, steps, visit, set_options, step_options)
     if training.clip is not None and not {"clip_sample", "thresholding"} & accepted.effective:
         log.warning("%s cannot clip its x0 estimate as the model's config requires; it runs without", cls.__name__)
@@ -226,6 +242,31 @@ def refusals(name: str, steps: int) -> Iterator[None]:
         raise InputError(f"{name} refuses its options or steps={steps}: {reason}") from error
 
 
+def made_for(
+    training: Training, cls: Any, accepted: Accepted, chosen: Mapping[str, Any] | None = None, auto: bool = True
+) -> Any:
+    """A scheduler object of a class for a model, with the checkpoint's config.
+
+    Args:
+        chosen: options that go before the config.
+        auto: whether the levels are left to the config; a grid that is chosen goes before it.
+
+    Raises:
+        InputError: the class is for another kind of model, or has a noise schedule of its own.
+    """
+    config = config_of_training(cls, accepted, training)
+    if not auto:
+        config |= {name: next(iter(plain), None) for name, plain in SPACING.items() if name in config}
+    scheduler, schedule = _made(cls, config, chosen or {}, accepted), training.schedule
+    if isinstance(schedule, VPSchedule) and not _has_table(scheduler, schedule):
+        if {"beta_start", "trained_betas"} <= accepted.config:  # the same words mean other betas to this class
+            spelled = {name: value for name, value in spelled_out(schedule).items() if name in accepted.config}
+            scheduler = _made(cls, config | spelled, chosen or {}, accepted)
+        if not _has_table(scheduler, schedule):
+            raise InputError(f"{cls.__name__} has a noise schedule of its own, which is not the model's")
+    return scheduler
+
+
 def _made(cls: Any, config: Mapping[str, Any], chosen: Mapping[str, Any], accepted: Accepted) -> Any:
     if hasattr(cls, "from_config"):
         # Given as keywords, because from_config drops what the checkpoint's config marks as left at its default.
@@ -233,13 +274,13 @@ def _made(cls: Any, config: Mapping[str, Any], chosen: Mapping[str, Any], accept
     return cls(**{name: value for name, value in {**config, **chosen}.items() if name in accepted.config})
 
 
-def _check_schedule(scheduler: Any, schedule: Schedule) -> None:
-    """Refuse a class that has a noise schedule of its own and ignores the model's."""
+def _has_table(scheduler: Any, schedule: VPSchedule) -> bool:
+    """Whether a scheduler has the model's table of alphas, or none."""
     own = getattr(scheduler, "alphas_cumprod", None)
-    if isinstance(schedule, VPSchedule) and isinstance(own, Tensor):
-        models = torch.tensor(schedule.alphas_cumprod, dtype=own.dtype)
-        if own.shape != models.shape or float((own.cpu() - models).abs().max()) > 1e-4:
-            raise InputError(f"{type(scheduler).__name__} has a noise schedule of its own, which is not the model's")
+    if not isinstance(own, Tensor):
+        return True
+    models = torch.tensor(schedule.alphas_cumprod, dtype=own.dtype)
+    return own.shape == models.shape and float((own.cpu() - models).abs().max()) <= 1e-4
 
 
 def find_class(path: str) -> type:
