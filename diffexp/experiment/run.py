@@ -6,10 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from diffexp.catalog.discover import Catalog
+from diffexp.components.models.truth import true_samples
 from diffexp.components.trackers.base import RunInfo, SampleRow
 from diffexp.experiment.build import Components, assemble
 from diffexp.experiment.context import RunContext
@@ -148,17 +146,10 @@ def _save_images(run: Components, config: Mapping[str, Any], output: RunFolder, 
     if samples.shown is None:
         return
     title = f"{run.model.id} · {_scheduler_name(config)} · {samples.nfe} evaluations"
-    truth = _true_samples(run.model, len(samples.indices)) if samples.shown.ndim == 2 else None
+    truth = true_samples(run.model, len(samples.indices)) if samples.shown.ndim == 2 else None
     output.save_grid(overview(samples.shown, samples.captions, truth, title))
     if samples.snapshots:
         output.save_trajectory(samples.snapshots, title, samples.captions)
-
-
-def _true_samples(model: Any, count: int) -> Tensor | None:
-    """[count, d] from the distribution of the data, where the model knows it."""
-    if not hasattr(model, "sample_truth"):
-        return None
-    return model.sample_truth(count, torch.Generator().manual_seed(0)).cpu()
 
 
 def _publish(run: Components, config: Mapping[str, Any], output: RunFolder, samples: Samples) -> None:
