@@ -34,15 +34,18 @@ if TYPE_CHECKING:
 
 
 def cell_name(*, _root_: DictConfig) -> str:
-    """``<model>_<scheduler>_<steps>`` of a composed config, fit for a file name; under a budget ``nfe<max_nfe>``.
+    """``<model>_<scheduler>_<steps>`` of a composed config, fit for a file name; under a budget ``nfe<max_nfe>``,
+    ``passes<max_forward_passes>``.
 
     A scheduler that a ``_target_`` names is shown by its class.
     """
     choices = _root_.hydra.runtime.choices
     scheduler = str(choices.get("scheduler"))
     target = OmegaConf.select(_root_, f"scheduler.{TARGET}")
-    cost = steps_of(_root_) if _root_.max_nfe is None else f"nfe{_root_.max_nfe}"
-    parts = [str(choices.get("model")), str(target).rpartition(".")[2] if target else scheduler, str(cost)]
+    budgets = {"nfe": _root_.max_nfe, "passes": _root_.max_forward_passes}
+    limits = [f"{name}{most}" for name, most in budgets.items() if most is not None]
+    cost = "_".join(limits or [str(steps_of(_root_))])
+    parts = [str(choices.get("model")), str(target).rpartition(".")[2] if target else scheduler, cost]
     return "_".join(re.sub(r"[^\w.=+-]+", "-", part) for part in parts)
 
 

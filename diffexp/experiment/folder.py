@@ -32,7 +32,15 @@ RESULTS = ("metrics.json", PER_SAMPLE, RESAMPLES, "plan.csv", "grid.png", "traje
 RAW_SAMPLES_DIR = ".unfinished"
 """Samples of an unfinished run as numbers, where a metric reads more of them than the 8-bit images have."""
 SAMPLE_FILES = ("samples/*.png", "samples/points*.csv", f"{RAW_SAMPLES_DIR}/*.safetensors")
-SAMPLING_FIELDS = ("nfe", "weights_sha256", "plan_sha256", "drawn", "sampling_seconds", "model_seconds")
+SAMPLING_FIELDS = (
+    "nfe",
+    "forward_passes",
+    "weights_sha256",
+    "plan_sha256",
+    "drawn",
+    "sampling_seconds",
+    "model_seconds",
+)
 """Entries of ``run.json`` that describe the samples on disk."""
 PARTIAL_FILES = (".*-????????.*", "samples/.*-????????.*")
 """Files whose writing was interrupted."""
@@ -49,6 +57,8 @@ class RunRecord(TypedDict):
     seed: int
     nfe: int | None
     """Model evaluations per sample."""
+    forward_passes: float | None
+    """Forward passes of the network per sample, those for guidance included."""
     device: str | None
     dtype: str | None
     versions: Mapping[str, str]
@@ -226,7 +236,8 @@ class RunFolder:
         for path in dict.fromkeys(raw.values()):
             own = [index for index in raw if raw[index] == path]
             self.store_raw(own, load_raw(raw, own))
-        self.record["nfe"] = read_json(source.folder / "run.json").get("nfe")
+        record = read_json(source.folder / "run.json")
+        self.record |= {key: record.get(key) for key in ("nfe", "forward_passes")}
         return len(images) + len(rows)
 
     def copy_results(self, source: "RunFolder") -> dict[str, float]:

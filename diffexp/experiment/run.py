@@ -75,7 +75,7 @@ def run_experiment(
         output.update(wandb_id=run.tracker.run_id)
         samples, metrics = _sample_and_measure(run, config, output)
         _publish(run, config, output, samples)
-        output.update(nfe=samples.nfe)
+        output.update(nfe=samples.nfe, forward_passes=samples.forward_passes)
         record.metrics = metrics
         if samples.interrupted:
             raise KeyboardInterrupt
@@ -145,7 +145,10 @@ def _sample_and_measure(
 def _save_images(run: Components, config: Mapping[str, Any], output: RunFolder, samples: Samples) -> None:
     if samples.shown is None:
         return
-    title = f"{run.model.id} · {_scheduler_name(config)} · {samples.nfe} evaluations"
+    cost = f"{samples.nfe} evaluations"
+    if samples.forward_passes not in (None, samples.nfe):
+        cost += f", {samples.forward_passes:g} forward passes"
+    title = f"{run.model.id} · {_scheduler_name(config)} · {cost}"
     truth = true_samples(run.model, len(samples.indices)) if samples.shown.ndim == 2 else None
     output.save_grid(overview(samples.shown, samples.captions, truth, title))
     if samples.snapshots:
@@ -185,5 +188,6 @@ def _scheduler_name(config: Mapping[str, Any]) -> str:
 
 def _announcement(config: Mapping[str, Any]) -> str:
     names = f"{config['model']['name']} · {_scheduler_name(config)}"
-    steps = f"{config['steps']} steps" if config.get("max_nfe") is None else f"at most {config['max_nfe']} evaluations"
-    return f"{names} · {steps} · {config['num_samples']} samples"
+    budgets = {"max_nfe": "evaluations", "max_forward_passes": "forward passes"}
+    limits = [f"at most {most} {noun}" for key, noun in budgets.items() if (most := config.get(key)) is not None]
+    return " · ".join([names, *(limits or [f"{config['steps']} steps"]), f"{config['num_samples']} samples"])

@@ -36,6 +36,8 @@ class Samples:
     """The first images [n, C, H, W] in [0, 1], or all points [N, d]; None where there are no samples."""
     nfe: int
     """Model evaluations per sample."""
+    forward_passes: float | None
+    """Forward passes of the network per sample, those for guidance included; None where they are not known."""
     drawn: int
     """How many samples ``seconds`` and ``model_seconds`` are the time of."""
     seconds: float
@@ -58,7 +60,16 @@ def generate(run: Components, config: Mapping[str, Any], output: RunFolder, suit
     finished.load(size)
     todo = sorted(set(range(total)).difference(finished.indices))
     nfe, batches = run.sampler.nfe, -(-len(todo) // size)
-    monitor = Monitor(run.model, nfe, batches, config["snapshot_every"], config.get("max_nfe"), run.context)
+    monitor = Monitor(
+        run.model,
+        nfe,
+        batches,
+        config["snapshot_every"],
+        config.get("max_nfe"),
+        run.context,
+        passes=run.passes,
+        max_forward_passes=config.get("max_forward_passes"),
+    )
     monitor.add(output.record)
     interrupted = False
     try:
@@ -71,7 +82,9 @@ def generate(run: Components, config: Mapping[str, Any], output: RunFolder, suit
         monitor.close()
         output.join_points()
     finished.warn_of_broken(len(todo))
-    record = monitor.record() if todo else monitor.record() | {"nfe": output.record["nfe"] or monitor.nfe}
+    record = monitor.record()
+    if not todo:  # the samples are those of an earlier run
+        record |= {"nfe": output.record["nfe"] or monitor.nfe, "forward_passes": output.record.get("forward_passes")}
     return finished.samples(record, latents_to_rgb(monitor.snapshots, finished.first), monitor.steps, interrupted)
 
 
@@ -144,8 +157,8 @@ class _Finished:
     def samples(self, record: Mapping[str, Any], *rest: Any) -> Samples:
         """Build the samples of the run; ``record`` are entries of ``run.json``, ``rest`` the other fields."""
         shown = torch.cat(self._shown) if self._shown else None
-        taken = record["nfe"] or 0, record["drawn"], record["sampling_seconds"], record["model_seconds"]
-        return Samples(tuple(self.indices), tuple(self._captions), shown, *taken, *rest)
+        taken: list[Any] = [record.get(key) for key in ("forward_passes", "drawn", "sampling_seconds", "model_seconds")]
+        return Samples(tuple(self.indices), tuple(self._captions), shown, record["nfe"] or 0, *taken, *rest)
 
     def _add(self, indices: Sequence[int], captions: Sequence[str], images: Tensor) -> None:
         if images.ndim == 2:
