@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from diffexp.components.metrics.bootstrap import weights
-from diffexp.experiment.folder import points_csv
 from diffexp.experiment.per_sample import write_per_sample
+from diffexp.experiment.sample_files import points_csv
 from diffexp.sweeps.results import CellResult
 
 SAMPLES = 24
