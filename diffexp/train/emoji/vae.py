@@ -13,9 +13,9 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor
 from tqdm import tqdm
 
+from diffexp.experiment.pictures.grid import image_grid
 from diffexp.files import replace_whole
 from diffexp.train.emoji.data import Emoji, pixels
-from diffexp.train.emoji.preview import save_sheet
 from diffexp.train.state import load_state, save_state
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,8 @@ def train_vae(data: Emoji, recipe: VaeTraining, folder: Path) -> Path:
     Returns the folder ``vae`` with the averaged weights; its ``scaling_factor`` makes the latents' deviation 1.
     """
     torch.manual_seed(recipe.seed)
-    net = AutoencoderKL(**recipe.network).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    net: Any = AutoencoderKL(**recipe.network)
+    net.to(memory_format=torch.channels_last)
     net.encoder.requires_grad_(recipe.train_encoder)
     net.quant_conv.requires_grad_(recipe.train_encoder)
     optimizer = torch.optim.AdamW(net.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=0.001)
@@ -104,22 +105,24 @@ def _divergence(posterior: Any) -> Tensor:
 
 
 @torch.no_grad()
-def encode(net: AutoencoderKL, images: Tensor) -> Tensor:
+def encode(net: Any, images: Tensor) -> Tensor:
     """Mean latents (N, C, H, W) of uint8 images, not scaled."""
     return torch.cat([net.encode(pixels(part)).latent_dist.mode() for part in images.split(64)])
 
 
 @torch.no_grad()
-def _look(net: AutoencoderKL, data: Emoji, folder: Path) -> float:
+def _look(net: Any, data: Emoji, folder: Path) -> float:
     """PSNR on held-out drawings; writes a sheet of 16 of them above what came back."""
     chosen = torch.nonzero(data.held_out).flatten()[:: max(int(data.held_out.sum()) // 64, 1)]
     images = data.images[chosen]
     rebuilt = net.decode(encode(net, images)).sample.clamp(-1, 1)
-    save_sheet(torch.stack([pixels(images[:16]), rebuilt[:16]], dim=1).flatten(0, 1), folder / "vae.png", columns=8)
+    pairs = torch.stack([pixels(images[:32]), rebuilt[:32]], dim=1).flatten(0, 1)
+    with replace_whole(folder / "vae.png") as temporary:
+        image_grid(pairs.add(1).div(2), columns=8).save(temporary)
     return -10 * math.log10(((rebuilt - pixels(images)) / 2).square().mean().item())
 
 
-def _export(net: AutoencoderKL, data: Emoji, folder: Path) -> Path:
+def _export(net: Any, data: Emoji, folder: Path) -> Path:
     latents = encode(net, data.images)
     net.register_to_config(scaling_factor=1 / latents.std().item())
     net.save_pretrained(folder / "vae")
