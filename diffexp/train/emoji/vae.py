@@ -32,6 +32,8 @@ class VaeTraining:
     ema_decay: float
     gradient_weight: float
     """Of the absolute error of the differences between neighbouring pixels: sharp edges."""
+    squared_weight: float
+    """Of the squared error, which rare colours need: the absolute one learns brightness long before them."""
     kl_weight: float
     """Of the mean divergence of a latent from the standard normal distribution, in nats."""
     save_every: int
@@ -67,7 +69,7 @@ def train_vae(data: Emoji, recipe: VaeTraining, folder: Path) -> Path:
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
             posterior = net.encode(images).latent_dist
             rebuilt = net.decode(posterior.sample()).sample
-        loss = _error(rebuilt.float(), images, recipe.gradient_weight) + recipe.kl_weight * _divergence(posterior)
+        loss = _error(rebuilt.float() - images, recipe) + recipe.kl_weight * _divergence(posterior)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
@@ -93,10 +95,10 @@ def train_vae(data: Emoji, recipe: VaeTraining, folder: Path) -> Path:
     return _export(net, data, folder)
 
 
-def _error(rebuilt: Tensor, images: Tensor, gradient_weight: float) -> Tensor:
-    difference = rebuilt - images
+def _error(difference: Tensor, recipe: VaeTraining) -> Tensor:
     edges = difference.diff(dim=2).abs().mean() + difference.diff(dim=3).abs().mean()
-    return difference.abs().mean() + gradient_weight * edges
+    squared = difference.square().mean()
+    return difference.abs().mean() + recipe.gradient_weight * edges + recipe.squared_weight * squared
 
 
 def _divergence(posterior: Any) -> Tensor:
