@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from diffexp.catalog.sources import conf_dir
 from diffexp.errors import InputError
 
-TASKS = ("features", "denoiser", "polish", "spectrum", "all", "emoji_vae", "emoji")
+TASKS = ("features", "denoiser", "polish", "spectrum", "all", "emoji_vae", "emoji", "emoji_features")
 
 
 @hydra.main(config_path=str(conf_dir()), config_name="train", version_base="1.3")
@@ -41,16 +41,20 @@ def _train(config: DictConfig) -> None:
 def _train_emoji(config: DictConfig, options: dict[Any, Any]) -> None:
     from diffexp.train.emoji.data import load_emoji
 
-    folder = Path(config.folder)
+    folder, recipe = Path(config.folder), options[config.task]
     data = load_emoji(options["data"]["path"] or (), config.data.names)
     if config.task == "emoji_vae":
         from diffexp.train.emoji.vae import VaeTraining, train_vae
 
-        train_vae(data, VaeTraining(**options["emoji_vae"]), folder)
-    else:
+        train_vae(data, VaeTraining(**recipe), folder)
+    elif config.task == "emoji":
         from diffexp.train.emoji.network import EmojiTraining, train_emoji
 
-        train_emoji(data, EmojiTraining(**options["emoji"]), folder)
+        train_emoji(data, EmojiTraining(**recipe), folder)
+    else:
+        from diffexp.train.emoji.features import EmojiFeatureTraining, train_emoji_features
+
+        train_emoji_features(data, EmojiFeatureTraining(**recipe), folder)
 
 
 def _train_digits(config: DictConfig, options: dict[Any, Any]) -> None:

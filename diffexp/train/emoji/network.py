@@ -20,7 +20,7 @@ from diffexp.plan.schedules import VPSchedule
 from diffexp.train.emoji.data import Emoji
 from diffexp.train.emoji.pipeline import TextToLatents, as_pipeline, generate, save_half
 from diffexp.train.emoji.prompts import Prompts, all_prompts
-from diffexp.train.emoji.text import load_tokenizer, train_tokenizer
+from diffexp.train.emoji.text import tokenizer_of
 from diffexp.train.state import load_state, save_state
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class _Trainer:
         torch.manual_seed(recipe.seed)
         self.recipe, self.folder, self.data = recipe, folder, data
         self.vae, self.latents = _latents(folder, len(data.images))
-        self.tokenizer = _tokenizer(data, recipe, folder / "tokenizer")
+        self.tokenizer = tokenizer_of(data, recipe.vocabulary, recipe.prompt_length, folder / "tokenizer")
         self.prompts: Prompts = all_prompts(data.drawings, self.tokenizer)
         self.chances = data.weights
         schedule = VPSchedule.from_betas(**recipe.schedule)
@@ -198,10 +198,3 @@ def _latents(folder: Path, count: int) -> tuple[AutoencoderKL, Tensor]:
         raise InputError(f"folder={folder}: latents of {len(latents)} images, but data.path has {count}")
     vae = AutoencoderKL.from_pretrained(folder / "vae", local_files_only=True, low_cpu_mem_usage=False).eval()
     return vae, latents * vae.config["scaling_factor"]
-
-
-def _tokenizer(data: Emoji, recipe: EmojiTraining, folder: Path) -> Any:
-    if (folder / "tokenizer_config.json").is_file():
-        return load_tokenizer(folder)
-    texts = [f"{name}, {drawing.style}" for drawing in data.drawings if drawing.weight == 1 for name in drawing.names]
-    return train_tokenizer(texts, recipe.vocabulary, recipe.prompt_length, folder)

@@ -2,14 +2,18 @@
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from diffexp.train.emoji.prompts import special_tokens
 
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json")
 
@@ -19,9 +23,7 @@ class TextToLatents(nn.Module):
 
     def __init__(self, network: Mapping[str, Any], text: Mapping[str, Any], tokenizer: CLIPTokenizer) -> None:
         super().__init__()
-        special: Any = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-        length = tokenizer.model_max_length
-        config = CLIPTextConfig(vocab_size=len(tokenizer), max_position_embeddings=length, **special, **text)
+        config = CLIPTextConfig(**special_tokens(tokenizer), **text)
         self.text = CLIPTextModel(config)
         self.unet = UNet2DConditionModel(**network, cross_attention_dim=config.hidden_size)
 
@@ -75,26 +77,37 @@ def save_half(pipeline: StableDiffusionPipeline, tokenizer: Path, target: Path) 
         tokenizer: folder with the tokenizer's files, which are copied: transformers 5 would leave out the vocabulary
             that earlier versions read.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as made:
-        whole = Path(made) / target.name
+    with replace_folder(target) as whole:
         pipeline.save_pretrained(whole, safe_serialization=True)
         for part in ("unet", "vae", "text_encoder"):
-            _halve(whole / part)
+            halve(whole / part)
         shutil.rmtree(whole / "tokenizer")
-        (whole / "tokenizer").mkdir()
-        for name in TOKENIZER_FILES:
-            shutil.copyfile(tokenizer / name, whole / "tokenizer" / name)
-        if target.exists():
-            target.rename(Path(made) / "before")
-        whole.rename(target)
+        copy_tokenizer(tokenizer, whole / "tokenizer")
     return target
 
 
-def _halve(part: Path) -> None:
-    """Rewrite the weights in ``part`` as float16, so that the network in memory keeps its precision."""
-    from safetensors.torch import load_file, save_file
+@contextmanager
+def replace_folder(target: Path) -> Iterator[Path]:
+    """Yield a new folder that replaces ``target`` when the block ends without an error."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as made:
+        whole = Path(made) / target.name
+        whole.mkdir()
+        yield whole
+        if target.exists():
+            target.rename(Path(made) / "before")
+        whole.rename(target)
 
-    for path in part.glob("*.safetensors"):
+
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """Copy the files of a tokenizer to the folder ``target``."""
+    target.mkdir(exist_ok=True)
+    for name in TOKENIZER_FILES:
+        shutil.copyfile(source / name, target / name)
+
+
+def halve(folder: Path) -> None:
+    """Rewrite the weights in ``folder`` as float16, so that the network in memory keeps its precision."""
+    for path in folder.glob("*.safetensors"):
         weights = load_file(path)
         save_file({key: tensor.half() for key, tensor in weights.items()}, path, metadata={"format": "pt"})

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,6 +40,12 @@ class Prompts:
 def tokenize(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> Tensor:
     """Token ids (N, length), padded or cut to the model's length."""
     return tokenizer(list(texts), padding="max_length", truncation=True, return_tensors="pt").input_ids
+
+
+def special_tokens(tokenizer: CLIPTokenizer) -> dict[str, Any]:
+    """Those fields of a text encoder's config that follow from its tokenizer."""
+    special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    return special | {"vocab_size": len(tokenizer), "max_position_embeddings": tokenizer.model_max_length}
 
 
 def all_prompts(drawings: Sequence[Drawing], tokenizer: CLIPTokenizer) -> Prompts:

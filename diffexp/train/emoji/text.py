@@ -7,6 +7,7 @@ from pathlib import Path
 from transformers import CLIPTokenizer
 
 from diffexp.files import write_text
+from diffexp.train.emoji.data import Emoji
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 
@@ -25,8 +26,16 @@ def train_tokenizer(texts: Iterable[str], size: int, length: int, folder: Path) 
     return _write(folder, [tuple(pair) for pair in merges], length)
 
 
-def load_tokenizer(folder: Path) -> CLIPTokenizer:
-    """The tokenizer in ``folder``."""
+def tokenizer_of(data: Emoji, size: int, length: int, folder: Path) -> CLIPTokenizer:
+    """The tokenizer in ``folder``, learned from the names of the drawings first if there is none."""
+    if (folder / "tokenizer_config.json").is_file():
+        return _load(folder)
+    # Skin tones repeat every name: without them, the rarer words become one token too.
+    once = [drawing for drawing in data.drawings if drawing.weight == 1]
+    return train_tokenizer((f"{name}, {one.style}" for one in once for name in one.names), size, length, folder)
+
+
+def _load(folder: Path) -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
 
 
@@ -39,7 +48,7 @@ def _write(folder: Path, merges: list[tuple[str, str]], length: int) -> CLIPToke
     special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
     config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": length, "do_lower_case": True, **special}
     write_text(folder / "tokenizer_config.json", json.dumps(config, indent=2))
-    return load_tokenizer(folder)
+    return _load(folder)
 
 
 def _byte_letters() -> list[str]:
