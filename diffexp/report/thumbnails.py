@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 from torch import Tensor
 
 from diffexp.catalog.discover import discover
 from diffexp.components.models.base import Runtime
+from diffexp.components.models.truth import true_samples
 from diffexp.experiment.folder import RunFolder
 from diffexp.experiment.pictures.points import draw_points, frame_around
 from diffexp.sweeps.results import CellResult
@@ -134,6 +134,6 @@ def _truth(cell: CellResult, count: int) -> Tensor | None:
     """True samples, if the model of the cell can generate them."""
     try:
         model: Any = discover().build("model", cell.record["config"]["model"])(Runtime())
-        return model.sample_truth(count, torch.Generator().manual_seed(0)).cpu()
+        return true_samples(model, count)
     except Exception:  # the cell may be from another version, or its model missing: the page shows no truth
         return None

@@ -11,7 +11,7 @@ from diffexp.catalog.discover import discover
 
 IRRELEVANT_KEYS = ("resume", "objective", "name", "tags", "notes", "tracker")
 """Config keys that affect no file of a run but its record."""
-KEYS_OF_THE_PLAN = ("scheduler", "grid", "steps", "max_nfe")
+KEYS_OF_THE_PLAN = ("scheduler", "grid", "steps", "max_nfe", "max_forward_passes")
 
 
 def samples_key(record: Mapping[str, Any]) -> str:

@@ -93,6 +93,7 @@ def default_grid(traits: Mapping[str, Any], training: Training) -> Grid:
         return plain
 
     def levels(_: Any, steps: int) -> Levels:
+        grids.check_steps(training.schedule, steps)
         found = visits(names, training, steps)
         return found[0] if found else plain.levels(training, steps)
 

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from diffexp.catalog.diffusers_keys import KNOWN, LEVELS, SOLVER, spoken
+from diffexp.components.schedulers.foreign.diffusers_build import made_for, refusals
 from diffexp.components.schedulers.foreign.diffusers_config import Accepted, config_of_training
 from diffexp.components.schedulers.foreign.diffusers_levels import pipeline_keywords
-from diffexp.components.schedulers.foreign.diffusers_method import made_for, refusals, scaled_input
+from diffexp.components.schedulers.foreign.diffusers_method import scaled_input
 from diffexp.errors import InputError
 from diffexp.plan.levels import CLEAN, Level, Levels, Schedule
 from diffexp.plan.schedules import FlowSchedule
@@ -66,7 +67,11 @@ class ClassOfDiffusers:
         Raises:
             InputError: the class refuses, or its levels are none of the model's.
         """
-        schedule, scheduler = self.training.schedule, self.scheduler(steps)
+        with refusals(self.cls.__name__, steps):
+            return self._levels_of(self.scheduler(steps))
+
+    def _levels_of(self, scheduler: Any) -> Levels:
+        schedule = self.training.schedule
         points = tuple(_visited(scheduler, schedule))
         if any(level.alpha < 0 for level in points) or any(a.ratio < b.ratio for a, b in pairwise(points)):
             raise InputError(f"{self.cls.__name__} visits no levels of this model from high to low noise")
