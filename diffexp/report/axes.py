@@ -6,13 +6,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from diffexp.experiment.configs import differing_keys
+from diffexp.experiment.configs import KEYS_OF_THE_REPORT, differing_keys
 from diffexp.sweeps.results import CellResult
 
 GROUPS = ("model", "scheduler", "grid", "loop", "guidance")
 """Config groups; the chosen option is ``<group>.name`` in the config."""
-IRRELEVANT_KEYS = ("name", "notes", "tags", "resume", "snapshot_every", "tracker", "metric")
-"""Config keys that do not affect any sample."""
 ABSENT = "–"
 """Shown for a cell without such a key, for example an option of another scheduler."""
 BARE = (*GROUPS, "run", "sweep")
@@ -72,7 +70,7 @@ def place_cells(cells: Sequence[CellResult]) -> Placement:
         choice = group in GROUPS and option in ("name", "_target_")
         name = group if choice else key
         if (
-            group in IRRELEVANT_KEYS
+            group in KEYS_OF_THE_REPORT
             or name in names
             or (group in GROUPS and not choice and not _varied_within(key, known))
         ):
