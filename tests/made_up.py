@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from diffexp.components.metrics.bootstrap import weights
-from diffexp.experiment.folder import points_csv
 from diffexp.experiment.per_sample import write_per_sample
+from diffexp.experiment.sample_files import points_csv
 from diffexp.sweeps.results import CellResult
 
 SAMPLES = 24
@@ -39,6 +39,7 @@ def made_up_cell(
     side: int = 32,
     points: torch.Tensor | None = None,
     per_sample: str = "psnr",
+    passes: int | None = None,
 ) -> Path:
     """A run folder.
 
@@ -47,6 +48,7 @@ def made_up_cell(
         noise: cells of equal ``noise`` have the same luck with their samples.
         pictures: how many samples are on disk as images of ``side`` pixels.
         points: (N, d), instead of images.
+        passes: forward passes per sample; None as in runs of versions that did not count them.
     """
     folder = sweep / name
     (folder / ".hydra").mkdir(parents=True)
@@ -71,6 +73,8 @@ def made_up_cell(
     values = quality * (1 + 0.2 * luck) + 0.02 * own
     resampled = (values @ _WEIGHTS) / _WEIGHTS.sum(dim=0)
     metrics: dict[str, float] = {"nfe": steps, "seconds_per_image": 0.004 * steps}
+    if passes is not None:
+        metrics["forward_passes"] = passes
     for key, scale in (("fid/mnist_cnn", 1.0), (per_sample, 10.0)):
         found = scale * resampled
         metrics[key] = scale * values.mean().item()

@@ -21,7 +21,8 @@ from diffexp.cli.config import check_config
 from diffexp.cli.hydra_internals import current_config, get_omega_conf_dumper
 from diffexp.errors import InputError
 from diffexp.experiment.configs import steps_of, usual_samples
-from diffexp.experiment.resume import is_done
+from diffexp.experiment.lock import lock_unless_held
+from diffexp.experiment.resume import finished_run
 from diffexp.files import write_text
 from diffexp.sweeps.cell import Cell
 from diffexp.sweeps.failures import Failure, clear_failure, record_failure
@@ -38,15 +39,18 @@ if TYPE_CHECKING:
 
 
 def cell_name(*, _root_: DictConfig) -> str:
-    """``<model>_<scheduler>_<steps>`` of a composed config, fit for a file name; under a budget ``nfe<max_nfe>``.
+    """``<model>_<scheduler>_<steps>`` of a composed config, fit for a file name; under a budget ``nfe<max_nfe>``,
+    ``passes<max_forward_passes>``.
 
     A scheduler that a ``_target_`` names is shown by its class.
     """
     choices = _root_.hydra.runtime.choices
     scheduler = str(choices.get("scheduler"))
     target = OmegaConf.select(_root_, f"scheduler.{TARGET}")
-    cost = steps_of(_root_) if _root_.max_nfe is None else f"nfe{_root_.max_nfe}"
-    parts = [str(choices.get("model")), str(target).rpartition(".")[2] if target else scheduler, str(cost)]
+    budgets = {"nfe": _root_.max_nfe, "passes": _root_.max_forward_passes}
+    limits = [f"{name}{most}" for name, most in budgets.items() if most is not None]
+    cost = "_".join(limits or [str(steps_of(_root_))])
+    parts = [str(choices.get("model")), str(target).rpartition(".")[2] if target else scheduler, cost]
     return "_".join(re.sub(r"[^\w.=+-]+", "-", part) for part in parts)
 
 
@@ -147,14 +151,16 @@ class Task:
         sweep = None
         if settings.mode == RunMode.MULTIRUN:
             sweep = sweep_info(Path(settings.sweep.dir).absolute(), int(settings.job.num))
-        if not (sweep and sweep.resumed and is_done(folder)):
-            clear_failure(folder)
-            try:
-                from diffexp.experiment.run import run_experiment
+        try:
+            with lock_unless_held(folder):
+                if not (sweep and sweep.resumed and finished_run(folder)):
+                    clear_failure(folder)
+                    from diffexp.experiment.run import run_experiment
 
-                run_experiment(task, folder, self.catalog, sweep)
-            except Exception as error:  # the other cells of a sweep continue
-                self.failures.append(record_failure(folder, error))
+                    run_experiment(task, folder, self.catalog, sweep)
+                clear_failure(folder)  # perhaps of another process, which found the folder in use
+        except Exception as error:  # the other cells of a sweep continue
+            self.failures.append(record_failure(folder, error))
         return objective_value(task, folder)
 
 

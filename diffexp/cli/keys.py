@@ -73,6 +73,7 @@ _DTYPES = ("auto", "float32", "float16", "bfloat16", "float64")
 KEYS = (
     Key("steps", _INT, 50, "number of steps, at most the number of training timesteps of the model", at_least=1),
     Key("max_nfe", _INT_OR_NULL, None, "budget of model evaluations; steps is reduced to fit", at_least=1),
+    Key("max_forward_passes", _INT_OR_NULL, None, "the same, but each evaluation of guidance counts", at_least=1),
     Key("seed", _INT, 0, "sample i depends on the seed and i alone"),
     Key("num_samples", _INT_OR_NULL, None, "null: 1 per prompt of a pipeline, 4 of a checkpoint, else 64", at_least=1),
     Key("batch_size", _INT, 64, "samples per model call; fewer need less memory and are the same samples", at_least=1),

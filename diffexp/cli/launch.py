@@ -22,11 +22,12 @@ from diffexp.cli.hydra_config import CONFIG_NAME, hydra_session
 from diffexp.cli.hydra_internals import Callbacks, split_into
 from diffexp.cli.resume import Resumed, resumed_words
 from diffexp.errors import InputError
+from diffexp.experiment.lock import lock
 from diffexp.report import report_sweep
 from diffexp.sweeps.failures import Failure, read_failures
-from diffexp.sweeps.logs import LOG_FORMAT
+from diffexp.sweeps.logs import LOG_FORMAT, LogFile
 from diffexp.sweeps.objective import best_text
-from diffexp.sweeps.record import SweepRecord, exclusive_lock
+from diffexp.sweeps.record import SweepRecord
 from diffexp.sweeps.results import read_cells, write_results
 
 if TYPE_CHECKING:
@@ -57,12 +58,12 @@ def run(overrides: list[str]) -> "RunResult":
             raise InputError(NO_SWEEP)
         HydraConfig.instance().set_config(checked.config)
         folder = Path(checked.config.hydra.run.dir).absolute()
-        ensure_writable(folder)
-        save_hydra_files(checked.config, folder)
         from diffexp.experiment.run import run_experiment
 
-        with _log_file(folder / "diffexp.log"):
-            return run_experiment(task_config(checked.config), folder, catalog)
+        with lock(folder):
+            save_hydra_files(checked.config, folder)
+            with _log_file(folder / "diffexp.log"):
+                return run_experiment(task_config(checked.config), folder, catalog)
 
 
 def launch(
@@ -84,14 +85,14 @@ def launch(
     with env_override({VARIABLE: os.pathsep.join(map(str, catalog.plugin_paths))}):
         HydraConfig.instance().set_config(checked.config)
         if not checked.multirun:
-            return _launch_run(loader, checked.config, catalog)
+            folder = Path(checked.config.hydra.run.dir).absolute()
+            with lock(folder):
+                return folder, _launch_run(loader, checked.config, folder, catalog)
         return _launch_sweep(loader, checked, catalog, config_dir, resumed)
 
 
-def _launch_run(loader: CachedLoader, config: DictConfig, catalog: Catalog) -> tuple[Path, list[Failure]]:
+def _launch_run(loader: CachedLoader, config: DictConfig, folder: Path, catalog: Catalog) -> list[Failure]:
     """Run a composed config as ``Hydra.run`` does, which would compose it again from text."""
-    folder = Path(config.hydra.run.dir).absolute()
-    ensure_writable(folder)
     OmegaConf.set_readonly(config.hydra, False)
     config.hydra.mode = RunMode.RUN
     task = Task(catalog)
@@ -110,7 +111,7 @@ def _launch_run(loader: CachedLoader, config: DictConfig, catalog: Catalog) -> t
     except KeyboardInterrupt:
         raise KeyboardInterrupt(str(folder)) from None
     _ = returned.return_value  # raises what the experiment did not record
-    return folder, task.failures
+    return task.failures
 
 
 def _launch_sweep(
@@ -118,10 +119,9 @@ def _launch_sweep(
 ) -> tuple[Path, list[Failure]]:
     first, overrides, cells = checked.config, checked.words, checked.cells
     folder = resumed.folder if resumed else _sweep_folder(first, overrides)
-    ensure_writable(folder)
     words = [*overrides, "hydra.mode=MULTIRUN", _override("hydra.sweep.dir", folder)]
     master = loader.load_configuration(CONFIG_NAME, words, RunMode.MULTIRUN)
-    with exclusive_lock(folder):
+    with lock(folder):
         if resumed:
             resumed.check_cells(cells, lambda number, cell: compose_job(loader, master, number, cell))
         record = resumed.record if resumed else SweepRecord(overrides, cells, str(config_dir) if config_dir else None)
@@ -169,22 +169,6 @@ def _write_results(folder: Path) -> None:
         log.warning("no table of results: %s", error.strerror)
 
 
-def ensure_writable(folder: Path) -> None:
-    """Make a folder and write a file into it.
-
-    Raises:
-        InputError: the folder cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".probe-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        advice = "choose another with hydra.run.dir=... or hydra.sweep.dir=..."
-        raise InputError(f"the output folder {folder} cannot be written: {error.strerror}; {advice}") from error
-
-
 def _sweep_folder(config: DictConfig, overrides: Sequence[str]) -> Path:
     """The folder of a new sweep; if it exists and was not given, as for two sweeps in the same second, another name."""
     given = any(text.startswith("hydra.sweep.dir=") for text in overrides)
@@ -203,7 +187,7 @@ def _override(key: str, folder: Path) -> str:
 
 @contextmanager
 def _log_file(file: Path) -> Iterator[None]:
-    handler = logging.FileHandler(file)
+    handler = LogFile(file)
     handler.setFormatter(logging.Formatter(LOG_FORMAT))
     logger = logging.getLogger("diffexp")
     level = logger.level

@@ -61,27 +61,34 @@ class Recipe:
             self._parts[span] = self._make_part(*span)
         return self._parts[span]
 
-    def within(self, max_nfe: int | None) -> "Recipe":
-        """The recipe with as many steps, up to its own, as ``max_nfe`` evaluations allow; None allows all.
+    def within(
+        self, most: int | None, cost: Callable[[Sampler], int] = lambda sampler: sampler.nfe, key: str = "max_nfe"
+    ) -> "Recipe":
+        """The recipe with as many steps, up to its own, as a budget allows.
 
         A method of two evaluations per step gets half the steps of one that needs one.
+
+        Args:
+            most: the budget; None allows all.
+            cost: what of a sampler it limits, at least 1 per step.
+            key: of the budget, for messages.
 
         Raises:
             InputError: not even one step fits, or the levels are given one by one and are too many.
         """
-        if max_nfe is None:
+        if most is None:
             return self
         if self.grid.explicit:
-            if (nfe := self.sampler.nfe) > max_nfe:
-                raise InputError(f"max_nfe={max_nfe}: the levels of grid.timesteps or grid.sigmas take {nfe}")
+            if (spent := cost(self.sampler)) > most:
+                raise InputError(f"{key}={most}: the levels of grid.timesteps or grid.sigmas take {spent}")
             return self
         shortened = functools.cache(lambda steps: self if steps == self.steps else replace(self, steps=steps))
-        steps = most = min(self.steps, max_nfe)
-        while (nfe := shortened(steps).sampler.nfe) > max_nfe:
+        steps = longest = min(self.steps, most)
+        while (spent := cost(shortened(steps).sampler)) > most:
             if steps == 1:
-                raise InputError(f"max_nfe={max_nfe}: one step takes {nfe}")
-            steps = max(1, min(steps - 1, steps * max_nfe // nfe))
-        while steps < most and shortened(steps + 1).sampler.nfe <= max_nfe:
+                raise InputError(f"{key}={most}: one step takes {spent}")
+            steps = max(1, min(steps - 1, steps * most // spent))
+        while steps < longest and cost(shortened(steps + 1).sampler) <= most:
             steps += 1
         return shortened(steps)
 

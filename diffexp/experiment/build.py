@@ -18,11 +18,13 @@ from diffexp.components.guidance.diffusers_guiders import guided_by, guider_of, 
 from diffexp.components.loops.base import Batch
 from diffexp.components.metrics.base import Metric
 from diffexp.components.models.base import Model, Request, Runtime
+from diffexp.components.models.passes import PassCounter
 from diffexp.components.prompts import read_texts
 from diffexp.components.sampler import Recipe
 from diffexp.components.schedulers.foreign.diffusers_method import find_class
 from diffexp.components.trackers.base import Guarded
 from diffexp.errors import InputError
+from diffexp.experiment.budget import forward_passes
 from diffexp.experiment.context import RunContext
 from diffexp.experiment.contracts import with_contract_checks
 from diffexp.experiment.device import read_device, read_dtype
@@ -63,6 +65,8 @@ class Components:
     from_noise: bool = True
     """Whether the loop takes the start noise to the sample by ``sampler`` alone: its trait ``solves_from_noise``."""
     context: RunContext = field(default_factory=RunContext)
+    passes: PassCounter = field(default_factory=PassCounter)
+    """Counts the forward passes of ``model``."""
 
 
 def assemble(config: Mapping[str, Any], catalog: Catalog, context: RunContext | None = None) -> Components:
@@ -73,7 +77,8 @@ def assemble(config: Mapping[str, Any], catalog: Catalog, context: RunContext | 
     """
     context = context or RunContext()
     runtime = Runtime(read_device(config["device"]), read_dtype(config["dtype"]), bool(config["compile"]))
-    model = context.model(lambda: _build(catalog, "model", config["model"])(runtime))
+    passes = PassCounter()
+    model = passes.counting(context.model(lambda: _build(catalog, "model", config["model"])(runtime)))
     scale = model.guidance_scale if config["guidance_scale"] is None else float(config["guidance_scale"])
     request = Request(
         read_texts("prompt", config["prompt"]),
@@ -81,13 +86,19 @@ def assemble(config: Mapping[str, Any], catalog: Catalog, context: RunContext | 
         config["label"],
     )
     model.conditions(request, range(1))  # an impossible prompt or label is refused before anything is computed
-    recipe = _recipe(config, catalog, model).within(config.get("max_nfe"))
-    sampler = _sampler(recipe)
     guidance = _guidance(config["guidance"], catalog)
+    guide = functools.partial(_guided, guidance, scale)
+    recipe = _recipe(config, catalog, model).within(config.get("max_nfe"))
+    recipe = recipe.within(
+        config.get("max_forward_passes"),
+        lambda sampler: forward_passes(sampler, guide, model, request),
+        "max_forward_passes",
+    )
+    sampler = _sampler(recipe)
     return Components(
         model=model,
         sampler=sampler,
-        predict=_guided(guidance, model, scale, sampler),
+        predict=guide(model, sampler),
         loop=_build(catalog, "loop", config["loop"]),
         metrics={name: _build(catalog, "metric", node) for name, node in (config["metric"] or {}).items() if node},
         tracker=Guarded(_build(catalog, "tracker", config["tracker"])),
@@ -101,6 +112,7 @@ def assemble(config: Mapping[str, Any], catalog: Catalog, context: RunContext | 
         code_sha256=_code(config, catalog),
         from_noise=bool(_traits(catalog, "loop", config["loop"]).get("solves_from_noise")),
         context=context,
+        passes=passes,
     )
 
 
@@ -116,7 +128,7 @@ def _guidance(node: Mapping[str, Any], catalog: Catalog) -> functools.partial[An
     return made
 
 
-def _guided(guidance: functools.partial[Any], model: Model, scale: float, sampler: Sampler) -> Predict:
+def _guided(guidance: functools.partial[Any], scale: float, model: Model, sampler: Sampler) -> Predict:
     if is_guider(guidance.func):
         guider = guider_of(guidance.func, guidance.keywords, scale)
         timesteps = [level.timestep for level in sampler.levels]

@@ -156,7 +156,7 @@ class MetricSuite:
         column = as_column(value, len(indices))
         if column is not None and len(column):
             self._columns[name] = column
-            value = estimate(mean_of(column), indices, bounds=(column.min().item(), column.max().item()))
+            value = estimate(mean_of(column), indices)
         if not isinstance(value, Estimate):
             return {name: value if isinstance(value, int) else float(value)}
         self._estimates[name] = value

@@ -13,6 +13,7 @@ from diffexp.experiment.build import Components, assemble
 from diffexp.experiment.context import RunContext
 from diffexp.experiment.cost import reset_peak_memory, run_facts
 from diffexp.experiment.folder import RunFolder
+from diffexp.experiment.lock import lock_unless_held
 from diffexp.experiment.metric_suite import MetricSuite
 from diffexp.experiment.pictures.grid import overview
 from diffexp.experiment.provenance import inputs_sha256
@@ -66,16 +67,16 @@ def run_experiment(
         KeyboardInterrupt: after everything finished has been written.
     """
     context, output = context or RunContext(), RunFolder(folder, is_cell=sweep is not None)
-    earlier = _open(output, config, sweep)
-    log.info("%s", _announcement(config))
-    with recording(output, catalog, context.clock) as record:
+    with lock_unless_held(folder), recording(output, catalog, context.clock) as record:
+        earlier = _open(output, config, sweep)
+        log.info("%s", _announcement(config))
         run = _build_and_check(config, catalog, context, output, earlier)
         record.tracker = run.tracker
         run.tracker.start(_run_info(config, folder, sweep))
         output.update(wandb_id=run.tracker.run_id)
         samples, metrics = _sample_and_measure(run, config, output)
         _publish(run, config, output, samples)
-        output.update(nfe=samples.nfe)
+        output.update(nfe=samples.nfe, forward_passes=samples.forward_passes)
         record.metrics = metrics
         if samples.interrupted:
             raise KeyboardInterrupt
@@ -84,7 +85,7 @@ def run_experiment(
 
 
 def _open(output: RunFolder, config: Mapping[str, Any], sweep: SweepInfo | None) -> Earlier | None:
-    """Write the first ``run.json``; return the run that this one continues in its folder, if any."""
+    """Begin the record of the run; return the run that this one continues in its folder, if any."""
     check_resume(config, output.folder)
     earlier = read_earlier(output.folder) if sweep and sweep.resumed else None
     if earlier:
@@ -98,7 +99,10 @@ def _open(output: RunFolder, config: Mapping[str, Any], sweep: SweepInfo | None)
 def _build_and_check(
     config: Mapping[str, Any], catalog: Catalog, context: RunContext, output: RunFolder, earlier: Earlier | None
 ) -> Components:
-    """Build the components; check that they give the samples of the runs that this one resumes, and copy those."""
+    """Build the components; check that they give the samples of the runs that this one resumes, and copy those.
+
+    Only then are the files of an earlier run in the folder removed.
+    """
     with context.cpu_section():
         run = assemble(config, catalog, context)
     plan = run.sampler if isinstance(run.sampler, Plan) else None
@@ -114,6 +118,7 @@ def _build_and_check(
     for known in (earlier, named):
         if known:
             check_same_samples(known, output.record | identity)
+    output.replace()
     output.update(**identity)
     if named:
         copied = output.copy_samples(RunFolder(named.folder))
@@ -145,7 +150,10 @@ def _sample_and_measure(
 def _save_images(run: Components, config: Mapping[str, Any], output: RunFolder, samples: Samples) -> None:
     if samples.shown is None:
         return
-    title = f"{run.model.id} · {_scheduler_name(config)} · {samples.nfe} evaluations"
+    cost = f"{samples.nfe} evaluations"
+    if samples.forward_passes not in (None, samples.nfe):
+        cost += f", {samples.forward_passes:g} forward passes"
+    title = f"{run.model.id} · {_scheduler_name(config)} · {cost}"
     truth = true_samples(run.model, len(samples.indices)) if samples.shown.ndim == 2 else None
     output.save_grid(overview(samples.shown, samples.captions, truth, title))
     if samples.snapshots:
@@ -185,5 +193,6 @@ def _scheduler_name(config: Mapping[str, Any]) -> str:
 
 def _announcement(config: Mapping[str, Any]) -> str:
     names = f"{config['model']['name']} · {_scheduler_name(config)}"
-    steps = f"{config['steps']} steps" if config.get("max_nfe") is None else f"at most {config['max_nfe']} evaluations"
-    return f"{names} · {steps} · {config['num_samples']} samples"
+    budgets = {"max_nfe": "evaluations", "max_forward_passes": "forward passes"}
+    limits = [f"at most {most} {noun}" for key, noun in budgets.items() if (most := config.get(key)) is not None]
+    return " · ".join([names, *(limits or [f"{config['steps']} steps"]), f"{config['num_samples']} samples"])

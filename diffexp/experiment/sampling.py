@@ -14,12 +14,13 @@ from diffexp.components.models.base import state_dtype
 from diffexp.components.pixels import to_model_range
 from diffexp.experiment.build import Components
 from diffexp.experiment.device import out_of_memory
-from diffexp.experiment.folder import RunFolder, load_raw, read_image
+from diffexp.experiment.folder import RunFolder, recorded_shape
 from diffexp.experiment.metric_suite import MetricSuite
 from diffexp.experiment.monitor import SHOWN_IMAGES, Monitor
 from diffexp.experiment.pictures.grid import MAX_GRID
 from diffexp.experiment.pictures.previews import latents_to_rgb
 from diffexp.experiment.pictures.strips import Snapshot
+from diffexp.experiment.sample_files import load_raw, read_image, shape_on_disk
 from diffexp.plan.noise import SampleNoise
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,8 @@ class Samples:
     """The first images [n, C, H, W] in [0, 1], or all points [N, d]; None where there are no samples."""
     nfe: int
     """Model evaluations per sample."""
+    forward_passes: float | None
+    """Forward passes of the network per sample, those for guidance included; None where they are not known."""
     drawn: int
     """How many samples ``seconds`` and ``model_seconds`` are the time of."""
     seconds: float
@@ -58,7 +61,16 @@ def generate(run: Components, config: Mapping[str, Any], output: RunFolder, suit
     finished.load(size)
     todo = sorted(set(range(total)).difference(finished.indices))
     nfe, batches = run.sampler.nfe, -(-len(todo) // size)
-    monitor = Monitor(run.model, nfe, batches, config["snapshot_every"], config.get("max_nfe"), run.context)
+    monitor = Monitor(
+        run.model,
+        nfe,
+        batches,
+        config["snapshot_every"],
+        config.get("max_nfe"),
+        run.context,
+        passes=run.passes,
+        max_forward_passes=config.get("max_forward_passes"),
+    )
     monitor.add(output.record)
     interrupted = False
     try:
@@ -66,12 +78,16 @@ def generate(run: Components, config: Mapping[str, Any], output: RunFolder, suit
             finished.store(batch, samples, monitor.record())
     except KeyboardInterrupt:
         log.warning("interrupted after %d of %d samples", len(finished.indices), total)
+        if not output.is_cell:
+            log.warning("go on with: python -m diffexp resume=%s", output.folder)
         interrupted = True
     finally:
         monitor.close()
         output.join_points()
     finished.warn_of_broken(len(todo))
-    record = monitor.record() if todo else monitor.record() | {"nfe": output.record["nfe"] or monitor.nfe}
+    record = monitor.record()
+    if not todo:  # the samples are those of an earlier run
+        record |= {"nfe": output.record["nfe"] or monitor.nfe, "forward_passes": output.record.get("forward_passes")}
     return finished.samples(record, latents_to_rgb(monitor.snapshots, finished.first), monitor.steps, interrupted)
 
 
@@ -104,7 +120,8 @@ class _Finished:
 
     def load(self, size: int) -> None:
         """Take in what is in the folder, in batches of ``size``."""
-        files, raw = self._output.finished_images(), self._output.raw_files()
+        files = self._output.intact_images(recorded_shape(self._output.record))
+        raw = self._output.raw_files(tuple(self._run.model.shape))
         if files.keys() - raw.keys():
             self._suite.only_images()
         for start in range(0, len(files), size):
@@ -129,8 +146,9 @@ class _Finished:
         if images.ndim > 2 and self._suite.reads_samples:
             self._output.store_raw(indices, samples)
         self._output.save_samples(indices, images)
+        shape = shape_on_disk(images) if images.ndim > 2 else None
         self._add(indices, run.model.describe(batch.condition), images)  # at once: an interrupt may follow
-        self._output.update(**record)
+        self._output.update(**record, image_shape=shape)
         with run.context.cpu_section():
             self._suite.update(indices, samples, images)
         run.context.finished(len(indices))
@@ -144,8 +162,8 @@ class _Finished:
     def samples(self, record: Mapping[str, Any], *rest: Any) -> Samples:
         """Build the samples of the run; ``record`` are entries of ``run.json``, ``rest`` the other fields."""
         shown = torch.cat(self._shown) if self._shown else None
-        taken = record["nfe"] or 0, record["drawn"], record["sampling_seconds"], record["model_seconds"]
-        return Samples(tuple(self.indices), tuple(self._captions), shown, *taken, *rest)
+        taken: list[Any] = [record.get(key) for key in ("forward_passes", "drawn", "sampling_seconds", "model_seconds")]
+        return Samples(tuple(self.indices), tuple(self._captions), shown, record["nfe"] or 0, *taken, *rest)
 
     def _add(self, indices: Sequence[int], captions: Sequence[str], images: Tensor) -> None:
         if images.ndim == 2:

@@ -35,12 +35,12 @@ def write_report(folders: Sequence[Path], out: Path | None = None) -> Path:
     return _write(folders, out)[0]
 
 
-def write_chart(folders: Sequence[Path], out: Path, metric: str | None = None, cost: str = "nfe") -> Path:
+def write_chart(folders: Sequence[Path], out: Path, metric: str | None = None, cost: str | None = None) -> Path:
     """Write one chart of the page as an SVG file.
 
     Args:
         metric: as in ``metrics.json``; by default the first that the page shows.
-        cost: ``nfe`` or ``seconds_per_image``.
+        cost: ``forward_passes``, ``nfe`` or ``seconds_per_image``; by default the first that every finished cell has.
 
     Raises:
         InputError: a folder contains no runs, or no cell has both metric and cost.
@@ -52,6 +52,7 @@ def write_chart(folders: Sequence[Path], out: Path, metric: str | None = None, c
     from diffexp.report.page import Report
 
     report = Report(collect(folders), out.absolute())
+    cost = cost or report.cost
     known = [(quality.name, chart) for quality, own, chart in report.charts if own == cost]
     chart = next((chart for name, chart in known if metric in (None, name)), None)
     if chart is None:

@@ -15,7 +15,7 @@ ABSENT = "–"
 """Shown for a cell without such a key, for example an option of another scheduler."""
 BARE = (*GROUPS, "run", "sweep")
 """Axes whose values are shown without the name of the axis."""
-PHRASES = {"steps": "{} steps", "max_nfe": "≤ {} NFE"}
+PHRASES = {"steps": "{} steps", "max_nfe": "≤ {} NFE", "max_forward_passes": "≤ {} forward passes"}
 """Axes that limit the cost of a cell, with the phrase for one of their values."""
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from diffexp.components.metrics.intervals import t_quantile
 from diffexp.experiment.per_sample import read_resamples
 from diffexp.files import write_text
 from diffexp.report.axes import Placement
@@ -140,13 +141,6 @@ def p_value(difference: float, error: float, freedom: int) -> float:
     if error == 0.0:
         return 1.0 if difference == 0.0 else 0.0
     return 2 * float(stdtr(freedom, -abs(difference) / error))
-
-
-def t_quantile(freedom: int) -> float:
-    """Half the width of a 95 % interval in standard errors."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(freedom, 0.975))
 
 
 def _relative(cell: CellResult, file: Path) -> str:

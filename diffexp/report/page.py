@@ -19,7 +19,7 @@ from diffexp.report.charts import Chart, Curve, marker_definitions
 from diffexp.report.comparison import Difference, choose_pairs, compare, read_all_resamples
 from diffexp.report.quality import Answer, Line, answers, chart_of, lines_of, points_of
 from diffexp.report.thumbnails import Thumbnails, make_thumbnails
-from diffexp.report.values import COSTS, Quality, Value, metric_names, qualities, value_of
+from diffexp.report.values import COSTS, Quality, Value, main_cost, metric_names, qualities, value_of
 from diffexp.sweeps.results import CellResult
 
 STYLES = ("chart", "report")
@@ -41,6 +41,8 @@ class Report:
         self.out = out
         self.placement: Placement = place_cells(cells)
         self.qualities = qualities(cells)
+        self.cost = main_cost(cells)
+        """The cost that is shown first, and that budgets limit."""
 
     @cached_property
     def labels(self) -> list[str]:
@@ -143,7 +145,7 @@ class Report:
 
     def answers(self, quality: Quality) -> list[Answer]:
         found = next(differences for other, differences in self.comparisons if other == quality)
-        return answers(points_of(self.cells, quality, "nfe"), quality, found)
+        return answers(points_of(self.cells, quality, self.cost), quality, found)
 
     def tie_text(self, answer: Answer) -> str:
         if not answer.compared:
@@ -192,6 +194,7 @@ class Report:
                 }
                 for i, cell in enumerate(self.cells)
             ],
+            "cost": self.cost,
             "samples": thumbnails.samples,
             "files": thumbnails.files,
             "side": thumbnails.side,

@@ -10,7 +10,7 @@ from typing import Any
 from diffexp.catalog.discover import discover
 from diffexp.experiment.configs import KEYS_OF_THE_RECORD
 
-KEYS_OF_THE_PLAN = ("scheduler", "grid", "steps", "max_nfe")
+KEYS_OF_THE_PLAN = ("scheduler", "grid", "steps", "max_nfe", "max_forward_passes")
 
 
 def samples_key(record: Mapping[str, Any]) -> str:

@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from diffexp.experiment.summary import metrics_line
-from diffexp.files import read_json
+from diffexp.experiment.summary import metrics_line, read_metrics
 from diffexp.sweeps.results import CellResult
 
 
@@ -16,7 +15,7 @@ def objective_value(config: Mapping[str, Any], folder: Path) -> float | None:
     None if the run has failed or has no such metric, or if there is no objective.
     """
     name = config.get("objective")
-    return read_json(folder / "metrics.json").get(name) if name else None
+    return read_metrics(folder).get(name) if name else None
 
 
 def best_cell(cells: Sequence[CellResult], objective: str, direction: str = "minimize") -> CellResult | None:

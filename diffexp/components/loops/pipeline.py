@@ -131,12 +131,19 @@ def _call(batch: Batch, model: "TextToImage", pipe: Any, arguments: dict[str, An
     stock = pipe.scheduler
     try:
         pipe.scheduler = _scheduler(batch, stock, _observer(batch, model, pipe))
-        with _SingleNoise() if model.dtype.itemsize < 4 else nullcontext():
+        precision = _SingleNoise() if model.dtype.itemsize < 4 else nullcontext()
+        with precision, batch.monitor.passes.watching(_networks(pipe)):
             return model.pictures(pipe(**given)).to(model.device)
     except ValueError as error:  # as pipelines and schedulers raise for their arguments
         raise InputError(f"{type(pipe).__name__}: {' '.join(str(error).split())}") from error
     finally:
         pipe.scheduler = stock
+
+
+def _networks(pipe: Any) -> list[torch.nn.Module]:
+    """The networks that denoise; pipelines of diffusers call them so, one for each range of noise levels."""
+    parts = [part for name, part in pipe.components.items() if name.startswith(("unet", "transformer"))]
+    return [part for part in parts if isinstance(part, torch.nn.Module)]
 
 
 def _check_negative_prompt(pipe: Any, parameters: Mapping[str, inspect.Parameter], given: Mapping[str, Any]) -> None:
