@@ -150,13 +150,16 @@ class RunFolder:
     def _write(self) -> None:
         write_json(self.folder / "run.json", self.record)
 
-    def _command(self) -> str:
+    @property
+    def words(self) -> list[str] | None:
+        """The words of the command line that Hydra composed the run from; None for a run without Hydra."""
         overrides = self.folder / ".hydra" / "overrides.yaml"
-        words = (
-            [str(word) for word in yaml.safe_load(overrides.read_text(encoding="utf-8")) or []]
-            if overrides.is_file()
-            else sys.argv[1:]
-        )
+        if not overrides.is_file():
+            return None
+        return [str(word) for word in yaml.safe_load(overrides.read_text(encoding="utf-8")) or []]
+
+    def _command(self) -> str:
+        words = sys.argv[1:] if self.words is None else self.words
         # The words of a cell may name an experiment that is a sweep.
         if self.is_cell and any(word.startswith("experiment=") for word in words):
             words.append("hydra.mode=RUN")

@@ -1,7 +1,7 @@
 """One run, from a composed config to files, metrics and a tracked record."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from diffexp.components.trackers.base import RunInfo, SampleRow
 from diffexp.experiment.build import Components, assemble
 from diffexp.experiment.context import RunContext
 from diffexp.experiment.cost import reset_peak_memory, run_facts
+from diffexp.experiment.effects import Given, check_effects, check_seed
 from diffexp.experiment.folder import RunFolder
 from diffexp.experiment.metric_suite import MetricSuite
 from diffexp.experiment.pictures.grid import overview
@@ -38,6 +39,8 @@ class SweepInfo:
     job: int
     resumed: bool = False
     """Whether the run continues what an earlier attempt at the sweep left in its folder."""
+    swept: Collection[str] = ()
+    """The keys that the sweep varies, as far as they are known beforehand."""
 
 
 @dataclass(frozen=True)
@@ -66,16 +69,20 @@ def run_experiment(
         KeyboardInterrupt: after everything finished has been written.
     """
     context, output = context or RunContext(), RunFolder(folder, is_cell=sweep is not None)
+    given = Given.of(output.words, config, swept=sweep.swept if sweep else None)
     earlier = _open(output, config, sweep)
     log.info("%s", _announcement(config))
     with recording(output, catalog, context.clock) as record:
         run = _build_and_check(config, catalog, context, output, earlier)
+        with context.cpu_section():
+            check_effects(run, config, given, catalog)
         record.tracker = run.tracker
         run.tracker.start(_run_info(config, folder, sweep))
         output.update(wandb_id=run.tracker.run_id)
         samples, metrics = _sample_and_measure(run, config, output)
         _publish(run, config, output, samples)
         output.update(nfe=samples.nfe, forward_passes=samples.forward_passes)
+        check_seed(samples.drew_noise, given)
         record.metrics = metrics
         if samples.interrupted:
             raise KeyboardInterrupt

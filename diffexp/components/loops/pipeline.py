@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 Observe = Callable[[Tensor, Tensor, Level], None]
 
 
-@loop(alone=True)
+@loop(
+    alone=True,
+    guides=True,
+    idle=["control_scale where control_image=null", "true_cfg_scale where negative_prompt=null"],
+)
 def pipeline(
     batch: Batch,
     *,
