@@ -17,7 +17,8 @@ from diffexp.catalog.discover import Catalog
 from diffexp.catalog.kinds import TARGET
 from diffexp.cli.hydra_internals import current_config, get_omega_conf_dumper
 from diffexp.experiment.configs import steps_of, usual_samples
-from diffexp.experiment.resume import is_done
+from diffexp.experiment.lock import lock_unless_held
+from diffexp.experiment.resume import finished_run
 from diffexp.files import write_text
 from diffexp.sweeps.cell import Cell
 from diffexp.sweeps.failures import Failure, clear_failure, record_failure
@@ -131,14 +132,16 @@ class Task:
         sweep = None
         if settings.mode == RunMode.MULTIRUN:
             sweep = sweep_info(Path(settings.sweep.dir).absolute(), int(settings.job.num))
-        if not (sweep and sweep.resumed and is_done(folder)):
-            clear_failure(folder)
-            try:
-                from diffexp.experiment.run import run_experiment
+        try:
+            with lock_unless_held(folder):
+                if not (sweep and sweep.resumed and finished_run(folder)):
+                    clear_failure(folder)
+                    from diffexp.experiment.run import run_experiment
 
-                run_experiment(task, folder, self.catalog, sweep)
-            except Exception as error:  # the other cells of a sweep continue
-                self.failures.append(record_failure(folder, error))
+                    run_experiment(task, folder, self.catalog, sweep)
+                clear_failure(folder)  # perhaps of another process, which found the folder in use
+        except Exception as error:  # the other cells of a sweep continue
+            self.failures.append(record_failure(folder, error))
         return objective_value(task, folder)
 
 

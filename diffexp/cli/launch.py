@@ -23,11 +23,13 @@ from diffexp.cli.hydra_config import CONFIG_NAME, hydra_session
 from diffexp.cli.hydra_internals import BASIC_SWEEPER, BasicSweeper, Callbacks
 from diffexp.cli.resume import Resumed, resumed_words
 from diffexp.errors import InputError
+from diffexp.experiment.lock import lock
 from diffexp.report import report_sweep
+from diffexp.report.over_seeds import NAME as OVER_SEEDS, over_seeds
 from diffexp.sweeps.failures import Failure, read_failures
-from diffexp.sweeps.logs import LOG_FORMAT
+from diffexp.sweeps.logs import LOG_FORMAT, LogFile
 from diffexp.sweeps.objective import best_text
-from diffexp.sweeps.record import SweepRecord, exclusive_lock
+from diffexp.sweeps.record import SweepRecord
 from diffexp.sweeps.results import read_cells, write_results
 
 if TYPE_CHECKING:
@@ -58,12 +60,12 @@ def run(overrides: list[str]) -> "RunResult":
             raise InputError(NO_SWEEP)
         HydraConfig.instance().set_config(checked.config)
         folder = Path(checked.config.hydra.run.dir).absolute()
-        ensure_writable(folder)
-        save_hydra_files(checked.config, folder)
         from diffexp.experiment.run import run_experiment
 
-        with _log_file(folder / "diffexp.log"):
-            return run_experiment(task_config(checked.config), folder, catalog)
+        with lock(folder):
+            save_hydra_files(checked.config, folder)
+            with _log_file(folder / "diffexp.log"):
+                return run_experiment(task_config(checked.config), folder, catalog)
 
 
 def launch(
@@ -90,15 +92,15 @@ def launch(
     with env_override({VARIABLE: os.pathsep.join(map(str, catalog.plugin_paths))}):
         HydraConfig.instance().set_config(checked.config)
         if not checked.multirun:
-            return _launch_run(loader, checked.config, catalog)
+            folder = Path(checked.config.hydra.run.dir).absolute()
+            with lock(folder):
+                return folder, _launch_run(loader, checked.config, folder, catalog)
         folder = resumed.folder if resumed else _sweep_folder(checked.config, overrides)
         return _launch_sweep(loader, checked.config, folder, overrides, catalog, config_dir, resumed)
 
 
-def _launch_run(loader: CachedLoader, config: DictConfig, catalog: Catalog) -> tuple[Path, list[Failure]]:
+def _launch_run(loader: CachedLoader, config: DictConfig, folder: Path, catalog: Catalog) -> list[Failure]:
     """Run a composed config as ``Hydra.run`` does, which would compose it again from text."""
-    folder = Path(config.hydra.run.dir).absolute()
-    ensure_writable(folder)
     OmegaConf.set_readonly(config.hydra, False)
     config.hydra.mode = RunMode.RUN
     task = Task(catalog)
@@ -117,7 +119,7 @@ def _launch_run(loader: CachedLoader, config: DictConfig, catalog: Catalog) -> t
     except KeyboardInterrupt:
         raise KeyboardInterrupt(str(folder)) from None
     _ = returned.return_value  # raises what the experiment did not record
-    return folder, task.failures
+    return task.failures
 
 
 def _launch_sweep(
@@ -129,11 +131,10 @@ def _launch_sweep(
     config_dir: Path | None,
     resumed: Resumed | None,
 ) -> tuple[Path, list[Failure]]:
-    ensure_writable(folder)
     words = [*overrides, "hydra.mode=MULTIRUN", _override("hydra.sweep.dir", folder)]
     master = loader.load_configuration(CONFIG_NAME, words, RunMode.MULTIRUN)
     cells = cell_overrides(loader, first, overrides)
-    with exclusive_lock(folder):
+    with lock(folder):
         if resumed:
             resumed.check_cells(cells, lambda number, cell: compose_job(loader, master, number, cell))
         record = resumed.record if resumed else SweepRecord(overrides, cells, str(config_dir) if config_dir else None)
@@ -173,6 +174,8 @@ def _run_sweep(loader: CachedLoader, master: DictConfig, catalog: Catalog) -> li
 def _write_results(folder: Path) -> None:
     try:
         write_results(folder)
+        for line in over_seeds(read_cells(folder), folder / OVER_SEEDS):
+            log.info("%s", line)
     except OSError as error:  # a full disk; the failures are still to be printed
         log.warning("no table of results: %s", error.strerror)
 
@@ -184,22 +187,6 @@ def cell_overrides(loader: CachedLoader, config: DictConfig, overrides: Sequence
         return None
     parsed = loader.parse([*(f"{key}={value}" for key, value in (sweeper.params or {}).items()), *overrides])
     return BasicSweeper.split_arguments([one for one in parsed if not one.is_hydra_override()], None)[0]
-
-
-def ensure_writable(folder: Path) -> None:
-    """Make a folder and write a file into it.
-
-    Raises:
-        InputError: the folder cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".probe-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        advice = "choose another with hydra.run.dir=... or hydra.sweep.dir=..."
-        raise InputError(f"the output folder {folder} cannot be written: {error.strerror}; {advice}") from error
 
 
 def _sweep_folder(config: DictConfig, overrides: Sequence[str]) -> Path:
@@ -220,7 +207,7 @@ def _override(key: str, folder: Path) -> str:
 
 @contextmanager
 def _log_file(file: Path) -> Iterator[None]:
-    handler = logging.FileHandler(file)
+    handler = LogFile(file)
     handler.setFormatter(logging.Formatter(LOG_FORMAT))
     logger = logging.getLogger("diffexp")
     level = logger.level

@@ -14,6 +14,7 @@ from diffexp.experiment.context import RunContext
 from diffexp.experiment.cost import reset_peak_memory, run_facts
 from diffexp.experiment.effects import Given, check_effects, check_seed
 from diffexp.experiment.folder import RunFolder
+from diffexp.experiment.lock import lock_unless_held
 from diffexp.experiment.metric_suite import MetricSuite
 from diffexp.experiment.pictures.grid import overview
 from diffexp.experiment.provenance import inputs_sha256
@@ -70,9 +71,9 @@ def run_experiment(
     """
     context, output = context or RunContext(), RunFolder(folder, is_cell=sweep is not None)
     given = Given.of(output.words, config, swept=sweep.swept if sweep else None)
-    earlier = _open(output, config, sweep)
-    log.info("%s", _announcement(config))
-    with recording(output, catalog, context.clock) as record:
+    with lock_unless_held(folder), recording(output, catalog, context.clock) as record:
+        earlier = _open(output, config, sweep)
+        log.info("%s", _announcement(config))
         run = _build_and_check(config, catalog, context, output, earlier)
         with context.cpu_section():
             check_effects(run, config, given, catalog)
@@ -91,7 +92,7 @@ def run_experiment(
 
 
 def _open(output: RunFolder, config: Mapping[str, Any], sweep: SweepInfo | None) -> Earlier | None:
-    """Write the first ``run.json``; return the run that this one continues in its folder, if any."""
+    """Begin the record of the run; return the run that this one continues in its folder, if any."""
     check_resume(config, output.folder)
     earlier = read_earlier(output.folder) if sweep and sweep.resumed else None
     if earlier:
@@ -105,7 +106,10 @@ def _open(output: RunFolder, config: Mapping[str, Any], sweep: SweepInfo | None)
 def _build_and_check(
     config: Mapping[str, Any], catalog: Catalog, context: RunContext, output: RunFolder, earlier: Earlier | None
 ) -> Components:
-    """Build the components; check that they give the samples of the runs that this one resumes, and copy those."""
+    """Build the components; check that they give the samples of the runs that this one resumes, and copy those.
+
+    Only then are the files of an earlier run in the folder removed.
+    """
     with context.cpu_section():
         run = assemble(config, catalog, context)
     plan = run.sampler if isinstance(run.sampler, Plan) else None
@@ -121,6 +125,7 @@ def _build_and_check(
     for known in (earlier, named):
         if known:
             check_same_samples(known, output.record | identity)
+    output.replace()
     output.update(**identity)
     if named:
         copied = output.copy_samples(RunFolder(named.folder))

@@ -14,12 +14,13 @@ from diffexp.components.models.base import state_dtype
 from diffexp.components.pixels import to_model_range
 from diffexp.experiment.build import Components
 from diffexp.experiment.device import out_of_memory
-from diffexp.experiment.folder import RunFolder, load_raw, read_image
+from diffexp.experiment.folder import RunFolder, recorded_shape
 from diffexp.experiment.metric_suite import MetricSuite
 from diffexp.experiment.monitor import SHOWN_IMAGES, Monitor
 from diffexp.experiment.pictures.grid import MAX_GRID
 from diffexp.experiment.pictures.previews import latents_to_rgb
 from diffexp.experiment.pictures.strips import Snapshot
+from diffexp.experiment.sample_files import load_raw, read_image, shape_on_disk
 from diffexp.plan.noise import SampleNoise
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,8 @@ def generate(run: Components, config: Mapping[str, Any], output: RunFolder, suit
             finished.store(batch, samples, monitor.record())
     except KeyboardInterrupt:
         log.warning("interrupted after %d of %d samples", len(finished.indices), total)
+        if not output.is_cell:
+            log.warning("go on with: python -m diffexp resume=%s", output.folder)
         interrupted = True
     finally:
         monitor.close()
@@ -127,7 +130,8 @@ class _Finished:
 
     def load(self, size: int) -> None:
         """Take in what is in the folder, in batches of ``size``."""
-        files, raw = self._output.finished_images(), self._output.raw_files()
+        files = self._output.intact_images(recorded_shape(self._output.record))
+        raw = self._output.raw_files(tuple(self._run.model.shape))
         if files.keys() - raw.keys():
             self._suite.only_images()
         for start in range(0, len(files), size):
@@ -152,8 +156,9 @@ class _Finished:
         if images.ndim > 2 and self._suite.reads_samples:
             self._output.store_raw(indices, samples)
         self._output.save_samples(indices, images)
+        shape = shape_on_disk(images) if images.ndim > 2 else None
         self._add(indices, run.model.describe(batch.condition), images)  # at once: an interrupt may follow
-        self._output.update(**record)
+        self._output.update(**record, image_shape=shape)
         with run.context.cpu_section():
             self._suite.update(indices, samples, images)
         run.context.finished(len(indices))

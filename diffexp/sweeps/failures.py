@@ -1,13 +1,13 @@
 """Failures of cells: each costs itself alone, and is reported at the end of the sweep, across processes by a file."""
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from diffexp.errors import InputError, one_line
-from diffexp.files import write_json
+from diffexp.experiment.lock import FolderInUse
+from diffexp.files import read_json, write_json
 
 FILE = ".hydra/failure.json"
 TRACEBACKS = logging.getLogger("errors")
@@ -29,7 +29,8 @@ def record_failure(folder: Path, error: BaseException) -> Failure:
     failure = Failure(str(folder), one_line(error), isinstance(error, InputError))
     try:
         write_json(folder / FILE, asdict(failure))
-        if not (folder / "run.json").exists():  # it failed before the experiment began
+        begun = (folder / "run.json").exists() or isinstance(error, FolderInUse)
+        if not begun:
             write_json(folder / "run.json", {"status": "failed", "error": failure.message})
     except OSError as problem:
         TRACEBACKS.error("the failure could not be recorded", exc_info=problem)
@@ -37,7 +38,7 @@ def record_failure(folder: Path, error: BaseException) -> Failure:
 
 
 def clear_failure(folder: Path) -> None:
-    """Delete the failure record of an earlier attempt."""
+    """Delete the failure record of another attempt."""
     (folder / FILE).unlink(missing_ok=True)
 
 
@@ -49,6 +50,7 @@ def read_failures(sweep: Path, known: Sequence[Failure] = ()) -> list[Failure]:
     """
     found = {failure.folder: failure for failure in known}
     for file in sweep.glob(f"*/{FILE}"):
-        failure = Failure(**json.loads(file.read_text(encoding="utf-8")))
-        found[failure.folder] = failure
+        stated = read_json(file)
+        if stated.keys() == Failure.__dataclass_fields__.keys():
+            found[stated["folder"]] = Failure(**stated)
     return [found[folder] for folder in sorted(found)]

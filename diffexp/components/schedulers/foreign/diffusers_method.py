@@ -59,10 +59,10 @@ class ClassMethod:
         """The loop of a pipeline, with a scheduler whose timesteps are set."""
         if self.span[0]:
             begin_at(scheduler, self.span[0])
-        step = stepper(scheduler, self.step_options)
+        step = with_pipeline_steps(scheduler).step
         for t in scheduler.timesteps[slice(*self.span)]:
             level = self._network_level(self.level_of(self.schedule, scheduler, float(t)), float(t))
-            x = step(evaluate(x, scaled_input(scheduler, x, t), level), t, x)
+            x = _sample_of(step(evaluate(x, scaled_input(scheduler, x, t), level), t, x, **self.step_options))
         return x
 
     def prepared(self, dtype: torch.dtype) -> Any:
@@ -83,6 +83,17 @@ class ClassMethod:
         """Set the timesteps of a scheduler, as the class sets them."""
         steps = () if self.visit else (self.steps,)  # by position: a class may call it what it likes
         scheduler.set_timesteps(*steps, **self.visit, **self.set_options)
+
+    def stepping(self, *, prepared: bool = True) -> Any:
+        """A fresh object to step, with its timesteps set if ``prepared``; its tables are as the class made them."""
+        return with_pipeline_steps(self.prepared(torch.float32) if prepared else copy.deepcopy(self.scheduler))
+
+    def visiting(self, num_inference_steps: int | None, **given: Any) -> "ClassMethod":
+        """The method for other arguments of ``set_timesteps``; raises what the class raises for them."""
+        if num_inference_steps is None:
+            return replace(self, visit=given, _templates={})
+        options = {**self.set_options, **given}
+        return replace(self, steps=num_inference_steps, set_options=options, _templates={})
 
     @property
     def levels(self) -> Sequence[Level]:
@@ -125,24 +136,30 @@ def begin_at(scheduler: Any, index: int) -> None:
         scheduler.set_begin_index(index)
 
 
-def stepper(scheduler: Any, options: Mapping[str, Any]) -> Callable[[Tensor, Any, Tensor], Tensor]:
-    """The step as a function (output, t, x) -> x of the next timestep."""
-    if "old_pred_original_sample" in inspect.signature(scheduler.step).parameters:
-        return _cogvideox_stepper(scheduler, options)
-    return lambda output, t, x: _sample_of(scheduler.step(output, t, x, **options))
+def with_pipeline_steps(scheduler: Any) -> Any:
+    """The scheduler, with ``step(output, t, x, **options)`` where its own needs more from its pipeline."""
+    taken = inspect.signature(scheduler.step).parameters
+    return _CogVideoXSteps(scheduler) if "old_pred_original_sample" in taken else scheduler
 
 
-def _cogvideox_stepper(scheduler: Any, options: Mapping[str, Any]) -> Callable[[Tensor, Any, Tensor], Tensor]:
-    """Steps of CogVideoXDPMScheduler, whose pipeline has to hand it the last x0 estimate and timestep."""
-    last_x0, last_t = None, None
+class _CogVideoXSteps:
+    """CogVideoXDPMScheduler, whose pipeline has to hand it the last x0 estimate and timestep."""
 
-    def step(output: Tensor, t: Any, x: Tensor) -> Tensor:
-        nonlocal last_x0, last_t
-        x, last_x0 = scheduler.step(output, last_x0, t, last_t, x, **options)
-        last_t = t
-        return x
+    def __init__(self, scheduler: Any) -> None:
+        self.scheduler = scheduler
+        self.last_x0: Tensor | None = None
+        self.last_t: Any = None
 
-    return step
+    def __getattr__(self, name: str) -> Any:
+        if name == "scheduler":  # not there yet, in a copy that is being made
+            raise AttributeError(name)
+        return getattr(self.scheduler, name)
+
+    def step(self, output: Tensor, t: Any, x: Tensor, **options: Any) -> tuple[Tensor]:
+        """The next sample."""
+        x, self.last_x0 = self.scheduler.step(output, self.last_x0, t, self.last_t, x, **options)
+        self.last_t = t
+        return (x,)
 
 
 def _sample_of(stepped: Any) -> Tensor:
