@@ -17,12 +17,12 @@ from typing import Any
 
 from diffexp.catalog.discover import Catalog
 from diffexp.catalog.entry import Entry, as_typed
-from diffexp.catalog.kinds import KINDS, TARGET
+from diffexp.catalog.kinds import TARGET
 from diffexp.catalog.types import to_containers
 from diffexp.components.sampler import Recipe
 from diffexp.errors import InputError
 from diffexp.experiment.build import Components
-from diffexp.experiment.configs import flat
+from diffexp.experiment.configs import choices, flat
 from diffexp.experiment.guide import Guide, Rehearsal, rehearse
 from diffexp.plan.levels import listed_steps
 from diffexp.plan.table import Plan
@@ -98,18 +98,12 @@ def _idle_keys(run: Components, config: Mapping[str, Any], given: Given, catalog
         yield Idle("objective", "it is for sweeps and searches", ())
     yield from _of_lists(run, config, given)
     yield from _of_listed_levels(config, given)
-    for kind, name in _choices(config):
-        if entry := catalog.find(kind, name):
+    for kind, node in choices(config):
+        if entry := catalog.find(kind, str(node.get("name"))):
             of_model = getattr(run.model, "idle", ()) if kind == "model" else ()
             yield from _declared(entry, [*entry.traits.get("idle", ()), *of_model], flat(config), given)
     yield from _of_plan(run, config, given, catalog)
     yield from _of_guidance(run, config, given, catalog)
-
-
-def _choices(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for kind in KINDS.values():
-        nodes = (config[kind.name] or {}).values() if kind.several else [config[kind.name]]
-        yield from ((kind.name, str(node.get("name"))) for node in nodes if node)
 
 
 def _of_lists(run: Components, config: Mapping[str, Any], given: Given) -> Iterator[Idle]:

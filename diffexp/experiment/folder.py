@@ -70,6 +70,10 @@ class RunRecord(TypedDict):
     weights_sha256: str | None
     plan_sha256: str | None
     inputs_sha256: str | None
+    code_sha256: str | None
+    """Of the plugins whose code affects samples, besides the plan."""
+    plugins: Sequence[Mapping[str, Any]] | None
+    """The files of all plugins of the run: ``used_for``, ``path``, ``sha256`` and ``copy``, a path in the folder."""
     wandb_id: str | None
     drawn: int
     """Samples that ``sampling_seconds`` and ``model_seconds`` are the time of."""

@@ -17,6 +17,7 @@ from diffexp.experiment.folder import RunFolder
 from diffexp.experiment.lock import lock_unless_held
 from diffexp.experiment.metric_suite import MetricSuite
 from diffexp.experiment.pictures.grid import overview
+from diffexp.experiment.plugin_sources import code_sha256, save_plugins
 from diffexp.experiment.provenance import inputs_sha256
 from diffexp.experiment.recording import recording
 from diffexp.experiment.reference import Reference
@@ -30,6 +31,10 @@ log = logging.getLogger(__name__)
 
 IMAGES = {"grid": "grid.png", "trajectory": "trajectory.png", "animation": "trajectory.gif"}
 """The images of a run that are tracked."""
+
+
+CODE = ("model", "guidance", "loop")
+"""Kinds whose code affects samples, besides the plan."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,8 @@ def _build_and_check(
         "weights_sha256": run.model.weights_sha256,
         "plan_sha256": plan.sha256 if plan else None,
         "inputs_sha256": inputs_sha256(config),
+        "code_sha256": code_sha256(config, catalog, CODE if plan else (*CODE, "scheduler", "grid")),
+        "plugins": save_plugins(output.folder, config, catalog),
     }
     named = run_to_resume(config)
     for known in (earlier, named):
