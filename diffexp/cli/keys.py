@@ -43,7 +43,7 @@ class Key:
             return None if nullable and value is None else f"must have a value, it cannot be {as_typed(value)}"
         if problem := self.also(value) or self.type.problem(value):
             return problem
-        if self.at_least is not None and int(value) < self.at_least:
+        if self.at_least is not None and float(value) < self.at_least:
             return f"must be at least {self.at_least}"
         if self.choices and value not in self.choices:
             return f"is not known{hint(str(value), self.choices)}"
@@ -80,7 +80,7 @@ KEYS = (
     Key("prompt", _TEXTS_OR_NULL, None, "text, or a list of texts that the samples cycle through"),
     Key("negative_prompt", _TEXTS_OR_NULL, None, "text that guidance leads away from"),
     Key("label", _ANY, None, "class number or name, or a list that the samples cycle through", also=_no_class),
-    Key("guidance_scale", _NUMBER_OR_NULL, None, "1 is no guidance; null: the model's default", also=_not_finite),
+    Key("guidance_scale", _NUMBER_OR_NULL, None, "1 is no guidance; null: the model's default", 0, also=_not_finite),
     Key("snapshot_every", _INT_OR_NULL, None, "steps between snapshots, 0 for none; null: ten per run", at_least=0),
     Key("device", _TEXT, "auto", "auto, cpu, cuda, cuda:1, mps, xpu", also=_no_device),
     Key("dtype", _TEXT, "auto", f"precision of the network: {', '.join(_DTYPES)}", choices=_DTYPES),

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
@@ -40,6 +40,9 @@ class TextToImage(ModelBase):
     black_box_reason: str = ""
     """Why its network cannot be evaluated directly, for messages."""
     _tasks: dict[str, Any] = field(default_factory=dict)
+
+    idle: ClassVar[Sequence[str]] = ("prior_steps", "prior_guidance_scale")
+    """Options of ``model=pipeline`` that this family does not use."""
 
     @property
     def shape(self) -> tuple[int, ...]:
