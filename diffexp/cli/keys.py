@@ -15,6 +15,9 @@ from diffexp.catalog.types import OptionType
 from diffexp.cli.values import problem_of
 from diffexp.errors import InputError, hint
 
+MAX_TAG = 64
+"""Longest tag that W&B accepts; with a longer one it refuses the run."""
+
 
 @dataclass(frozen=True)
 class Key:
@@ -53,6 +56,12 @@ def _no_device(value: Any) -> str | None:
     return None if known else "is not one of auto, cpu, cuda, cuda:<number>, mps, xpu"
 
 
+def _bad_tag(value: Any) -> str | None:
+    lengths = [len(str(tag)) for tag in value] if isinstance(value, list | tuple) else []
+    wrong = next((length for length in lengths if not 1 <= length <= MAX_TAG), None)
+    return None if wrong is None else f"has a tag of {wrong} characters; W&B takes 1 to {MAX_TAG}"
+
+
 def _other_than(types: Any, noun: str) -> Callable[[Any], str | None]:
     """A check that a value is of ``types``, or a list of such items that is not empty."""
 
@@ -88,7 +97,7 @@ KEYS = (
     Key("resume", _TEXT_OR_NULL, None, "folder of an earlier run or sweep to finish"),
     Key("objective", _TEXT_OR_NULL, None, "metric that a search optimises (hydra/sweeper=optuna)"),
     Key("name", _TEXT_OR_NULL, None, "name of the run in the tracker; null: built from the overrides"),
-    Key("tags", OptionType("list", item=_TEXT), (), "labels in the tracker"),
+    Key("tags", OptionType("list", item=_TEXT), (), "labels in the tracker", also=_bad_tag),
     Key("notes", _TEXT_OR_NULL, None, "remark in the tracker"),
 )
 BY_NAME: Mapping[str, Key] = {key.name: key for key in KEYS}
