@@ -102,7 +102,7 @@ def _network(recipe: VaeTraining) -> Any:
     net: Any = AutoencoderKL.from_pretrained(start, local_files_only=True) if start else AutoencoderKL(**recipe.network)
     net.encoder.requires_grad_(recipe.train_encoder)
     net.quant_conv.requires_grad_(recipe.train_encoder)
-    return net.train().to(memory_format=torch.channels_last)
+    return net.train()
 
 
 def _error(difference: Tensor, recipe: VaeTraining) -> Tensor:
