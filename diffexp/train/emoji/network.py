@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
+from diffusers.models.attention_processor import AttnProcessor
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 from tqdm import tqdm
@@ -90,6 +91,7 @@ class _Trainer:
         self.alphas_cumprod = torch.tensor(schedule.alphas_cumprod, dtype=torch.float32)
         # Not with the channels last: group normalisation's backward pass is many times slower so.
         self.net = TextToLatents(recipe.network, recipe.text, self.tokenizer)
+        self.net.unet.set_attn_processor(AttnProcessor())  # on so few positions faster than the fused kernel
         self.optimizer = torch.optim.AdamW(_groups(self.net), lr=recipe.learning_rate, betas=(0.9, 0.99))
         self.decay = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
         self.average = EMAModel(self.net.parameters(), decay=recipe.ema_decay, use_ema_warmup=True, power=0.75)
