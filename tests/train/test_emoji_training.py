@@ -170,7 +170,7 @@ def test_latents_have_a_deviation_of_one(data: Emoji, trained: Path) -> None:
 
 def test_a_decoder_goes_on_learning_without_its_encoder(data: Emoji, trained: Path, tmp_path: Path) -> None:
     again = vae_recipe(start_from=str(trained / "vae"), train_encoder=False)
-    train_vae(data, again, tmp_path)
+    train_vae(data, again, tmp_path, "decoder")
     before, after = (AutoencoderKL.from_pretrained(folder / "vae").state_dict() for folder in (trained, tmp_path))
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"decoder", "post_quant_conv"}
@@ -230,11 +230,12 @@ def test_resumed_features_are_those_of_an_uninterrupted_run(data: Emoji, trained
 
 def test_features_are_a_clip_model_with_the_names_of_all_drawings(data: Emoji, trained: Path) -> None:
     clip = Clip.load(trained / "features", torch.device("cpu"))
+    network: Any = clip.network
     assert isinstance(clip.network, CLIPModel)
     ids = clip.tokenizer("red heart", padding="max_length", return_tensors="pt")
     state = weights(trained, "features.pt")["net"]
     clip.network.load_state_dict({name: weight.half().float() for name, weight in state.items()})
-    expected = clip.network.get_text_features(**ids).pooler_output
+    expected = network.get_text_features(**ids).pooler_output
     torch.testing.assert_close(clip.of_texts(["red heart"]), expected, rtol=1e-3, atol=1e-3)
     assert clip.of_images(data.images[:2].float() / 255).shape == (2, 8)
     names = (trained / "features" / "names.txt").read_text().splitlines()
@@ -251,10 +252,12 @@ def test_images_of_the_same_prompt_are_equally_right() -> None:
 def test_the_shipped_recipes_belong_together() -> None:
     config: Any = OmegaConf.load(conf_dir() / "train.yaml")
     recipes: Any = {
-        name: OmegaConf.to_container(config[name], resolve=True) for name in ("emoji_vae", "emoji", "emoji_features")
+        name: OmegaConf.to_container(config[name], resolve=True)
+        for name in ("emoji_vae", "emoji_decoder", "emoji", "emoji_features")
     }
-    autoencoder = VaeTraining(**recipes["emoji_vae"])
+    autoencoder, decoder = VaeTraining(**recipes["emoji_vae"]), VaeTraining(**recipes["emoji_decoder"])
     generator = EmojiTraining(**recipes["emoji"])
     measure = EmojiFeatureTraining(**recipes["emoji_features"])
+    assert autoencoder.network == decoder.network and decoder.start_from == f"{config.folder}/vae"
     assert autoencoder.network["latent_channels"] == generator.network["in_channels"]
     assert (generator.vocabulary, generator.prompt_length) == (measure.vocabulary, measure.prompt_length)

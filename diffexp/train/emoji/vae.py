@@ -16,6 +16,7 @@ from tqdm import tqdm
 from diffexp.experiment.pictures.grid import image_grid
 from diffexp.files import replace_whole
 from diffexp.train.emoji.data import Emoji, pixels
+from diffexp.train.emoji.pipeline import replace_folder
 from diffexp.train.state import load_state, save_state
 
 log = logging.getLogger(__name__)
@@ -86,11 +87,12 @@ def train_vae(data: Emoji, recipe: VaeTraining, folder: Path, name: str = "vae")
             average.store(net.parameters())
             average.copy_to(net.parameters())
             log.info(
-                "vae: step %d of %d, loss %.4f, held-out PSNR %.2f",
+                "%s: step %d of %d, loss %.4f, held-out PSNR %.2f",
+                name,
                 done,
                 recipe.steps,
                 smooth,
-                _look(net, data, folder),
+                _look(net, data, folder / f"{name}.png"),
             )
             average.restore(net.parameters())
     average.copy_to(net.parameters())
@@ -128,13 +130,13 @@ def encode(net: Any, images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _look(net: Any, data: Emoji, folder: Path) -> float:
+def _look(net: Any, data: Emoji, sheet: Path) -> float:
     """PSNR on held-out drawings; writes a sheet of 16 of them above what came back."""
     chosen = torch.nonzero(data.held_out).flatten()[:: max(int(data.held_out.sum()) // 64, 1)]
     images = data.images[chosen]
     rebuilt = net.decode(encode(net, images)).sample.clamp(-1, 1)
     pairs = torch.stack([pixels(images[:32]), rebuilt[:32]], dim=1).flatten(0, 1)
-    with replace_whole(folder / "vae.png") as temporary:
+    with replace_whole(sheet) as temporary:
         image_grid(pairs.add(1).div(2), columns=8).save(temporary)
     return -10 * math.log10(((rebuilt - pixels(images)) / 2).square().mean().item())
 
@@ -142,7 +144,8 @@ def _look(net: Any, data: Emoji, folder: Path) -> float:
 def _export(net: Any, data: Emoji, folder: Path) -> Path:
     latents = encode(net, data.images)
     net.register_to_config(scaling_factor=1 / latents.std().item())
-    net.save_pretrained(folder / "vae")
+    with replace_folder(folder / "vae") as target:
+        net.save_pretrained(target)
     with replace_whole(folder / "latents.pt") as temporary:
         torch.save(latents, temporary)
     log.info("%s: latents' mean %.3f, deviation %.3f", folder / "vae", latents.mean(), latents.std())
