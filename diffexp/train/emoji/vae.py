@@ -52,7 +52,7 @@ class VaeTraining:
 def train_vae(data: Emoji, recipe: VaeTraining, folder: Path, name: str = "vae") -> Path:
     """Minimise absolute errors of pixels and edges plus a small divergence term; resumes.
 
-    Returns the folder ``vae`` with the averaged weights; its ``scaling_factor`` makes the latents' deviation 1.
+    Returns the folder ``vae`` with the averaged weights; every channel of its latents has mean 0 and deviation 1.
     """
     torch.manual_seed(recipe.seed)
     net = _network(recipe)
@@ -96,6 +96,8 @@ def train_vae(data: Emoji, recipe: VaeTraining, folder: Path, name: str = "vae")
             )
             average.restore(net.parameters())
     average.copy_to(net.parameters())
+    if recipe.train_encoder:
+        standardise(net, encode(net, data.images))
     return _export(net, data, folder)
 
 
@@ -143,10 +145,24 @@ def _look(net: Any, data: Emoji, sheet: Path) -> float:
 
 def _export(net: Any, data: Emoji, folder: Path) -> Path:
     latents = encode(net, data.images)
-    net.register_to_config(scaling_factor=1 / latents.std().item())
     with replace_folder(folder / "vae") as target:
         net.save_pretrained(target)
     with replace_whole(folder / "latents.pt") as temporary:
         torch.save(latents, temporary)
-    log.info("%s: latents' mean %.3f, deviation %.3f", folder / "vae", latents.mean(), latents.std())
     return folder / "vae"
+
+
+@torch.no_grad()
+def standardise(net: Any, latents: Tensor) -> None:
+    """Make every latent channel's mean 0 and its deviation 1, without changing what is decoded.
+
+    Otherwise diffusion drowns the channels that vary little, colours among them, long before the others.
+    """
+    mean, deviation = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
+    before, after = net.quant_conv, net.post_quant_conv
+    scale, shift = torch.cat([deviation, torch.ones_like(deviation)]), torch.cat([mean, 2 * deviation.log()])
+    before.bias.copy_((before.bias - shift) / scale)
+    before.weight.div_(scale.view(-1, 1, 1, 1))
+    after.bias.add_(after.weight.flatten(1) @ mean)
+    after.weight.mul_(deviation.view(1, -1, 1, 1))
+    net.register_to_config(scaling_factor=1.0)
