@@ -11,7 +11,6 @@ from diffexp.catalog.scan import relative
 from diffexp.catalog.sources import Source
 from diffexp.catalog.types import MISSING, Option, is_missing
 from diffexp.errors import InputError, unknown_option
-from diffexp.files import sha256_of_file
 
 
 @dataclass(frozen=True)
@@ -94,8 +93,13 @@ class Entry:
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of the file."""
-        return sha256_of_file(self.file)
+        """SHA-256 of the plugin's files as they were loaded; of a single file its own."""
+        return self.source.sha256
+
+    @property
+    def is_plugin(self) -> bool:
+        """Whether it is code of a user, neither of diffexp nor a class of diffusers."""
+        return not self.built_in and not self.source.module.startswith("diffusers.")
 
     @property
     def path(self) -> str:

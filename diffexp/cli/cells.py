@@ -169,4 +169,6 @@ def sweep_info(sweep: Path, number: int) -> "SweepInfo":
     from diffexp.experiment.run import SweepInfo
 
     record = read_sweep(sweep)
-    return SweepInfo(sweep, number, resumed=record is not None and record.attempts > 1)
+    if record is None:
+        return SweepInfo(sweep, number)
+    return SweepInfo(sweep, number, resumed=record.attempts > 1, swept=record.swept)

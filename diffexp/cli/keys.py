@@ -14,6 +14,9 @@ from diffexp.catalog.kinds import KINDS
 from diffexp.catalog.types import OptionType, is_missing
 from diffexp.errors import hint
 
+MAX_TAG = 64
+"""Longest tag that W&B accepts; with a longer one it refuses the run."""
+
 
 @dataclass(frozen=True)
 class Key:
@@ -43,7 +46,7 @@ class Key:
             return None if nullable and value is None else f"must have a value, it cannot be {as_typed(value)}"
         if problem := self.also(value) or self.type.problem(value):
             return problem
-        if self.at_least is not None and int(value) < self.at_least:
+        if self.at_least is not None and float(value) < self.at_least:
             return f"must be at least {self.at_least}"
         if self.choices and value not in self.choices:
             return f"is not known{hint(str(value), self.choices)}"
@@ -65,6 +68,12 @@ def _no_class(value: Any) -> str | None:
     return None if fits else "is not a class number or name, or a list of these"
 
 
+def _bad_tag(value: Any) -> str | None:
+    lengths = [len(str(tag)) for tag in value] if isinstance(value, list | tuple) else []
+    wrong = next((length for length in lengths if not 1 <= length <= MAX_TAG), None)
+    return None if wrong is None else f"has a tag of {wrong} characters; W&B takes 1 to {MAX_TAG}"
+
+
 _INT, _TEXT, _ANY = OptionType("int"), OptionType("str"), OptionType("any")
 _INT_OR_NULL, _TEXT_OR_NULL = OptionType("int", optional=True), OptionType("str", optional=True)
 _NUMBER_OR_NULL, _TEXTS_OR_NULL = OptionType("float", optional=True), OptionType("text", optional=True)
@@ -80,7 +89,7 @@ KEYS = (
     Key("prompt", _TEXTS_OR_NULL, None, "text, or a list of texts that the samples cycle through"),
     Key("negative_prompt", _TEXTS_OR_NULL, None, "text that guidance leads away from"),
     Key("label", _ANY, None, "class number or name, or a list that the samples cycle through", also=_no_class),
-    Key("guidance_scale", _NUMBER_OR_NULL, None, "1 is no guidance; null: the model's default", also=_not_finite),
+    Key("guidance_scale", _NUMBER_OR_NULL, None, "1 is no guidance; null: the model's default", 0, also=_not_finite),
     Key("snapshot_every", _INT_OR_NULL, None, "steps between snapshots, 0 for none; null: ten per run", at_least=0),
     Key("device", _TEXT, "auto", "auto, cpu, cuda, cuda:1, mps, xpu", also=_no_device),
     Key("dtype", _TEXT, "auto", f"precision of the network: {', '.join(_DTYPES)}", choices=_DTYPES),
@@ -88,7 +97,7 @@ KEYS = (
     Key("resume", _TEXT_OR_NULL, None, "folder of an earlier run or sweep to finish"),
     Key("objective", _TEXT_OR_NULL, None, "metric that a search optimises (hydra/sweeper=optuna)"),
     Key("name", _TEXT_OR_NULL, None, "name of the run in the tracker; null: built from the overrides", free_text=True),
-    Key("tags", OptionType("list", item=_TEXT), (), "labels in the tracker"),
+    Key("tags", OptionType("list", item=_TEXT), (), "labels in the tracker", also=_bad_tag),
     Key("notes", _TEXT_OR_NULL, None, "remark in the tracker", free_text=True),
 )
 BY_NAME: Mapping[str, Key] = {key.name: key for key in KEYS}

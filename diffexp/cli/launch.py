@@ -24,6 +24,7 @@ from diffexp.cli.resume import Resumed, resumed_words
 from diffexp.errors import InputError
 from diffexp.experiment.lock import lock
 from diffexp.report import report_sweep
+from diffexp.report.over_seeds import NAME as OVER_SEEDS, over_seeds
 from diffexp.sweeps.failures import Failure, read_failures
 from diffexp.sweeps.logs import LOG_FORMAT, LogFile
 from diffexp.sweeps.objective import best_text
@@ -167,6 +168,8 @@ def _run_sweep(
 def _write_results(folder: Path) -> None:
     try:
         write_results(folder)
+        for line in over_seeds(read_cells(folder), folder / OVER_SEEDS):
+            log.info("%s", line)
     except OSError as error:  # a full disk; the failures are still to be printed
         log.warning("no table of results: %s", error.strerror)
 

@@ -1,9 +1,10 @@
 """Configs as plain containers: dotted keys, where they differ, values that follow from other keys."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from diffexp.catalog.discover import discover
+from diffexp.catalog.kinds import KINDS
 from diffexp.components.prompts import read_texts
 from diffexp.errors import InputError
 from diffexp.plan.levels import listed_steps
@@ -22,6 +23,13 @@ def differing_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """The keys of flat configs whose values differ."""
     keys = dict.fromkeys(key for config in configs for key in config)
     return [key for key in keys if any(config.get(key) != configs[0].get(key) for config in configs)]
+
+
+def choices(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The kind and the node of everything that a config chooses."""
+    for kind in KINDS.values():
+        nodes = (config[kind.name] or {}).values() if kind.several else [config[kind.name]]
+        yield from ((kind.name, node) for node in nodes if node)
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

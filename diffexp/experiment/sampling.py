@@ -49,6 +49,8 @@ class Samples:
     steps: Sequence[tuple[int, dict[str, float]]] = ()
     """Scalars of the first batch's steps."""
     interrupted: bool = False
+    drew_noise: bool = True
+    """Whether the samples depend on the seed, as far as is known."""
 
 
 def generate(run: Components, config: Mapping[str, Any], output: RunFolder, suite: MetricSuite) -> Samples:
@@ -72,9 +74,10 @@ def generate(run: Components, config: Mapping[str, Any], output: RunFolder, suit
         max_forward_passes=config.get("max_forward_passes"),
     )
     monitor.add(output.record)
-    interrupted = False
+    interrupted = drew_noise = False
     try:
         for batch, samples in _batches(run, int(config["seed"]), todo, size, monitor):
+            drew_noise = drew_noise or has_drawn(int(config["seed"]), batch)
             finished.store(batch, samples, monitor.record())
     except KeyboardInterrupt:
         log.warning("interrupted after %d of %d samples", len(finished.indices), total)
@@ -88,7 +91,8 @@ def generate(run: Components, config: Mapping[str, Any], output: RunFolder, suit
     record = monitor.record()
     if not todo:  # the samples are those of an earlier run
         record |= {"nfe": output.record["nfe"] or monitor.nfe, "forward_passes": output.record.get("forward_passes")}
-    return finished.samples(record, latents_to_rgb(monitor.snapshots, finished.first), monitor.steps, interrupted)
+    snapshots = latents_to_rgb(monitor.snapshots, finished.first)
+    return finished.samples(record, snapshots, monitor.steps, interrupted, drew_noise or not todo)
 
 
 def load_samples(run: Components, config: Mapping[str, Any], output: RunFolder) -> Samples:
@@ -104,6 +108,12 @@ def make_batch(run: base.Run, seed: int, indices: Sequence[int], monitor: base.M
     noise = SampleNoise(seed, indices, model.shape, model.device, state_dtype(model))
     condition = model.conditions(run.request, indices).drawn(noise.generators)
     return Batch(run, indices, condition, noise.draw, noise.generators, monitor)
+
+
+def has_drawn(seed: int, batch: Batch) -> bool:
+    """Whether the stream of the first sample of a batch is no longer at its start."""
+    start = SampleNoise(seed, batch.indices[:1], ()).generators[0]
+    return not torch.equal(start.get_state(), batch.generators[0].get_state())
 
 
 class _Finished:

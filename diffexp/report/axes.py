@@ -6,7 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from diffexp.experiment.configs import KEYS_OF_THE_REPORT, differing_keys
+from diffexp.experiment.configs import differing_keys
+from diffexp.sweeps.replicates import IRRELEVANT_KEYS
 from diffexp.sweeps.results import CellResult
 
 GROUPS = ("model", "scheduler", "grid", "loop", "guidance")
@@ -70,7 +71,7 @@ def place_cells(cells: Sequence[CellResult]) -> Placement:
         choice = group in GROUPS and option in ("name", "_target_")
         name = group if choice else key
         if (
-            group in KEYS_OF_THE_REPORT
+            group in IRRELEVANT_KEYS
             or name in names
             or (group in GROUPS and not choice and not _varied_within(key, known))
         ):

@@ -55,6 +55,7 @@ MISTAKES = {
     "label=[1,": "label=[1, cannot be read: ",
     "name=[a]": "name=[a] is not a string",
     "tags=[[a]]": "tags=[[a]] is not a list",
+    f"tags=[b,{'a' * 65}]": f"tags=[b,{'a' * 65}] has a tag of 65 characters; W&B takes 1 to 64",
     "metric.fidd.features=3": "unknown option 'metric.fidd.features'; did you mean 'metric.fid'?",
     "~scheduler.foo": "unknown option 'scheduler.foo' of scheduler=ddim (available: eta",
     "steps='${nowhere}'": "steps is that of nowhere, which is not there; give steps=...",
