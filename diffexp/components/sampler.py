@@ -12,9 +12,13 @@ from diffexp.components.grids.choice import AUTO, Grid, default_grid
 from diffexp.components.schedulers.foreign.diffusers_config import Accepted, spelling
 from diffexp.components.schedulers.foreign.diffusers_levels import set_timesteps_arguments
 from diffexp.components.schedulers.foreign.diffusers_method import ClassMethod, build_class, refusals
-from diffexp.components.schedulers.foreign.k_diffusion import from_k_diffusion, in_k_diffusion_convention
+from diffexp.components.schedulers.foreign.k_diffusion import (
+    from_k_diffusion,
+    in_k_diffusion_convention,
+    is_adaptive,
+)
 from diffexp.errors import InputError
-from diffexp.plan.compile import Sampler, compile_or_direct
+from diffexp.plan.compile import Direct, Sampler, compile_or_direct
 from diffexp.plan.levels import Level, Levels
 from diffexp.plan.method import FunctionMethod, Method
 from diffexp.plan.table import Plan
@@ -67,10 +71,13 @@ class Recipe:
         A method of two evaluations per step gets half the steps of one that needs one.
 
         Raises:
-            InputError: not even one step fits, or the levels are given one by one and are too many.
+            InputError: not even one step fits, the levels are given one by one and are too many, or the method chooses
+            its own number of evaluations.
         """
         if max_nfe is None:
             return self
+        if isinstance(self.sampler, Direct) and getattr(self.sampler.method, "adaptive", False):
+            raise InputError(f"max_nfe={max_nfe}: {self.sampler.method.name} chooses its own number of evaluations")
         if self.grid.explicit:
             if (nfe := self.sampler.nfe) > max_nfe:
                 raise InputError(f"max_nfe={max_nfe}: the levels of grid.timesteps or grid.sigmas take {nfe}")
@@ -172,9 +179,10 @@ def _bind_function(
     if traits.get("discrete"):
         levels = levels.on_training_timesteps()
     name = found.name if found else function.__name__
+    adaptive = is_adaptive(function)
     if in_k_diffusion_convention(function):
         function = from_k_diffusion(function)
-    return FunctionMethod(function, levels, training, options, name)
+    return FunctionMethod(function, levels, training, options, name, adaptive)
 
 
 def returns_plan(scheduler: Any) -> bool:

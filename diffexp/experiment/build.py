@@ -21,6 +21,7 @@ from diffexp.components.models.base import Model, Request, Runtime
 from diffexp.components.prompts import read_texts
 from diffexp.components.sampler import Recipe
 from diffexp.components.schedulers.foreign.diffusers_method import find_class
+from diffexp.components.schedulers.foreign.k_diffusion import READS_UNCONDITIONAL
 from diffexp.components.trackers.base import Guarded
 from diffexp.errors import InputError
 from diffexp.experiment.context import RunContext
@@ -83,6 +84,9 @@ def assemble(config: Mapping[str, Any], catalog: Catalog, context: RunContext | 
     model.conditions(request, range(1))  # an impossible prompt or label is refused before anything is computed
     recipe = _recipe(config, catalog, model).within(config.get("max_nfe"))
     sampler = _sampler(recipe)
+    if scale != 1 and getattr(recipe.scheduler, READS_UNCONDITIONAL, False):
+        name = f"scheduler={config['scheduler']['name']}"
+        raise InputError(f"{name} reads the estimate without guidance, which is not at hand; add guidance_scale=1")
     guidance = _guidance(config["guidance"], catalog)
     return Components(
         model=model,
