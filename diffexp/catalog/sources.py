@@ -4,11 +4,12 @@ Plugin files are loaded by path under a private module name and never through ``
 plugin shadows a module.
 """
 
+import hashlib
 import os
 import sys
 import traceback
 import zlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib import import_module
@@ -45,17 +46,38 @@ class Source:
         Raises:
             InputError: it cannot be imported; with file, line and the original error.
         """
-        if not self.by_path:
-            return import_module(self.module)
         if self.module in sys.modules:
             return sys.modules[self.module]
+        if not self.by_path:
+            return import_module(self.module)
         try:
+            self.contents()  # as they are when they are run
             _load_package(self.module.rpartition(".")[0] or self.module, self.file.parent, self.place.is_dir())
             if self.module not in sys.modules:
                 _execute(self.module, self.file)
         except (Exception, SystemExit) as error:
             raise InputError(_import_failure(self.file, error)) from error
         return sys.modules[self.module]
+
+    def contents(self) -> Mapping[str, bytes]:
+        """The files of a plugin by path, relative to the folder that it lies in; of an installed package this file.
+
+        Read once per process, before the plugin is loaded, which happens once too: later changes do not count.
+        """
+        return _contents(self.place, None if self.by_path and self.place.is_dir() else self.file)
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of ``contents``; of a single file its own."""
+        return hashlib.sha256(b"\0".join(self.contents().values())).hexdigest()
+
+
+@cache
+def _contents(place: Path, file: Path | None) -> Mapping[str, bytes]:
+    if file is not None:
+        return {file.name: file.read_bytes()}
+    found = (path for path in sorted(place.rglob("*")) if path.suffix in (".py", ".yaml") and path.is_file())
+    return {path.relative_to(place.parent).as_posix(): path.read_bytes() for path in found}
 
 
 @cache

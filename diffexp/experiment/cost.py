@@ -22,6 +22,7 @@ def run_facts(run: Components, samples: Samples) -> RunFacts:
     """Return the facts about a run and its samples that metrics can use."""
     return RunFacts(
         nfe=samples.nfe,
+        forward_passes=samples.forward_passes,
         num_samples=samples.drawn,
         seconds=samples.seconds,
         model_seconds=samples.model_seconds,

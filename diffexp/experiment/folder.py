@@ -28,7 +28,15 @@ log = logging.getLogger(__name__)
 RESULTS = ("metrics.json", PER_SAMPLE, RESAMPLES, "plan.csv", "grid.png", "trajectory.png", "trajectory.gif")
 """What a run writes at its end; the results of an earlier run in the same folder are removed."""
 COUNTS = ("drawn", "sampling_seconds", "model_seconds")
-SAMPLING_FIELDS = ("nfe", "image_shape", "weights_sha256", "plan_sha256", "inputs_sha256", *COUNTS)
+SAMPLING_FIELDS = (
+    "nfe",
+    "forward_passes",
+    "image_shape",
+    "weights_sha256",
+    "plan_sha256",
+    "inputs_sha256",
+    *COUNTS,
+)
 """Entries of ``run.json`` that describe the samples on disk."""
 RESERVE = ".reserve"
 RESERVE_BYTES = 1 << 16
@@ -48,6 +56,8 @@ class RunRecord(TypedDict):
     seed: int
     nfe: int | None
     """Model evaluations per sample."""
+    forward_passes: float | None
+    """Forward passes of the network per sample, those for guidance included."""
     image_shape: list[int] | None
     """Channels, height and width of the images on disk; None for points."""
     device: str | None
@@ -61,6 +71,10 @@ class RunRecord(TypedDict):
     weights_sha256: str | None
     plan_sha256: str | None
     inputs_sha256: str | None
+    code_sha256: str | None
+    """Of the plugins whose code affects samples, besides the plan."""
+    plugins: Sequence[Mapping[str, Any]] | None
+    """The files of all plugins of the run: ``used_for``, ``path``, ``sha256`` and ``copy``, a path in the folder."""
     wandb_id: str | None
     drawn: int
     """Samples that ``sampling_seconds`` and ``model_seconds`` are the time of."""
@@ -162,9 +176,14 @@ class RunFolder(SampleFiles):
     def _write(self) -> None:
         write_json(self.folder / "run.json", self.record)
 
-    def _command(self) -> str:
+    @property
+    def words(self) -> list[str] | None:
+        """The words of the command line that Hydra composed the run from; None for a run without Hydra."""
         found = read_yaml(self.folder / ".hydra" / "overrides.yaml")
-        words = [str(word) for word in found] if isinstance(found, list) else sys.argv[1:]
+        return [str(word) for word in found] if isinstance(found, list) else None
+
+    def _command(self) -> str:
+        words = sys.argv[1:] if self.words is None else self.words
         # The words of a cell may name an experiment that is a sweep.
         if self.is_cell and any(word.startswith("experiment=") for word in words):
             words.append("hydra.mode=RUN")
@@ -188,7 +207,7 @@ class RunFolder(SampleFiles):
             self.join_points()
         for path in (source.folder / RAW_SAMPLES_DIR).glob("*.safetensors") if images else ():
             _copy_file(path, self.folder / RAW_SAMPLES_DIR / path.name)
-        self.record |= {key: earlier.get(key) for key in ("nfe", "image_shape")}
+        self.record |= {key: earlier.get(key) for key in ("nfe", "forward_passes", "image_shape")}
         return len(images) + len(rows)
 
     def copy_results(self, source: "RunFolder") -> dict[str, float]:

@@ -38,6 +38,8 @@ class Samples:
     """The first images [n, C, H, W] in [0, 1], or all points [N, d]; None where there are no samples."""
     nfe: int
     """Model evaluations per sample."""
+    forward_passes: float | None
+    """Forward passes of the network per sample, those for guidance included; None where they are not known."""
     drawn: int
     """How many samples ``seconds`` and ``model_seconds`` are the time of."""
     seconds: float
@@ -48,6 +50,8 @@ class Samples:
     steps: Sequence[tuple[int, dict[str, float]]] = ()
     """Scalars of the first batch's steps."""
     interrupted: bool = False
+    drew_noise: bool = True
+    """Whether the samples depend on the seed, as far as is known."""
 
 
 def generate(run: Components, config: Mapping[str, Any], output: RunFolder, suite: MetricSuite) -> Samples:
@@ -60,11 +64,21 @@ def generate(run: Components, config: Mapping[str, Any], output: RunFolder, suit
     finished.load(size)
     todo = sorted(set(range(total)).difference(finished.indices))
     nfe, batches = run.sampler.nfe, -(-len(todo) // size)
-    monitor = Monitor(run.model, nfe, batches, config["snapshot_every"], config.get("max_nfe"), run.context)
+    monitor = Monitor(
+        run.model,
+        nfe,
+        batches,
+        config["snapshot_every"],
+        config.get("max_nfe"),
+        run.context,
+        passes=run.passes,
+        max_forward_passes=config.get("max_forward_passes"),
+    )
     monitor.add(output.record)
-    interrupted = False
+    interrupted = drew_noise = False
     try:
         for batch, samples in _batches(run, int(config["seed"]), todo, size, monitor):
+            drew_noise = drew_noise or has_drawn(int(config["seed"]), batch)
             finished.store(batch, samples, monitor.record())
     except KeyboardInterrupt:
         log.warning("interrupted after %d of %d samples", len(finished.indices), total)
@@ -75,8 +89,11 @@ def generate(run: Components, config: Mapping[str, Any], output: RunFolder, suit
         monitor.close()
         output.join_points()
     finished.warn_of_broken(len(todo))
-    record = monitor.record() if todo else monitor.record() | {"nfe": output.record["nfe"] or monitor.nfe}
-    return finished.samples(record, latents_to_rgb(monitor.snapshots, finished.first), monitor.steps, interrupted)
+    record = monitor.record()
+    if not todo:  # the samples are those of an earlier run
+        record |= {"nfe": output.record["nfe"] or monitor.nfe, "forward_passes": output.record.get("forward_passes")}
+    snapshots = latents_to_rgb(monitor.snapshots, finished.first)
+    return finished.samples(record, snapshots, monitor.steps, interrupted, drew_noise or not todo)
 
 
 def _batch_size(run: Components, config: Mapping[str, Any]) -> int:
@@ -100,6 +117,12 @@ def make_batch(run: base.Run, seed: int, indices: Sequence[int], monitor: base.M
     noise = SampleNoise(seed, indices, model.shape, model.device, state_dtype(model))
     condition = model.conditions(run.request, indices).drawn(noise.generators)
     return Batch(run, indices, condition, noise.draw, noise.generators, monitor)
+
+
+def has_drawn(seed: int, batch: Batch) -> bool:
+    """Whether the stream of the first sample of a batch is no longer at its start."""
+    start = SampleNoise(seed, batch.indices[:1], ()).generators[0]
+    return not torch.equal(start.get_state(), batch.generators[0].get_state())
 
 
 class _Finished:
@@ -158,8 +181,8 @@ class _Finished:
     def samples(self, record: Mapping[str, Any], *rest: Any) -> Samples:
         """Build the samples of the run; ``record`` are entries of ``run.json``, ``rest`` the other fields."""
         shown = torch.cat(self._shown) if self._shown else None
-        taken = record["nfe"] or 0, record["drawn"], record["sampling_seconds"], record["model_seconds"]
-        return Samples(tuple(self.indices), tuple(self._captions), shown, *taken, *rest)
+        taken: list[Any] = [record.get(key) for key in ("forward_passes", "drawn", "sampling_seconds", "model_seconds")]
+        return Samples(tuple(self.indices), tuple(self._captions), shown, record["nfe"] or 0, *taken, *rest)
 
     def _add(self, indices: Sequence[int], captions: Sequence[str], images: Tensor) -> None:
         if images.ndim == 2:

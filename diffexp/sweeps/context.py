@@ -1,6 +1,5 @@
 """Resources that the cells of a sweep share: the model, the processor, the progress, samples that are equal."""
 
-import copy
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffexp.components.guidance.base import Predict
 from diffexp.components.models.base import Condition, Model
+from diffexp.components.models.passes import with_predict
 from diffexp.experiment.context import Bar, RunContext
 from diffexp.sweeps.batch_size import BatchLimit
 from diffexp.sweeps.batching import Client, Rendezvous
@@ -183,11 +182,3 @@ class CellContext(SweepContext):
         self._registration.close()
         self._result.set_result(self._cell.folder if status == "done" else None)
         super().end(status)
-
-
-def with_predict(model: Model, predict: Predict) -> Model:
-    """A copy of a model with another ``predict``; everything else is shared with the original."""
-    other = copy.copy(model)
-    # Past a frozen dataclass's guard. An attribute of the object comes before a method of its class.
-    object.__setattr__(other, "predict", predict)
-    return other

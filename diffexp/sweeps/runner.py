@@ -243,8 +243,8 @@ def _model_key(config: Mapping[str, Any]) -> str:
 
 def _work(config: Mapping[str, Any]) -> float:
     """An estimate of a cell's model evaluations."""
-    steps, most = config["steps"], config.get("max_nfe")
-    return float((steps if most is None else min(steps, most)) * config["num_samples"])
+    limits = (config.get(key) for key in ("steps", "max_nfe", "max_forward_passes"))
+    return float(min(most for most in limits if most is not None) * config["num_samples"])
 
 
 def _most_samples(configs: Sequence[Mapping[str, Any]]) -> int:

@@ -29,7 +29,15 @@ from diffexp.errors import InputError
 HALF = (torch.float16, torch.bfloat16)
 
 
-@model(default_samples="one per prompt")
+@model(
+    default_samples="one per prompt",
+    idle=[
+        "lora_file where lora=null",
+        "lora_scale where lora=null",
+        "ip_adapter_file where ip_adapter=null",
+        "ip_adapter_scale where ip_adapter=null",
+    ],
+)
 def pipeline(
     runtime: Runtime,
     *,

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
@@ -15,8 +15,6 @@ from torch import Tensor
 
 from diffexp.components.models.base import Condition, ModelBase, Request
 from diffexp.errors import InputError
-from diffexp.plan.levels import Levels, Schedule
-from diffexp.plan.schedules import FlowSchedule
 from diffexp.plan.training import Training
 
 WITH_IMAGE, WITH_MASK = "image-to-image", "inpainting"
@@ -42,6 +40,9 @@ class TextToImage(ModelBase):
     black_box_reason: str = ""
     """Why its network cannot be evaluated directly, for messages."""
     _tasks: dict[str, Any] = field(default_factory=dict)
+
+    idle: ClassVar[Sequence[str]] = ("prior_steps", "prior_guidance_scale")
+    """Options of ``model=pipeline`` that this family does not use."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -128,10 +129,3 @@ def cycled(texts: str | Sequence[str] | None, indices: Sequence[int]) -> list[st
         return None
     several = [texts] if isinstance(texts, str) else list(texts)
     return [several[i % len(several)] for i in indices]
-
-
-def evenly_spaced(schedule: Schedule, steps: int) -> Levels:
-    """sigma = 1, ..., 1 / steps, shifted: the levels of Flux's and similar pipelines."""
-    assert isinstance(schedule, FlowSchedule)
-    points = [schedule.at_sigma(schedule.shifted(1 - k / steps)) for k in range(steps)]
-    return Levels((*points, schedule.final), schedule, points[0].sigma)

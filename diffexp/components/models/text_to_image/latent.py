@@ -125,6 +125,7 @@ class Kandinsky22(LatentModel):
     prior: Any = None
     prior_steps: int = 25
     prior_guidance_scale: float = 4.0
+    idle = ()
 
     def conditions(self, request: Request, indices: Sequence[int]) -> Condition:
         prompts = self.prompts(request, indices)
