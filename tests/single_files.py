@@ -60,6 +60,12 @@ def vae_weights(pipe: StableDiffusionPipeline) -> dict[str, Tensor]:
     return {vae_name(name, blocks): value.contiguous() for name, value in pipe.vae.state_dict().items()}
 
 
+def save_vae_file(folder: Path, file: Path) -> Path:
+    """Write the VAE of the pipeline in a folder of diffusers as one file."""
+    save_file(vae_weights(StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)), file)
+    return file
+
+
 def save_single_file(folder: Path, file: Path) -> Path:
     """Write the pipeline in a folder of diffusers, an SD 1.x, as one file."""
     pipe = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
