@@ -18,7 +18,9 @@ from transformers import (
     CLIPVisionConfig,
 )
 
-from diffexp.components.metrics.clip_score import Clip, ClipScore
+from diffexp.components.metrics.clip import Clip
+from diffexp.components.metrics.clip_score import ClipScore
+from diffexp.components.metrics.retrieval import Retrieval
 from diffexp.errors import InputError
 from diffexp.experiment.run import RunResult
 from tests.checkpoints import edit_json, put_in_cache
@@ -169,10 +171,41 @@ def test_why_it_is_left_out(spoil: Callable[[Path], object], expected: str, cach
     assert reason and expected in reason and "\n" not in reason
 
 
+def retrieved(model: str, prompts: list[str], **options: Any) -> list[float]:
+    found = Retrieval(model=model, **options)
+    assert found.applies(MODEL) is None  # pyright: ignore[reportArgumentType]
+    for batch in images(len(prompts)).split(2):
+        found.update(batch * 2 - 1, batch)
+    (name, values), *_ = found.compute(SimpleNamespace(captions=prompts)).items()  # pyright: ignore[reportArgumentType]
+    assert name == f"retrieval/{Path(model).name}"
+    return values.tolist()
+
+
+def test_retrieval_is_whether_the_prompt_is_among_the_nearest_names(cache: Path, tmp_path: Path) -> None:
+    names = ["a cat", "two dogs in the snow", "nothing", "a boat"]
+    (tmp_path / "list.txt").write_text("\n".join([*names, ""]))
+    clip = Clip.load(cache, torch.device("cpu"))
+    cosines = torch.nn.functional.cosine_similarity(
+        clip.of_images(images()).unsqueeze(1), clip.of_texts(names).unsqueeze(0), dim=2
+    )
+    order = cosines.argsort(dim=1, descending=True).tolist()
+    for nearest in (1, 2, 4):
+        expected = [float(names.index(prompt) in order[i][:nearest]) for i, prompt in enumerate(PROMPTS)]
+        assert retrieved(ID, PROMPTS, names=str(tmp_path / "list.txt"), nearest=nearest) == expected
+
+
+def test_retrieval_reads_the_names_beside_its_model_and_adds_the_prompts(cache: Path, folder: Path) -> None:
+    assert "names.txt: no such file" in (Retrieval(model=ID).applies(MODEL) or "")  # pyright: ignore[reportArgumentType]
+    named = cache / "names.txt"
+    named.write_text("".join(f"name {i}\n" for i in range(30)))
+    assert set(retrieved(ID, PROMPTS, nearest=32)) == {1.0}, "30 names and two prompts"
+    assert 0.0 in retrieved(ID, ["a cat", "two dogs", "a boat"], nearest=1)
+
+
 def test_it_needs_a_prompt_and_transformers(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digits = SimpleNamespace(id="mnist", device=MODEL.device)
     assert ClipScore(model=ID).applies(digits) == "model=mnist takes no prompts"  # pyright: ignore[reportArgumentType]
-    monkeypatch.setattr("diffexp.components.metrics.clip_score.find_spec", lambda name: None)
+    monkeypatch.setattr("diffexp.components.metrics.clip.find_spec", lambda name: None)
     assert "pip install" in (ClipScore(model=ID).applies(MODEL) or "")  # pyright: ignore[reportArgumentType]
 
 

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from transformers import CLIPModel
 
 from diffexp.catalog.sources import conf_dir
-from diffexp.components.metrics.clip_score import Clip
+from diffexp.components.metrics.clip import Clip
 from diffexp.errors import InputError
 from diffexp.train.emoji import features, network, vae
 from diffexp.train.emoji.data import Emoji, load_emoji
