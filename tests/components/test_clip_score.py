@@ -11,20 +11,15 @@ import torch
 from huggingface_hub import constants
 from torch import Tensor
 from transformers import (
-    CLIPConfig,
-    CLIPImageProcessor,
     CLIPModel,
-    CLIPTextConfig,
-    CLIPVisionConfig,
 )
 
 from diffexp.components.metrics.clip import Clip
 from diffexp.components.metrics.clip_score import ClipScore
-from diffexp.components.metrics.retrieval import Retrieval
 from diffexp.errors import InputError
 from diffexp.experiment.run import RunResult
 from tests.checkpoints import edit_json, put_in_cache
-from tests.pipeline_checkpoints import clip_tokenizer
+from tests.clip_checkpoint import save_clip
 from tests.runs import metrics
 
 ID = "somebody/tiny-clip"
@@ -34,35 +29,7 @@ MODEL = SimpleNamespace(id="painter", prompts=None, device=torch.device("cpu"))
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CLIP model with random weights; its embeddings have a common part, so that cosines are positive."""
-    folder = tmp_path_factory.mktemp("clip")
-    tokenizer = clip_tokenizer(folder)
-    last = len(tokenizer) - 1
-    common: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
-    text = CLIPTextConfig(
-        **common,
-        num_attention_heads=2,
-        vocab_size=last + 1,
-        bos_token_id=last - 1,
-        eos_token_id=last,
-        pad_token_id=last,
-    )
-    sight = CLIPVisionConfig(**common, num_attention_heads=2, image_size=16, patch_size=8)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        config = CLIPConfig(text_config=text.to_dict(), vision_config=sight.to_dict(), projection_dim=8)
-        model: Any = CLIPModel(config).eval()
-    for norm, projection in (
-        (model.text_model.final_layer_norm, model.text_projection),
-        (model.vision_model.post_layernorm, model.visual_projection),
-    ):
-        torch.nn.init.ones_(norm.bias)
-        torch.nn.init.normal_(norm.weight, std=0.5, generator=torch.Generator().manual_seed(1))
-        torch.nn.init.uniform_(projection.weight, 0, 1, generator=torch.Generator().manual_seed(2))
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}).save_pretrained(folder)
-    return folder
+    return save_clip(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture
@@ -169,37 +136,6 @@ def test_why_it_is_left_out(spoil: Callable[[Path], object], expected: str, cach
     spoil(cache)
     reason = ClipScore(model=ID).applies(MODEL)  # pyright: ignore[reportArgumentType]
     assert reason and expected in reason and "\n" not in reason
-
-
-def retrieved(model: str, prompts: list[str], **options: Any) -> list[float]:
-    found = Retrieval(model=model, **options)
-    assert found.applies(MODEL) is None  # pyright: ignore[reportArgumentType]
-    for batch in images(len(prompts)).split(2):
-        found.update(batch * 2 - 1, batch)
-    (name, values), *_ = found.compute(SimpleNamespace(captions=prompts)).items()  # pyright: ignore[reportArgumentType]
-    assert name == f"retrieval/{Path(model).name}"
-    return values.tolist()
-
-
-def test_retrieval_is_whether_the_prompt_is_among_the_nearest_names(cache: Path, tmp_path: Path) -> None:
-    names = ["a cat", "two dogs in the snow", "nothing", "a boat"]
-    (tmp_path / "list.txt").write_text("\n".join([*names, ""]))
-    clip = Clip.load(cache, torch.device("cpu"))
-    cosines = torch.nn.functional.cosine_similarity(
-        clip.of_images(images()).unsqueeze(1), clip.of_texts(names).unsqueeze(0), dim=2
-    )
-    order = cosines.argsort(dim=1, descending=True).tolist()
-    for nearest in (1, 2, 4):
-        expected = [float(names.index(prompt) in order[i][:nearest]) for i, prompt in enumerate(PROMPTS)]
-        assert retrieved(ID, PROMPTS, names=str(tmp_path / "list.txt"), nearest=nearest) == expected
-
-
-def test_retrieval_reads_the_names_beside_its_model_and_adds_the_prompts(cache: Path, folder: Path) -> None:
-    assert "names.txt: no such file" in (Retrieval(model=ID).applies(MODEL) or "")  # pyright: ignore[reportArgumentType]
-    named = cache / "names.txt"
-    named.write_text("".join(f"name {i}\n" for i in range(30)))
-    assert set(retrieved(ID, PROMPTS, nearest=32)) == {1.0}, "30 names and two prompts"
-    assert 0.0 in retrieved(ID, ["a cat", "two dogs", "a boat"], nearest=1)
 
 
 def test_it_needs_a_prompt_and_transformers(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
