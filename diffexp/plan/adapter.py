@@ -31,12 +31,11 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
     Args:
         compile: the plan for a number of steps; called again whenever the pipeline asks for another number. It is also
             called with ``begin=k`` (the plan for the steps from k on, as they are when nothing came before them) where
-            a multistep method begins in the middle, and with ``timesteps=`` or ``sigmas=`` where the pipeline has
-            levels of its own; see ``compile_recipe``.
+            a multistep method begins in the middle, and with ``timesteps=``, ``sigmas=`` or ``mu=`` where the pipeline
+            passes them; see ``compile_recipe``.
         num_train_timesteps: of the model, for pipelines that read it from the config.
         prediction_type: likewise.
         config: likewise, everything else: the config of the pipeline's own scheduler.
-        stock: the pipeline's own scheduler, asked which sigmas a pipeline means by its ``sigmas`` and ``mu``.
         generators: what noise is drawn from where the pipeline's call hands none to ``step`` (flow pipelines).
         observe: watches every step.
 
@@ -55,7 +54,6 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         prediction_type: str = "epsilon",
         *,
         config: Mapping[str, Any] | None = None,
-        stock: Any = None,
         generators: Generators = None,
         observe: Observe | None = None,
     ) -> None:
@@ -63,7 +61,6 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         rest = {key: value for key, value in (config or {}).items() if key not in _NOT_TAKEN}
         self.register_to_config(**{"steps_offset": 1, "clip_sample": False} | own | rest)
         self._compile = compile
-        self._stock = stock
         self._generators = generators
         self._observe = observe
         self.num_inference_steps: int | None = None
@@ -189,7 +186,9 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         """
         given = timesteps if timesteps is not None else sigmas if sigmas is not None else ()
         steps = num_inference_steps or len(given)
-        visit = {} if sigmas is None and mu is None else {"sigmas": self._meant(steps, sigmas, mu)}
+        visit: dict[str, Any] = {} if sigmas is None else {"sigmas": [float(sigma) for sigma in sigmas]}
+        if mu is not None:
+            visit["mu"] = float(mu)
         plan = self._compile(steps, **visit)
         source = plan.source
         if timesteps is not None:
@@ -209,14 +208,6 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         else:
             self._set_steps = RowSteps(plan, self._begun)
         self._timesteps = self._set_steps.timesteps.to(device)
-
-    def _meant(self, steps: int, sigmas: Sequence[float] | None, mu: float | None) -> list[float]:
-        """The sigmas that the pipeline's own scheduler would visit."""
-        if self._stock is None:
-            return [] if sigmas is None else [float(sigma) for sigma in sigmas]
-        given = {"sigmas": None if sigmas is None else list(sigmas), "mu": mu}
-        self._stock.set_timesteps(steps, **{key: value for key, value in given.items() if value is not None})
-        return self._stock.sigmas.tolist()[: len(self._stock.timesteps)]
 
     def _begun(self, index: int) -> Plan:
         """The plan for the timesteps from this index on, as they are when nothing came before them."""
