@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from diffexp.catalog.diffusers import alias_of, class_entry, class_names, why_excluded
-from diffexp.catalog.entry import Entry, OptionSet
+from diffexp.catalog.entry import Entry, OptionSet, as_typed
 from diffexp.catalog.kinds import KINDS, TARGET
 from diffexp.catalog.scan import RegisteredObject, relative, scan, scan_module
 from diffexp.catalog.signatures import NeedsImport
@@ -101,11 +101,12 @@ class Catalog:
         own = KINDS[kind]
         if not isinstance(node, Mapping) or not {"name", TARGET} & node.keys():
             raise InputError(f"{path or kind}={node} is not a config of a {kind}: it has no name")
-        name = str(node.get("name"))
+        name = as_typed(node.get("name"))
         given = {key: to_containers(value) for key, value in node.items() if key != "name"}
         entry = None if TARGET in node else self.find(kind, name)
         if entry:
             entry.option_set(path).check(given)
+            entry.check_packages()
         elif TARGET in node or name in (option for group, option, _ in self.configs if group == kind):
             OptionSet(own.common, path or kind, f"{kind}={name}", accepts_any_option=True).check(given)
         else:

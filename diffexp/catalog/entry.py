@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,17 @@ class Entry:
     def path(self) -> str:
         """Key of its options in the config."""
         return KINDS[self.kind].path(self.name)
+
+    def check_packages(self) -> None:
+        """Check that the packages in the trait ``requires`` are installed, without importing them.
+
+        Raises:
+            InputError: one is missing.
+        """
+        missing = [name for name in self.traits.get("requires", ()) if find_spec(name) is None]
+        if missing:
+            needed = " ".join(missing)
+            raise InputError(f"{self.kind}={self.name} needs {needed}, which is not installed: pip install {needed}")
 
     def load(self) -> Any:
         """Import the file and return the object.

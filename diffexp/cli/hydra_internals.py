@@ -39,6 +39,12 @@ BASIC_SWEEPER = f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}"
 """The ``_target_`` of Hydra's own sweeper."""
 
 
+def split_into(sweeper: Any, cells: list[list[str]]) -> None:
+    """Let a sweeper run these cells; its own are all combinations, also of options that a choice does not have."""
+
+    sweeper.split_arguments = lambda _, size: [*BasicSweeper.split_overrides_to_chunks(cells, size)]
+
+
 def put_config(group: str, name: str, node: Any, package: str, provider: str) -> None:
     """Put a node where Hydra finds ``group=name``; a name with a slash lies in a group below.
 

@@ -20,7 +20,7 @@ from diffexp.components.models.base import Model, Request, Runtime
 from diffexp.components.models.passes import PassCounter
 from diffexp.components.prompts import read_texts
 from diffexp.components.sampler import Recipe
-from diffexp.components.schedulers.foreign.diffusers_method import find_class
+from diffexp.components.schedulers.foreign.diffusers_build import find_class
 from diffexp.components.trackers.base import Guarded
 from diffexp.errors import InputError
 from diffexp.experiment.context import RunContext
@@ -96,6 +96,7 @@ def assemble(config: Mapping[str, Any], catalog: Catalog, context: RunContext | 
         "max_forward_passes",
     )
     sampler = _sampler(recipe)
+    recipe.warn_of_ignored_config()
     return Components(
         model=model,
         sampler=sampler,

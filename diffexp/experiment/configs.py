@@ -9,6 +9,10 @@ from diffexp.components.prompts import read_texts
 from diffexp.errors import InputError
 from diffexp.plan.levels import listed_steps
 
+KEYS_OF_THE_RECORD = ("resume", "objective", "name", "tags", "notes", "tracker")
+"""Keys that affect no file of a run but its record."""
+KEYS_OF_THE_REPORT = (*KEYS_OF_THE_RECORD, "metric", "snapshot_every")
+"""Keys that affect no sample, only what is measured, drawn and recorded of them."""
 SAMPLES = 64
 """Number of samples by default, for models without the trait ``default_samples``."""
 ONE_PER_PROMPT = "one per prompt"

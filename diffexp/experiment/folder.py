@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -138,9 +139,10 @@ class RunFolder(SampleFiles):
                 path.unlink()
             self._outdated = None
             self._write()
-            (self.folder / RESERVE).write_bytes(os.urandom(RESERVE_BYTES))  # not zeros, which may take no space
         except OSError as error:
             raise InputError(f"the output folder {self.folder} cannot be written: {error.strerror}") from error
+        with suppress(OSError):  # the samples will say that the disk is full
+            (self.folder / RESERVE).write_bytes(os.urandom(RESERVE_BYTES))  # not zeros, which may take no space
 
     def _found(self) -> list[Path]:
         return [path for pattern in self._outdated or () for path in self.folder.glob(pattern)]

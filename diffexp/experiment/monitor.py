@@ -204,7 +204,9 @@ class Monitor(Evaluator):
             shown = SHOWN_POINTS if u.ndim == 2 else SHOWN_IMAGES
             self._take_snapshot(step, level, u[:shown], self._x0(u[:shown], output[:shown], level))
         elapsed = time.perf_counter() - self._began
-        scalars = {"timestep": level.timestep, "sigma": level.sigma, "steps_per_second": self.evaluations / elapsed}
+        scalars = {"timestep": level.timestep, "steps_per_second": self.evaluations / elapsed}
+        if math.isfinite(sigma := self.model.schedule.sigma_of(level)):  # not so without any signal
+            scalars["sigma"] = sigma
         self.steps.append((step, scalars))
 
     def _x0(self, u: Tensor, output: Tensor, level: Level) -> Tensor:
@@ -213,7 +215,9 @@ class Monitor(Evaluator):
 
     def _take_snapshot(self, step: int, level: Level, x: Tensor, x0: Tensor) -> None:
         # A copy, because the solver may change its tensors. It stays on its device until the run is over.
-        self._snapshots.append(Snapshot(step, self.nfe, level, x.clone(), x0.clone()))
+        self._snapshots.append(
+            Snapshot(step, self.nfe, level, x.clone(), x0.clone(), self.model.schedule.sigma_of(level))
+        )
 
 
 def _repeat(condition: Condition, times: int) -> Condition:

@@ -150,7 +150,7 @@ def _sample_and_measure(
         log.info("same samples as %s, copied from there", duplicate.name)
         metrics = output.copy_results(RunFolder(duplicate))
         return load_samples(run, config, output), metrics
-    suite = MetricSuite(run.metrics, run.model, Reference(run, config))
+    suite = MetricSuite(run.metrics, run.model, Reference(run, config), in_sweep=output.is_cell)
     reset_peak_memory(run.model.device)
     samples = generate(run, config, output, suite)
     with run.context.cpu_section():

@@ -31,12 +31,11 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
     Args:
         compile: the plan for a number of steps; called again whenever the pipeline asks for another number. It is also
             called with ``begin=k`` (the plan for the steps from k on, as they are when nothing came before them) where
-            a multistep method begins in the middle, and with ``timesteps=`` or ``sigmas=`` where the pipeline has
-            levels of its own; see ``compile_recipe``.
+            a multistep method begins in the middle, and with ``timesteps=``, ``sigmas=`` or ``mu=`` where the pipeline
+            passes them; see ``compile_recipe``.
         num_train_timesteps: of the model, for pipelines that read it from the config.
         prediction_type: likewise.
         config: likewise, everything else: the config of the pipeline's own scheduler.
-        stock: the pipeline's own scheduler, asked which sigmas a pipeline means by its ``sigmas`` and ``mu``.
         generators: what noise is drawn from where the pipeline's call hands none to ``step`` (flow pipelines).
         observe: watches every step.
 
@@ -55,16 +54,13 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         prediction_type: str = "epsilon",
         *,
         config: Mapping[str, Any] | None = None,
-        stock: Any = None,
         generators: Generators = None,
         observe: Observe | None = None,
     ) -> None:
         own = {"num_train_timesteps": num_train_timesteps, "prediction_type": prediction_type}
-        # A plan reads no variance that a network predicts.
-        rest = {key: value for key, value in (config or {}).items() if key != "variance_type" and key[0] != "_"}
+        rest = {key: value for key, value in (config or {}).items() if key not in _NOT_TAKEN}
         self.register_to_config(**{"steps_offset": 1, "clip_sample": False} | own | rest)
         self._compile = compile
-        self._stock = stock
         self._generators = generators
         self._observe = observe
         self.num_inference_steps: int | None = None
@@ -86,11 +82,13 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
     @functools.cached_property
     def _unset_steps(self) -> ObjectSteps | None:
         """The scheduler object before ``set_timesteps``; None where plans are made from something else."""
-        try:
-            source = self._compile(_ANY_STEPS).source
-        except (InputError, NotLinear):
-            return None
-        return ObjectSteps(source, prepared=False) if drives_object(source) else None
+        for steps in (10, 1):  # whatever is allowed: the plan is only asked what it was compiled from
+            try:
+                source = self._compile(steps).source
+            except (InputError, NotLinear):
+                continue
+            return ObjectSteps(source, prepared=False) if drives_object(source) else None
+        return None
 
     @property
     def _steps(self) -> RowSteps | ObjectSteps | None:
@@ -111,6 +109,12 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
             return self._timesteps
         found = None if self._object is None else self._object.timesteps
         return torch.arange(len(self) - 1, -1, -1) if found is None else found
+
+    @timesteps.setter
+    def timesteps(self, timesteps: Tensor) -> None:
+        self._timesteps = timesteps
+        if self._object is not None:
+            self._object.scheduler.timesteps = timesteps.cpu()
 
     @property
     def order(self) -> int:
@@ -149,6 +153,14 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
                 return getattr(scheduler, name)
         return super().__getattr__(name)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set what the scheduler object has on the object."""
+        steps, own = self.__dict__.get("_set_steps"), name in self.__dict__ or hasattr(type(self), name)
+        if not own and isinstance(steps, ObjectSteps) and name in vars(steps.scheduler):
+            setattr(steps.scheduler, name, value)
+        else:
+            super().__setattr__(name, value)
+
     def set_timesteps(
         self,
         num_inference_steps: int | None = None,
@@ -174,7 +186,9 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         """
         given = timesteps if timesteps is not None else sigmas if sigmas is not None else ()
         steps = num_inference_steps or len(given)
-        visit = {} if sigmas is None and mu is None else {"sigmas": self._meant(steps, sigmas, mu)}
+        visit: dict[str, Any] = {} if sigmas is None else {"sigmas": [float(sigma) for sigma in sigmas]}
+        if mu is not None:
+            visit["mu"] = float(mu)
         plan = self._compile(steps, **visit)
         source = plan.source
         if timesteps is not None:
@@ -195,14 +209,6 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
             self._set_steps = RowSteps(plan, self._begun)
         self._timesteps = self._set_steps.timesteps.to(device)
 
-    def _meant(self, steps: int, sigmas: Sequence[float] | None, mu: float | None) -> list[float]:
-        """The sigmas that the pipeline's own scheduler would visit."""
-        if self._stock is None:
-            return [] if sigmas is None else [float(sigma) for sigma in sigmas]
-        given = {"sigmas": None if sigmas is None else list(sigmas), "mu": mu}
-        self._stock.set_timesteps(steps, **{key: value for key, value in given.items() if value is not None})
-        return self._stock.sigmas.tolist()[: len(self._stock.timesteps)]
-
     def _begun(self, index: int) -> Plan:
         """The plan for the timesteps from this index on, as they are when nothing came before them."""
         step, within = divmod(index, self.order)
@@ -213,10 +219,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
 
     def scale_model_input(self, sample: Tensor, timestep: float | Tensor | None = None) -> Tensor:
         """Return the network's input at this timestep, [batch, *shape]."""
-        if timestep is None:
-            return sample
-        scale = self._ready_steps.scale(self._on_cpu(timestep))
-        return sample if scale == 1.0 else sample * scale
+        return sample if timestep is None else self._ready_steps.scaled(sample, self._on_cpu(timestep))
 
     def step(
         self,
@@ -274,8 +277,8 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         return timestep.cpu() if isinstance(timestep, Tensor) else timestep
 
 
-_ANY_STEPS = 10
-"""Number of steps for which a plan is compiled only to learn where it comes from."""
+_NOT_TAKEN = ("variance_type", "_class_name", "_diffusers_version")
+"""Config entries of another scheduler that are not this one's; a plan reads no variance that a network predicts."""
 
 
 def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:

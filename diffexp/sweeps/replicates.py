@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from diffexp.experiment.configs import KEYS_OF_THE_REPORT
 from diffexp.experiment.summary import HIGH, LOW
 from diffexp.sweeps.results import CellResult
 
-IRRELEVANT_KEYS = ("seed", "name", "notes", "tags", "resume", "objective", "snapshot_every", "tracker", "metric")
+IRRELEVANT_KEYS = ("seed", *KEYS_OF_THE_REPORT)
 """Config keys in which replicates may differ: the seed, and keys that affect neither samples nor cost."""
 IDENTITY = ("model_id", "weights_sha256", "plan_sha256", "inputs_sha256", "code_sha256", "device", "dtype")
 """Entries of ``run.json`` that replicates have in common."""

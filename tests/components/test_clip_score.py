@@ -1,6 +1,5 @@
 """CLIP score: torchmetrics' values, one a sample; skipped with a reason where there is nothing to compare."""
 
-import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,10 +19,11 @@ from transformers import (
 )
 
 from diffexp.components.metrics.clip_score import Clip, ClipScore
+from diffexp.errors import InputError
 from diffexp.experiment.run import RunResult
 from tests.checkpoints import edit_json, put_in_cache
 from tests.pipeline_checkpoints import clip_tokenizer
-from tests.runs import metrics, told
+from tests.runs import metrics
 
 ID = "somebody/tiny-clip"
 PROMPTS = ["a cat", "two dogs in the snow", "a cat"]
@@ -176,15 +176,15 @@ def test_it_needs_a_prompt_and_transformers(cache: Path, monkeypatch: pytest.Mon
     assert "pip install" in (ClipScore(model=ID).applies(MODEL) or "")  # pyright: ignore[reportArgumentType]
 
 
-def test_a_run(cache: Path, run: Callable[..., RunResult], tiny: Callable[[str], Path], caplog: Any) -> None:
+def test_a_run(cache: Path, run: Callable[..., RunResult], tiny: Callable[[str], Path]) -> None:
     words = ("model=pipeline", "model.height=32", "model.width=32", "steps=2", "snapshot_every=0", "num_samples=3")
     words += ("prompt=[a cat,a dog]", f"model.id={tiny('sd15')}", "batch_size=2", "metric=[cost,clip_score]")
     found = run(*words, f"metric.clip_score.model={ID}")
     assert 0 <= metrics(found.folder)["clip_score/tiny-clip"] <= 100
     header, *rows = (found.folder / "sample_metrics.csv").read_text().splitlines()
     assert header == "index,clip_score/tiny-clip" and len(rows) == 3
-    with caplog.at_level(logging.WARNING):
-        without_it = run(*words)
-    assert metrics(without_it.folder).keys() >= {"nfe"}
-    (line,) = told(caplog)
+    with pytest.raises(InputError) as caught:
+        run(*words)
+    line = str(caught.value)
+    assert line.startswith("metric=clip_score does not apply: ") and line.endswith("; write metric=[cost]")
     assert "metric.clip_score.model=openai/clip-vit-base-patch16" in line and "hf download" in line

@@ -31,7 +31,7 @@ class ClipScore:
 
     Hessel et al. 2021 (arXiv:2104.08718), with the weight 100 of torchmetrics' CLIPScore, whose values these are; one
     per sample, larger is better. Only embeddings are stored until the run ends. A prompt that is too long for CLIP is
-    cut. Skipped, with a warning, where the model takes no prompt or CLIP is not available.
+    cut. It does not apply where the model takes no prompt or CLIP is not available.
 
     Args:
         model: a CLIP model of transformers: a folder, or a repository on the hub.

@@ -75,7 +75,7 @@ def train_emoji_features(data: Emoji, recipe: EmojiFeatureTraining, folder: Path
         ids = prompts.draw(chosen, recipe.no_style, 0.0, generator)
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
             output = net(input_ids=ids, attention_mask=_mask(ids, tokenizer), pixel_values=images)
-        loss = _contrast(output.logits_per_image.float(), ids)
+        loss = contrast(output.logits_per_image.float(), ids)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -113,7 +113,7 @@ def _mask(ids: Tensor, tokenizer: Any) -> Tensor:
     return (ended <= 1).long()
 
 
-def _contrast(logits: Tensor, ids: Tensor) -> Tensor:
+def contrast(logits: Tensor, ids: Tensor) -> Tensor:
     """Cross entropy both ways; images with the same prompt are equally right."""
     same = (ids.unsqueeze(1) == ids.unsqueeze(0)).all(dim=2).float()
     target = same / same.sum(dim=1, keepdim=True)

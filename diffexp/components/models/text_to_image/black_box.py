@@ -15,8 +15,6 @@ from torch import Tensor
 
 from diffexp.components.models.base import Condition, ModelBase, Request
 from diffexp.errors import InputError
-from diffexp.plan.levels import Levels, Schedule
-from diffexp.plan.schedules import FlowSchedule
 from diffexp.plan.training import Training
 
 WITH_IMAGE, WITH_MASK = "image-to-image", "inpainting"
@@ -128,10 +126,3 @@ def cycled(texts: str | Sequence[str] | None, indices: Sequence[int]) -> list[st
         return None
     several = [texts] if isinstance(texts, str) else list(texts)
     return [several[i % len(several)] for i in indices]
-
-
-def evenly_spaced(schedule: Schedule, steps: int) -> Levels:
-    """sigma = 1, ..., 1 / steps, shifted: the levels of Flux's and similar pipelines."""
-    assert isinstance(schedule, FlowSchedule)
-    points = [schedule.at_sigma(schedule.shifted(1 - k / steps)) for k in range(steps)]
-    return Levels((*points, schedule.final), schedule, points[0].sigma)

@@ -16,7 +16,7 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 from diffexp.components.checkpoints.layout import SAFE, read_config
 from diffexp.components.models.base import Runtime, fast_dtype
 from diffexp.components.models.scheduler_config import read_training
-from diffexp.components.models.text_to_image.black_box import TextToImage, evenly_spaced
+from diffexp.components.models.text_to_image.black_box import TextToImage
 from diffexp.components.models.text_to_image.files import Addition, Found, absent_parts, read_index
 from diffexp.components.models.text_to_image.latent import Kandinsky22, StableDiffusion, StableDiffusionXL
 from diffexp.errors import InputError
@@ -113,7 +113,7 @@ def build(
     common: dict[str, Any] = {
         "id": id,
         "pipe": main,
-        "training": _training(main.scheduler, id),
+        "training": _training(main, id, height // factor, width // factor),
         "device": runtime.device,
         "dtype": network.dtype,
         "height": height,
@@ -121,10 +121,6 @@ def build(
         "hash_weights": hash_weights,
     }
     reason = why_black_box(main, network)
-    if reason and main.scheduler.config.get("use_dynamic_shifting"):
-        tokens = (height // factor // 2) * (width // factor // 2)
-        common["training"] = _shifted(common["training"], main.scheduler.config, tokens)
-        return TextToImage(**common, black_box_reason=reason)
     if reason:
         return TextToImage(**common, black_box_reason=reason)
     if len(pieces) > 1:
@@ -193,26 +189,35 @@ def _default_size(pipe: Any, network: Any) -> int:
     return int(size if isinstance(size, int | float) else size[0])
 
 
-def _training(scheduler: Any, source: str) -> Training:
+def _training(pipe: Any, source: str, height: int, width: int) -> Training:
+    """The training by the config of a pipeline's scheduler; the size of the latents may shift its levels."""
+    scheduler = pipe.scheduler
     config = {key: value for key, value in scheduler.config.items() if key != "_use_default_values"}
     for key in scheduler.config.get("_use_default_values", []):
         config.pop(key, None)  # as in the checkpoint's file
     config["_class_name"] = type(scheduler).__name__
-    return read_training(config | {"use_dynamic_shifting": False}, f"model.id={source}")
+    training = read_training(config | {"use_dynamic_shifting": False}, f"model.id={source}")
+    packed, dynamic = hasattr(pipe, "_pack_latents"), scheduler.config.get("use_dynamic_shifting")
+    if not (packed or dynamic):
+        return training
+    mu = _shift_of(scheduler.config, (height // 2) * (width // 2)) if dynamic else None
+
+    def keywords(steps: int, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        # What the pipelines of Flux and its relatives pass; others pass what they like, as ``loop=pipeline`` finds out.
+        own = packed and not config.get("use_flow_sigmas")
+        return {"mu": mu, "sigmas": [1 - k / steps for k in range(steps)] if own else None}
+
+    training = replace(training, scheduler_config=config, set_timesteps=keywords)
+    if mu is None or not isinstance(training.schedule, FlowSchedule):
+        return training
+    return replace(training, schedule=replace(training.schedule, shift=math.exp(mu)))
 
 
-def _shifted(training: Training, config: Mapping[str, Any], tokens: int) -> Training:
-    """The training of a flow model whose grid is shifted by the size of the image, in ``tokens`` of packed latents.
-
-    mu is linear in their number; its pipeline's scheduler shifts by exp(mu).
-    """
+def _shift_of(config: Mapping[str, Any], tokens: int) -> float:
+    """Return mu, linear in the number of tokens of an image; a scheduler shifts its levels by exp(mu)."""
     few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
     low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
-    mu = low + (high - low) * (tokens - few) / (many - few)
-    assert isinstance(training.schedule, FlowSchedule)
-    schedule = replace(training.schedule, shift=math.exp(mu))
-    config = {**training.scheduler_config, "shift": schedule.shift}
-    return replace(training, schedule=schedule, scheduler_config=config, own_levels=evenly_spaced)
+    return low + (high - low) * (tokens - few) / (many - few)
 
 
 def _controlnet(folder: Path, dtype: torch.dtype) -> Any:
