@@ -86,11 +86,15 @@ def made_up_cell(
 
 
 def made_up_sweep(
-    folder: Path, schedulers: Sequence[str], steps: Sequence[int], seeds: Sequence[int] = (0,), **more: Any
+    folder: Path, schedulers: Sequence[str], steps: Sequence[int], labels: Sequence[int] = (), **more: Any
 ) -> Path:
-    """A cell for each combination; a scheduler is the better the later it comes, and all gain from steps."""
-    for number, (scheduler, count, seed) in enumerate(product(schedulers, steps, seeds)):
-        config = {"scheduler": {"name": scheduler}, "steps": count, "seed": seed}
+    """A cell for each combination; a scheduler is the better the later it comes, and all gain from steps.
+
+    Cells of equal ``label`` have the same luck with their samples.
+    """
+    for number, (scheduler, count, label) in enumerate(product(schedulers, steps, labels or (None,))):
+        config: dict[str, Any] = {"scheduler": {"name": scheduler}, "steps": count}
+        config |= {} if label is None else {"label": label}
         quality = 0.5 + 40 / (count * (1 + 0.5 * schedulers.index(scheduler)))
-        made_up_cell(folder, f"{number}_{scheduler}_{count}", config, quality=quality, noise=seed, **more)
+        made_up_cell(folder, f"{number}_{scheduler}_{count}", config, quality=quality, noise=label or 0, **more)
     return folder

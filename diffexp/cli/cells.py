@@ -12,10 +12,14 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
-from diffexp.catalog.discover import Catalog
+from diffexp.catalog.discover import Catalog, discover
 from diffexp.catalog.kinds import TARGET
+from diffexp.catalog.types import MISSING
+from diffexp.cli.config import check_config
 from diffexp.cli.hydra_internals import current_config, get_omega_conf_dumper
+from diffexp.errors import InputError
 from diffexp.experiment.configs import steps_of, usual_samples
 from diffexp.experiment.lock import lock_unless_held
 from diffexp.experiment.resume import finished_run
@@ -86,16 +90,31 @@ def compose_job(loader: ConfigLoader, master: DictConfig, number: int, overrides
 
 
 def task_config(config: DictConfig) -> dict[str, Any]:
-    """A composed config as plain containers, without Hydra's own settings, with the number of steps and of samples."""
-    nodes = {str(key): config[key] for key in config if key != "hydra"}
-    task: dict[str, Any] = {
-        key: OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-        for key, node in nodes.items()
-    }
+    """A composed config as plain containers, checked, without Hydra's own settings; with numbers of steps and samples.
+
+    Raises:
+        InputError: a wrong value, or an interpolation that cannot be resolved.
+    """
+    task = check_config({str(key): _resolved(config, str(key)) for key in config if key != "hydra"}, discover())
     task["steps"] = steps_of(task)
     if task["num_samples"] is None:
         task["num_samples"] = usual_samples(task["model"]["name"], task["prompt"])
     return task
+
+
+def _resolved(config: DictConfig, key: str) -> Any:
+    """The value of a top-level key in plain containers."""
+    if OmegaConf.is_missing(config, key):
+        return MISSING
+    try:
+        node = config[key]
+        return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    except InterpolationKeyError as error:
+        siblings: Any = OmegaConf.to_container(error.parent_node or config)
+        text, path = str(siblings[error.key]).strip("${}"), error.full_key
+        raise InputError(f"{path} is that of {text}, which is not there; give {path}=...") from error
+    except OmegaConfBaseException as error:
+        raise InputError(f"{key}: {str(error).partition(chr(10))[0]}") from error
 
 
 def save_hydra_files(config: DictConfig, folder: Path) -> None:
@@ -150,4 +169,6 @@ def sweep_info(sweep: Path, number: int) -> "SweepInfo":
     from diffexp.experiment.run import SweepInfo
 
     record = read_sweep(sweep)
-    return SweepInfo(sweep, number, resumed=record is not None and record.attempts > 1)
+    if record is None:
+        return SweepInfo(sweep, number)
+    return SweepInfo(sweep, number, resumed=record.attempts > 1, swept=record.swept)

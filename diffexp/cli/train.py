@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from diffexp.catalog.sources import conf_dir
 from diffexp.errors import InputError
 
-TASKS = ("features", "denoiser", "polish", "spectrum", "all", "emoji_vae", "emoji", "emoji_features")
+TASKS = ("features", "denoiser", "polish", "spectrum", "all", "emoji_vae", "emoji_decoder", "emoji", "emoji_features")
 
 
 @hydra.main(config_path=str(conf_dir()), config_name="train", version_base="1.3")
@@ -43,10 +43,10 @@ def _train_emoji(config: DictConfig, options: dict[Any, Any]) -> None:
 
     folder, recipe = Path(config.folder), options[config.task]
     data = load_emoji(options["data"]["path"] or (), config.data.names)
-    if config.task == "emoji_vae":
+    if config.task in ("emoji_vae", "emoji_decoder"):
         from diffexp.train.emoji.vae import VaeTraining, train_vae
 
-        train_vae(data, VaeTraining(**recipe), folder)
+        train_vae(data, VaeTraining(**recipe), folder, config.task.removeprefix("emoji_"))
     elif config.task == "emoji":
         from diffexp.train.emoji.network import EmojiTraining, train_emoji
 

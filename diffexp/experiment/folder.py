@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -70,6 +71,10 @@ class RunRecord(TypedDict):
     weights_sha256: str | None
     plan_sha256: str | None
     inputs_sha256: str | None
+    code_sha256: str | None
+    """Of the plugins whose code affects samples, besides the plan."""
+    plugins: Sequence[Mapping[str, Any]] | None
+    """The files of all plugins of the run: ``used_for``, ``path``, ``sha256`` and ``copy``, a path in the folder."""
     wandb_id: str | None
     drawn: int
     """Samples that ``sampling_seconds`` and ``model_seconds`` are the time of."""
@@ -134,9 +139,10 @@ class RunFolder(SampleFiles):
                 path.unlink()
             self._outdated = None
             self._write()
-            (self.folder / RESERVE).write_bytes(os.urandom(RESERVE_BYTES))  # not zeros, which may take no space
         except OSError as error:
             raise InputError(f"the output folder {self.folder} cannot be written: {error.strerror}") from error
+        with suppress(OSError):  # the samples will say that the disk is full
+            (self.folder / RESERVE).write_bytes(os.urandom(RESERVE_BYTES))  # not zeros, which may take no space
 
     def _found(self) -> list[Path]:
         return [path for pattern in self._outdated or () for path in self.folder.glob(pattern)]
@@ -170,9 +176,14 @@ class RunFolder(SampleFiles):
     def _write(self) -> None:
         write_json(self.folder / "run.json", self.record)
 
-    def _command(self) -> str:
+    @property
+    def words(self) -> list[str] | None:
+        """The words of the command line that Hydra composed the run from; None for a run without Hydra."""
         found = read_yaml(self.folder / ".hydra" / "overrides.yaml")
-        words = [str(word) for word in found] if isinstance(found, list) else sys.argv[1:]
+        return [str(word) for word in found] if isinstance(found, list) else None
+
+    def _command(self) -> str:
+        words = sys.argv[1:] if self.words is None else self.words
         # The words of a cell may name an experiment that is a sweep.
         if self.is_cell and any(word.startswith("experiment=") for word in words):
             words.append("hydra.mode=RUN")

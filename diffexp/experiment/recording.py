@@ -71,7 +71,8 @@ def _describe(error: BaseException, catalog: Catalog, output: RunFolder) -> str:
     """One line; the place in a plugin that raised the error, and what to do about a full disk, become its notes."""
     place = None if isinstance(error, InputError) else catalog.place_of(error)
     full = isinstance(error, OSError) and error.errno in FULL
-    advice = f"make room, then go on with resume={output.folder}" if full else None
+    whole = output.folder.parent if output.is_cell else output.folder
+    advice = f"make room, then go on with resume={whole}" if full else None
     for note in filter(None, (place, advice)):
         if note not in getattr(error, "__notes__", ()):  # an error may be that of several cells
             error.add_note(note)

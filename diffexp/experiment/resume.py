@@ -8,24 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from diffexp.errors import InputError
-from diffexp.experiment.configs import differing_keys, flat
+from diffexp.experiment.configs import KEYS_OF_THE_REPORT, differing_keys, flat
 from diffexp.experiment.folder import recorded_shape
 from diffexp.experiment.sample_files import SampleFiles
 from diffexp.files import read_json, read_json_or_none
 
-IRRELEVANT_KEYS = (
-    "resume",
-    "objective",
-    "num_samples",
-    "batch_size",
-    "name",
-    "tags",
-    "notes",
-    "tracker",
-    "metric",
-    "snapshot_every",
-)
-"""Config keys that do not affect any sample."""
+IRRELEVANT_TO_A_SAMPLE = (*KEYS_OF_THE_REPORT, "num_samples", "batch_size")
+"""Config keys that do not affect sample i, of however many."""
 DIGESTS = ("weights_sha256", "plan_sha256", "inputs_sha256")
 """Hashes of code and files that a config refers to."""
 REQUIRED = {"config", "status", "device", "dtype", *DIGESTS}
@@ -118,5 +107,5 @@ def check_same_samples(earlier: Earlier, record: Mapping[str, Any]) -> None:
 
 def _decisive(record: Mapping[str, Any]) -> dict[str, Any]:
     """The entries of a ``run.json`` that affect samples, flat."""
-    config = {key: value for key, value in (record.get("config") or {}).items() if key not in IRRELEVANT_KEYS}
+    config = {key: value for key, value in (record.get("config") or {}).items() if key not in IRRELEVANT_TO_A_SAMPLE}
     return flat(config) | {key: record.get(key) for key in DIGESTS}

@@ -1,7 +1,7 @@
 """One run, from a composed config to files, metrics and a tracked record."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,12 @@ from diffexp.components.trackers.base import RunInfo, SampleRow
 from diffexp.experiment.build import Components, assemble
 from diffexp.experiment.context import RunContext
 from diffexp.experiment.cost import reset_peak_memory, run_facts
+from diffexp.experiment.effects import Given, check_effects, check_seed
 from diffexp.experiment.folder import RunFolder
 from diffexp.experiment.lock import lock_unless_held
 from diffexp.experiment.metric_suite import MetricSuite
 from diffexp.experiment.pictures.grid import overview
+from diffexp.experiment.plugin_sources import code_sha256, save_plugins
 from diffexp.experiment.provenance import inputs_sha256
 from diffexp.experiment.recording import recording
 from diffexp.experiment.reference import Reference
@@ -31,6 +33,10 @@ IMAGES = {"grid": "grid.png", "trajectory": "trajectory.png", "animation": "traj
 """The images of a run that are tracked."""
 
 
+CODE = ("model", "guidance", "loop")
+"""Kinds whose code affects samples, besides the plan."""
+
+
 @dataclass(frozen=True)
 class SweepInfo:
     """The sweep that a run belongs to."""
@@ -39,6 +45,8 @@ class SweepInfo:
     job: int
     resumed: bool = False
     """Whether the run continues what an earlier attempt at the sweep left in its folder."""
+    swept: Collection[str] = ()
+    """The keys that the sweep varies, as far as they are known beforehand."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +75,20 @@ def run_experiment(
         KeyboardInterrupt: after everything finished has been written.
     """
     context, output = context or RunContext(), RunFolder(folder, is_cell=sweep is not None)
+    given = Given.of(output.words, config, swept=sweep.swept if sweep else None)
     with lock_unless_held(folder), recording(output, catalog, context.clock) as record:
         earlier = _open(output, config, sweep)
         log.info("%s", _announcement(config))
         run = _build_and_check(config, catalog, context, output, earlier)
+        with context.cpu_section():
+            check_effects(run, config, given, catalog)
         record.tracker = run.tracker
         run.tracker.start(_run_info(config, folder, sweep))
         output.update(wandb_id=run.tracker.run_id)
         samples, metrics = _sample_and_measure(run, config, output)
         _publish(run, config, output, samples)
         output.update(nfe=samples.nfe, forward_passes=samples.forward_passes)
+        check_seed(samples.drew_noise, given)
         record.metrics = metrics
         if samples.interrupted:
             raise KeyboardInterrupt
@@ -113,6 +125,8 @@ def _build_and_check(
         "weights_sha256": run.model.weights_sha256,
         "plan_sha256": plan.sha256 if plan else None,
         "inputs_sha256": inputs_sha256(config),
+        "code_sha256": code_sha256(config, catalog, CODE if plan else (*CODE, "scheduler", "grid")),
+        "plugins": save_plugins(output.folder, config, catalog),
     }
     named = run_to_resume(config)
     for known in (earlier, named):
@@ -136,7 +150,7 @@ def _sample_and_measure(
         log.info("same samples as %s, copied from there", duplicate.name)
         metrics = output.copy_results(RunFolder(duplicate))
         return load_samples(run, config, output), metrics
-    suite = MetricSuite(run.metrics, run.model, Reference(run, config))
+    suite = MetricSuite(run.metrics, run.model, Reference(run, config), in_sweep=output.is_cell)
     reset_peak_memory(run.model.device)
     samples = generate(run, config, output, suite)
     with run.context.cpu_section():

@@ -21,6 +21,7 @@ from diffexp.experiment.pictures.grid import MAX_GRID
 from diffexp.experiment.pictures.previews import latents_to_rgb
 from diffexp.experiment.pictures.strips import Snapshot
 from diffexp.experiment.sample_files import load_raw, read_image, shape_on_disk
+from diffexp.plan.compile import Direct
 from diffexp.plan.noise import SampleNoise
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,8 @@ class Samples:
     steps: Sequence[tuple[int, dict[str, float]]] = ()
     """Scalars of the first batch's steps."""
     interrupted: bool = False
+    drew_noise: bool = True
+    """Whether the samples depend on the seed, as far as is known."""
 
 
 def generate(run: Components, config: Mapping[str, Any], output: RunFolder, suite: MetricSuite) -> Samples:
@@ -56,7 +59,7 @@ def generate(run: Components, config: Mapping[str, Any], output: RunFolder, suit
 
     A finished batch is written and measured at once; the run's memory does not grow with its length.
     """
-    size, total = int(config["batch_size"]), int(config["num_samples"])
+    size, total = _batch_size(run, config), int(config["num_samples"])
     finished = _Finished(run, output, suite)
     finished.load(size)
     todo = sorted(set(range(total)).difference(finished.indices))
@@ -72,9 +75,10 @@ def generate(run: Components, config: Mapping[str, Any], output: RunFolder, suit
         max_forward_passes=config.get("max_forward_passes"),
     )
     monitor.add(output.record)
-    interrupted = False
+    interrupted = drew_noise = False
     try:
         for batch, samples in _batches(run, int(config["seed"]), todo, size, monitor):
+            drew_noise = drew_noise or has_drawn(int(config["seed"]), batch)
             finished.store(batch, samples, monitor.record())
     except KeyboardInterrupt:
         log.warning("interrupted after %d of %d samples", len(finished.indices), total)
@@ -88,7 +92,16 @@ def generate(run: Components, config: Mapping[str, Any], output: RunFolder, suit
     record = monitor.record()
     if not todo:  # the samples are those of an earlier run
         record |= {"nfe": output.record["nfe"] or monitor.nfe, "forward_passes": output.record.get("forward_passes")}
-    return finished.samples(record, latents_to_rgb(monitor.snapshots, finished.first), monitor.steps, interrupted)
+    snapshots = latents_to_rgb(monitor.snapshots, finished.first)
+    return finished.samples(record, snapshots, monitor.steps, interrupted, drew_noise or not todo)
+
+
+def _batch_size(run: Components, config: Mapping[str, Any]) -> int:
+    size = int(config["batch_size"])
+    if size > 1 and isinstance(run.sampler, Direct) and run.sampler.couples_samples:
+        log.warning("%s chooses its steps for a whole batch: one sample at a time is drawn", run.sampler.method.name)
+        return 1
+    return size
 
 
 def load_samples(run: Components, config: Mapping[str, Any], output: RunFolder) -> Samples:
@@ -104,6 +117,12 @@ def make_batch(run: base.Run, seed: int, indices: Sequence[int], monitor: base.M
     noise = SampleNoise(seed, indices, model.shape, model.device, state_dtype(model))
     condition = model.conditions(run.request, indices).drawn(noise.generators)
     return Batch(run, indices, condition, noise.draw, noise.generators, monitor)
+
+
+def has_drawn(seed: int, batch: Batch) -> bool:
+    """Whether the stream of the first sample of a batch is no longer at its start."""
+    start = SampleNoise(seed, batch.indices[:1], ()).generators[0]
+    return not torch.equal(start.get_state(), batch.generators[0].get_state())
 
 
 class _Finished:

@@ -58,8 +58,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         observe: Observe | None = None,
     ) -> None:
         own = {"num_train_timesteps": num_train_timesteps, "prediction_type": prediction_type}
-        # A plan reads no variance that a network predicts.
-        rest = {key: value for key, value in (config or {}).items() if key != "variance_type" and key[0] != "_"}
+        rest = {key: value for key, value in (config or {}).items() if key not in _NOT_TAKEN}
         self.register_to_config(**{"steps_offset": 1, "clip_sample": False} | own | rest)
         self._compile = compile
         self._generators = generators
@@ -83,11 +82,13 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
     @functools.cached_property
     def _unset_steps(self) -> ObjectSteps | None:
         """The scheduler object before ``set_timesteps``; None where plans are made from something else."""
-        try:
-            source = self._compile(_ANY_STEPS).source
-        except (InputError, NotLinear):
-            return None
-        return ObjectSteps(source, prepared=False) if drives_object(source) else None
+        for steps in (10, 1):  # whatever is allowed: the plan is only asked what it was compiled from
+            try:
+                source = self._compile(steps).source
+            except (InputError, NotLinear):
+                continue
+            return ObjectSteps(source, prepared=False) if drives_object(source) else None
+        return None
 
     @property
     def _steps(self) -> RowSteps | ObjectSteps | None:
@@ -108,6 +109,12 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
             return self._timesteps
         found = None if self._object is None else self._object.timesteps
         return torch.arange(len(self) - 1, -1, -1) if found is None else found
+
+    @timesteps.setter
+    def timesteps(self, timesteps: Tensor) -> None:
+        self._timesteps = timesteps
+        if self._object is not None:
+            self._object.scheduler.timesteps = timesteps.cpu()
 
     @property
     def order(self) -> int:
@@ -145,6 +152,14 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
             if name in vars(scheduler) or hasattr(type(scheduler), name):
                 return getattr(scheduler, name)
         return super().__getattr__(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set what the scheduler object has on the object."""
+        steps, own = self.__dict__.get("_set_steps"), name in self.__dict__ or hasattr(type(self), name)
+        if not own and isinstance(steps, ObjectSteps) and name in vars(steps.scheduler):
+            setattr(steps.scheduler, name, value)
+        else:
+            super().__setattr__(name, value)
 
     def set_timesteps(
         self,
@@ -204,10 +219,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
 
     def scale_model_input(self, sample: Tensor, timestep: float | Tensor | None = None) -> Tensor:
         """Return the network's input at this timestep, [batch, *shape]."""
-        if timestep is None:
-            return sample
-        scale = self._ready_steps.scale(self._on_cpu(timestep))
-        return sample if scale == 1.0 else sample * scale
+        return sample if timestep is None else self._ready_steps.scaled(sample, self._on_cpu(timestep))
 
     def step(
         self,
@@ -265,8 +277,8 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         return timestep.cpu() if isinstance(timestep, Tensor) else timestep
 
 
-_ANY_STEPS = 10
-"""Number of steps for which a plan is compiled only to learn where it comes from."""
+_NOT_TAKEN = ("variance_type", "_class_name", "_diffusers_version")
+"""Config entries of another scheduler that are not this one's; a plan reads no variance that a network predicts."""
 
 
 def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:

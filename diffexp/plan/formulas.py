@@ -2,7 +2,7 @@
 
 A compiled plan runs from its own outputs. Pipelines also blend latents between steps, begin in the middle, or pass
 keywords to ``step``. So here every call is traced by itself: the sample, the network's output and each tensor that the
-object keeps are axes, whatever they hold. The same call in the same state is traced once.
+object keeps are axes, whatever they hold. A call is traced once for every state of the object, tensors aside.
 """
 
 import copy
@@ -54,123 +54,84 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Kept:
-    """Where a kept tensor stands among all of them."""
+class Place:
+    """Stands for a kept tensor: which of them it is."""
 
-    place: int
+    index: int
 
 
 @dataclass(frozen=True)
 class Formula:
-    """One call of ``step``. Places: the sample, the output, what is kept, what is given, then ``made`` in order."""
+    """One call of ``step``, over the sample, the output, what is kept, what is given, and then ``made`` in order."""
 
     made: tuple[Clamped | Drawn, ...]
     returned: Any
     """What ``step`` returns, with a ``Sum`` for every tensor in the shape of the sample."""
     kept: tuple[Sum, ...]
+    before: Any
+    after: dict[str, Any]
+    """Attributes of the object, with a ``Place`` for every tensor that is kept."""
 
-    def __call__(self, tensors: Sequence[Tensor], draw: Draw) -> tuple[Any, list[Tensor]]:
-        """What ``step`` returns, and the tensors that are kept."""
+    def __call__(self, tensors: Sequence[Tensor], draw: Draw) -> tuple[Any, dict[str, Any]]:
+        """What ``step`` returns, and the attributes of the object after it."""
         values = list(tensors)
         for one in self.made:
             made = one.sum.of(values).clamp_(one.low, one.high) if isinstance(one, Clamped) else draw(one.dtype)
             values.append(made)
         returned = pytree.tree_map_only(Sum, lambda leaf: leaf.of(values), self.returned)
-        return returned, [leaf.kept_of(values) for leaf in self.kept]
+        return returned, _put(self.after, [leaf.kept_of(values) for leaf in self.kept])
 
 
-class State:
-    """A scheduler object between two calls, with ``Kept`` in place of the tensors in the shape of a sample.
+class Formulas:
+    """The formulas of a scheduler object, found as they are needed."""
 
-    Args:
-        scheduler: the object, not changed here.
-        known: all states by what tells them apart.
-    """
+    def __init__(self) -> None:
+        self._known: dict[Any, Formula] = {}
 
-    def __init__(self, scheduler: Any, known: "dict[Any, State] | None" = None) -> None:
-        self.scheduler = scheduler
-        self._known = {} if known is None else known
-        self._traced: dict[Any, Any] = {}
+    def step(self, scheduler: Any, m: Tensor, timestep: Any, x: Tensor, options: Mapping[str, Any], draw: Draw) -> Any:
+        """What ``scheduler.step(m, timestep, x, **options)`` returns, and changes in the object.
 
-    @property
-    def count(self) -> int:
-        """Number of tensors that are kept."""
-        places = [leaf.place for leaf in pytree.tree_leaves(vars(self.scheduler)) if isinstance(leaf, Kept)]
-        return max(places, default=-1) + 1
-
-    def holding(self, tensors: Sequence[Tensor]) -> Any:
-        """A copy of the object that keeps these tensors."""
-        return _changed(self.scheduler, lambda leaf: tensors[leaf.place] if isinstance(leaf, Kept) else leaf)
-
-    def step(self, timestep: Any, options: Mapping[str, Any], shape: torch.Size) -> "tuple[Formula, State]":
-        """The formula of ``step``, and the state after it.
-
-        Args:
-            timestep: as the caller gives it.
-            options: keywords of ``step``; tensors in the shape of the sample are given in the order of their names.
-            shape: of the sample.
+        Options that are tensors in the shape of the sample may be any; others are part of the formula.
         """
-        given = {name for name, value in options.items() if isinstance(value, Tensor) and value.shape == shape}
-        plain = {name: value for name, value in sorted(options.items()) if name not in given}
-        key = (_identity(timestep), *sorted(given), *((name, _identity(value)) for name, value in plain.items()))
-        return self._once(key, lambda: self._trace(timestep, plain, sorted(given)))
+        given = {name: value for name, value in options.items() if _has_shape(value, x.shape)}
+        plain = {name: value for name, value in options.items() if name not in given}
+        kept: dict[int, Tensor] = {}
+        before = _taken(vars(scheduler), x.shape, kept)
+        call = (_identity(timestep), *given, *((name, _identity(value)) for name, value in plain.items()))
+        leaves, structure = pytree.tree_flatten(before)
+        key = call, structure, *(_identity(leaf, id(leaf)) for leaf in leaves)
+        if key not in self._known:
+            self._known[key] = _trace(scheduler, before, len(kept), timestep, plain, list(given))
+        tensors = [x, m, *kept.values(), *given.values()]
+        returned, after = self._known[key](tensors, draw)
+        scheduler.__dict__ = after
+        return returned
 
-    def scale(self, timestep: Any) -> "tuple[float, State]":
-        """The factor of ``scale_model_input``, and the state after it."""
-        if not hasattr(self.scheduler, "scale_model_input"):
-            return 1.0, self
-        return self._once(("scale", _identity(timestep)), lambda: self._trace_scale(timestep))
 
-    def beginning(self, index: int) -> "State":
-        """The state after ``set_begin_index``."""
-        scheduler = _changed(self.scheduler, lambda leaf: leaf)
-        scheduler.set_begin_index(index)
-        return self._next(scheduler)
+def _trace(
+    scheduler: Any, before: dict[str, Any], count: int, timestep: Any, options: Mapping[str, Any], given: Sequence[str]
+) -> Formula:
+    tape = _Tape(Basis(32 + count + len(given)))
+    while True:
+        try:
+            x, m, *kept = (tape.basis.fresh() for _ in range(2 + count))
+            scheduler = copy.copy(scheduler)
+            scheduler.__dict__ = _put(before, kept)
+            with tape:
+                returned = scheduler.step(m, timestep, x, **options, **{name: tape.basis.fresh() for name in given})
+            break
+        except Full:
+            tape = _Tape(Basis(4 * tape.shape[-1]))
+    if not isinstance(returned, Tensor | tuple | Mapping):  # an object of a class that diffusers does not know
+        returned = returned.prev_sample
+    returned = pytree.tree_map(lambda leaf: tape.sum(leaf) if _has_shape(leaf, tape.shape) else leaf, returned)
+    places: dict[Sum, Place] = {}
 
-    def _once(self, key: Any, trace: Callable[[], Any]) -> Any:
-        if key not in self._traced:
-            self._traced[key] = trace()
-        return self._traced[key]
+    def take(leaf: Any) -> Any:
+        return places.setdefault(tape.sum(leaf), Place(len(places))) if _has_shape(leaf, tape.shape) else leaf
 
-    def _trace(self, timestep: Any, options: Mapping[str, Any], given: Sequence[str]) -> "tuple[Formula, State]":
-        axes = 32 + self.count + len(given)
-        while True:
-            try:
-                return self._traced_on(_Tape(Basis(axes)), timestep, options, given)
-            except Full:
-                axes *= 4
-
-    def _traced_on(
-        self, tape: "_Tape", timestep: Any, options: Mapping[str, Any], given: Sequence[str]
-    ) -> "tuple[Formula, State]":
-        x, m, *kept = (tape.basis.fresh() for _ in range(2 + self.count))
-        scheduler = self.holding(kept)
-        with tape:
-            returned = scheduler.step(m, timestep, x, **options, **{name: tape.basis.fresh() for name in given})
-        sums: dict[Sum, Kept] = {}
-
-        def keep(leaf: Any) -> Any:
-            return sums.setdefault(tape.sum(leaf), Kept(len(sums))) if tape.holds(leaf) else leaf
-
-        if not isinstance(returned, Tensor | tuple | Mapping):  # an object of a class that diffusers does not know
-            returned = returned.prev_sample
-        returned = pytree.tree_map(lambda leaf: tape.sum(leaf) if tape.holds(leaf) else leaf, returned)
-        after = self._next(_changed(scheduler, keep))
-        return Formula(tuple(tape.made), returned, tuple(sums)), after
-
-    def _trace_scale(self, timestep: Any) -> "tuple[float, State]":
-        basis = Basis(1 + self.count)
-        x, *kept = (basis.fresh() for _ in range(1 + self.count))
-        scheduler = self.holding(kept)
-        factor = float(vector(scheduler.scale_model_input(x, timestep))[0])
-
-        def keep(leaf: Any) -> Any:
-            return Kept(int(vector(leaf).argmax()) - 1) if _in(leaf, basis.shape) else leaf
-
-        return factor, self._next(_changed(scheduler, keep))
-
-    def _next(self, scheduler: Any) -> "State":
-        return self._known.setdefault(_identity_of(scheduler), State(scheduler, self._known))
+    after = pytree.tree_map(take, vars(scheduler))
+    return Formula(tuple(tape.made), returned, tuple(places), before, after)
 
 
 class _Tape(Intercepted):
@@ -180,9 +141,6 @@ class _Tape(Intercepted):
         super().__init__(basis.shape)
         self.basis = basis
         self.made: list[Clamped | Drawn] = []
-
-    def holds(self, leaf: Any) -> bool:
-        return _in(leaf, self.shape)
 
     def sum(self, x: Tensor) -> Sum:
         coefficients = vector(x)
@@ -198,26 +156,32 @@ class _Tape(Intercepted):
         return self.basis.fresh(x.dtype)
 
 
-def _in(leaf: Any, shape: torch.Size) -> bool:
+def _has_shape(leaf: Any, shape: torch.Size) -> bool:
     return isinstance(leaf, Tensor) and leaf.shape == shape
 
 
-def _changed(scheduler: Any, change: Callable[[Any], Any]) -> Any:
-    """A copy of an object with other values in its attributes and in the lists and dicts that these are."""
-    found = copy.copy(scheduler)
-    found.__dict__ = pytree.tree_map(change, vars(scheduler))
-    return found
+def _taken(attributes: dict[str, Any], shape: torch.Size, kept: dict[int, Tensor]) -> dict[str, Any]:
+    """The attributes with a ``Place`` for every tensor of this shape; these are put into ``kept``, each once."""
+    places: dict[int, Place] = {}
+
+    def take(leaf: Any) -> Any:
+        if not _has_shape(leaf, shape):
+            return leaf
+        kept.setdefault(id(leaf), leaf)
+        return places.setdefault(id(leaf), Place(len(places)))
+
+    return pytree.tree_map(take, attributes)
 
 
-def _identity_of(scheduler: Any) -> Any:
-    leaves, structure = pytree.tree_flatten(vars(scheduler))
-    return structure, *(_identity(leaf, id(leaf)) for leaf in leaves)
+def _put(attributes: dict[str, Any], tensors: Sequence[Tensor]) -> dict[str, Any]:
+    """The attributes with tensors for every ``Place``; lists and dicts among them are new ones."""
+    return pytree.tree_map(lambda leaf: tensors[leaf.index] if isinstance(leaf, Place) else leaf, attributes)
 
 
 def _identity(value: Any, otherwise: Any = None) -> Any:
     """What tells a value apart: of a number and the like what it is; of everything else nothing, by default."""
     if isinstance(value, Tensor) and value.numel() == 1:
         return value.dtype, value.shape, value.item()
-    if isinstance(value, bool | int | float | str | None | Kept | torch.dtype):
+    if isinstance(value, bool | int | float | str | None | Place | torch.dtype):
         return type(value), value
     return object() if otherwise is None else otherwise

@@ -1,5 +1,6 @@
 """What a pipeline steps: the rows of a plan, or a scheduler object by its formulas."""
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from diffexp.plan.execute import History, advance, clamped
-from diffexp.plan.formulas import Draw, State
+from diffexp.plan.formulas import Draw, Formulas
 from diffexp.plan.levels import Level
 from diffexp.plan.method import ObjectMethod
 from diffexp.plan.table import Plan
@@ -54,8 +55,10 @@ class RowSteps:
     def begin_at(self, index: int) -> None:
         self.begin_index = index
 
-    def scale(self, timestep: Any) -> float:
-        return self._whole.rows[self._index(timestep)].scale
+    def scaled(self, sample: Tensor, timestep: Any) -> Tensor:
+        """The network's input."""
+        scale = self._whole.rows[self._index(timestep)].scale
+        return sample if scale == 1.0 else sample * scale
 
     def seen_at(self, timestep: Any) -> tuple[float, Level]:
         """The factor between sample and input of the network, and the level of the input."""
@@ -109,7 +112,7 @@ class RowSteps:
 
 
 class ObjectSteps:
-    """A scheduler object, replayed by its formulas: whatever is called, it does what the object would do.
+    """A scheduler object whose ``step`` runs by its formulas; everything else is the object's own.
 
     Args:
         method: whose object it is.
@@ -120,51 +123,48 @@ class ObjectSteps:
     def __init__(self, method: ObjectMethod, *, prepared: bool, unscaled: bool = False) -> None:
         self._method = method
         self._unscaled = unscaled
-        self._first = self._state = State(method.stepping(prepared=prepared))
-        self._kept: list[Tensor] = []
-
-    @property
-    def scheduler(self) -> Any:
-        """A copy of the object as it would be now."""
-        return self._state.holding(self._kept)
+        self.scheduler = method.stepping(prepared=prepared)
+        self._new = copy.copy(self.scheduler)
+        self._formulas = Formulas()
 
     @property
     def timesteps(self) -> Tensor:
-        return self._state.scheduler.timesteps
+        return self.scheduler.timesteps
 
     @property
     def init_noise_sigma(self) -> float | Tensor:
-        sigma = getattr(self._state.scheduler, "init_noise_sigma", 1.0)
-        return sigma * self._own_scale(self.timesteps[0]) if self._unscaled else sigma
+        sigma = getattr(self.scheduler, "init_noise_sigma", 1.0)
+        return sigma * _input_scale(self._new, self.timesteps[0]) if self._unscaled else sigma
 
     @property
     def step_index(self) -> int | None:
-        return getattr(self._state.scheduler, "step_index", None)
+        return getattr(self.scheduler, "step_index", None)
 
     @property
     def begin_index(self) -> int | None:
-        return getattr(self._state.scheduler, "begin_index", None)
+        return getattr(self.scheduler, "begin_index", None)
 
     def begin_at(self, index: int) -> None:
-        if hasattr(self._state.scheduler, "set_begin_index"):
-            self._state = self._state.beginning(index)
+        if hasattr(self.scheduler, "set_begin_index"):
+            self.scheduler.set_begin_index(index)
 
-    def scale(self, timestep: Any) -> float:
-        """The factor of ``scale_model_input``; it may change the object's state, as that does."""
+    def scaled(self, sample: Tensor, timestep: Any) -> Tensor:
+        """The network's input."""
+        if self._unscaled or not hasattr(self.scheduler, "scale_model_input"):
+            return sample
         index, due = entry(self.timesteps, timestep), self.step_index
         if index is not None and due is not None and index < due:
-            factor, _ = self._first.scale(timestep)  # a look back, at which the object would answer for what is due
-        else:
-            factor, self._state = self._state.scale(timestep)
-        return 1.0 if self._unscaled else factor
+            return sample * _input_scale(self._new, timestep)  # a look back; the object answers for what is due
+        return self.scheduler.scale_model_input(sample, timestep)
 
     def seen_at(self, timestep: Any) -> tuple[float, Level]:
-        return 1.0 if self._unscaled else self._own_scale(timestep), self._method.level(float(timestep))
+        scale = 1.0 if self._unscaled else _input_scale(self.scheduler, timestep)
+        return scale, self._method.level(float(timestep))
 
     @property
     def step_function(self) -> Callable[..., Any]:
         """The ``step`` of the object."""
-        return self._state.scheduler.step
+        return self.scheduler.step
 
     def step(
         self, m: Tensor, timestep: Any, x: Tensor, draw: Draw, options: Mapping[str, Any], return_dict: bool
@@ -173,30 +173,29 @@ class ObjectSteps:
         options = {**self._method.step_options, **options}
         if not return_dict and "return_dict" in inspect.signature(self.step_function).parameters:
             options["return_dict"] = False
-        given = (value for _, value in sorted(options.items()) if isinstance(value, Tensor) and value.shape == x.shape)
-        formula, after = self._state.step(timestep, options, x.shape)
         if self._unscaled:
-            x = x / self._own_scale(timestep)
-        returned, self._kept = formula([x, m, *self._kept, *(one.to(x.dtype) for one in given)], draw)
-        self._state = after
+            x = x / _input_scale(self.scheduler, timestep)
+        returned = self._formulas.step(self.scheduler, m, timestep, x, options, draw)
         index = self.step_index
         if not self._unscaled or index is None or index >= len(self.timesteps):
             return returned
         leaves, structure = pytree.tree_flatten(returned)
-        leaves[0] = leaves[0] * self._own_scale(self.timesteps[index])
+        leaves[0] = leaves[0] * _input_scale(self.scheduler, self.timesteps[index])
         return pytree.tree_unflatten(leaves, structure)
 
     def add_noise(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """``add_noise`` of the object, or of flow models ``scale_noise``."""
-        scheduler = self.scheduler
-        if hasattr(scheduler, "scale_noise"):
-            return scheduler.scale_noise(clean, timesteps, noise)
-        noised = scheduler.add_noise(clean, noise, timesteps)
+        if hasattr(self.scheduler, "scale_noise"):
+            return self.scheduler.scale_noise(clean, timesteps, noise)
+        noised = self.scheduler.add_noise(clean, noise, timesteps)
         if not self._unscaled:
             return noised
-        factors = [self._own_scale(t) for t in timesteps.reshape(-1).cpu()]
+        factors = [_input_scale(self.scheduler, t) for t in timesteps.reshape(-1).cpu()]
         return noised * column(factors, noised)
 
-    def _own_scale(self, timestep: Any) -> float:
-        """The factor of the object's ``scale_model_input``."""
-        return self._state.scale(timestep)[0]
+
+def _input_scale(scheduler: Any, timestep: Any) -> float:
+    """The factor of ``scale_model_input``, of a copy, because the call may count as the start of the steps."""
+    if not hasattr(scheduler, "scale_model_input"):
+        return 1.0
+    return float(copy.copy(scheduler).scale_model_input(torch.ones(1), timestep))

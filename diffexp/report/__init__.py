@@ -74,7 +74,7 @@ def report_sweep(sweep: Path, catalog: Catalog) -> Path | None:
         return None  # no cell has begun
     try:
         page, report = _write([sweep], None)
-        if all(cell.status in FINAL for cell in report.cells):
+        if all(cell.status in FINAL for cell in report.runs):
             _track(sweep, page, report, catalog)
     except Exception as error:
         log.warning("no report: %s: %s", type(error).__name__, error)
@@ -103,7 +103,7 @@ def _track(sweep: Path, page: Path, report: Report, catalog: Catalog) -> None:
     from diffexp.report.tracker import comparison_of
     from diffexp.sweeps.results import NAME as RESULTS
 
-    node = next((cell.record["config"]["tracker"] for cell in report.cells if cell.record.get("config")), None)
+    node = next((cell.record["config"]["tracker"] for cell in report.runs if cell.record.get("config")), None)
     if node is not None:
         tracker = Guarded(catalog.build("tracker", node))
         tracker.compare(comparison_of(report, sweep, page, [sweep / RESULTS, sweep / COMPARISON]))

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffexp.experiment.configs import differing_keys
+from diffexp.sweeps.replicates import IRRELEVANT_KEYS
 from diffexp.sweeps.results import CellResult
 
 GROUPS = ("model", "scheduler", "grid", "loop", "guidance")
 """Config groups; the chosen option is ``<group>.name`` in the config."""
-IRRELEVANT_KEYS = ("name", "notes", "tags", "resume", "snapshot_every", "tracker", "metric")
-"""Config keys that do not affect any sample."""
 ABSENT = "–"
 """Shown for a cell without such a key, for example an option of another scheduler."""
 BARE = (*GROUPS, "run", "sweep")

@@ -28,6 +28,15 @@ class SweepRecord:
     def command(self) -> str:
         return shlex.join(["python", "-m", "diffexp", "-m", *self.overrides])
 
+    @property
+    def swept(self) -> frozenset[str]:
+        """The keys whose values differ between cells, as far as the cells are known."""
+        values: dict[str, set[str]] = {}
+        for word in (word for cell in self.cells or () for word in cell):
+            key, _, value = word.lstrip("+").partition("=")
+            values.setdefault(key, set()).add(value)
+        return frozenset(key for key, found in values.items() if len(found) > 1)
+
     def write(self, folder: Path) -> None:
         write_json(folder / NAME, asdict(self) | {"command": self.command})
 

@@ -29,6 +29,18 @@ class CellResult:
     metrics: Mapping[str, Any]
     record: Mapping[str, Any]
     """``run.json``; empty where there is none."""
+    members: tuple["CellResult", ...] = ()
+    """The finished runs from different seeds whose means the metrics are; see ``diffexp.sweeps.replicates``."""
+
+    @property
+    def runs(self) -> "tuple[CellResult, ...]":
+        """The runs themselves: ``members``, or this one."""
+        return self.members or (self,)
+
+    @property
+    def by_seed(self) -> "dict[Any, CellResult]":
+        """The runs by seed."""
+        return {run.config.get("seed"): run for run in self.runs}
 
 
 def is_run(folder: Path) -> bool:

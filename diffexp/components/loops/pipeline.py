@@ -33,7 +33,11 @@ log = logging.getLogger(__name__)
 Observe = Callable[[Tensor, Tensor, Level], None]
 
 
-@loop(alone=True)
+@loop(
+    alone=True,
+    guides=True,
+    idle=["control_scale where control_image=null", "true_cfg_scale where negative_prompt=null"],
+)
 def pipeline(
     batch: Batch,
     *,
@@ -130,6 +134,8 @@ def _call(batch: Batch, model: "TextToImage", pipe: Any, arguments: dict[str, An
     given = {name: value for name, value in offered.items() if name in parameters} | arguments
     if offered["guidance_rescale"] and "guidance_rescale" not in given:
         raise InputError(f"{type(pipe).__name__} takes no guidance_rescale; leave guidance.rescale out")
+    if "guidance_scale" not in given and offered["guidance_scale"] not in (1.0, model.guidance_scale):
+        raise InputError(f"{type(pipe).__name__} takes no guidance_scale; leave it out")
     if "negative_prompt" in offered:
         _check_negative_prompt(pipe, parameters, given)
     stock = pipe.scheduler

@@ -1,6 +1,8 @@
 """95 % intervals of the mean of independent values, by formulas that hold for few and for skewed values too."""
 
 import math
+from collections.abc import Sequence
+from statistics import fmean, stdev
 
 import torch
 from torch import Tensor
@@ -36,10 +38,10 @@ def mean_interval(values: Tensor) -> tuple[Tensor, Tensor]:
     return low, high
 
 
-def student_interval(values: Tensor) -> tuple[float, float]:
-    """Student's 95 % interval of the mean of (N,) values, N >= 2, about normal as results of whole runs are."""
-    half = t_quantile(len(values) - 1) * values.double().std().item() / math.sqrt(len(values))
-    return values.double().mean().item() - half, values.double().mean().item() + half
+def student_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Student's 95 % interval of the mean of two or more values that are about normal, as results of runs are."""
+    mean, half = fmean(values), t_quantile(len(values) - 1) * stdev(values) / math.sqrt(len(values))
+    return mean - half, mean + half
 
 
 def t_quantile(freedom: int) -> float:

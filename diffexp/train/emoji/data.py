@@ -58,8 +58,8 @@ class Emoji:
 
 
 def pixels(images: Tensor) -> Tensor:
-    """Images in [-1, 1], channels last, from uint8."""
-    return images.float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
+    """Images in [-1, 1] from uint8."""
+    return images.float().div(127.5).sub(1)
 
 
 def load_emoji(folders: Sequence[str | Path], names: str | Path | None = None) -> Emoji:

@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
+from diffexp.components.metrics.retrieval import NAMES
 from diffexp.files import write_text
 from diffexp.train.emoji.data import SIZE, Emoji, pixels
 from diffexp.train.emoji.pipeline import copy_tokenizer, halve, replace_folder
@@ -21,9 +22,6 @@ from diffexp.train.emoji.text import tokenizer_of
 from diffexp.train.state import load_state, save_state
 
 log = logging.getLogger(__name__)
-
-NAMES = "names.txt"
-"""Every name with its style, one a line: what ``retrieval`` chooses from."""
 
 
 @dataclass
@@ -75,7 +73,7 @@ def train_emoji_features(data: Emoji, recipe: EmojiFeatureTraining, folder: Path
         ids = prompts.draw(chosen, recipe.no_style, 0.0, generator)
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
             output = net(input_ids=ids, attention_mask=_mask(ids, tokenizer), pixel_values=images)
-        loss = _contrast(output.logits_per_image.float(), ids)
+        loss = contrast(output.logits_per_image.float(), ids)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -113,7 +111,7 @@ def _mask(ids: Tensor, tokenizer: Any) -> Tensor:
     return (ended <= 1).long()
 
 
-def _contrast(logits: Tensor, ids: Tensor) -> Tensor:
+def contrast(logits: Tensor, ids: Tensor) -> Tensor:
     """Cross entropy both ways; images with the same prompt are equally right."""
     same = (ids.unsqueeze(1) == ids.unsqueeze(0)).all(dim=2).float()
     target = same / same.sum(dim=1, keepdim=True)

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from diffexp.experiment.pictures.grid import image_grid
 from diffexp.files import replace_whole
 from diffexp.train.emoji.data import Emoji, pixels
+from diffexp.train.emoji.pipeline import replace_folder
 from diffexp.train.state import load_state, save_state
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class VaeTraining:
 def train_vae(data: Emoji, recipe: VaeTraining, folder: Path, name: str = "vae") -> Path:
     """Minimise absolute errors of pixels and edges plus a small divergence term; resumes.
 
-    Returns the folder ``vae`` with the averaged weights; its ``scaling_factor`` makes the latents' deviation 1.
+    Returns the folder ``vae`` with the averaged weights; every channel of its latents has mean 0 and deviation 1.
     """
     torch.manual_seed(recipe.seed)
     net = _network(recipe)
@@ -86,14 +87,17 @@ def train_vae(data: Emoji, recipe: VaeTraining, folder: Path, name: str = "vae")
             average.store(net.parameters())
             average.copy_to(net.parameters())
             log.info(
-                "vae: step %d of %d, loss %.4f, held-out PSNR %.2f",
+                "%s: step %d of %d, loss %.4f, held-out PSNR %.2f",
+                name,
                 done,
                 recipe.steps,
                 smooth,
-                _look(net, data, folder),
+                _look(net, data, folder / f"{name}.png"),
             )
             average.restore(net.parameters())
     average.copy_to(net.parameters())
+    if recipe.train_encoder:
+        standardise(net, encode(net, data.images))
     return _export(net, data, folder)
 
 
@@ -102,7 +106,7 @@ def _network(recipe: VaeTraining) -> Any:
     net: Any = AutoencoderKL.from_pretrained(start, local_files_only=True) if start else AutoencoderKL(**recipe.network)
     net.encoder.requires_grad_(recipe.train_encoder)
     net.quant_conv.requires_grad_(recipe.train_encoder)
-    return net.train().to(memory_format=torch.channels_last)
+    return net.train()
 
 
 def _error(difference: Tensor, recipe: VaeTraining) -> Tensor:
@@ -128,22 +132,37 @@ def encode(net: Any, images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _look(net: Any, data: Emoji, folder: Path) -> float:
+def _look(net: Any, data: Emoji, sheet: Path) -> float:
     """PSNR on held-out drawings; writes a sheet of 16 of them above what came back."""
     chosen = torch.nonzero(data.held_out).flatten()[:: max(int(data.held_out.sum()) // 64, 1)]
     images = data.images[chosen]
     rebuilt = net.decode(encode(net, images)).sample.clamp(-1, 1)
     pairs = torch.stack([pixels(images[:32]), rebuilt[:32]], dim=1).flatten(0, 1)
-    with replace_whole(folder / "vae.png") as temporary:
+    with replace_whole(sheet) as temporary:
         image_grid(pairs.add(1).div(2), columns=8).save(temporary)
     return -10 * math.log10(((rebuilt - pixels(images)) / 2).square().mean().item())
 
 
 def _export(net: Any, data: Emoji, folder: Path) -> Path:
     latents = encode(net, data.images)
-    net.register_to_config(scaling_factor=1 / latents.std().item())
-    net.save_pretrained(folder / "vae")
+    with replace_folder(folder / "vae") as target:
+        net.save_pretrained(target)
     with replace_whole(folder / "latents.pt") as temporary:
         torch.save(latents, temporary)
-    log.info("%s: latents' mean %.3f, deviation %.3f", folder / "vae", latents.mean(), latents.std())
     return folder / "vae"
+
+
+@torch.no_grad()
+def standardise(net: Any, latents: Tensor) -> None:
+    """Make every latent channel's mean 0 and its deviation 1, without changing what is decoded.
+
+    Otherwise diffusion drowns the channels that vary little, colours among them, long before the others.
+    """
+    mean, deviation = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
+    before, after = net.quant_conv, net.post_quant_conv
+    scale, shift = torch.cat([deviation, torch.ones_like(deviation)]), torch.cat([mean, 2 * deviation.log()])
+    before.bias.copy_((before.bias - shift) / scale)
+    before.weight.div_(scale.view(-1, 1, 1, 1))
+    after.bias.add_(after.weight.flatten(1) @ mean)
+    after.weight.mul_(deviation.view(1, -1, 1, 1))
+    net.register_to_config(scaling_factor=1.0)
