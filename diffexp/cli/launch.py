@@ -14,7 +14,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from diffexp.catalog.discover import Catalog, discover
-from diffexp.catalog.sources import VARIABLE
+from diffexp.catalog.sources import VARIABLE, resolved_paths
 from diffexp.cli.cells import Task, compose_job, save_hydra_files, task_config
 from diffexp.cli.check import Checked, Preflight
 from diffexp.cli.fast_compose import CachedLoader
@@ -83,7 +83,7 @@ def launch(
         KeyboardInterrupt: with the folder, after the table of results has been written.
     """
     # Workers find the same plugins, wherever they are started.
-    with env_override({VARIABLE: os.pathsep.join(map(str, catalog.plugin_paths))}):
+    with env_override({VARIABLE: os.pathsep.join(map(str, resolved_paths(catalog.plugin_paths)))}):
         HydraConfig.instance().set_config(checked.config)
         if not checked.multirun:
             folder = Path(checked.config.hydra.run.dir).absolute()

@@ -14,7 +14,8 @@ from transformers import (
     CLIPModel,
 )
 
-from diffexp.components.metrics.clip_score import Clip, ClipScore
+from diffexp.components.metrics.clip import Clip
+from diffexp.components.metrics.clip_score import ClipScore
 from diffexp.errors import InputError
 from diffexp.experiment.run import RunResult
 from tests.checkpoints import edit_json, put_in_cache
@@ -140,7 +141,7 @@ def test_why_it_is_left_out(spoil: Callable[[Path], object], expected: str, cach
 def test_it_needs_a_prompt_and_transformers(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digits = SimpleNamespace(id="mnist", device=MODEL.device)
     assert ClipScore(model=ID).applies(digits) == "model=mnist takes no prompts"  # pyright: ignore[reportArgumentType]
-    monkeypatch.setattr("diffexp.components.metrics.clip_score.find_spec", lambda name: None)
+    monkeypatch.setattr("diffexp.components.metrics.clip.find_spec", lambda name: None)
     assert "pip install" in (ClipScore(model=ID).applies(MODEL) or "")  # pyright: ignore[reportArgumentType]
 
 
