@@ -299,7 +299,7 @@ def save_sd3(folder: Path, **scheduler: Any) -> Path:
             tokenizer=tokenizer,
             tokenizer_2=tokenizer,
             tokenizer_3=None,  # pyright: ignore[reportArgumentType]
-            scheduler=FlowMatchEulerDiscreteScheduler(**{"shift": 3.0} | scheduler),
+            scheduler=FlowMatchEulerDiscreteScheduler(**{"shift": 3.0} | scheduler),  # pyright: ignore[reportArgumentType]
         )
     return _save(pipeline, folder)
 
@@ -330,7 +330,9 @@ def save_flux(folder: Path, **scheduler: Any) -> Path:
             tokenizer=tokenizer,
             text_encoder_2=encoder,
             tokenizer_2=t5_tokenizer,
-            scheduler=FlowMatchEulerDiscreteScheduler(**{"use_dynamic_shifting": True, "shift": 3.0} | scheduler),
+            scheduler=FlowMatchEulerDiscreteScheduler(
+                **{"use_dynamic_shifting": True, "shift": 3.0} | scheduler  # pyright: ignore[reportArgumentType]
+            ),
         )
     return _save(pipeline, folder)
 

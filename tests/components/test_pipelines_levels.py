@@ -117,6 +117,16 @@ def test_the_levels_of_unipc_with_flux(draw: Draw) -> None:
     assert timesteps == pytest.approx([999, 864.7, 705.7, 516.1, 286.2], abs=1)  # the class rounds them down
 
 
+@pytest.mark.parametrize(("family", "grid"), [("flux", "auto"), ("sd15", "leading")])
+def test_a_class_that_is_no_table(draw: Draw, tiny: Tiny, family: str, grid: str) -> None:
+    """With dynamic thresholding the pipeline gets the class itself."""
+    options = {"thresholding": True, "dynamic_thresholding_ratio": 0.9, "sample_max_value": 1.5}
+    flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"} if family == "flux" else {}
+    theirs = by_diffusers(tiny(family), "UniPCMultistepScheduler", timestep_spacing="leading", **options, **flow)
+    ours = draw(family, scheduler={"name": "diffusers/unipc", **options}, grid=grid, loop="pipeline")
+    assert psnr(drawn(ours), theirs) > 50
+
+
 def test_a_class_that_cannot_shift_its_levels(draw: Draw) -> None:
     with pytest.raises(InputError, match="SASolverScheduler cannot shift its levels by the size of the image"):
         draw("flux", scheduler="diffusers/sasolver", loop="pipeline")

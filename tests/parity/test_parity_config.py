@@ -15,6 +15,8 @@ import pytest
 import diffexp
 from diffexp.catalog.diffusers import CLASSES, TRAINING, WITHOUT_EFFECT
 from diffexp.catalog.diffusers_keys import CLIPPING, LEVELS, SOLVER, SPACING, UNIFORM, spoken
+from diffexp.catalog.register import registration
+from diffexp.certify.equivalents import EQUIVALENTS
 from diffexp.components.models.scheduler_config import read_training
 from diffexp.components.sampler import Recipe, bind
 from diffexp.plan.schedules import VPSchedule
@@ -102,6 +104,13 @@ def test_a_vp_checkpoint(name: str, case: str) -> None:
     theirs = by_the_class(NATIVES[name][0], config, steps)
     training = replace(checkpoint("DPMSolverMultistepScheduler", config), clip=None)
     assert_same(visited(name, steps, training), table_of(theirs, lambda sigma: sigma))
+
+
+def test_natives_name_the_classes_that_they_equal() -> None:
+    named = {pair.native: registration(native(pair.native)) for pair in EQUIVALENTS if not pair.difference}
+    for pair in EQUIVALENTS:
+        if found := named.get(pair.native):
+            assert pair.cls in found.traits["diffusers"]
 
 
 def test_the_example_that_was_reported() -> None:

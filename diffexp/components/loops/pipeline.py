@@ -191,12 +191,11 @@ def _scheduler(batch: Batch, stock: Any, observe: Observe) -> Any:
         config = dict(stock.config) | recipe.scheduler_config
         return PlanScheduler(plan, config=config, generators=list(batch.generators), observe=observe)
     method = sampler.method
-    if (
-        isinstance(method, ClassMethod)
-        and recipe.grid.is_auto
-        and not method.set_options.keys() & recipe.options.keys()
-    ):
-        return _observed(copy.deepcopy(method.scheduler), method, observe)
+    if isinstance(method, ClassMethod):
+        # The pipeline calls ``set_timesteps`` itself, and with nothing that was asked for here.
+        asked = {*method.set_options} & {*recipe.options} or (method.visit and not recipe.grid.is_auto)
+        if not asked:
+            return _observed(copy.deepcopy(method.scheduler), method, observe)
     raise InputError(f"{method.name} is not a table ({sampler.reason}): a pipeline cannot run it, loop=denoise can")
 
 
