@@ -41,7 +41,7 @@ class Catalog:
     configs: tuple[tuple[str, str, Path], ...]
     """Group, option and file of every YAML config in ``conf_dirs``."""
     plugin_paths: tuple[Path, ...]
-    """Absolute paths of the plugin files and folders, for worker processes."""
+    """Absolute paths of the plugin files and folders."""
     without_registrations: tuple[Path, ...]
     """Plugin files that register nothing."""
 
@@ -78,10 +78,12 @@ class Catalog:
         if reason := why_excluded(kind, name):
             return InputError(f"{kind}={name}: {reason}")
         known = list(known)
-        meant = name if name.lower() in known else alias_of(kind, name) or name
+        alias = None if name.lower() in known else alias_of(kind, name)
+        if alias in known:
+            return InputError(f"{key or kind}={name} is not known; did you mean '{alias}'?")
         files = [file.name for file in self.without_registrations if file.stem != "__init__"]
         more = f"; in plugins, {', '.join(files)} registers nothing" if files else ""
-        return InputError(f"{key or kind}={name} is not known{hint(meant, known)}{more}")
+        return InputError(f"{key or kind}={name} is not known{hint(name, known)}{more}")
 
     def check(self, kind: str, node: Any, path: str | None = None) -> None:
         """Check a config node ``{name, options...}`` of a kind, for the command line as for ``build`` and ``compile``.

@@ -15,9 +15,13 @@ from diffexp.components.schedulers.foreign.diffusers_build import build_class, r
 from diffexp.components.schedulers.foreign.diffusers_config import Accepted, spelling
 from diffexp.components.schedulers.foreign.diffusers_levels import pipeline_keywords, set_timesteps_arguments
 from diffexp.components.schedulers.foreign.diffusers_method import ClassMethod
-from diffexp.components.schedulers.foreign.k_diffusion import from_k_diffusion, in_k_diffusion_convention
+from diffexp.components.schedulers.foreign.k_diffusion import (
+    from_k_diffusion,
+    in_k_diffusion_convention,
+    is_adaptive,
+)
 from diffexp.errors import InputError
-from diffexp.plan.compile import Sampler, compile_or_direct
+from diffexp.plan.compile import Direct, Sampler, compile_or_direct
 from diffexp.plan.levels import Level, Levels
 from diffexp.plan.method import FunctionMethod, Method
 from diffexp.plan.table import Plan
@@ -105,10 +109,13 @@ class Recipe:
             key: of the budget, for messages.
 
         Raises:
-            InputError: not even one step fits, or the levels are given one by one and are too many.
+            InputError: not even one step fits, the levels are given one by one and are too many, or the method chooses
+            its own number of evaluations.
         """
         if most is None:
             return self
+        if isinstance(self.sampler, Direct) and getattr(self.sampler.method, "adaptive", False):
+            raise InputError(f"{key}={most}: {self.sampler.method.name} chooses its own number of evaluations")
         if self.grid.explicit:
             if (spent := cost(self.sampler)) > most:
                 raise InputError(f"{key}={most}: the levels of grid.timesteps or grid.sigmas take {spent}")
@@ -209,9 +216,10 @@ def _bind_function(
     if _traits(function).get("discrete"):
         levels = levels.on_training_timesteps()
     name = found.name if found else function.__name__
+    adaptive = is_adaptive(function)
     if in_k_diffusion_convention(function):
         function = from_k_diffusion(function)
-    return FunctionMethod(function, levels, training, options, name)
+    return FunctionMethod(function, levels, training, options, name, adaptive)
 
 
 def _levels(function: Any, steps: int, training: Training, grid: Grid) -> Levels:

@@ -21,6 +21,7 @@ from diffexp.components.models.passes import PassCounter
 from diffexp.components.prompts import read_texts
 from diffexp.components.sampler import Recipe
 from diffexp.components.schedulers.foreign.diffusers_build import find_class
+from diffexp.components.schedulers.foreign.k_diffusion import READS_UNCONDITIONAL
 from diffexp.components.trackers.base import Guarded
 from diffexp.errors import InputError
 from diffexp.experiment.context import RunContext
@@ -96,6 +97,9 @@ def assemble(config: Mapping[str, Any], catalog: Catalog, context: RunContext | 
         "max_forward_passes",
     )
     sampler = _sampler(recipe)
+    if scale != 1 and getattr(recipe.scheduler, READS_UNCONDITIONAL, False):
+        name = f"scheduler={config['scheduler']['name']}"
+        raise InputError(f"{name} reads the estimate without guidance, which is not at hand; add guidance_scale=1")
     recipe.warn_of_ignored_config()
     return Components(
         model=model,

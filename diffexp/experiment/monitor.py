@@ -75,7 +75,7 @@ class Monitor(Evaluator):
     """Counts, times and shows the evaluations of a whole run; one object for all of its batches."""
 
     nfe: int
-    """Evaluations per sample, as far as they are known beforehand."""
+    """Evaluations per sample, as far as they are known beforehand; later those of the finished samples, on average."""
     batches: int
     """How many are left."""
     snapshot_every: int | None
@@ -104,6 +104,7 @@ class Monitor(Evaluator):
         self._snapshot_steps = snapshot_steps(self.nfe, self.snapshot_every)
         self._bar = self.context.bar(self.nfe * self.batches)
         self._first = True
+        self._evaluated = 0
         self._began = time.perf_counter()
         self._batch_began = 0.0
         self._rows_before = 0
@@ -134,6 +135,7 @@ class Monitor(Evaluator):
         known = record.get("forward_passes")
         self.rows += record["drawn"] * (math.nan if known is None else known) if record["drawn"] else 0
         self.drawn += record["drawn"]
+        self._evaluated += record["drawn"] * (record["nfe"] or 0)
         self.seconds += record["sampling_seconds"]
         self.model_seconds += record["model_seconds"]
 
@@ -166,8 +168,9 @@ class Monitor(Evaluator):
 
     def finish_batch(self, x: Tensor) -> None:
         """Stop timing a batch; its samples ``x`` [batch, *shape] are the last snapshot of the first one."""
-        if self._first:
-            self.nfe = self.batch_nfe
+        self._evaluated += self.batch_nfe * len(x)
+        self.drawn += len(x)
+        self.nfe = round(self._evaluated / self.drawn)  # an adaptive solver takes more for some samples than for others
         self.expect(self.batches - 1)
         if self._first and self.snapshot_every != 0:
             shown = x[: SHOWN_POINTS if x.ndim == 2 else SHOWN_IMAGES]
@@ -175,7 +178,6 @@ class Monitor(Evaluator):
         self._first = False
         self.context.synchronize(self.model.device)  # once per batch, so that its time is its own
         self.seconds += self.context.clock() - self._batch_began
-        self.drawn += len(x)
         self.rows += self.passes.rows - self._rows_before
 
     def close(self) -> None:

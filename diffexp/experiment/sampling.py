@@ -21,6 +21,7 @@ from diffexp.experiment.pictures.grid import MAX_GRID
 from diffexp.experiment.pictures.previews import latents_to_rgb
 from diffexp.experiment.pictures.strips import Snapshot
 from diffexp.experiment.sample_files import load_raw, read_image, shape_on_disk
+from diffexp.plan.compile import Direct
 from diffexp.plan.noise import SampleNoise
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def generate(run: Components, config: Mapping[str, Any], output: RunFolder, suit
 
     A finished batch is written and measured at once; the run's memory does not grow with its length.
     """
-    size, total = int(config["batch_size"]), int(config["num_samples"])
+    size, total = _batch_size(run, config), int(config["num_samples"])
     finished = _Finished(run, output, suite)
     finished.load(size)
     todo = sorted(set(range(total)).difference(finished.indices))
@@ -93,6 +94,14 @@ def generate(run: Components, config: Mapping[str, Any], output: RunFolder, suit
         record |= {"nfe": output.record["nfe"] or monitor.nfe, "forward_passes": output.record.get("forward_passes")}
     snapshots = latents_to_rgb(monitor.snapshots, finished.first)
     return finished.samples(record, snapshots, monitor.steps, interrupted, drew_noise or not todo)
+
+
+def _batch_size(run: Components, config: Mapping[str, Any]) -> int:
+    size = int(config["batch_size"])
+    if size > 1 and isinstance(run.sampler, Direct) and run.sampler.couples_samples:
+        log.warning("%s chooses its steps for a whole batch: one sample at a time is drawn", run.sampler.method.name)
+        return 1
+    return size
 
 
 def load_samples(run: Components, config: Mapping[str, Any], output: RunFolder) -> Samples:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -35,6 +36,14 @@ def record_failure(folder: Path, error: BaseException) -> Failure:
     except OSError as problem:
         TRACEBACKS.error("the failure could not be recorded", exc_info=problem)
     return failure
+
+
+def record_interrupt(folder: Path) -> None:
+    """Record that the run in a folder is interrupted, for one that hangs and cannot do so itself."""
+    record = read_json(folder / "run.json")
+    if record.get("status") == "running":
+        with suppress(OSError):
+            write_json(folder / "run.json", record | {"status": "interrupted"})
 
 
 def clear_failure(folder: Path) -> None:

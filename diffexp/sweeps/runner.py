@@ -22,7 +22,7 @@ from diffexp.sweeps.batching import STRAGGLER_SECONDS
 from diffexp.sweeps.cell import Cell, distinguishing_words
 from diffexp.sweeps.context import CellContext, SharedResources, SoloContext, SweepContext
 from diffexp.sweeps.duplicates import DuplicateRuns, samples_key
-from diffexp.sweeps.failures import Failure, clear_failure, record_failure
+from diffexp.sweeps.failures import Failure, clear_failure, record_failure, record_interrupt
 from diffexp.sweeps.logs import cell_logging, sweep_logging
 from diffexp.sweeps.progress import Progress
 
@@ -204,16 +204,21 @@ class Runner:
             raise
 
     def _stop(self, shared: SharedResources, threads: Sequence[CellThread]) -> None:
-        """Let every running cell write what it has finished."""
-        shared.rendezvous.stop()
-        running = sum(thread.is_alive() for thread in threads)
-        advice = f"; go on later with: python -m diffexp {self._resume}" if self._resume else ""
-        log.warning("stopping: %d cells write what they have finished%s", running, advice)
-        watch = StallWatch(self._patience_seconds, "; a second Ctrl-C ends the sweep without")
-        while any(thread.is_alive() for thread in threads):
+        """Let every running cell write what it has finished, or end at a second Ctrl-C."""
+        try:
+            shared.rendezvous.stop()
+            running = sum(thread.is_alive() for thread in threads)
+            advice = f"; go on later with: python -m diffexp {self._resume}" if self._resume else ""
+            log.warning("stopping: %d cells write what they have finished%s", running, advice)
+            watch = StallWatch(self._patience_seconds, "; a second Ctrl-C ends the sweep without")
+            while any(thread.is_alive() for thread in threads):
+                for thread in threads:
+                    thread.join(POLL_SECONDS / len(threads))
+                shared.abandoned |= watch.check(threads)
+        finally:
             for thread in threads:
-                thread.join(POLL_SECONDS / len(threads))
-            shared.abandoned |= watch.check(threads)
+                if thread.is_alive():
+                    record_interrupt(thread.cell.folder)
 
     def _finish(self, thread: CellThread, progress: Progress) -> None:
         """Log how a cell ended.

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from diffexp.experiment.resume import finished_run
 from tests.e2e.test_sweeps import ENVIRONMENT, LIMIT, command, finish, rows, start
 
 IMAGES = "model=mixture model.shape=[1,64,64] steps=5 num_samples=2000 batch_size=20 tracker=none metric=cost"
@@ -113,18 +114,18 @@ def test_ctrl_c_answers_at_once_while_a_cell_hangs(tmp_path: Path):
     plugin(tmp_path, HANG)
     words = "-m model=mixture loop=hanging loop.hangs=true,false steps=2 num_samples=4 tracker=none metric=cost"
     running, sweep = start(tmp_path, *words.split(), "hydra.sweep.dir=sweep"), tmp_path / "sweep"
-    done, deadline = sweep / "1_mixture_ddim_2" / "grid.png", time.monotonic() + LIMIT
-    while not done.is_file() and running.poll() is None and time.monotonic() < deadline:
+    cell, deadline = sweep / "1_mixture_ddim_2", time.monotonic() + LIMIT
+    while finished_run(cell) is None and running.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     os.killpg(running.pid, signal.SIGINT)
     assert running.stdout is not None
-    while "stopping: 1 cells" not in (line := running.stdout.readline()):
+    while "stopping: " not in (line := running.stdout.readline()):
         assert line
     assert line.endswith(f"go on later with: python -m diffexp resume={sweep}\n")
     os.killpg(running.pid, signal.SIGINT)
     code, _, errors = finish(running)
     assert (code, errors) == (130, f"error: interrupted; what was finished is in {sweep}\n")
-    assert [row["status"] for row in rows(sweep)] == ["running", "done"]
+    assert [row["status"] for row in rows(sweep)] == ["interrupted", "done"]
 
 
 def test_two_runs_in_one_folder(tmp_path: Path):
@@ -143,3 +144,17 @@ def test_two_runs_in_one_folder(tmp_path: Path):
     assert finish(first)[0] == 130
     assert (record(folder)["seed"], record(folder)["status"]) == (0, "interrupted")
     assert (folder / ".hydra" / "overrides.yaml").read_text() == before
+
+
+def test_a_plugin_folder_without_init_has_relative_imports(tmp_path: Path):
+    folder = tmp_path / "plugins" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "helper.py").write_text("SCALE = 1.0\n")
+    (folder / "solver.py").write_text(
+        "from diffexp import scheduler\nfrom .helper import SCALE\n@scheduler\n"
+        "def mine(denoise, x, levels, noise):\n    return SCALE * denoise(x, levels[0])\n"
+    )
+    words = ["model=mixture", "scheduler=mine", "steps=2", "num_samples=2", "tracker=none", "metric=cost"]
+    assert command(tmp_path, *words)[::2] == (0, "")
+    sweep = ["-m", "hydra/launcher=basic", "seed=0,1", "hydra.sweep.dir=sweep"]
+    assert command(tmp_path, *words, *sweep)[::2] == (0, "")

@@ -16,7 +16,7 @@ from diffexp.experiment.folder import RunFolder
 from diffexp.sweeps.batch_size import BatchLimit
 from diffexp.sweeps.context import SharedResources
 from diffexp.sweeps.duplicates import DuplicateRuns
-from tests.runs import PICTURES, network, raise_at, record
+from tests.runs import PICTURES, network, record
 
 SECONDS = 0.5
 NAMED = f"no answer for {SECONDS} s from 1"
@@ -36,14 +36,15 @@ def messages() -> Iterator[list[str]]:
 
 @pytest.fixture
 def hang(monkeypatch: pytest.MonkeyPatch, messages: list[str]) -> Iterator[Any]:
-    """Let cell 1 hang in a method until a message has been logged."""
-    released = threading.Event()
+    """Let cell 1 hang in a method until a message has been logged; returns whether it hangs already."""
+    released, begun = threading.Event(), threading.Event()
 
-    def hang(owner: type, name: str, message: str) -> None:
+    def hang(owner: type, name: str, message: str) -> threading.Event:
         method = getattr(owner, name)
 
         def hanging(self: RunFolder, *rest: Any) -> Any:
             if self.folder.name == "1":
+                begun.set()
                 released.wait(60)
             return method(self, *rest)
 
@@ -56,12 +57,13 @@ def hang(monkeypatch: pytest.MonkeyPatch, messages: list[str]) -> Iterator[Any]:
 
         monkeypatch.setattr(owner, name, hanging)
         threading.Thread(target=release).start()
+        return begun
 
     yield hang
     released.set()
 
 
-CELLS = [(*PICTURES, f"seed={seed}") for seed in range(3)]
+CELLS = [(*PICTURES, f"seed={seed}", f"steps={2 if seed == 1 else 200}") for seed in range(3)]
 
 
 def test_a_cell_that_holds_the_others_up_is_named(together, hang, messages):
@@ -76,14 +78,20 @@ def test_after_ctrl_c_a_cell_that_hangs_is_named_and_the_others_end(
     together, hang, messages, tmp_path, monkeypatch, method
 ):
     """Also those that wait for the processor, which it does not give back."""
-    hang(RunFolder, method, STOPPED)
-    network(monkeypatch, raise_at(8, KeyboardInterrupt()))
+    begun = hang(RunFolder, method, STOPPED)
+
+    def interrupt(number: int, size: int) -> None:
+        if begun.is_set():
+            raise KeyboardInterrupt
+
+    network(monkeypatch, interrupt)
     with pytest.raises(KeyboardInterrupt):
         together(*CELLS, patience_seconds=SECONDS, resume="resume=here")
     assert "go on later with: python -m diffexp resume=here" in "".join(messages)
     assert STOPPED in messages
-    cells = [record(tmp_path / "sweep" / str(number)) for number in range(3)]
-    assert {cell["status"] for cell in cells} == {"interrupted"}
+    others = [path.parent for path in sorted(tmp_path.glob("sweep/[02]/run.json"))]
+    assert [(cell.name, record(cell)["status"]) for cell in others][:1] == [("0", "interrupted")]
+    assert {record(cell)["status"] for cell in others} == {"interrupted"}
 
 
 def test_a_model_is_freed_with_the_cells_that_share_it():

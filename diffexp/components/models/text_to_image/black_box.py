@@ -35,6 +35,8 @@ class TextToImage(ModelBase):
     width: int
     """Of the images, in pixels."""
     hash_weights: Callable[[], str]
+    clip_skip: int | None = None
+    """Last layers of the text encoder that are left out; None: as the pipeline does by itself."""
     black_box_reason: str = ""
     """Why its network cannot be evaluated directly, for messages."""
     _tasks: dict[str, Any] = field(default_factory=dict)
@@ -91,7 +93,8 @@ class TextToImage(ModelBase):
     def arguments(self, request: Request, indices: Sequence[int], condition: Condition) -> dict[str, Any]:
         """Arguments of the pipeline's call for the condition."""
         negative = cycled(request.negative_prompt, indices)
-        return {"prompt": condition.captions} | ({} if negative is None else {"negative_prompt": negative})
+        more = {"negative_prompt": negative, "clip_skip": self.clip_skip}
+        return {"prompt": condition.captions} | {key: value for key, value in more.items() if value is not None}
 
     def pictures(self, output: Any) -> Tensor:
         """Samples [B, *shape] from what the pipeline's call returned for ``output_type``."""

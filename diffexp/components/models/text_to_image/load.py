@@ -1,5 +1,6 @@
 """Loading of diffusers pipelines onto a device."""
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,8 +18,9 @@ from diffexp.components.checkpoints.layout import SAFE, read_config
 from diffexp.components.models.base import Runtime, fast_dtype
 from diffexp.components.models.scheduler_config import read_training
 from diffexp.components.models.text_to_image.black_box import TextToImage
-from diffexp.components.models.text_to_image.files import Addition, Found, absent_parts, read_index
+from diffexp.components.models.text_to_image.files import Addition, Found, Parts, absent_parts, read_index
 from diffexp.components.models.text_to_image.latent import Kandinsky22, StableDiffusion, StableDiffusionXL
+from diffexp.components.models.text_to_image.single_file import load_file, load_vae
 from diffexp.errors import InputError
 from diffexp.plan.schedules import FlowSchedule
 from diffexp.plan.training import Training
@@ -46,8 +48,7 @@ class Memory:
 def load(
     runtime: Runtime,
     found: Found,
-    prior: Found | None,
-    controlnet: Path | None,
+    parts: Parts,
     additions: Mapping[str, Addition | None],
     memory: Memory,
     *,
@@ -65,17 +66,21 @@ def load(
     index = read_index(found.folder, source)
     dtype = runtime.dtype or _fitting_dtype(runtime.device, index)
     with _loading(f"model.id={source}"):
-        more = {"controlnet": _controlnet(controlnet, dtype)} if controlnet else {}
-        if prior is None:
+        more = {"controlnet": _controlnet(parts.controlnet, dtype)} if parts.controlnet else {}
+        if parts.vae:
+            more["vae"] = load_vae(parts.vae, found, index, dtype)
+        if parts.file:
+            pipe = AutoPipelineForText2Image.from_pipe(load_file(parts.file, found, index, dtype, more), **more)
+        elif parts.prior is None:
             arguments = _arguments(found, index, dtype) | more
             pipe = AutoPipelineForText2Image.from_pretrained(str(found.folder), **arguments)
         else:
             first = DiffusionPipeline.from_pretrained(
-                str(prior.folder), **_arguments(prior, read_index(prior.folder, source), dtype)
+                str(parts.prior.folder), **_arguments(parts.prior, read_index(parts.prior.folder, source), dtype)
             )
             decoder = DiffusionPipeline.from_pretrained(str(found.folder), **_arguments(found, index, dtype))
-            parts = {f"prior_{name}": part for name, part in first.components.items()}
-            pipe = AutoPipelineForText2Image.from_pipe(decoder, **parts)
+            priors = {f"prior_{name}": part for name, part in first.components.items()}
+            pipe = AutoPipelineForText2Image.from_pipe(decoder, **priors)
         if (memory.vae_tiling or memory.vae_slicing) and getattr(_pieces(pipe)[0], "vae", None) is None:
             raise InputError(f"model.id={source} has no VAE; leave model.vae_tiling and model.vae_slicing out")
         _add_lora(pipe, additions["lora"])
@@ -91,6 +96,7 @@ def build(
     *,
     id: str,
     size: tuple[int | None, int | None],
+    clip_skip: int | None,
     hash_weights: Callable[[], str],
     prior_options: Mapping[str, Any],
 ) -> TextToImage:
@@ -119,6 +125,7 @@ def build(
         "height": height,
         "width": width,
         "hash_weights": hash_weights,
+        "clip_skip": _checked_clip_skip(main, clip_skip, id),
     }
     reason = why_black_box(main, network)
     if reason:
@@ -126,6 +133,19 @@ def build(
     if len(pieces) > 1:
         return Kandinsky22(**common, factor=factor, prior=pieces[1], **prior_options)
     return WHITE_BOX_PIPELINES[type(main).__name__](**common, factor=factor)
+
+
+def _checked_clip_skip(pipe: Any, clip_skip: int | None, source: str) -> int | None:
+    if clip_skip is None:
+        return None
+    if "clip_skip" not in inspect.signature(pipe.__call__).parameters:
+        raise InputError(f"model.clip_skip={clip_skip}: a {type(pipe).__name__} takes none; leave it out")
+    most = pipe.text_encoder.config.num_hidden_layers - 1
+    if not 0 <= clip_skip <= most:
+        raise InputError(f"model.clip_skip={clip_skip} must be from 0 to {most}, the layers of {source} but one")
+    if not hasattr(pipe.text_encoder, "text_model"):  # flattened by transformers 5.6; diffusers still asks for it
+        object.__setattr__(pipe.text_encoder, "text_model", pipe.text_encoder)
+    return clip_skip
 
 
 def denoiser(pipe: Any) -> Any:
