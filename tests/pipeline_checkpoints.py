@@ -151,6 +151,15 @@ def save_sd2(folder: Path) -> Path:
     return save_sd15(folder, prediction_type="v_prediction")
 
 
+def save_sd_karras(folder: Path) -> Path:
+    """Its scheduler config asks for more than a spacing."""
+    save_sd15(folder)
+    changes = {"_class_name": "DPMSolverMultistepScheduler", "use_karras_sigmas": True}
+    edit_json(folder / "scheduler" / "scheduler_config.json", **changes)
+    edit_json(folder / "model_index.json", scheduler=["diffusers", "DPMSolverMultistepScheduler"])
+    return folder
+
+
 def save_sd_inpainting(folder: Path) -> Path:
     """Its UNet is shown the mask and the masked picture beside the sample."""
     save_sd15(folder, StableDiffusionInpaintPipeline, channels=9)
@@ -358,6 +367,7 @@ def save_pixart(folder: Path) -> Path:
 SAVE: Mapping[str, Callable[[Path], Path]] = {
     "sd15": save_sd15,
     "sd2": save_sd2,
+    "sd15_karras": save_sd_karras,
     "sd_inpainting": save_sd_inpainting,
     "sdxl": save_sdxl,
     "kandinsky22": save_kandinsky,

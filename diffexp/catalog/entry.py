@@ -138,14 +138,6 @@ class Entry:
         owner = f"{self.kind}={self.name}"
         return OptionSet(options, path or self.path, owner, self.accepts_any_option, self.refused)
 
-    def check_option(self, option: str) -> None:
-        """Check the name of an option.
-
-        Raises:
-            InputError: see ``OptionSet.check_name``.
-        """
-        self.option_set().check_name(option)
-
     def arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The keyword arguments of checked options: tuples as tuples, without a null that means "not given"."""
         options = {option.name: option for option in self.options}

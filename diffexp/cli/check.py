@@ -4,11 +4,12 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep, Transformer
-from hydra.errors import MissingConfigException, OverrideParseException
+from hydra.core.override_parser.types import IntervalSweep, Override, Transformer
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
@@ -183,13 +184,15 @@ class Preflight:
         key, value = override.get_key_element(), override.value()
         if not override.is_discrete_sweep():
             return [self._parse(f"{key}={value.start}")] if isinstance(value, IntervalSweep) else [override]
-        if _length(override) > MOST_CELLS:
-            raise InputError(f"{override.input_line} lists {_length(override)} values, and {MOST_CELLS} are the most")
         words = override.sweep_iterator(self._text if self.names.is_text(override.key_or_group) else Transformer.str)
-        found = [self._parse(f"{key}={value}") for value in words]
-        if not found:
-            raise InputError(f"{override.input_line} names no value")
-        return found
+        try:
+            texts = list(islice(words, MOST_CELLS + 1))
+        except (HydraException, ValueError) as error:  # a range with step 0
+            raise InputError(f"{override.input_line}: {error}") from error
+        if not 1 <= len(texts) <= MOST_CELLS:
+            number = f"more than {MOST_CELLS} values" if texts else "no value"
+            raise InputError(f"{override.input_line} names {number}")
+        return [self._parse(f"{key}={text}") for text in texts]
 
     def _text(self, value: Any) -> str:
         return quoted_text("", value) if isinstance(value, str) else Transformer.str(value)
@@ -253,19 +256,6 @@ def _message(error: Exception) -> str:
     """The first line of an error's message, and of its cause's."""
     found = [str(one or "").strip().partition("\n")[0] for one in (error, error.__cause__)]
     return ": ".join(text for text in found if text)
-
-
-def _length(override: Override) -> int:
-    """The number of values that an override sweeps over."""
-    if not override.is_discrete_sweep():
-        return 1
-    value = override.value()
-    if isinstance(value, RangeSweep):
-        start, stop, step = (float(number or 0) for number in (value.start, value.stop, value.step))
-        if step == 0:
-            raise InputError(f"{override.input_line}: the step of a range cannot be 0")
-        return max(0, math.ceil((stop - start) / step))
-    return sum(1 for _ in override.sweep_iterator())
 
 
 def _choices(override: str) -> list[str]:

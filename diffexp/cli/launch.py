@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
@@ -19,7 +19,7 @@ from diffexp.cli.cells import Task, compose_job, save_hydra_files, task_config
 from diffexp.cli.check import Checked, Preflight
 from diffexp.cli.fast_compose import CachedLoader
 from diffexp.cli.hydra_config import CONFIG_NAME, hydra_session
-from diffexp.cli.hydra_internals import Callbacks, split_into
+from diffexp.cli.hydra_internals import Callbacks
 from diffexp.cli.resume import Resumed, resumed_words
 from diffexp.errors import InputError
 from diffexp.experiment.lock import lock
@@ -143,22 +143,24 @@ def _launch_sweep(
 def _run_sweep(
     loader: CachedLoader, master: DictConfig, cells: list[list[str]] | None, catalog: Catalog
 ) -> list[Failure]:
-    """Let the sweeper run a composed config, as ``Hydra.multirun`` does; returns the failures in this process."""
-    task = Task(catalog)
+    """Launch the cells, or let the sweeper choose them, as ``Hydra.multirun`` does; returns this process's failures."""
+    task, plugins = Task(catalog), Plugins.instance()
     configure_log(master.hydra.hydra_logging, master.hydra.verbose)
     callbacks = Callbacks(master)
     callbacks.on_multirun_start(config=master, config_name=CONFIG_NAME)
-    sweeper = Plugins.instance().instantiate_sweeper(
-        config=master,
-        hydra_context=HydraContext(config_loader=loader, callbacks=callbacks),
-        task_function=task,
-    )
-    if cells is not None:
-        split_into(sweeper, cells)
-    # Interpolations are those of each cell: iterating over the config would resolve them here.
-    words = OmegaConf.to_container(master.hydra.overrides.task, resolve=False)
-    assert isinstance(words, list)
-    sweeper.sweep(arguments=words)
+    context = HydraContext(config_loader=loader, callbacks=callbacks)
+    if cells is None:
+        # Interpolations are those of each cell: iterating over the config would resolve them here.
+        words: Any = OmegaConf.to_container(master.hydra.overrides.task, resolve=False)
+        sweeper = plugins.instantiate_sweeper(config=master, hydra_context=context, task_function=task)
+        sweeper.sweep(arguments=words)
+    else:
+        launcher = plugins.instantiate_launcher(config=master, hydra_context=context, task_function=task)
+        OmegaConf.save(master, Path(master.hydra.sweep.dir, "multirun.yaml"))
+        size = master.hydra.sweeper.max_batch_size or len(cells)
+        for first in range(0, len(cells), size):
+            for job in launcher.launch(cells[first : first + size], initial_job_idx=first):
+                _ = job.return_value  # raises what a job did not record
     callbacks.on_multirun_end(config=master, config_name=CONFIG_NAME)
     return task.failures
 

@@ -11,18 +11,15 @@ import torch
 from huggingface_hub import constants
 from torch import Tensor
 from transformers import (
-    CLIPConfig,
-    CLIPImageProcessor,
     CLIPModel,
-    CLIPTextConfig,
-    CLIPVisionConfig,
 )
 
-from diffexp.components.metrics.clip_score import Clip, ClipScore
+from diffexp.components.metrics.clip import Clip
+from diffexp.components.metrics.clip_score import ClipScore
 from diffexp.errors import InputError
 from diffexp.experiment.run import RunResult
 from tests.checkpoints import edit_json, put_in_cache
-from tests.pipeline_checkpoints import clip_tokenizer
+from tests.clip_checkpoint import save_clip
 from tests.runs import metrics
 
 ID = "somebody/tiny-clip"
@@ -32,35 +29,7 @@ MODEL = SimpleNamespace(id="painter", prompts=None, device=torch.device("cpu"))
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CLIP model with random weights; its embeddings have a common part, so that cosines are positive."""
-    folder = tmp_path_factory.mktemp("clip")
-    tokenizer = clip_tokenizer(folder)
-    last = len(tokenizer) - 1
-    common: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
-    text = CLIPTextConfig(
-        **common,
-        num_attention_heads=2,
-        vocab_size=last + 1,
-        bos_token_id=last - 1,
-        eos_token_id=last,
-        pad_token_id=last,
-    )
-    sight = CLIPVisionConfig(**common, num_attention_heads=2, image_size=16, patch_size=8)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        config = CLIPConfig(text_config=text.to_dict(), vision_config=sight.to_dict(), projection_dim=8)
-        model: Any = CLIPModel(config).eval()
-    for norm, projection in (
-        (model.text_model.final_layer_norm, model.text_projection),
-        (model.vision_model.post_layernorm, model.visual_projection),
-    ):
-        torch.nn.init.ones_(norm.bias)
-        torch.nn.init.normal_(norm.weight, std=0.5, generator=torch.Generator().manual_seed(1))
-        torch.nn.init.uniform_(projection.weight, 0, 1, generator=torch.Generator().manual_seed(2))
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}).save_pretrained(folder)
-    return folder
+    return save_clip(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture
@@ -172,7 +141,7 @@ def test_why_it_is_left_out(spoil: Callable[[Path], object], expected: str, cach
 def test_it_needs_a_prompt_and_transformers(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digits = SimpleNamespace(id="mnist", device=MODEL.device)
     assert ClipScore(model=ID).applies(digits) == "model=mnist takes no prompts"  # pyright: ignore[reportArgumentType]
-    monkeypatch.setattr("diffexp.components.metrics.clip_score.find_spec", lambda name: None)
+    monkeypatch.setattr("diffexp.components.metrics.clip.find_spec", lambda name: None)
     assert "pip install" in (ClipScore(model=ID).applies(MODEL) or "")  # pyright: ignore[reportArgumentType]
 
 

@@ -99,6 +99,17 @@ def test_the_scheduler_that_the_checkpoint_comes_with(draw: Draw, tiny: Tiny, fa
     assert psnr(drawn(draw(family, scheduler={"name": "diffusers", "_target_": None}, loop="pipeline")), theirs) > 50
 
 
+@pytest.mark.parametrize(
+    ("native", "name"), [("dpmpp_2m", "DPMSolverMultistepScheduler"), ("euler", "EulerDiscreteScheduler")]
+)
+def test_karras_sigmas_in_the_config_of_a_vp_model(draw: Draw, tiny: Tiny, native: str, name: str) -> None:
+    theirs = by_diffusers(tiny("sd15_karras"), name)
+    short = next(short for short, (_, cls) in CLASSES.items() if cls == name)
+    for scheduler in (native, f"diffusers/{short}"):
+        for loop in ("denoise", "pipeline"):
+            assert psnr(drawn(draw("sd15_karras", scheduler=scheduler, loop=loop)), theirs) > 50
+
+
 def test_the_levels_of_unipc_with_flux(draw: Draw) -> None:
     result = draw("flux", scheduler="diffusers/unipc", loop="pipeline")
     lines = (result.folder / "plan.csv").read_text().splitlines()

@@ -13,14 +13,17 @@ from omegaconf import OmegaConf
 from transformers import CLIPModel
 
 from diffexp.catalog.sources import conf_dir
-from diffexp.components.metrics.clip_score import Clip
+from diffexp.components.metrics.clip import Clip
 from diffexp.errors import InputError
+from diffexp.experiment.run import RunResult
+from diffexp.plan.noise import sample_seed
 from diffexp.train.emoji import features, network, vae
 from diffexp.train.emoji.data import Emoji, load_emoji
 from diffexp.train.emoji.features import EmojiFeatureTraining, train_emoji_features
 from diffexp.train.emoji.network import EmojiTraining, train_emoji
 from diffexp.train.emoji.vae import VaeTraining, train_vae
 from tests.emoji_packages import save_packages
+from tests.runs import images
 
 VAE = {
     "latent_channels": 3,
@@ -233,6 +236,23 @@ def test_the_folder_is_a_stable_diffusion_pipeline_in_half_precision(trained: Pa
     assert pipeline.unet.dtype == torch.float16 or pipeline.unet.dtype == torch.float32
     image = pipeline("red heart", num_inference_steps=2, output_type="pt").images
     assert image.shape == (1, 3, 64, 64)
+
+
+@pytest.mark.parametrize("loop", ["denoise", "pipeline"])
+def test_a_run_of_this_package_draws_what_diffusers_draws(
+    trained: Path, run: Callable[..., RunResult], loop: str
+) -> None:
+    words = (f"model.id={trained / 'emoji'}", "scheduler=diffusers/ddim", "grid=trailing", "steps=3", f"loop={loop}")
+    prompts = ["red heart", "blue moon, noto"]
+    result = run("model=pipeline", *words, f"prompt=[{prompts[0]},'{prompts[1]}']", "guidance_scale=3.0", "metric=none")
+    pipe: Any = StableDiffusionPipeline.from_pretrained(
+        trained / "emoji", local_files_only=True, torch_dtype=torch.float32
+    )
+    noise = [torch.Generator().manual_seed(sample_seed(0, i)) for i in range(2)]
+    expected = pipe(prompts, num_inference_steps=3, guidance_scale=3.0, generator=noise, output_type="pt").images
+    drawn = torch.stack([image for _, image in sorted(images(result.folder).items())])
+    assert drawn.shape == (2, 3, 64, 64)
+    torch.testing.assert_close(drawn.float(), expected, rtol=0, atol=1 / 255)
 
 
 def test_resumed_features_are_those_of_an_uninterrupted_run(data: Emoji, trained: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
+from diffexp.components.metrics.retrieval import NAMES
 from diffexp.files import write_text
 from diffexp.train.emoji.data import SIZE, Emoji, pixels
 from diffexp.train.emoji.pipeline import copy_tokenizer, halve, replace_folder
@@ -21,9 +22,6 @@ from diffexp.train.emoji.text import tokenizer_of
 from diffexp.train.state import load_state, save_state
 
 log = logging.getLogger(__name__)
-
-NAMES = "names.txt"
-"""Every name with its style, one a line: what ``retrieval`` chooses from."""
 
 
 @dataclass
