@@ -11,7 +11,6 @@ from diffexp.certify.checks.behaviour import (
     inputs,
     middle_start,
     reuse,
-    timestep_matches_noise,
     timesteps,
 )
 from diffexp.certify.checks.cost import cost
@@ -22,6 +21,8 @@ from diffexp.certify.checks.order import order, strong_order
 from diffexp.certify.checks.parity import parity, same_table
 from diffexp.certify.checks.point_data import point_data
 from diffexp.certify.checks.precision import precision
+from diffexp.certify.checks.step_counts import step_counts
+from diffexp.certify.checks.told import told
 from diffexp.certify.outcome import Certificate, Outcome, failed, skipped
 from diffexp.certify.runs import quiet
 from diffexp.certify.subject import Subject, subject_of
@@ -36,8 +37,9 @@ CHECKS: Mapping[str, Check] = {
     "inputs": inputs,
     "reuse": reuse,
     "few_steps": few_steps,
+    "step_counts": step_counts,
     "timesteps": timesteps,
-    "told": timestep_matches_noise,
+    "told": told,
     "middle_start": middle_start,
     "ends": first_and_last_step,
     "point": point_data,

@@ -74,13 +74,14 @@ def path_error(subject: Subject, bound: Bound) -> tuple[float, float]:
 
     Where the code is not linear, or its method not exact on such data, the output alone counts.
     """
-    if not bound.nonlinear and _exact(subject.bind(STEPS)):
+    if not bound.nonlinear and exact_on_points(subject.bind(STEPS)):
         largest, _, response = _defects(bound)
         return largest, max(10 * bound.defect_tolerance(response), 1e-5)
     return bound.point_error(), bound.output_tolerance
 
 
-def _exact(bound: Bound) -> bool:
+def exact_on_points(bound: Bound) -> bool:
+    """Whether the method is exact where the data is a point, as nearly all are."""
     largest, _, response = _defects(bound)
     return largest <= 10 * bound.defect_tolerance(response)
 

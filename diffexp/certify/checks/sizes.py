@@ -1,0 +1,77 @@
+"""Batches and samples of any size: the code must do what its table does."""
+
+import torch
+from torch import Tensor
+
+from diffexp.certify.bindings import OfCode
+from diffexp.certify.bound import Bound
+from diffexp.certify.outcome import Outcome, failed, passed, skipped, warned
+from diffexp.certify.runs import distance
+from diffexp.certify.subject import Subject
+from diffexp.plan.execute import execute
+from diffexp.plan.levels import Level
+from diffexp.plan.method import Noise
+from diffexp.plan.table import Plan
+
+STEPS = 5
+SMALL = (1, 2, 3)
+BATCHES = (1, 2, 3, 4, 5, 7, 8, 9, 10, 12, 16, 17, 24, 32, 33, 48, 64, 65, 100, 128, 129, 256, 257, 512, 1000, 1025, 4097)
+IMAGES = (
+    *((1, n, n) for n in (1, 2, 5, 8, 12, 16, 17, 28, 32, 33, 48, 64, 65, 96, 128, 256)),
+    *((4, 64, 64), (3, 32, 48), (3, 48, 32), (16, 8, 8), (64, 4, 4), (4, 96, 128), (3, 256, 256), (16, 128, 128)),
+)
+OTHERS = ((1,), (2,), (7,), (64,), (1000,), (4097,), (3, 8), (4, 3, 8, 8), (16, 5, 12, 20))
+"""Points, sequences and videos."""
+ALLOWED, SINGLE = 1e-7, 1e-3
+"""Relative difference of the code to its table, which is float32 for some classes."""
+
+
+def sizes(subject: Subject) -> Outcome:
+    """The same at every batch size, and on samples of every shape and number of elements."""
+    bound = subject.bind(STEPS)
+    sampler = bound.sampler
+    if not isinstance(bound, OfCode):
+        return skipped("is a plan, which works on every element alike")
+    if not isinstance(sampler, Plan):
+        return skipped(f"no table to compare with: {sampler.reason}")
+    wrong: dict[str, float] = {}
+    notes: list[str] = []
+    batches = [(f"batches of {n}", (n, *SMALL)) for n in BATCHES]
+    shapes = [(f"samples of shape {list(shape)}", (2 if len(shape) < 3 else 1, *shape)) for shape in (*IMAGES, *OTHERS)]
+    for name, size in (*batches, *shapes):
+        try:
+            error = _difference(bound, sampler, size)
+        except Exception as raised:  # code that is meant for images may raise anything on other shapes
+            if len(size) == 4:
+                return failed(f"with {name} it raises {subject.describe_error(raised)}")
+            notes.append(f"with {name} it raises {subject.describe_error(raised)}")
+            continue
+        if error > (SINGLE if subject.is_class else ALLOWED):
+            wrong[name] = error
+    tried = [name for name, _ in (*batches, *shapes)]
+    if wrong:
+        first, right = next(iter(wrong)), [name for name in tried if name not in wrong]
+        known = f", but not with {right[-1] if tried.index(right[-1]) < tried.index(first) else right[0]}" if right else ""
+        return failed(
+            f"does something else with {first}{f' and {len(wrong) - 1} other sizes' if len(wrong) > 1 else ''} than on "
+            f"basis vectors (off by {max(wrong.values()):.1e}){known}",
+            largest=max(wrong.values()),
+        )
+    if notes:
+        return warned(f"the same with every size of images, but {notes[0]}")
+    return passed(f"the same with batches of 1 to {BATCHES[-1]} and samples of every shape")
+
+
+def _difference(bound: Bound, plan: Plan, size: tuple[int, ...]) -> float:
+    """Return the relative difference between code and table from one start with one noise."""
+
+    def noise() -> Noise:
+        generator = torch.Generator().manual_seed(0)
+        return lambda: torch.randn(size, dtype=torch.float64, generator=generator)
+
+    def network(u: Tensor, level: Level) -> Tensor:
+        return 0.5 * u + 0.1
+
+    start = bound.start_std * noise()()
+    planned = execute(plan, network, start, noise())
+    return distance(bound.run_as_sampled(network, start, noise()), planned) / max(1.0, planned.abs().max().item())
