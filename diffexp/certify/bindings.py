@@ -116,7 +116,7 @@ class OfClass(OfCode):
     def end_of(self, response: Response) -> Level:
         """Return where the output belongs: a class may stop at a low level, which its output shows."""
         made = response.output.moments
-        mean, std = made.mean.item(), math.sqrt(made.variances.item())
+        mean, std = made.mean[0].item(), math.sqrt(made.variances[0].item())
         on_path = abs(mean - 1) < 1e-5 or abs(math.hypot(mean, std) - 1) < 1e-5 or abs(mean + std - 1) < 1e-5
         return Level(0.0, mean, std) if 1e-5 < std <= LEFT_OVER and on_path else self.end
 

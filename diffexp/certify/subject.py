@@ -21,6 +21,7 @@ from diffexp.certify.runs import quiet
 from diffexp.certify.spacing import GIVEN
 from diffexp.components.grids.choice import Grid
 from diffexp.components.sampler import bind, in_k_diffusion_convention, returns_plan
+from diffexp.components.schedulers.foreign.diffusers_config import Accepted
 from diffexp.components.schedulers.foreign.diffusers_method import ClassMethod
 from diffexp.errors import InputError
 from diffexp.plan.levels import Levels
@@ -74,6 +75,10 @@ class Subject:
     @property
     def quirks(self) -> Quirks:
         return quirks_of(self.cls) if self.cls else Quirks()
+
+    def has_option(self, name: str) -> bool:
+        """Whether the scheduler is a class that can be made with an option, which has an effect."""
+        return isinstance(self.scheduler, type) and name in Accepted.by(self.scheduler).effective
 
     @property
     def in_k_diffusion_convention(self) -> bool:
@@ -157,6 +162,11 @@ class Subject:
     def at(self, levels: Levels, case: Case = VP) -> Bound:
         """Bind a function to exactly these levels."""
         return self.bind(levels.steps, case, Grid(GIVEN, lambda schedule, steps: levels))
+
+    @cached_property
+    def trusted(self) -> "Subject":
+        """The same for networks that go by its levels, whatever timesteps it gives them."""
+        return replace(self, trusting=True)
 
     @cached_property
     def _bind(self) -> Callable[[int, Case, Grid], Bound]:

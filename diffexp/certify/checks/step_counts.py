@@ -2,20 +2,21 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffexp.certify.bound import Bound
-from diffexp.certify.checks.order import DATA
 from diffexp.certify.checks.point_data import STEPS, exact_on_points
+from diffexp.certify.data import DATA
 from diffexp.certify.defects import point_defects
 from diffexp.certify.outcome import Outcome, failed, passed, skipped
 from diffexp.certify.spacing import SHORT
 from diffexp.certify.subject import Subject
 from diffexp.components.grids.choice import Grid
 from diffexp.errors import InputError
-from diffexp.plan.moments import POINT, Gaussian, Response
+from diffexp.plan.moments import POINT, Response
 from diffexp.plan.table import Plan
 
 COUNTS = (*range(1, 27), 31, 40, 50, 64, 100, 101)
@@ -27,7 +28,6 @@ JUMP = 1.5
 """Distance from the curve through the neighbours, in changes from one number to the next; up to 0.9 where right."""
 FLOAT32 = 1e-5
 """Errors below are rounding, also of float32 tables, and no jump."""
-BOTH = Gaussian(torch.cat([POINT.mean, DATA.mean]), torch.cat([POINT.variances, DATA.variances]))
 
 
 def step_counts(subject: Subject) -> Outcome:
@@ -54,13 +54,14 @@ def step_counts(subject: Subject) -> Outcome:
         errors[steps] = error
         if not error <= allowed:
             wrong[steps] = error
-    numbers = {"counts": list(errors), "errors": list(errors.values())}
+    numbers: dict[str, Any] = {"counts": list(errors), "errors": list(errors.values())}
     few = max(3, 4 * (min(errors, default=1) > 1))
     if any(steps > few for steps in raised):
         steps = max(raised)
         return failed(f"with {described(raised, [*errors, *raised])} it raises {raised[steps]}", **numbers)
     if any(steps > few for steps in wrong):
         sizes = [size for size in wrong.values() if math.isfinite(size)]
+        numbers["everywhere"] = len(wrong) == len(errors)
         size = f"off by up to {max(sizes):.1e}" if len(sizes) == len(wrong) else "not finite"
         return failed(f"wrong with {described(wrong, list(errors))}: {size} where the data is a point", **numbers)
     jumps = _jumps(subject, draws)
@@ -116,7 +117,7 @@ def _jumps(subject: Subject, draws: float) -> Mapping[int, float]:
             bound = subject.bind(steps, case, grid).in_float64
         except InputError:
             continue
-        made = bound.respond(BOTH, math.ceil(draws * steps)).seen[-1][1].moments
+        made = bound.respond(DATA, math.ceil(draws * steps)).seen[-1][1].moments
         moments[steps] = torch.cat([made.mean, made.variances.sqrt()])
     first = 5 if short else 14
     return {n: _jump(moments, n) for n in moments if n >= first and {n - 2, n - 1, n + 1, n + 2} <= moments.keys()}
