@@ -147,18 +147,24 @@ class Bound(ABC):
     def _moments(self, data: Gaussian) -> Response:
         return self.respond(data, self.draws)
 
-    def respond(self, data: Gaussian, draws: int, level_of: Callable[[Tensor, Level], Level] | None = None) -> Response:
-        """Return the response of a run from the exact distribution at the first level.
+    def respond(
+        self,
+        data: Gaussian,
+        draws: int,
+        level_of: Callable[[Tensor, Level], Level] | None = None,
+        start: Level | None = None,
+    ) -> Response:
+        """Return the response of a run from the exact distribution at the first level, or at ``start``.
 
         Args:
             draws: their number, or more.
             level_of: (input, level) to the level that the network takes its input for, where it is not ``taken_for``.
         """
         level, scale = self.first_level()
-        noisy = data.at(level)
-        start = Gaussian(noisy.mean / scale, noisy.variances / scale**2)
+        noisy = data.at(start or level)
+        begin = Gaussian(noisy.mean / scale, noisy.variances / scale**2)
         run = self.run if level_of is None else informed(self._run, level_of)
-        return respond(run, data, start=start, target=self.case.training.prediction, draws=draws)
+        return respond(run, data, start=begin, target=self.case.training.prediction, draws=draws)
 
     @cached_property
     def nonlinear(self) -> str:

@@ -70,7 +70,10 @@ def batch(subject: Subject) -> Outcome:
             "the noise is shared over the batch: samples from the same start with noise of their own come out equal",
             apart=apart,
         )
-    return failed(f"a sample changes by {apart:.1e} with the others of its batch", apart=apart)
+    others = [0, *range(BATCH, 2 * BATCH - 1)]
+    among_others = bound.walk(MIXTURE, start=bound.start(others), noise=sample_noise(others)).output
+    cause = "others of" if distance(among_others[0], together.output[0]) > ROUNDING else "number of samples in"
+    return failed(f"a sample changes by {apart:.1e} with the {cause} its batch", apart=apart)
 
 
 def inputs(subject: Subject) -> Outcome:

@@ -61,6 +61,7 @@ def told(subject: Subject) -> Outcome:
                 f"gives the network timestep {worst.level.timestep:.6g} where the noise in its input is that of "
                 f"timestep {worst.meant:.6g}, {100 * worst.off:.2g} % off ({bound.case.name} levels)",
                 off=worst.off,
+                read=isinstance(bound, OfClass) and not bound.has_tables,
             )
         rounded = True
     if rounded:
@@ -96,22 +97,35 @@ def _inputs(bound: Bound) -> list[Level]:
     return [level for level, _ in replace(bound, trusting=True).usual_walk.seen]
 
 
-def _read(bound: Bound) -> list[Level]:
-    """Return the levels that inputs themselves show where the data is a point, of those that lie on the path.
+def _read(bound: OfClass) -> list[Level]:
+    """Return the levels that the inputs of a class without tables show where the data is a point.
 
-    The network answers for the level that it finds in its input: what is wrong then is not the timestep.
+    The network answers for the level that it finds in its input. A start at the level that the class takes it for stays
+    on the path of the schedule, so that the start tells how far the timesteps are off.
     """
+    first, second = (*bound.code.levels, *bound.code.levels)[:2]
+    step = first.timestep - second.timestep
+    found: list[Level] = []
+    for shift in (0.0, 0.5, -0.5, 1.0, -1.0, step / 2, -step / 2, -step):
+        found = _levels_on_path(bound, first.timestep + shift)
+        if len(found) == bound.code.nfe:
+            return found
+    return []
+
+
+def _levels_on_path(bound: OfClass, timestep: float) -> list[Level]:
+    """Return the levels in the inputs of a run that starts at a timestep, of those that lie on the schedule's path."""
     found: list[Level] = []
     schedule = bound.case.training.schedule
 
     def read(u: Tensor, level: Level) -> Level:
         columns = u[0].flatten()
         own = Level(level.timestep, float(columns[-1]), float(columns[:-1].norm()))
-        meant = schedule.at_ratio(own.ratio) if own.alpha > 0 and own.sigma > 0 else own
-        amplitude = schedule.input_scale(meant) * meant.alpha
-        if math.isclose(own.alpha, amplitude, rel_tol=ON_PATH):
-            found.append(own)
+        if own.alpha > 0 and own.sigma > 0:
+            meant = schedule.at_ratio(own.ratio)
+            if math.isclose(own.alpha, schedule.input_scale(meant) * meant.alpha, rel_tol=ON_PATH):
+                found.append(own)
         return own
 
-    bound.respond(POINT, bound.draws, read)
+    bound.respond(POINT, bound.draws, read, start=input_level(schedule, timestep))
     return found
