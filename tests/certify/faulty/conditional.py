@@ -171,14 +171,14 @@ small_x0(
     "odd_above_9", steps_where(lambda n: n % 2 == 1 and n > 9), "step_counts", r"with odd numbers of steps above 9:"
 )
 small_x0("above_20", steps_where(lambda n: n > 20), "step_counts", r"wrong with numbers of steps above 20: off by")
-small_x0("sevens", steps_where(lambda n: n % 7 == 0), "step_counts", r"wrong with 7, 14, 21 steps|multiples of 7 steps")
+small_x0("sevens", steps_where(lambda n: n % 7 == 0), "step_counts", r"wrong with 7, 21 steps")
 small_x0("thirteen", steps_where(lambda n: n == 13), "step_counts", r"wrong with 13 steps")
 small_x0("few", steps_where(lambda n: n < 6), "step_counts", r"wrong with numbers of steps up to 5")
-small_x0("hundred", steps_where(lambda n: n >= 100), "step_counts", r"wrong with numbers of steps above 64")
+small_x0("hundred", steps_where(lambda n: n >= 100), "step_counts", r"wrong with numbers of steps above 50")
 too_noisy(
     "even_above_11", steps_where(lambda n: n % 2 == 0 and n > 11), "step_counts", r"with even numbers .* above 10"
 )
-too_noisy("above_30", steps_where(lambda n: n > 30), "step_counts", r"wrong with numbers of steps above 26: off by")
+too_noisy("above_30", steps_where(lambda n: n > 30), "step_counts", r"wrong with numbers of steps above 25: off by")
 weak_heun(
     "weak_odd_above_9",
     steps_where(lambda n: n % 2 == 1 and n > 9),
@@ -257,7 +257,7 @@ small_x0("small_on_ve", trained_as(VESchedule), "point", r"on (ve|edm) levels: .
 small_x0("small_on_vp", trained_as(VPSchedule), "point", r"updates are wrong.* right on ve, edm, flow levels")
 too_noisy("noisy_on_flow", trained_as(FlowSchedule), "point", r"on flow levels: .* a wrong variance")
 weak_heun("weak_on_flow", trained_as(FlowSchedule), "kinds", r"order 1.* for models with flow levels, with 2 for .* vp")
-weak_heun("weak_on_ve", trained_as(VESchedule), "kinds", r"order 1.* for models with ve levels, with 2 for .* vp")
+weak_heun("weak_on_ve", trained_as(VESchedule), "kinds", r"order 1.* for models with edm levels, with 2 for .* vp")
 
 # Sizes
 
