@@ -1,5 +1,7 @@
 """A plan as a diffusers scheduler, for every pipeline that takes one."""
 
+import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -8,10 +10,15 @@ from diffusers import ConfigMixin, SchedulerMixin
 from diffusers.schedulers.scheduling_utils import SchedulerOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
-from diffexp.plan.execute import History, advance, clamped
+from diffexp.errors import InputError
+from diffexp.plan.compile import compile_method
 from diffexp.plan.levels import Level
-from diffexp.plan.table import Plan, Row
+from diffexp.plan.method import drives_object
+from diffexp.plan.stepping import ObjectSteps, RowSteps, entry
+from diffexp.plan.table import Plan
+from diffexp.plan.trace import NotLinear
 
 Generators = torch.Generator | list[torch.Generator] | None
 Observe = Callable[[Tensor, Tensor, Level], None]
@@ -24,17 +31,18 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
     Args:
         compile: the plan for a number of steps; called again whenever the pipeline asks for another number. It is also
             called with ``begin=k`` (the plan for the steps from k on, as they are when nothing came before them) where
-            a multistep method begins in the middle, and with ``timesteps=`` or ``sigmas=`` where the pipeline has
-            levels of its own; see ``compile_recipe``.
+            a multistep method begins in the middle, and with ``timesteps=``, ``sigmas=`` or ``mu=`` where the pipeline
+            passes them; see ``compile_recipe``.
         num_train_timesteps: of the model, for pipelines that read it from the config.
         prediction_type: likewise.
         config: likewise, everything else: the config of the pipeline's own scheduler.
-        stock: the pipeline's own scheduler, asked which sigmas a pipeline means by its ``sigmas`` and ``mu``.
         generators: what noise is drawn from where the pipeline's call hands none to ``step`` (flow pipelines).
         observe: watches every step.
 
-    Noise is drawn by diffusers' own ``randn_tensor`` in the order in which the original scheduler draws it, so a
-    generator gives the same picture.
+    A plan that was compiled from a scheduler object does what the object does, whatever the caller makes of its
+    samples: blends them between steps, begins in the middle, passes keywords of ``step``. Its other methods and
+    attributes are the object's. Noise is drawn by diffusers' own ``randn_tensor`` in the order in which the original
+    scheduler draws it, so a generator gives the same picture.
     """
 
     config_name = "scheduler_config.json"
@@ -46,29 +54,19 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         prediction_type: str = "epsilon",
         *,
         config: Mapping[str, Any] | None = None,
-        stock: Any = None,
         generators: Generators = None,
         observe: Observe | None = None,
     ) -> None:
         own = {"num_train_timesteps": num_train_timesteps, "prediction_type": prediction_type}
-        # A plan reads no variance that a network predicts.
-        rest = {key: value for key, value in (config or {}).items() if key != "variance_type" and key[0] != "_"}
+        rest = {key: value for key, value in (config or {}).items() if key not in _NOT_TAKEN}
         self.register_to_config(**{"steps_offset": 1, "clip_sample": False} | own | rest)
         self._compile = compile
-        self._stock = stock
         self._generators = generators
         self._observe = observe
         self.num_inference_steps: int | None = None
-        self.timesteps = torch.arange(num_train_timesteps - 1, -1, -1)
-        self._reset(None)
-
-    def _reset(self, plan: Plan | None) -> None:
-        self._whole = self._running = plan
-        self._visit: dict[str, Any] = {}
-        self._skipped = 0
-        self._history = History.empty()
-        self._begin_index: int | None = None
-        self._step_index: int | None = None
+        self._plan: Plan | None = None
+        self._set_steps: RowSteps | ObjectSteps | None = None
+        self._timesteps: Tensor | None = None
 
     @property
     def plan(self) -> Plan:
@@ -77,36 +75,91 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         Raises:
             ValueError: ``set_timesteps`` has not been called.
         """
-        if self._whole is None:
+        if self._plan is None:
             raise ValueError("call set_timesteps(num_inference_steps) first")
-        return self._whole
+        return self._plan
+
+    @functools.cached_property
+    def _unset_steps(self) -> ObjectSteps | None:
+        """The scheduler object before ``set_timesteps``; None where plans are made from something else."""
+        for steps in (10, 1):  # whatever is allowed: the plan is only asked what it was compiled from
+            try:
+                source = self._compile(steps).source
+            except (InputError, NotLinear):
+                continue
+            return ObjectSteps(source, prepared=False) if drives_object(source) else None
+        return None
+
+    @property
+    def _steps(self) -> RowSteps | ObjectSteps | None:
+        return self._set_steps or self._unset_steps
+
+    @property
+    def _ready_steps(self) -> RowSteps | ObjectSteps:
+        return self._steps or RowSteps(self.plan, self._begun)
+
+    @property
+    def _object(self) -> ObjectSteps | None:
+        return self._steps if isinstance(self._steps, ObjectSteps) else None
+
+    @property
+    def timesteps(self) -> Tensor:
+        """One entry per model evaluation."""
+        if self._timesteps is not None:
+            return self._timesteps
+        found = None if self._object is None else self._object.timesteps
+        return torch.arange(len(self) - 1, -1, -1) if found is None else found
+
+    @timesteps.setter
+    def timesteps(self, timesteps: Tensor) -> None:
+        self._timesteps = timesteps
+        if self._object is not None:
+            self._object.scheduler.timesteps = timesteps.cpu()
 
     @property
     def order(self) -> int:
         """Evaluations a step; ``timesteps`` has so many entries for each."""
-        if self._whole is None or not self.num_inference_steps:
+        if self._object is not None:
+            return getattr(self._object.scheduler, "order", 1)
+        if self._plan is None or not self.num_inference_steps:
             return 1
-        return max(1, round(self._whole.nfe / self.num_inference_steps))
+        return max(1, round(self._plan.nfe / self.num_inference_steps))
 
     @property
-    def init_noise_sigma(self) -> float:
+    def init_noise_sigma(self) -> float | Tensor:
         """Standard deviation of the start sample."""
-        return 1.0 if self._whole is None else self._whole.start_std * self._whole.start_scale
+        return 1.0 if self._steps is None else self._steps.init_noise_sigma
 
     @property
     def step_index(self) -> int | None:
-        return self._step_index
+        return None if self._steps is None else self._steps.step_index
 
     @property
     def begin_index(self) -> int | None:
-        return self._begin_index
+        return None if self._steps is None else self._steps.begin_index
 
     def set_begin_index(self, begin_index: int = 0) -> None:
         """Start at this entry of ``timesteps`` (image-to-image)."""
-        self._begin_index = begin_index
+        self._ready_steps.begin_at(begin_index)
 
     def __len__(self) -> int:
         return int(self.config["num_train_timesteps"])
+
+    def __getattr__(self, name: str) -> Any:
+        """What the scheduler object has besides."""
+        if name[:2] != "__" and "_timesteps" in self.__dict__ and self._object is not None:
+            scheduler = self._object.scheduler
+            if name in vars(scheduler) or hasattr(type(scheduler), name):
+                return getattr(scheduler, name)
+        return super().__getattr__(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set what the scheduler object has on the object."""
+        steps, own = self.__dict__.get("_set_steps"), name in self.__dict__ or hasattr(type(self), name)
+        if not own and isinstance(steps, ObjectSteps) and name in vars(steps.scheduler):
+            setattr(steps.scheduler, name, value)
+        else:
+            super().__setattr__(name, value)
 
     def set_timesteps(
         self,
@@ -116,136 +169,117 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         timesteps: Sequence[float] | None = None,
         sigmas: Sequence[float] | None = None,
         mu: float | None = None,
+        **options: Any,
     ) -> None:
         """Compile for a number of steps; ``timesteps`` then has one entry per model evaluation.
 
         Args:
             num_inference_steps: steps; ``timesteps`` or ``sigmas`` can decide it instead.
             device: where ``timesteps`` are wanted.
-            timesteps: visit exactly these.
+            timesteps: visit exactly these; a scheduler object visits them as it does by itself.
             sigmas, mu: the levels of a flow pipeline and how far it wants them shifted, as its own scheduler takes
                 them. A grid that was chosen for the plan is kept.
+            **options: further ones of the scheduler object.
 
         Raises:
             ValueError: the plan perturbs its start sample, which a pipeline gives no place for.
         """
-        visit: dict[str, Any] = {}
         given = timesteps if timesteps is not None else sigmas if sigmas is not None else ()
         steps = num_inference_steps or len(given)
-        if timesteps is not None:
-            visit["timesteps"] = [float(t) for t in timesteps]
-        elif sigmas is not None or mu is not None:
-            visit["sigmas"] = self._meant(steps, sigmas, mu)
+        visit: dict[str, Any] = {} if sigmas is None else {"sigmas": [float(sigma) for sigma in sigmas]}
+        if mu is not None:
+            visit["mu"] = float(mu)
         plan = self._compile(steps, **visit)
+        source = plan.source
+        if timesteps is not None:
+            options["timesteps"] = list(timesteps)
+        if drives_object(source) and options.keys() & _parameters(source.scheduler.set_timesteps).keys():
+            made = compile_method(source.visiting(num_inference_steps, **options))
+            plan = made.unscaled() if plan.is_unscaled else made
+        elif options:
+            visit = options
+            plan = self._compile(steps, **visit)
         if plan.start_z:
             raise ValueError(f"{plan.name} adds noise before its first evaluation; a pipeline cannot run it")
-        self._reset(plan)
-        self._visit = visit
+        self._plan, self._visit = plan, visit
         self.num_inference_steps = steps
-        values = [row.level.timestep for row in plan.rows]
-        whole = all(value == int(value) for value in values)
-        self.timesteps = torch.tensor(values, dtype=torch.int64 if whole else torch.float32, device=device)
+        if drives_object(plan.source):
+            self._set_steps = ObjectSteps(plan.source, prepared=True, unscaled=plan.is_unscaled)
+        else:
+            self._set_steps = RowSteps(plan, self._begun)
+        self._timesteps = self._set_steps.timesteps.to(device)
 
-    def _meant(self, steps: int, sigmas: Sequence[float] | None, mu: float | None) -> list[float]:
-        """The sigmas that the pipeline's own scheduler would visit."""
-        if self._stock is None:
-            return [] if sigmas is None else [float(sigma) for sigma in sigmas]
-        given = {"sigmas": None if sigmas is None else list(sigmas), "mu": mu}
-        self._stock.set_timesteps(steps, **{key: value for key, value in given.items() if value is not None})
-        return self._stock.sigmas.tolist()[: len(self._stock.timesteps)]
+    def _begun(self, index: int) -> Plan:
+        """The plan for the timesteps from this index on, as they are when nothing came before them."""
+        step, within = divmod(index, self.order)
+        plan = self._compile(self.num_inference_steps, begin=step, **self._visit)
+        if within or len(plan.rows) != len(self.plan.rows) - index:
+            raise ValueError(f"{plan.name} cannot begin at entry {index} of its timesteps, within a step")
+        return plan
 
     def scale_model_input(self, sample: Tensor, timestep: float | Tensor | None = None) -> Tensor:
         """Return the network's input at this timestep, [batch, *shape]."""
-        if timestep is None:
-            return sample
-        row = self.plan.rows[self._where(timestep)]
-        return sample if row.scale == 1.0 else sample * row.scale
+        return sample if timestep is None else self._ready_steps.scaled(sample, self._on_cpu(timestep))
 
     def step(
         self,
         model_output: Tensor,
         timestep: float | Tensor,
         sample: Tensor,
+        *options: Any,
         generator: Generators = None,
         return_dict: bool = True,
-        **_: Any,
-    ) -> SchedulerOutput | tuple[Tensor]:
-        """x_{k+1} from x_k and the network's output, in the dtype of ``sample``; nothing is edited in place."""
-        row = self._row(timestep)
-        assert self._step_index is not None and self._running is not None
+        **named: Any,
+    ) -> Any:
+        """x_{k+1} from x_k and the network's output, in the dtype of ``sample``; nothing is edited in place.
+
+        Args:
+            model_output, timestep, sample: as everywhere in diffusers.
+            *options, **named: further ones of the scheduler object's ``step``.
+            generator: what noise is drawn from; one, or one for each sample.
+            return_dict: an output object instead of a tuple.
+        """
+        steps = self._ready_steps
+        named |= zip(list(_parameters(steps.step_function))[3:], options)
+        named = {"generator": generator, "return_dict": return_dict} | named
+        generator, return_dict = named.pop("generator"), named.pop("return_dict")
+        timestep = self._on_cpu(timestep)
         # The state between evaluations stays in float32 where the network runs in half precision.
         exact = torch.promote_types(sample.dtype, torch.float32)
         x, m = sample.to(exact), model_output.to(exact)
         if self._observe:
-            self._observe(x if row.scale == 1.0 else x * row.scale, m, row.level)
-        self._history.push(x, m, clamped(row, x, m), self._running.depth)
+            scale, level = steps.seen_at(timestep)
+            self._observe(x if scale == 1.0 else x * scale, m, level)
 
-        def noise() -> Tensor:
-            shape, device = model_output.shape, model_output.device
+        def draw(dtype: torch.dtype | None) -> Tensor:
             source = self._generators if generator is None else generator
-            return randn_tensor(shape, generator=source, device=device, dtype=exact)
+            shape, device = model_output.shape, model_output.device
+            return randn_tensor(shape, generator=source, device=device, dtype=dtype or model_output.dtype).to(exact)
 
-        previous = advance(row, self._history, noise).to(sample.dtype)
-        self._step_index += 1
-        return SchedulerOutput(prev_sample=previous) if return_dict else (previous,)
+        found = steps.step(m, timestep, x, draw, named, return_dict)
+        if isinstance(found, Tensor):
+            found = SchedulerOutput(prev_sample=found) if return_dict else (found,)
+        return pytree.tree_map_only(Tensor, lambda one: one.to(sample.dtype), found)
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """(alpha_t * x0 + sigma_t * noise) / scale_t for one of the plan's timesteps per sample."""
-        rows = [self.plan.rows[self._index(t)] for t in timesteps.reshape(-1)]
-        tail = [1] * (original_samples.ndim - 1)
-        alpha = _column([row.level.alpha / row.scale for row in rows], original_samples, tail)
-        sigma = _column([row.level.sigma / row.scale for row in rows], original_samples, tail)
-        return alpha * original_samples + sigma * noise
+        return self._ready_steps.add_noise(original_samples, noise, timesteps)
 
     def scale_noise(self, sample: Tensor, timestep: Tensor, noise: Tensor) -> Tensor:
         """``add_noise`` under the name and in the order of flow-matching schedulers."""
         return self.add_noise(sample, noise, timestep)
 
-    def _row(self, timestep: float | Tensor) -> Row:
-        """The row at hand: the next one in order, or wherever the timestep jumped to."""
-        index = self._where(timestep)
-        if index != self._step_index:
-            self._begin_at(index)
-        self._step_index = index
-        assert self._running is not None
-        return self._running.rows[index - self._skipped]
-
-    def _where(self, timestep: float | Tensor) -> int:
-        index = self._entry(timestep)
-        return self._nearest(timestep) if index is None else index
-
-    def _entry(self, timestep: float | Tensor) -> int | None:
-        """Return which entry of ``timesteps`` this is a view of, without copying its value from a GPU."""
-        own = self.timesteps.untyped_storage().data_ptr()
-        if isinstance(timestep, Tensor) and timestep.numel() == 1 and timestep.untyped_storage().data_ptr() == own:
-            return int(timestep.storage_offset())
-        return None
-
-    def _nearest(self, timestep: float | Tensor) -> int:
-        """Return the entry of this value: the one that is due if it fits, because a timestep may occur twice."""
-        rows, due = self.plan.rows, self._step_index
-        if due is None and self._begin_index is not None:
-            return self._begin_index
-        if due is not None and due < len(rows) and abs(rows[due].level.timestep - float(timestep)) <= 1e-3:
-            return due
-        return self._index(timestep)
-
-    def _begin_at(self, index: int) -> None:
-        """Nothing came before this entry of ``timesteps``: rows that look back are compiled anew."""
-        self._history, self._running, self._skipped = History.empty(), self.plan, 0
-        if index == 0 or self.plan.depth == 0:
-            return
-        step, within = divmod(index, self.order)
-        self._running = self._compile(self.num_inference_steps, begin=step, **self._visit)
-        self._skipped = index
-        if within or len(self._running.rows) != len(self.plan.rows) - index:
-            raise ValueError(f"{self.plan.name} cannot begin at entry {index} of its timesteps, within a step")
-
-    def _index(self, timestep: float | Tensor) -> int:
-        value = float(timestep)
-        distances = [abs(row.level.timestep - value) for row in self.plan.rows]
-        return distances.index(min(distances))
+    def _on_cpu(self, timestep: Any) -> Any:
+        """The timestep where its value can be read; that of an entry of ``timesteps`` is not copied from a GPU."""
+        index = entry(self._timesteps, timestep)
+        if index is not None and self._set_steps is not None:
+            return self._set_steps.timesteps[index]
+        return timestep.cpu() if isinstance(timestep, Tensor) else timestep
 
 
-def _column(values: Sequence[float], like: Tensor, tail: Sequence[int]) -> Tensor:
-    return torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, *tail)
+_NOT_TAKEN = ("variance_type", "_class_name", "_diffusers_version")
+"""Config entries of another scheduler that are not this one's; a plan reads no variance that a network predicts."""
+
+
+def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(function).parameters

@@ -4,13 +4,14 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from diffexp.errors import InputError
+from diffexp.plan.basis import Intercepted
 from diffexp.plan.execute import Network, execute
 from diffexp.plan.levels import Level
 from diffexp.plan.method import Method, Noise
@@ -30,6 +31,8 @@ def compile_method(method: Method) -> Plan:
         NotLinear: no table gives the method's output (adaptive steps, dynamic thresholding, …).
         InputError: the method refuses its options.
     """
+    if getattr(method, "adaptive", False):
+        raise NotLinear("it chooses its steps by what it finds")
     try:
         recording = record(method)
     except (InputError, NotLinear):
@@ -38,7 +41,7 @@ def compile_method(method: Method) -> Plan:
         raise NotLinear(f"{type(error).__name__} while tracing: {error}") from error
     plan = build_plan(recording, method.name, method.start_std)
     _check(plan, method, single=recording.single)
-    return plan
+    return plan.compiled_from(method)
 
 
 def run_directly(method: Method, network: Network, start: Tensor, noise: Noise) -> Tensor:
@@ -73,6 +76,23 @@ class Direct:
     def levels(self) -> Sequence[Level]:
         """Level of every evaluation as far as they are known beforehand."""
         return self.method.levels
+
+    @cached_property
+    def couples_samples(self) -> bool:
+        """Whether a sample may depend on the others of its batch, as where one step size is chosen for all of them."""
+        if getattr(self.method, "adaptive", False):
+            return True
+        start, rows = _check_noise()() * self.start_std, range(_CHECK_SHAPE[0])
+        try:
+            together = run_directly(self.method, _lively_network, start, _check_noise())
+            alone = torch.cat([self._run_row(start, row) for row in rows])
+        except Exception:  # the run itself will raise it
+            return False
+        return not torch.allclose(together, alone, rtol=1e-5, atol=1e-5, equal_nan=True)
+
+    def _run_row(self, start: Tensor, row: int) -> Tensor:
+        noise = _check_noise()
+        return run_directly(self.method, _lively_network, start[[row]], lambda: noise()[[row]])
 
 
 Sampler = Plan | Direct
@@ -149,24 +169,14 @@ def _check_noise() -> Callable[[], Tensor]:
     return lambda: torch.randn(_CHECK_SHAPE, dtype=torch.float64, generator=generator)
 
 
-class _SuppliedNoise(TorchFunctionMode):
-    """Replaces ``torch.randn`` and ``randn_like`` in the shape of the sample by the noise of the run."""
+class _SuppliedNoise(Intercepted):
+    """Replaces draws in the shape of the sample by the noise of the run."""
 
     def __init__(self, noise: Noise, shape: torch.Size) -> None:
-        super().__init__()
-        self._noise, self._shape = noise, shape
+        super().__init__(shape)
+        self._noise = noise
 
-    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is torch.randn_like and args[0].shape == self._shape:
-            return self._supply(kwargs.get("dtype") or args[0].dtype, args[0].device)
-        if func is torch.randn:
-            size = kwargs.get("size", args[0] if len(args) == 1 and not isinstance(args[0], int) else args)
-            if torch.Size(size) == self._shape:
-                return self._supply(kwargs.get("dtype"), kwargs.get("device"))
-        return func(*args, **kwargs)
-
-    def _supply(self, dtype: torch.dtype | None, device: torch.device | str | None) -> Tensor:
+    def drawn(self, dtype: torch.dtype | None, device: Any) -> Tensor:
         # The supplier itself may call torch.randn.
         with torch._C.DisableTorchFunction():
             return self._noise().to(device=device, dtype=dtype)

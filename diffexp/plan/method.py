@@ -6,7 +6,7 @@ method is traced once by ``compile``, or run directly where it is not linear.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 from torch import Tensor
 
@@ -55,6 +55,37 @@ class Method(Protocol):
     def __call__(self, evaluate: Evaluate, x: Tensor, noise: Noise) -> Tensor: ...
 
 
+class ObjectMethod(Method, Protocol):
+    """A scheduler object with ``set_timesteps`` and ``step``, as diffusers' pipelines drive them."""
+
+    @property
+    def scheduler(self) -> Any:
+        """The object as it is before ``set_timesteps``."""
+        ...
+
+    @property
+    def step_options(self) -> Mapping[str, Any]:
+        """Keywords of every ``step``."""
+        ...
+
+    def stepping(self, *, prepared: bool = True) -> Any:
+        """A fresh object to step, with its timesteps set if ``prepared``: step(output, timestep, sample, ...)."""
+        ...
+
+    def visiting(self, num_inference_steps: int | None, **given: Any) -> "ObjectMethod":
+        """The method for other arguments of ``set_timesteps``; raises what the object raises for them."""
+        ...
+
+    def level(self, timestep: float) -> Level:
+        """The level that the network takes its input for."""
+        ...
+
+
+def drives_object(method: Method | None) -> TypeGuard[ObjectMethod]:
+    """Whether a method drives a scheduler object."""
+    return hasattr(method, "stepping")
+
+
 class Denoiser:
     """Argument ``denoise`` of scheduler functions: (x, level) -> x0 estimate, clipped by the model's rule."""
 
@@ -99,6 +130,8 @@ class FunctionMethod:
     training: Training
     options: Mapping[str, Any]
     name: str
+    adaptive: bool = False
+    """Whether it chooses its steps by what it finds, so that no table says what it does."""
 
     @property
     def nfe(self) -> int:

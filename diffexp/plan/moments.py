@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from diffexp.errors import InputError
+from diffexp.plan.basis import Basis, Full
 from diffexp.plan.execute import Network, execute
 from diffexp.plan.levels import Level, Schedule, input_level
 from diffexp.plan.method import Noise
@@ -104,7 +105,7 @@ def respond(
     while True:
         try:
             return _Columns(data, target, draws).respond(run, start)
-        except _Full:
+        except Full:
             draws = 4 * draws + 16
 
 
@@ -149,29 +150,24 @@ def started(std: float) -> Gaussian:
     return Gaussian(torch.zeros(1, dtype=torch.float64), torch.full((1,), std**2, dtype=torch.float64))
 
 
-class _Full(Exception):
-    """More draws are needed than there are columns."""
-
-
 class _Columns:
     """The network and the noise on basis vectors; samples are [d, 1, 1, columns], directions as a batch."""
 
     def __init__(self, data: Gaussian, target: Target, draws: int) -> None:
         self._data, self._target, self._draws = data, target, draws
-        self._used = 0
+        self._basis = Basis(draws + 2, len(data.mean))
         self._seen: list[tuple[Level, Affine]] = []
         self._drawn: list[int] = []
 
     def respond(self, run: Run, start: Gaussian) -> Response:
-        first = self._zeros()
-        first[..., 0] = start.variances.sqrt().view(-1, 1, 1)
+        first = self._basis.fresh() * start.variances.sqrt().view(-1, 1, 1, 1)
         first[..., -1] = start.mean.view(-1, 1, 1)
         output = self._affine(run(self._network, first, self._noise))
         return Response(tuple(self._seen), tuple(self._drawn), output)
 
     def _network(self, u: Tensor, level: Level) -> Tensor:
         self._seen.append((level, self._affine(u)))
-        self._drawn.append(self._used)
+        self._drawn.append(self._basis.used - 1)
         mean, variances = self._data.mean.view(-1, 1, 1, 1), self._data.variances.view(-1, 1, 1, 1)
         estimates = []
         for gain, offset in posterior(mean, variances, level.alpha, level.sigma):
@@ -180,15 +176,9 @@ class _Columns:
         return self._target.output(level, *estimates)
 
     def _noise(self) -> Tensor:
-        if self._used == self._draws:
-            raise _Full
-        self._used += 1
-        fresh = self._zeros()
-        fresh[..., self._used] = 1.0
-        return fresh
-
-    def _zeros(self) -> Tensor:
-        return torch.zeros(len(self._data.mean), 1, 1, self._draws + 2, dtype=torch.float64)
+        if self._basis.used > self._draws:  # the last column is the constant's
+            raise Full
+        return self._basis.fresh()
 
     @staticmethod
     def _affine(x: Tensor) -> Affine:

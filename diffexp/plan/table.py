@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TypeVar
 
 from diffexp.plan.levels import Level
+from diffexp.plan.method import Method
 
 T = TypeVar("T")
 
@@ -63,6 +64,14 @@ class Plan:
     start_scale: float = 1.0
     start_z: tuple[float, ...] = ()
     name: str = field(default="plan", compare=False)
+    source: Method | None = field(default=None, init=False, compare=False, repr=False)
+    """The code that it was compiled from; a plan with other numbers (``dataclasses.replace``) has none."""
+
+    def compiled_from(self, method: Method | None) -> "Plan":
+        """The same plan with its ``source``."""
+        found = replace(self)
+        object.__setattr__(found, "source", method)
+        return found
 
     @property
     def nfe(self) -> int:
@@ -96,6 +105,11 @@ class Plan:
             digest.update(struct.pack("<d", value))
         return digest.hexdigest()
 
+    @property
+    def is_unscaled(self) -> bool:
+        """Whether the network sees every x as it is."""
+        return all(row.scale == 1.0 for row in self.rows)
+
     def unscaled(self) -> "Plan":
         """The same method in the variable u_k = scale_k * x_k, which the network sees: every scale becomes 1.
 
@@ -118,13 +132,14 @@ class Plan:
                 )
             )
         first = scales[0]
-        return replace(
+        found = replace(
             self,
             rows=tuple(rows),
             start_scale=1.0,
             start_std=self.start_std * self.start_scale * first,
             start_z=tuple(c * first for c in self.start_z),
         )
+        return found.compiled_from(self.source)
 
     def difference(self, other: "Plan") -> float:
         """Largest difference between two tables, relative to the larger of 1 and the coefficient; inf for other shapes.
@@ -146,11 +161,14 @@ class Plan:
         return max(_relative(a, b) for a, b in pairs)
 
     def to_csv(self) -> str:
-        """The table as text: a line per row, empty cells where a method has no such coefficient."""
+        """The table as text: a line per row, empty cells where a method has no such coefficient.
+
+        The network sees alpha * x0 + noise_std * eps; what grids call sigma is another thing (``diffexp.plan.levels``).
+        """
         past = range(self.depth + 1)
         clamps = range(max((len(row.clamps) for row in self.rows), default=0))
         draws = range(max((len(row.z) for row in self.rows), default=0))
-        header = ["step", "timestep", "alpha", "sigma", "scale"]
+        header = ["step", "timestep", "alpha", "noise_std", "scale"]
         header += [f"clamp{i}_{part}" for i in clamps for part in ("x", "m", "low", "high")]
         header += [f"x[k-{j}]" for j in past] + [f"m[k-{j}]" for j in past]
         header += [f"d{i}[k-{j}]" for j in past for i in clamps] + [f"z{i}" for i in draws]

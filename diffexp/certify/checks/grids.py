@@ -28,7 +28,7 @@ def grids(subject: Subject) -> Outcome:
             continue
         if slope < lowest - _slack(lowest):
             return failed(
-                f"converges with order {slope:.2f} on {name}, with {lowest:g} on equal steps in log sigma: a "
+                f"converges with order {slope:.2f} on {name}, with {lowest:g} on equal steps in log(sigma/alpha): a "
                 "coefficient that is right for one kind of timestep schedule only",
                 slope=slope,
             )

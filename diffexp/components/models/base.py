@@ -131,6 +131,24 @@ class EncodesImages(Protocol):
         ...
 
 
+@runtime_checkable
+class HasClasses(Protocol):
+    """A model that can be asked for samples of a class."""
+
+    @property
+    def classes(self) -> "Classes | None":
+        """Its classes; None where it has none."""
+        ...
+
+
+class Classes(Protocol):
+    """The classes of a model, numbered from 0."""
+
+    def asked(self, request: Request, indices: Sequence[int]) -> list[int | None] | None:
+        """The class that each of these samples is asked to be of; None where none is asked for."""
+        ...
+
+
 class ModelBase:
     """The parts of ``Model`` that are the same for models of pixels in [-1, 1] and of points."""
 

@@ -4,8 +4,7 @@ import copy
 import functools
 import inspect
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from typing import Any
@@ -14,13 +13,12 @@ import torch
 from torch import Tensor
 
 from diffexp.catalog.quirks import quirks_of
-from diffexp.components.schedulers.foreign.diffusers_config import Accepted, config_of_training, spelling
-from diffexp.components.schedulers.foreign.diffusers_levels import REFUSALS, level_of_timestep, set_timesteps_arguments
-from diffexp.errors import InputError, nearest
-from diffexp.plan.levels import CLEAN, Level, Levels, Schedule
+from diffexp.components.schedulers.foreign.diffusers_levels import (
+    level_of_timestep,
+)
+from diffexp.errors import InputError
+from diffexp.plan.levels import CLEAN, Level, Schedule
 from diffexp.plan.method import Evaluate, Noise
-from diffexp.plan.schedules import VPSchedule
-from diffexp.plan.training import Training
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +57,10 @@ class ClassMethod:
         """The loop of a pipeline, with a scheduler whose timesteps are set."""
         if self.span[0]:
             begin_at(scheduler, self.span[0])
-        step = stepper(scheduler, self.step_options)
+        step = with_pipeline_steps(scheduler).step
         for t in scheduler.timesteps[slice(*self.span)]:
             level = self._network_level(self.level_of(self.schedule, scheduler, float(t)), float(t))
-            x = step(evaluate(x, scaled_input(scheduler, x, t), level), t, x)
+            x = _sample_of(step(evaluate(x, scaled_input(scheduler, x, t), level), t, x, **self.step_options))
         return x
 
     def prepared(self, dtype: torch.dtype) -> Any:
@@ -85,6 +83,17 @@ class ClassMethod:
         """Set the timesteps of a scheduler, as the class sets them."""
         steps = () if self.visit else (self.steps,)  # by position: a class may call it what it likes
         scheduler.set_timesteps(*steps, **self.visit, **self.set_options)
+
+    def stepping(self, *, prepared: bool = True) -> Any:
+        """A fresh object to step, with its timesteps set if ``prepared``; its tables are as the class made them."""
+        return with_pipeline_steps(self.prepared(torch.float32) if prepared else copy.deepcopy(self.scheduler))
+
+    def visiting(self, num_inference_steps: int | None, **given: Any) -> "ClassMethod":
+        """The method for other arguments of ``set_timesteps``; raises what the class raises for them."""
+        if num_inference_steps is None:
+            return replace(self, visit=given, _templates={})
+        options = {**self.set_options, **given}
+        return replace(self, steps=num_inference_steps, set_options=options, _templates={})
 
     @property
     def levels(self) -> Sequence[Level]:
@@ -127,24 +136,30 @@ def begin_at(scheduler: Any, index: int) -> None:
         scheduler.set_begin_index(index)
 
 
-def stepper(scheduler: Any, options: Mapping[str, Any]) -> Callable[[Tensor, Any, Tensor], Tensor]:
-    """The step as a function (output, t, x) -> x of the next timestep."""
-    if "old_pred_original_sample" in inspect.signature(scheduler.step).parameters:
-        return _cogvideox_stepper(scheduler, options)
-    return lambda output, t, x: _sample_of(scheduler.step(output, t, x, **options))
+def with_pipeline_steps(scheduler: Any) -> Any:
+    """The scheduler, with ``step(output, t, x, **options)`` where its own needs more from its pipeline."""
+    taken = inspect.signature(scheduler.step).parameters
+    return _CogVideoXSteps(scheduler) if "old_pred_original_sample" in taken else scheduler
 
 
-def _cogvideox_stepper(scheduler: Any, options: Mapping[str, Any]) -> Callable[[Tensor, Any, Tensor], Tensor]:
-    """Steps of CogVideoXDPMScheduler, whose pipeline has to hand it the last x0 estimate and timestep."""
-    last_x0, last_t = None, None
+class _CogVideoXSteps:
+    """CogVideoXDPMScheduler, whose pipeline has to hand it the last x0 estimate and timestep."""
 
-    def step(output: Tensor, t: Any, x: Tensor) -> Tensor:
-        nonlocal last_x0, last_t
-        x, last_x0 = scheduler.step(output, last_x0, t, last_t, x, **options)
-        last_t = t
-        return x
+    def __init__(self, scheduler: Any) -> None:
+        self.scheduler = scheduler
+        self.last_x0: Tensor | None = None
+        self.last_t: Any = None
 
-    return step
+    def __getattr__(self, name: str) -> Any:
+        if name == "scheduler":  # not there yet, in a copy that is being made
+            raise AttributeError(name)
+        return getattr(self.scheduler, name)
+
+    def step(self, output: Tensor, t: Any, x: Tensor, **options: Any) -> tuple[Tensor]:
+        """The next sample."""
+        x, self.last_x0 = self.scheduler.step(output, self.last_x0, t, self.last_t, x, **options)
+        self.last_t = t
+        return (x,)
 
 
 def _sample_of(stepped: Any) -> Tensor:
@@ -173,92 +188,3 @@ def _cast_tables(scheduler: Any, dtype: torch.dtype) -> None:
         for name, value in vars(scheduler).items():
             if isinstance(value, Tensor) and value.dtype == torch.float32 and name != "timesteps":
                 setattr(scheduler, name, value.double())
-
-
-def build_class(
-    cls: type, training: Training, steps: int, options: Mapping[str, Any], grid_name: str, levels: Levels | None
-) -> ClassMethod:
-    """Build a diffusers class from the checkpoint's own config and the options given, which come first.
-
-    Args:
-        options: config entries of the class, or keyword arguments of its ``set_timesteps`` (``mu``) and ``step``
-            (``eta``, ``s_churn``).
-        grid_name: one that the class has words for (see ``spelling``).
-        levels: for any other grid the levels themselves, for ``set_timesteps``.
-
-    Raises:
-        InputError: the class has no such option, is for another kind of model, or cannot take the grid.
-    """
-    accepted = Accepted.by(cls)
-    for name in options:
-        if name not in accepted.all:
-            raise InputError(f"{cls.__name__} has no option '{name}'{nearest(name, accepted.all)}")
-    chosen = {name: value for name, value in options.items() if name in accepted.config}
-    if levels is None:
-        words = spelling(accepted, training.schedule, grid_name) or {}
-    else:  # those of a flow model are shifted already
-        words = {name: 1.0 for name in ("shift", "flow_shift") if name in accepted.config}
-    for name, value in words.items():
-        if chosen.setdefault(name, value) != value:
-            raise InputError(f"grid={grid_name} contradicts scheduler.{name}={chosen[name]}; choose one of them")
-    with refusals(cls.__name__, steps):
-        scheduler = _made(cls, config_of_training(cls, accepted, training), chosen, accepted)
-        _check_schedule(scheduler, training.schedule)
-        rest = {name: value for name, value in options.items() if name not in accepted.config}
-        set_options = {name: value for name, value in rest.items() if name in accepted.set}
-        step_options = {name: value for name, value in rest.items() if name not in accepted.set}
-        visit = {} if levels is None else set_timesteps_arguments(scheduler, levels, grid_name)
-        method = ClassMethod(scheduler, training.schedule, steps, visit, set_options, step_options)
-    if training.clip is not None and not {"clip_sample", "thresholding"} & accepted.effective:
-        log.warning("%s cannot clip its x0 estimate as the model's config requires; it runs without", cls.__name__)
-    for name in sorted(accepted.inert & options.keys()):
-        log.warning("%s accepts %s and ignores it", cls.__name__, name)
-    return method
-
-
-@contextmanager
-def refusals(name: str, steps: int) -> Iterator[None]:
-    """Turn one of ``REFUSALS`` into an InputError of one line."""
-    try:
-        yield
-    except InputError:
-        raise
-    except REFUSALS as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{name} refuses its options or steps={steps}: {reason}") from error
-
-
-def _made(cls: Any, config: Mapping[str, Any], chosen: Mapping[str, Any], accepted: Accepted) -> Any:
-    if hasattr(cls, "from_config"):
-        # Given as keywords, because from_config drops what the checkpoint's config marks as left at its default.
-        return cls.from_config(config, **chosen)
-    return cls(**{name: value for name, value in {**config, **chosen}.items() if name in accepted.config})
-
-
-def _check_schedule(scheduler: Any, schedule: Schedule) -> None:
-    """Refuse a class that has a noise schedule of its own and ignores the model's."""
-    own = getattr(scheduler, "alphas_cumprod", None)
-    if isinstance(schedule, VPSchedule) and isinstance(own, Tensor):
-        models = torch.tensor(schedule.alphas_cumprod, dtype=own.dtype)
-        if own.shape != models.shape or float((own.cpu() - models).abs().max()) > 1e-4:
-            raise InputError(f"{type(scheduler).__name__} has a noise schedule of its own, which is not the model's")
-
-
-def find_class(path: str) -> type:
-    """Import the scheduler class ``diffusers.X`` or ``package.module.X``.
-
-    Raises:
-        InputError: there is no such class, or it is no scheduler.
-    """
-    module_name, _, name = path.rpartition(".")
-    try:
-        module = __import__(module_name or "diffusers", fromlist=[name])
-    except ImportError:
-        raise InputError(f"scheduler._target_={path}: the module {module_name} cannot be imported") from None
-    cls = getattr(module, name, None)
-    if cls is None:
-        known = [n for n in dir(module) if n.endswith("Scheduler")]
-        raise InputError(f"scheduler._target_={path} is not known{nearest(name, known)}")
-    if not (isinstance(cls, type) and hasattr(cls, "set_timesteps") and hasattr(cls, "step")):
-        raise InputError(f"scheduler._target_={path} is not a scheduler class: it needs set_timesteps and step")
-    return cls
