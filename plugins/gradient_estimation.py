@@ -20,7 +20,8 @@ def gradient_estimation(denoise, x, levels, noise, *, gamma: float = 2.0):
     """
     previous = None
     for here, there in levels.pairs():
-        x0, eps = denoise.predict(x, here)
+        x0 = denoise(x, here)
+        eps = (x - here.alpha * x0) / here.sigma  # of the clipped estimate where the model clips
         x = there.alpha * x0 + there.sigma * eps  # DDIM
         if previous is not None:
             # the longer the step in sigma / alpha, the larger the weight of the change in noise

@@ -24,6 +24,7 @@ from PIL import Image, ImageDraw
 
 from tests.checkpoints import put_in_cache, save_pipeline, tiny_unet
 from tests.clip_checkpoint import save_clip
+from tests.emoji_packages import save_packages
 from tests.pipeline_runs import Tiny
 from tests.readmes import READMES, ROOT, Block, blocks, commands, environment, shortened
 from tests.single_files import save_single_file, save_vae_file
@@ -152,13 +153,25 @@ def perform(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 def train(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
-    """On 60 images of noise."""
+    """On 60 images of noise, or on 44 simple drawings."""
+    if any(word.startswith("task=emoji") for word in words):
+        return train_emoji(words, monkeypatch)
     random = np.random.default_rng(0)
     images, labels = random.integers(0, 255, (60, 28, 28), np.uint8), np.arange(60) % 10
     np.savez("mnist.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
     short = ["features.epochs=1", "features.batch_size=30", "features.reference_samples=20"]
     short += [f"{task}.{key}" for task in ("denoiser", "polish") for key in ("steps=2", "batch_size=2")]
     return run_module("diffexp.train", [*words, *short], monkeypatch)
+
+
+def train_emoji(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    if not Path("unicode-emoji-json").exists():
+        save_packages(Path())
+        Path("unicode-emoji-json").mkdir()
+        Path("unicode-emoji-json", "data-by-emoji.json").write_text('{"\U0001f600": {"name": "red disc"}}')
+    tasks = ("emoji_vae", "emoji_decoder", "emoji", "emoji_features")
+    short = [f"{task}.{key}" for task in tasks for key in ("steps=2", "batch_size=2")]
+    return run_module("diffexp.train", [*words, *short, "emoji.previews=[red heart]"], monkeypatch)
 
 
 def benchmark(module: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:

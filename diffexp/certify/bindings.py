@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from diffexp.catalog.quirks import quirks_of
 from diffexp.certify.bound import Bound
 from diffexp.certify.cases import Case
 from diffexp.certify.runs import ONE
@@ -20,6 +21,8 @@ from diffexp.plan.method import FunctionMethod, Method, Noise
 from diffexp.plan.moments import Response
 from diffexp.plan.table import Plan
 
+NEXT = 1.001
+"""Distance to the next whole timestep, from one that is known to float32."""
 LEFT_OVER = 0.02
 """Standard deviation of the noise that a class may leave in its output."""
 
@@ -39,7 +42,7 @@ class OfPlan(Bound):
     def end(self) -> Level:
         return self.levels[-1]
 
-    def run(self, network: Network, start: Tensor, noise: Noise) -> Tensor:
+    def _run(self, network: Network, start: Tensor, noise: Noise) -> Tensor:
         return execute(self.plan, network, start, noise)
 
     def first_level(self) -> tuple[Level, float]:
@@ -60,7 +63,7 @@ class OfCode(Bound):
     def start_std(self) -> float:
         return self.code.start_std
 
-    def run(self, network: Network, start: Tensor, noise: Noise) -> Tensor:
+    def _run(self, network: Network, start: Tensor, noise: Noise) -> Tensor:
         return run_directly(self.code, network, start, noise)
 
     def part(self, begin: int, end: int) -> "OfCode":
@@ -113,9 +116,24 @@ class OfClass(OfCode):
     def end_of(self, response: Response) -> Level:
         """Return where the output belongs: a class may stop at a low level, which its output shows."""
         made = response.output.moments
-        mean, std = made.mean.item(), math.sqrt(made.variances.item())
+        mean, std = made.mean[0].item(), math.sqrt(made.variances[0].item())
         on_path = abs(mean - 1) < 1e-5 or abs(math.hypot(mean, std) - 1) < 1e-5 or abs(mean + std - 1) < 1e-5
         return Level(0.0, mean, std) if 1e-5 < std <= LEFT_OVER and on_path else self.end
+
+    def taken_for(self, level: Level) -> Level:
+        """As for any scheduler, but a class may round the timestep for the network, up or down."""
+        return level if self.rounds(level) else super().taken_for(level)
+
+    @property
+    def has_tables(self) -> bool:
+        """Whether the class has a table of the levels that it computes with."""
+        scheduler = self.code.prepared(torch.float32)
+        return getattr(scheduler, "sigmas", None) is not None or bool(quirks_of(type(scheduler)).noise_and_signal)
+
+    def rounds(self, level: Level) -> bool:
+        """Whether a level's timestep is a whole number next to the one of its noise."""
+        meant = self.case.training.schedule.at_ratio(level.ratio).timestep
+        return level.timestep.is_integer() and abs(level.timestep - meant) < NEXT
 
     def defect_tolerance(self, response: Response) -> float:
         """Return what float32 tables allow, where the noise is small against the signal."""

@@ -6,7 +6,7 @@ The subclasses in ``bindings`` are what a scheduler may be: a function, a class,
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar
 
@@ -18,9 +18,9 @@ from diffexp.certify.data import MIXTURE, Mixture
 from diffexp.certify.runs import BATCH, ONE, Data, Walk, distance, quiet, random_points, sample_noise
 from diffexp.plan.compile import Sampler
 from diffexp.plan.execute import Network
-from diffexp.plan.levels import Level
+from diffexp.plan.levels import Level, input_level, timestep_belongs
 from diffexp.plan.method import Noise
-from diffexp.plan.moments import Gaussian, Response, respond
+from diffexp.plan.moments import Gaussian, Response, informed, respond
 from diffexp.plan.table import Plan
 
 LINEAR_ON = ((1.0, 0.0), (0.0, 0.05), (0.3, 0.5), (1.0, 1.0))
@@ -32,6 +32,8 @@ class Bound(ABC):
     """A scheduler bound to a kind of model and a number of steps."""
 
     case: Case
+    trusting: bool = field(default=False, kw_only=True)
+    """Whether the network goes by the level that the scheduler computes with, whatever timestep it gives."""
 
     output_tolerance: ClassVar[float] = 1e-6
     """Largest error of an output on point data that counts as rounding."""
@@ -54,8 +56,23 @@ class Bound(ABC):
         return self
 
     @abstractmethod
+    def _run(self, network: Network, start: Tensor, noise: Noise) -> Tensor: ...
+
     def run(self, network: Network, start: Tensor, noise: Noise) -> Tensor:
-        """Run the scheduler's own code from ``start`` [batch, *shape]."""
+        """Run the scheduler's own code from ``start`` [batch, *shape] with a network that goes by its timesteps."""
+
+        def evaluate(u: Tensor, level: Level) -> Tensor:
+            with torch._C.DisableTorchFunction():  # modes that watch the scheduler cost time in every operation
+                return network(u, self.taken_for(level))
+
+        return self._run(evaluate, start, noise)
+
+    def taken_for(self, level: Level) -> Level:
+        """Return the level that a network takes its input for: that of the timestep, if it is not the scheduler's."""
+        schedule = self.case.training.schedule
+        if self.trusting or timestep_belongs(schedule, level):
+            return level
+        return input_level(schedule, level.timestep)
 
     def run_as_sampled(self, network: Network, start: Tensor, noise: Noise) -> Tensor:
         """Run as in an experiment, where the network takes its input for what belongs to the timestep."""
@@ -128,10 +145,26 @@ class Bound(ABC):
         return functools.cache(self._moments)
 
     def _moments(self, data: Gaussian) -> Response:
+        return self.respond(data, self.draws)
+
+    def respond(
+        self,
+        data: Gaussian,
+        draws: int,
+        level_of: Callable[[Tensor, Level], Level] | None = None,
+        start: Level | None = None,
+    ) -> Response:
+        """Return the response of a run from the exact distribution at the first level, or at ``start``.
+
+        Args:
+            draws: their number, or more.
+            level_of: (input, level) to the level that the network takes its input for, where it is not ``taken_for``.
+        """
         level, scale = self.first_level()
-        noisy = data.at(level)
-        start = Gaussian(noisy.mean / scale, noisy.variances / scale**2)
-        return respond(self.run, data, start=start, target=self.case.training.prediction, draws=self.draws)
+        noisy = data.at(start or level)
+        begin = Gaussian(noisy.mean / scale, noisy.variances / scale**2)
+        run = self.run if level_of is None else informed(self._run, level_of)
+        return respond(run, data, start=begin, target=self.case.training.prediction, draws=draws)
 
     @cached_property
     def nonlinear(self) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffexp.components.models.gaussian import natural_spectrum
 from diffexp.plan.levels import Level
-from diffexp.plan.moments import Gaussian
+from diffexp.plan.moments import POINT, Gaussian
 
 SPECTRUM_FILE = Path(__file__).with_name("mnist_spectrum.safetensors")
 
@@ -78,6 +78,14 @@ def _normal_below(z: Tensor) -> Tensor:
 
 
 MIXTURE = Mixture()
+
+
+DATA = Gaussian(
+    torch.tensor([0.5, -1.0, 0.2, 0.0], dtype=torch.float64), torch.tensor([1.0, 0.3, 0.05, 0.5], dtype=torch.float64)
+)
+"""Gaussian data of a few elements."""
+BOTH = Gaussian(torch.cat([POINT.mean, DATA.mean]), torch.cat([POINT.variances, DATA.variances]))
+"""A point, then ``DATA``."""
 
 
 @cache

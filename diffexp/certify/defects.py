@@ -32,10 +32,10 @@ class Defect:
 
 
 def point_defects(response: Response, end: Level) -> list[Defect]:
-    """Return the defects of a response to ``POINT``: one per evaluation, then that of the output at ``end``."""
+    """Return the defects of a response to data whose first element is ``POINT``: of every evaluation and the output."""
     defects = []
     for level, sample in [*response.seen, (end, response.output)]:
-        mean, std = sample.moments.mean.item(), math.sqrt(sample.moments.variances.item())
+        mean, std = sample.moments.mean[0].item(), math.sqrt(sample.moments.variances[0].item())
         sigma = level.sigma
         if sigma:
             defects.append(Defect(level, (mean - level.alpha) / sigma, std / sigma - 1))

@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,14 @@ from diffexp.catalog.register import registration
 from diffexp.catalog.sources import raised_at
 from diffexp.certify.bindings import OfClass, OfFunction, OfPlan
 from diffexp.certify.bound import Bound
-from diffexp.certify.cases import EDM, FLOW, VELOCITY, VP, Case
+from diffexp.certify.cases import CASES, EDM, FLOW, VELOCITY, VP, Case
 from diffexp.certify.equivalents import order_of_class
+from diffexp.certify.outcome import Outcome
 from diffexp.certify.runs import quiet
+from diffexp.certify.spacing import GIVEN
 from diffexp.components.grids.choice import Grid
 from diffexp.components.sampler import bind, in_k_diffusion_convention, returns_plan
+from diffexp.components.schedulers.foreign.diffusers_config import Accepted
 from diffexp.components.schedulers.foreign.diffusers_method import ClassMethod
 from diffexp.errors import InputError
 from diffexp.plan.levels import Levels
@@ -26,8 +29,6 @@ from diffexp.plan.method import FunctionMethod
 from diffexp.plan.table import Plan
 
 KARRAS = "karras"
-GIVEN = "given"
-"""The name of a timestep schedule that is made of given levels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +44,10 @@ class Subject:
     name: str
     scheduler: Any
     options: Mapping[str, Any] = field(default_factory=dict)
+    trusting: bool = field(default=False, kw_only=True)
+    """Whether networks go by the levels that the scheduler computes with, whatever timesteps it gives them."""
+    outcomes: dict[str, Outcome] = field(default_factory=dict, init=False, repr=False)
+    """Results of the checks that ran, by their names."""
 
     @property
     def traits(self) -> Mapping[str, Any]:
@@ -70,6 +75,10 @@ class Subject:
     @property
     def quirks(self) -> Quirks:
         return quirks_of(self.cls) if self.cls else Quirks()
+
+    def has_option(self, name: str) -> bool:
+        """Whether the scheduler is a class that can be made with an option, which has an effect."""
+        return isinstance(self.scheduler, type) and name in Accepted.by(self.scheduler).effective
 
     @property
     def in_k_diffusion_convention(self) -> bool:
@@ -106,6 +115,11 @@ class Subject:
         """The declared order of a scheduler that draws noise: ``weak_order=`` where it differs from ``order=``."""
         return self.traits.get("weak_order", self.declared_order)
 
+    @property
+    def declared_uneven_order(self) -> float | None:
+        """The declared order on steps of unlike lengths: ``uneven_order=`` where it differs from the others."""
+        return self.traits.get("uneven_order")
+
     def describe_error(self, error: Exception) -> str:
         """Return the error in one line, with the line of the scheduler's own file that raised it."""
         thing = self.cls or inspect.unwrap(self.scheduler)
@@ -133,8 +147,8 @@ class Subject:
 
     def grid(self, case: Case, name: str | None = None) -> Grid:
         """Return a timestep schedule by name; for a class that cannot make it, the class's own."""
-        name = name or case.grid
-        return Grid.named(name) if not self.is_class or self._accepts(case, name) else Grid()
+        named = Grid.named(name or case.grid)
+        return named if self.accepts(case, named) else Grid()
 
     def bind(self, steps: int, case: Case | None = None, grid: Grid | None = None) -> Bound:
         """Bind to a kind of model, by default the reference case; the timestep schedule defaults to the case's.
@@ -150,17 +164,35 @@ class Subject:
         return self.bind(levels.steps, case, Grid(GIVEN, lambda schedule, steps: levels))
 
     @cached_property
-    def _bind(self) -> Callable[[int, Case, Grid], Bound]:
-        """``_bind_to`` with its results cached, so that checks share their runs."""
-        return functools.cache(functools.partial(_bind_to, self.scheduler, self.options))
+    def trusted(self) -> "Subject":
+        """The same for networks that go by its levels, whatever timesteps it gives them."""
+        return replace(self, trusting=True)
 
     @cached_property
-    def _accepts(self) -> Callable[[Case, str], bool]:
-        """Whether the class accepts a timestep schedule, cached."""
+    def _bind(self) -> Callable[[int, Case, Grid], Bound]:
+        """``_bind_to`` with its results cached, so that checks share their runs."""
+        trusting = self.trusting or self.consistency  # networks with a time scale of their own
+        bound = functools.partial(_bind_to, self.scheduler, self.options)
+        return functools.cache(lambda *where: replace(bound(*where), trusting=trusting))
+
+    @cached_property
+    def kinds(self) -> list[Case]:
+        """The kinds of model that the scheduler accepts; the reference case is the first."""
+        cases = [self.reference_case]
+        for case in CASES.values():
+            fits = case not in cases and not (case is FLOW and self.in_k_diffusion_convention)
+            if fits and self.accepts(case, Grid()):
+                cases.append(case)
+        return cases
+
+    @cached_property
+    def accepts(self) -> Callable[[Case, Grid], bool]:
+        """Whether the scheduler accepts a timestep schedule for a kind of model, cached; only classes may refuse."""
         return functools.cache(self._try_grid)
 
-    def _try_grid(self, case: Case, name: str) -> bool:
-        grid = Grid.named(name)
+    def _try_grid(self, case: Case, grid: Grid) -> bool:
+        if not self.is_class:
+            return True
         try:
             with quiet():
                 bind(self.scheduler, steps=4, training=case.training, grid=grid, options=self.options)

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import IntervalSweep, Override, Transformer
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep, Transformer
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -184,14 +184,15 @@ class Preflight:
         key, value = override.get_key_element(), override.value()
         if not override.is_discrete_sweep():
             return [self._parse(f"{key}={value.start}")] if isinstance(value, IntervalSweep) else [override]
-        words = override.sweep_iterator(self._text if self.names.is_text(override.key_or_group) else Transformer.str)
+        as_word = self._text if self.names.is_text(override.key_or_group) else Transformer.str
         try:
-            texts = list(islice(words, MOST_CELLS + 1))
+            known = value.range() if isinstance(value, RangeSweep) else ()  # before Hydra shuffles it as a list
+            few = len(list(islice(known, MOST_CELLS + 1))) <= MOST_CELLS
+            texts = list(islice(override.sweep_iterator(as_word), MOST_CELLS + 1)) if few else [""]
         except (HydraException, ValueError) as error:  # a range with step 0
             raise InputError(f"{override.input_line}: {error}") from error
-        if not 1 <= len(texts) <= MOST_CELLS:
-            number = f"more than {MOST_CELLS} values" if texts else "no value"
-            raise InputError(f"{override.input_line} names {number}")
+        if not texts or not few or len(texts) > MOST_CELLS:
+            raise InputError(f"{override.input_line} names {f'more than {MOST_CELLS} values' if texts else 'no value'}")
         return [self._parse(f"{key}={text}") for text in texts]
 
     def _text(self, value: Any) -> str:

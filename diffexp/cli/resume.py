@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,8 @@ def _words(record: Mapping[str, Any], file: Path) -> list[str]:
     """
     command = record.get("command")
     if isinstance(command, str) and command.startswith(COMMAND):
-        return shlex.split(command)[len(shlex.split(COMMAND)) :]
+        with suppress(ValueError):  # a quotation without an end
+            return shlex.split(command)[len(shlex.split(COMMAND)) :]
     found = read_yaml(file)
     if not isinstance(found, list):
         raise InputError(f"{file} is damaged; give the words of the run again, without resume, or with another folder")

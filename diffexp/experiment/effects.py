@@ -195,9 +195,10 @@ def _of_guidance(run: Components, config: Mapping[str, Any], given: Given, catal
     samples = _cycle(run, config)
     ours = rehearse(run.guide, run.model, run.sampler, run.request, samples)
     same = functools.partial(_same, run, ours, samples)
-    because, why = _reason(run, ours, condition.negative is not None)
+    has_negative = condition.negative is not None
     for key in keys:
         _, _, option = key.partition(".")
+        because, why = _reason(run, ours, has_negative, by_scale=key != "guidance_scale" or run.guidance_scale != 1)
         if key == "guidance_scale":
             idle = _is_idle_scale(run, ours, same, swept=key in (given.swept or ()))
         elif key == "negative_prompt":
@@ -219,14 +220,19 @@ def _is_idle_scale(run: Components, ours: Rehearsal, same: Callable[[Guide], boo
     return swept and ours.plain and same(replace(run.guide, scale=PROBE))
 
 
-def _reason(run: Components, ours: Rehearsal, has_negative: bool) -> tuple[tuple[str, ...], str]:
+def _reason(run: Components, ours: Rehearsal, has_negative: bool, by_scale: bool) -> tuple[tuple[str, ...], str]:
+    """What something of guidance without effect depends on, and why it has none.
+
+    Args:
+        by_scale: whether the scale may be the reason.
+    """
     if not ours.plain:
         return ("guidance", "guidance_scale", "model"), "the predictions are the same without it"
     if not has_negative:
         return ("model",), f"model={run.model.id} has nothing to guide away from"
-    if run.guidance_scale <= 1:
+    if run.guidance_scale <= 1 and by_scale:
         scale = f"guidance_scale={run.guidance_scale:g}"
-        return ("guidance_scale", "model"), f"{scale} is no guidance; give one above 1"
+        return ("guidance_scale", "guidance", "model"), f"{scale} is no guidance; give one above 1"
     return ("guidance", "grid", "steps"), f"guidance={run.guidance} leaves the predictions as they are"
 
 

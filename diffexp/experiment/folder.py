@@ -27,10 +27,8 @@ log = logging.getLogger(__name__)
 
 RESULTS = ("metrics.json", PER_SAMPLE, RESAMPLES, "plan.csv", "grid.png", "trajectory.png", "trajectory.gif")
 """What a run writes at its end; the results of an earlier run in the same folder are removed."""
-COUNTS = ("drawn", "sampling_seconds", "model_seconds")
+COUNTS = ("nfe", "forward_passes", "drawn", "sampling_seconds", "model_seconds")
 SAMPLING_FIELDS = (
-    "nfe",
-    "forward_passes",
     "image_shape",
     "weights_sha256",
     "plan_sha256",
@@ -118,9 +116,9 @@ class RunFolder(SampleFiles):
 
     def reopen(self, earlier: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         """Continue the run with the record ``earlier`` in this folder, its own, keeping its samples."""
-        sampling = {key: earlier[key] for key in SAMPLING_FIELDS if key in earlier}
-        counts = {key: value for key in COUNTS if isinstance(value := earlier.get(key), int | float)}
-        self.record = self._new_record(config) | sampling | dict.fromkeys(COUNTS, 0) | counts
+        known = {key: earlier[key] for key in SAMPLING_FIELDS if key in earlier}
+        damaged = {key for key in COUNTS if not isinstance(known.get(key), int | float)}
+        self.record = self._new_record(config) | {key: value for key, value in known.items() if key not in damaged}
         self._outdated = (*RESULTS, *PARTIAL_FILES)
 
     def replace(self) -> None:

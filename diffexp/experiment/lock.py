@@ -66,6 +66,8 @@ def lock(folder: Path) -> Iterator[None]:
         with suppress(OSError):  # deleted before it is released, so that nobody acquires a file that is about to go
             file.unlink()
         os.close(handle)
+        if os.name == "nt":  # which deletes no open file
+            file.unlink(missing_ok=True)
         _holders.pop(file)
 
 

@@ -45,6 +45,9 @@ class Level:
 CLEAN = Level(timestep=0.0, alpha=1.0, sigma=0.0)
 """No noise: where sampling ends."""
 
+SAME_TIMESTEP = 1e-5
+"""Difference of two timesteps that may be float32 rounding, as a share of the training's range."""
+
 
 class Schedule(Protocol):
     """A training noise schedule: every level a model can be evaluated at (see ``diffexp.plan.schedules``)."""
@@ -158,6 +161,30 @@ class Levels(Sequence[Level]):
         if self.stride is not None:
             points = (*(self.schedule.at(round(level.timestep)) for level in points[:-1]), points[-1])
         return replace(self, points=points, start_std=1.0)
+
+
+def input_level(schedule: Schedule, timestep: float) -> Level:
+    """Return the level that a network takes its input for, of which it gets the timestep only.
+
+    It is in the scale of the network's input; timesteps beyond the training range count as its ends.
+    """
+    low, high = schedule.timestep_range
+    level = schedule.at(min(max(timestep, low), high))
+    return level.scaled(schedule.input_scale(level))
+
+
+def timestep_belongs(schedule: Schedule, level: Level) -> bool:
+    """Whether a level's timestep is the one of its noise, by either interpolation between training timesteps.
+
+    ``Schedule.at`` interpolates the noise and ``Schedule.at_ratio`` its logarithm, as diffusers does in its two
+    directions; a network that was trained on whole timesteps decides for neither.
+    """
+    first, last = schedule.timestep_range
+    slack = SAME_TIMESTEP * (last - first)
+    if abs(level.timestep - schedule.at_ratio(level.ratio).timestep) <= slack:
+        return True
+    below, above = (input_level(schedule, level.timestep + apart).ratio for apart in (-slack, slack))
+    return below <= level.ratio <= above
 
 
 def listed_steps(timesteps: Sequence[float] | None, sigmas: Sequence[float] | None) -> int | None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from diffexp.errors import InputError
 from diffexp.plan.basis import Basis, Full
 from diffexp.plan.execute import Network, execute
-from diffexp.plan.levels import Level
+from diffexp.plan.levels import Level, Schedule, input_level
 from diffexp.plan.method import Noise
 from diffexp.plan.predictions import Prediction, Target
 from diffexp.plan.table import Plan
@@ -49,6 +49,21 @@ class Gaussian:
 
 POINT = Gaussian(torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64))
 """Data that is a single point: noise and data are then known exactly at every level."""
+
+
+def posterior(
+    mean: Tensor, variances: Tensor, alpha: float | Tensor, sigma: float | Tensor
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """The optimal denoiser of N(mean, diag(variances)): (gain, offset) of E[x0 | x] and of E[eps | x].
+
+    An estimate is ``gain * x + offset`` for x = alpha * x0 + sigma * eps. Two formulas instead of one that is solved
+    for the other: no cancellation where sigma is small.
+    """
+    spread = alpha**2 * variances + sigma**2
+    inverse = spread.reciprocal()
+    clean = alpha * variances / spread, inverse * sigma**2 * mean
+    gain = inverse * sigma
+    return clean, (gain, -(gain * alpha * mean))
 
 
 @dataclass(frozen=True)
@@ -95,13 +110,19 @@ def respond(
 
 
 def gaussian_output(
-    plan: Plan, mean: Tensor, variances: Tensor, prediction: Target = Prediction.EPSILON
+    plan: Plan,
+    mean: Tensor,
+    variances: Tensor,
+    prediction: Target = Prediction.EPSILON,
+    schedule: Schedule | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Mean and variances of a plan's output on Gaussian data with the optimal denoiser.
 
     Args:
         mean, variances: of the data in the eigenbasis of its covariance, each [d].
         prediction: meaning of the network's output.
+        schedule: of the network's training. With it the denoiser knows only the timesteps that the plan gives it, as
+            networks do, and takes its input for what belongs to them; without it, for the levels of the plan's rows.
 
     Returns:
         mean and variances of the output in the same basis, each [d], float64.
@@ -112,8 +133,16 @@ def gaussian_output(
     if any(row.clamps for row in plan.rows):
         raise InputError(f"{plan.name} clips its x0 estimate: its output on Gaussian data is not Gaussian")
     data = Gaussian(mean.double(), variances.double())
-    made = _Columns(data, prediction, plan.draws).respond(partial(execute, plan), started(plan.start_std))
+    run = partial(execute, plan)
+    if schedule is not None:
+        run = informed(run, lambda u, level: input_level(schedule, level.timestep))
+    made = _Columns(data, prediction, plan.draws).respond(run, started(plan.start_std))
     return made.output.moments.mean, made.output.moments.variances
+
+
+def informed(run: Run, level_of: Callable[[Tensor, Level], Level]) -> Run:
+    """The same run with a network that takes its input u for ``level_of(u, level)``, not for the scheduler's level."""
+    return lambda network, start, noise: run(lambda u, level: network(u, level_of(u, level)), start, noise)
 
 
 def started(std: float) -> Gaussian:
@@ -139,14 +168,12 @@ class _Columns:
     def _network(self, u: Tensor, level: Level) -> Tensor:
         self._seen.append((level, self._affine(u)))
         self._drawn.append(self._basis.used - 1)
-        alpha, sigma = level.alpha, level.sigma
         mean, variances = self._data.mean.view(-1, 1, 1, 1), self._data.variances.view(-1, 1, 1, 1)
-        spread = alpha**2 * variances + sigma**2
-        # Two formulas instead of one that is solved for the other: no cancellation where sigma is small.
-        x0, eps = alpha * variances / spread * u, sigma / spread * u
-        x0[..., -1:] += sigma**2 / spread * mean
-        eps[..., -1:] -= sigma / spread * alpha * mean
-        return self._target.output(level, x0, eps)
+        estimates = []
+        for gain, offset in posterior(mean, variances, level.alpha, level.sigma):
+            estimates.append(gain * u)
+            estimates[-1][..., -1:] += offset
+        return self._target.output(level, *estimates)
 
     def _noise(self) -> Tensor:
         if self._basis.used > self._draws:  # the last column is the constant's

@@ -217,7 +217,7 @@ class Runner:
                 shared.abandoned |= watch.check(threads)
         finally:
             for thread in threads:
-                if thread.is_alive():
+                if thread.status == "running":  # is_alive is wrong after an interrupt of join
                     record_interrupt(thread.cell.folder)
 
     def _finish(self, thread: CellThread, progress: Progress) -> None:

@@ -64,7 +64,7 @@ def test_nothing_is_passed_that_was_not_checked() -> None:
         ("strong_order", "euler", "draws no noise"),
         ("strong_order", "dpm2_ancestral", "more than one evaluation a step"),
         ("parity", "gradient_estimation", "diffusers has no class of this method"),
-        ("told", "euler", "a function passes the network the level itself"),
+        ("told", "lcm", "has the time scale of a network of its own"),
         ("order", "lcm", "a consistency method"),
         ("exact_error", "diffusers/ddim_inverse", "runs from data to noise"),
         ("middle_start", right.table, "is a plan"),

@@ -95,6 +95,7 @@ def test_a_mistake(preflight, word, expected):
         ("scheduler=ddpm,ddim scheduler.eta=x", "scheduler.eta=x is not a number"),
         ("scheduler=dpmpp_2m,unipc scheduler.order=1,2,3,9", "scheduler.order=9 is not one of"),
         ("seed=range(0,1e9)", "seed=range(0,1e9) names more than 100000 values"),
+        ("seed=shuffle(range(0,1000000000))", "seed=shuffle(range(0,1000000000)) names more than 100000 values"),
         ("seed=range(0,5,0)", "seed=range(0,5,0): range() arg 3 must not be zero"),
         ("seed=range(0,9999) steps=range(1,99)", "this sweep has 979902 cells, and 100000 are the most"),
         ("guidance=glob(diff*)", "guidance=diffusers needs guidance._target_=..."),

@@ -154,7 +154,13 @@ def test_a_swept_key_without_effect_is_refused(words: str, swept: str, told: Tol
 
 def test_a_swept_key_is_not_refused_where_another_one_decides(told: Told):
     assert told("guidance=none", "guidance_scale=4", swept={"guidance", "guidance_scale"})
+    assert told("guidance=none", "guidance_scale=1", swept={"guidance", "guidance_scale"}) == [
+        "guidance_scale=1.0 has no effect: guidance=none leaves the predictions as they are"
+    ]
+    assert told("guidance=cfg", "guidance_scale=1", swept={"guidance", "guidance_scale"})
     assert told("scheduler=ddim", "guidance_scale=1", swept={"guidance_scale"}) == []
+    with pytest.raises(InputError, match="^guidance_scale=1.0 has no effect: guidance=none leaves"):
+        told("guidance=none", "guidance_scale=1", swept={"guidance_scale"})
     assert told("scheduler=unipc", "scheduler.order=3", "steps=4", swept={"steps", "scheduler.order"})
 
 

@@ -221,6 +221,17 @@ def test_what_training_writes_to_look_at(trained: Path) -> None:
     assert (trained / "preview-000004.png").is_file() and (trained / "vae.png").is_file()
 
 
+def test_the_best_by_the_loss_on_held_out_drawings_is_kept(data: Emoji, trained: Path, tmp_path: Path) -> None:
+    for name in ("latents.pt", "vae", "tokenizer"):
+        (tmp_path / name).symlink_to(trained / name)
+    train_emoji(data, emoji_recipe(preview_every=2, previews=[], learning_rate=0.0), tmp_path)
+    same = [json.loads(line)["held_out"] for line in (tmp_path / "losses.jsonl").read_text().splitlines()]
+    assert len(same) == 2 and same[0] == same[1]
+    assert (tmp_path / "best").stat().st_mtime < (tmp_path / "emoji").stat().st_mtime, "not again for the same loss"
+    kept, last = (tmp_path / name / "unet" / "diffusion_pytorch_model.safetensors" for name in ("best", "emoji"))
+    assert kept.read_bytes() == last.read_bytes()
+
+
 def test_a_network_needs_latents_of_the_same_images(data: Emoji, trained: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no latents.pt; run task=emoji_vae with this folder first"):
         train_emoji(data, emoji_recipe(), tmp_path)

@@ -11,17 +11,22 @@ from diffexp.certify.checks.behaviour import (
     inputs,
     middle_start,
     reuse,
-    timestep_matches_noise,
     timesteps,
 )
+from diffexp.certify.checks.causes import explained
 from diffexp.certify.checks.cost import cost
 from diffexp.certify.checks.exact_error import exact_error
 from diffexp.certify.checks.first_and_last_step import first_and_last_step
+from diffexp.certify.checks.grids import grids, kinds
 from diffexp.certify.checks.local_error import local_error
+from diffexp.certify.checks.models import clipping, predictions
 from diffexp.certify.checks.order import order, strong_order
 from diffexp.certify.checks.parity import parity, same_table
 from diffexp.certify.checks.point_data import point_data
 from diffexp.certify.checks.precision import precision
+from diffexp.certify.checks.sizes import sizes
+from diffexp.certify.checks.step_counts import step_counts
+from diffexp.certify.checks.told import told
 from diffexp.certify.outcome import Certificate, Outcome, failed, skipped
 from diffexp.certify.runs import quiet
 from diffexp.certify.subject import Subject, subject_of
@@ -33,16 +38,22 @@ Check = Callable[[Subject], Outcome]
 CHECKS: Mapping[str, Check] = {
     "deterministic": deterministic,
     "batch": batch,
+    "sizes": sizes,
     "inputs": inputs,
     "reuse": reuse,
     "few_steps": few_steps,
+    "step_counts": step_counts,
     "timesteps": timesteps,
-    "told": timestep_matches_noise,
+    "told": told,
     "middle_start": middle_start,
     "ends": first_and_last_step,
     "point": point_data,
+    "predictions": predictions,
+    "clipping": clipping,
     "even": local_error,
     "order": order,
+    "grids": grids,
+    "kinds": kinds,
     "strong_order": strong_order,
     "exact_error": exact_error,
     "precision": precision,
@@ -52,7 +63,7 @@ CHECKS: Mapping[str, Check] = {
 }
 """Every check by its name in certificates, in the order in which they run."""
 
-SAMPLING = frozenset(CHECKS) - {"deterministic", "batch", "inputs", "reuse", "cost"}
+SAMPLING = frozenset(CHECKS) - {"deterministic", "batch", "sizes", "inputs", "reuse", "cost"}
 """Checks that apply only to samplers, which run from noise to data."""
 
 
@@ -75,7 +86,15 @@ def certify(scheduler: Any, *, name: str | None = None, **options: Any) -> Certi
 
 
 def run_check(check: str, subject: Subject) -> Outcome:
-    """Run one check; an exception of the scheduler is a failure."""
+    """Run one check, once for a subject; an exception of the scheduler is a failure."""
+    if check not in subject.outcomes:
+        outcome = _run(check, subject)
+        subject.outcomes[check] = outcome
+        subject.outcomes[check] = explained(check, subject, outcome, run_check)
+    return subject.outcomes[check]
+
+
+def _run(check: str, subject: Subject) -> Outcome:
     if subject.is_inversion and check in SAMPLING:
         return skipped("runs from data to noise")
     try:

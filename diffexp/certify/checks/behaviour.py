@@ -17,15 +17,14 @@ from diffexp.certify.runs import (
     random_state_monitor,
     sample_noise,
 )
-from diffexp.certify.subject import GIVEN, Subject
+from diffexp.certify.spacing import GIVEN
+from diffexp.certify.subject import Subject
 from diffexp.components.grids.choice import Grid
 from diffexp.errors import InputError
 from diffexp.plan.levels import Level
 
 CONSISTENCY = "a consistency method is exact on no data but that of its network"
 STEPS = 8
-TIMESTEP_OFF = 2e-3
-"""Relative error of the noise level that belongs to a timestep; interpolation of timesteps makes less."""
 ROUNDING = 1e-9
 
 
@@ -71,7 +70,10 @@ def batch(subject: Subject) -> Outcome:
             "the noise is shared over the batch: samples from the same start with noise of their own come out equal",
             apart=apart,
         )
-    return failed(f"a sample changes by {apart:.1e} with the others of its batch", apart=apart)
+    others = [0, *range(BATCH, 2 * BATCH - 1)]
+    among_others = bound.walk(MIXTURE, start=bound.start(others), noise=sample_noise(others)).output
+    cause = "others of" if distance(among_others[0], together.output[0]) > ROUNDING else "number of samples in"
+    return failed(f"a sample changes by {apart:.1e} with the {cause} its batch", apart=apart)
 
 
 def inputs(subject: Subject) -> Outcome:
@@ -204,26 +206,6 @@ def _on_list(subject: Subject, chosen: Sequence[float]) -> Outcome:
 
 def _visited(bound: Bound) -> list[float]:
     return [level.ratio for level, _ in bound.usual_walk.seen]
-
-
-def timestep_matches_noise(subject: Subject) -> Outcome:
-    """The timestep that the network gets belongs to the noise in its input."""
-    bound = subject.bind(STEPS)
-    if not isinstance(bound, OfClass):
-        return skipped("a function passes the network the level itself")
-    if subject.consistency:
-        return skipped("has the time scale of a network of its own")
-    off = 0.0
-    for level, _ in bound.usual_walk.seen:
-        meant = bound.method.level(level.timestep)
-        off = max(off, abs(meant.ratio / level.ratio - 1))
-    if off > TIMESTEP_OFF:
-        low, high = bound.case.training.schedule.timestep_range
-        return warned(
-            f"gives the network timesteps whose noise is off by up to {100 * off:.2g} % (training: {low:g}..{high:g})",
-            off=off,
-        )
-    return passed("gives the network the timesteps of the noise in its input", off=off)
 
 
 def middle_start(subject: Subject) -> Outcome:

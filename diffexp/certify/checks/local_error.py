@@ -7,7 +7,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from diffexp.certify.checks.order import DATA, smooth
+from diffexp.certify.checks.order import smooth
+from diffexp.certify.data import DATA
 from diffexp.certify.outcome import Outcome, failed, passed, skipped
 from diffexp.certify.subject import Subject
 from diffexp.plan.levels import Level

@@ -7,15 +7,14 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import torch
 
 from diffexp.certify.bound import Bound
-from diffexp.certify.data import MIXTURE
+from diffexp.certify.data import DATA, MIXTURE
 from diffexp.certify.defects import coupled_distance
 from diffexp.certify.outcome import Outcome, failed, passed, skipped
 from diffexp.certify.subject import Subject
 from diffexp.components.grids.choice import Grid
-from diffexp.plan.moments import POINT, Gaussian, Response
+from diffexp.plan.moments import POINT, Response
 from diffexp.plan.table import Plan
 
 COUNTS = (32, 48, 64, 96, 128, 192)
@@ -29,9 +28,6 @@ SMALL = 1e-9
 """Smaller errors are rounding and contain no information about the order."""
 SLACK = 0.25
 """How much smaller than the declared order a fitted one may be (a tenth of it, if that is more)."""
-DATA = Gaussian(
-    torch.tensor([0.5, -1.0, 0.2, 0.0], dtype=torch.float64), torch.tensor([1.0, 0.3, 0.05, 0.5], dtype=torch.float64)
-)
 
 
 @dataclass(frozen=True)
@@ -67,14 +63,13 @@ def order(subject: Subject) -> Outcome:
     if subject.consistency:
         return skipped("a consistency method evaluates its network for the end of the path and solves no ODE or SDE")
     bound = subject.bind(12)
-    if bound.draws:
-        reason = bound.nonlinear
-        if reason:
-            return skipped(f"{reason} and draws noise, so that the moments of its output are not known exactly")
-        return _judged(subject, WEAK_COUNTS, [_moment_error(subject, n) for n in WEAK_COUNTS], "weak order")
-    counts = CLASS_COUNTS if subject.is_class else COUNTS
-    outcome = _judged(subject, counts, [_ode_error(smooth(subject, n).in_float64) for n in counts], "order")
-    return _as_shipped(subject, outcome) if subject.is_class else outcome
+    weak = bound.draws > 0
+    if weak and (reason := bound.nonlinear):
+        return skipped(f"{reason} and draws noise, so that the moments of its output are not known exactly")
+    counts = WEAK_COUNTS if weak else CLASS_COUNTS if subject.is_class else COUNTS
+    errors = [global_error(smooth(subject, n).in_float64, weak) for n in counts]
+    outcome = _judged(subject, counts, errors, "weak order" if weak else "order")
+    return _as_shipped(subject, outcome) if subject.is_class and not weak else outcome
 
 
 def strong_order(subject: Subject) -> Outcome:
@@ -134,6 +129,11 @@ def _as_shipped(subject: Subject, outcome: Outcome) -> Outcome:
     return replace(outcome, numbers=numbers)
 
 
+def global_error(bound: Bound, weak: bool) -> float:
+    """Return the error that falls with the order: of the ODE's solution, or of moments for the weak order."""
+    return _moment_error(bound) if weak else _ode_error(bound)
+
+
 def _ode_error(bound: Bound) -> float:
     """Return the root mean square distance to the exact solution at the level of the last evaluation.
 
@@ -144,9 +144,9 @@ def _ode_error(bound: Bound) -> float:
     return (last - MIXTURE.transport(first, here, there)).square().mean().sqrt().item()
 
 
-def _moment_error(subject: Subject, steps: int) -> float:
+def _moment_error(bound: Bound) -> float:
     """Return the largest error of a mean or standard deviation, at the level of the last evaluation."""
-    level, sample = smooth(subject, steps).in_float64.moments(DATA).seen[-1]
+    level, sample = bound.moments(DATA).seen[-1]
     truth, made = DATA.at(level), sample.moments
     means = (made.mean - truth.mean).abs().max()
     return max(means.item(), (made.variances.sqrt() - truth.variances.sqrt()).abs().max().item())

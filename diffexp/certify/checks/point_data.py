@@ -4,13 +4,12 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-from diffexp.certify.bindings import OfClass, OfFunction
+from diffexp.certify.bindings import OfClass
 from diffexp.certify.bound import Bound
-from diffexp.certify.cases import CASES
 from diffexp.certify.checks.order import Fit
 from diffexp.certify.defects import Defect, point_defects
 from diffexp.certify.outcome import Outcome, failed, passed, skipped, warned
-from diffexp.certify.subject import FLOW, Subject
+from diffexp.certify.subject import Subject
 from diffexp.plan.moments import POINT, Response
 from diffexp.plan.table import Plan
 
@@ -31,23 +30,25 @@ def point_data(subject: Subject) -> Outcome:
     if reason:
         return _by_running(bound, reason)
     outcome = _in_case(subject, bound)
-    if outcome.failed or not isinstance(bound, OfFunction):  # the others are for one kind of model
-        return outcome
-    worst, notes = outcome.numbers["largest"], []
-    for case in CASES.values():
-        if case is subject.reference_case or (case is FLOW and subject.in_k_diffusion_convention):
-            continue
+    right, worst, notes = [], outcome.numbers["largest"], []
+    for case in subject.kinds[1:]:
         try:
             other = _in_case(subject, subject.bind(STEPS, case))
         except Exception as error:  # a plugin may raise anything on a kind of model that it was not written for
             notes.append(f"{case.name} ({type(error).__name__}: {error})")
             continue
-        if other.failed and math.isfinite(other.numbers["largest"]):
-            return failed(f"on {case.name} levels: {other.sentence}", largest=other.numbers["largest"])
-        if other.failed:
-            notes.append(f"{case.name} (not finite)")
-        else:
+        if not other.failed:
+            right.append(case.name)
             worst = max(worst, other.numbers["largest"])
+        elif outcome.failed:
+            continue
+        elif math.isfinite(other.numbers["largest"]):
+            return failed(f"on {case.name} levels: {other.sentence}", **other.numbers)
+        else:
+            notes.append(f"{case.name} (not finite)")
+    if outcome.failed:
+        known = f"; right on {', '.join(right)} levels, not on {subject.reference_case.name} levels" if right else ""
+        return failed(f"{outcome.sentence}{known}", **outcome.numbers)
     if notes:
         return warned(f"{outcome.sentence}; but not for models with {', '.join(notes)} levels", largest=worst)
     return outcome
@@ -74,13 +75,14 @@ def path_error(subject: Subject, bound: Bound) -> tuple[float, float]:
 
     Where the code is not linear, or its method not exact on such data, the output alone counts.
     """
-    if not bound.nonlinear and _exact(subject.bind(STEPS)):
+    if not bound.nonlinear and exact_on_points(subject.bind(STEPS)):
         largest, _, response = _defects(bound)
         return largest, max(10 * bound.defect_tolerance(response), 1e-5)
     return bound.point_error(), bound.output_tolerance
 
 
-def _exact(bound: Bound) -> bool:
+def exact_on_points(bound: Bound) -> bool:
+    """Whether the method is exact where the data is a point, as nearly all are."""
     largest, _, response = _defects(bound)
     return largest <= 10 * bound.defect_tolerance(response)
 

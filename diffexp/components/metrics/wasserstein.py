@@ -32,7 +32,8 @@ class Wasserstein:
     """2-Wasserstein distances to the true distribution, >= 0 and in the units of the samples.
 
     For Gaussian data: ``wasserstein2/samples`` is the distance of the Gaussian fitted to the samples, biased upwards by
-    few of them; ``wasserstein2/exact`` that of the plan's own output distribution, without sampling noise.
+    few of them; ``wasserstein2/exact`` that of the plan's own output distribution, without sampling noise, where the
+    network goes by the timesteps that it gets.
     For other data that can be sampled: ``sliced_wasserstein2/samples`` is the distance to as many samples of the data,
     ``sliced_wasserstein2/floor`` that between two sets of samples of the data of that size.
     """
@@ -93,7 +94,7 @@ def _exact(plan: Plan, truth: KnowsGaussian) -> float:
 
     variances = truth.variances.double().cpu()
     mean = truth.basis.T.double().cpu() @ truth.mean.double().cpu()
-    mean_out, variances_out = gaussian_output(plan, mean, variances, truth.prediction)
+    mean_out, variances_out = gaussian_output(plan, mean, variances, truth.prediction, truth.schedule)
     spread = variances_out.clamp(min=0).sqrt() - variances.sqrt()
     return math.hypot((mean_out - mean).norm().item(), spread.norm().item())
 

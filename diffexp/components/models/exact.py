@@ -16,7 +16,7 @@ from torch import Tensor
 from diffexp.components.models.base import Condition, ModelBase, Request, Runtime
 from diffexp.components.models.labels import unconditional
 from diffexp.errors import InputError
-from diffexp.plan.levels import Level
+from diffexp.plan.levels import Level, input_level
 from diffexp.plan.predictions import Preconditioned, Prediction
 from diffexp.plan.schedules import FlowSchedule, VESchedule, VPSchedule
 from diffexp.plan.training import Training
@@ -100,18 +100,12 @@ class ExactModel(ModelBase, ABC):
         out = torch.empty_like(flat)
         for timestep in set(t.tolist()):  # usually one
             rows = t == timestep
-            out[rows] = self._output(flat[rows], self._input_level(timestep))
+            out[rows] = self._output(flat[rows], input_level(self.schedule, timestep))
         return out.reshape(u.shape).to(u.dtype)
 
     def _output(self, u: Tensor, level: Level) -> Tensor:
         alpha, sigma = (torch.full_like(u[:, :1], value) for value in (level.alpha, level.sigma))
         return self.prediction.output(level, *self.clean_and_noise(u, alpha, sigma))
-
-    def _input_level(self, timestep: float) -> Level:
-        """The level of the network's input at a timestep."""
-        low, high = self.schedule.timestep_range
-        level = self.schedule.at(min(max(timestep, low), high))
-        return level.scaled(self.schedule.input_scale(level))
 
 
 def read_shape(shape: Sequence[int]) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from diffexp import model
 from diffexp.components.models.base import Runtime
 from diffexp.components.models.exact import ExactModel, exact_dtype, exact_training, read_shape
 from diffexp.errors import InputError
+from diffexp.plan.moments import posterior
 
 PIXEL_STD = 0.5  # of the default images: most pixels then lie in [-1, 1]
 
@@ -48,10 +49,9 @@ class GaussianModel(ExactModel):
         return (self.mean + self._from_basis(draws * self.variances.sqrt())).view(count, *self.shape)
 
     def clean_and_noise(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        # In the eigenbasis x ~ N(alpha * mean, alpha^2 * variances + sigma^2), one coordinate at a time.
-        whitened = self._to_basis(x - alpha * self.mean) / (alpha**2 * self.variances + sigma**2)
-        clean = self.mean + self._from_basis(alpha * self.variances * whitened)
-        return clean, self._from_basis(sigma * whitened)
+        inside, mean = self._to_basis(x), self._to_basis(self.mean[None])
+        clean, noise = posterior(mean, self.variances, alpha, sigma)
+        return self._from_basis(clean[0] * inside + clean[1]), self._from_basis(noise[0] * inside + noise[1])
 
     def _to_basis(self, x: Tensor) -> Tensor:
         return self._along_axes(x, [matrix.T for matrix in self.axes])

@@ -5,6 +5,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from diffexp.plan.levels import Schedule
 from diffexp.plan.predictions import Target
 
 
@@ -40,6 +41,9 @@ class KnowsGaussian(KnowsTruth, Protocol):
     def basis(self) -> Tensor:
         """[D, D], eigenvectors in columns, in the order of ``variances``."""
         ...
+
+    @property
+    def schedule(self) -> Schedule: ...
 
     @property
     def prediction(self) -> Target: ...

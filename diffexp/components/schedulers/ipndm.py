@@ -12,7 +12,7 @@ from diffexp.plan.levels import Levels
 from diffexp.plan.method import Denoiser
 
 
-@scheduler(discrete=True, order=("order", 1, 2, 2, 2))
+@scheduler(discrete=True, order=("order", 1, 2, 2, 2), uneven_order=1)
 def ipndm(
     denoise: Denoiser, x: Tensor, levels: Levels, noise: Callable[[], Tensor], *, order: Literal[1, 2, 3, 4] = 4
 ) -> Tensor:

@@ -61,9 +61,10 @@ def train_emoji(data: Emoji, recipe: EmojiTraining, folder: Path) -> Path:
     """Minimise the min-SNR-weighted error of v (Salimans & Ho 2022) in the latents of ``task=emoji_vae``; resumes.
 
     Every ``preview_every`` steps the averaged weights draw ``preview-<step>.png``, their losses on drawings trained on
-    and held out are added to ``losses.jsonl``, and the pipeline folder ``emoji`` is written anew.
+    and held out are added to ``losses.jsonl``, and the pipeline folder ``emoji`` is written anew; ``best`` too if the
+    loss on those held out was never as low.
 
-    Returns that folder.
+    Returns the folder ``emoji``.
     """
     trainer = _Trainer(data, recipe, folder)
     trainer.train()
@@ -158,15 +159,15 @@ class _Trainer:
         self.average.store(self.net.parameters())
         self.average.copy_to(self.net.parameters())
         record = {"step": done, "loss": self.smooth} | self._losses()
-        with (self.folder / "losses.jsonl").open("a") as lines:
-            lines.write(json.dumps({key: round(value, 5) for key, value in record.items()}) + "\n")
+        best = _add_line(self.folder / "losses.jsonl", record)
         log.info("emoji: %s", record)
         pipeline = as_pipeline(self.net, self.vae, self.tokenizer, self.recipe.schedule)
         if self.recipe.previews:
             images = generate(pipeline, self.recipe.previews, steps=20, guidance=self.recipe.preview_guidance, seed=0)
             with replace_whole(self.folder / f"preview-{done:06d}.png") as temporary:
                 image_grid(images, captions=self.recipe.previews).save(temporary)
-        save_half(pipeline, self.folder / "tokenizer", self.folder / "emoji")
+        for name in ("emoji", "best") if best else ("emoji",):
+            save_half(pipeline, self.folder / "tokenizer", self.folder / name)
         self.average.restore(self.net.parameters())
         self.net.train()
 
@@ -182,6 +183,15 @@ class _Trainer:
         chosen = chosen[torch.randperm(len(chosen), generator=generator)]
         parts = [self._loss(self._batch(part, self.prompts.usual(part), generator)) for part in chosen.split(64)]
         return torch.stack(parts).mean().item()
+
+
+def _add_line(path: Path, record: dict[str, float]) -> bool:
+    """Append a line; whether no earlier line has a loss on held-out drawings as low as this one's."""
+    earlier = [json.loads(line)["held_out"] for line in path.read_text().splitlines()] if path.exists() else []
+    rounded = {key: round(value, 5) for key, value in record.items()}
+    with path.open("a") as lines:
+        lines.write(json.dumps(rounded) + "\n")
+    return all(rounded["held_out"] < loss for loss in earlier)
 
 
 def _groups(net: torch.nn.Module) -> list[dict[str, Any]]:

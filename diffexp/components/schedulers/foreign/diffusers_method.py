@@ -42,7 +42,7 @@ class ClassMethod:
     """Precision of the scheduler's tables and of the arithmetic on them; None is that of the sample."""
     level_of: Callable[[Schedule, Any, float], Level] = level_of_timestep
     """The level of an evaluation, by the model's schedule, the scheduler and the timestep."""
-    _templates: dict[torch.dtype, Any] = field(default_factory=dict, repr=False, compare=False)
+    _templates: dict[torch.dtype | None, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         prepared = self.prepared(torch.float32)
@@ -70,8 +70,10 @@ class ClassMethod:
             InputError: the class needs a package that is missing.
         """
         if dtype not in self._templates:
-            scheduler = copy.deepcopy(self.scheduler)
-            self.set_timesteps(scheduler)
+            if None not in self._templates:  # some classes take long to set their timesteps
+                self._templates[None] = copy.deepcopy(self.scheduler)
+                self.set_timesteps(self._templates[None])
+            scheduler = copy.deepcopy(self._templates[None])
             _cast_tables(scheduler, dtype)
             _cache_slow_method(scheduler)
             self._templates[dtype] = scheduler
