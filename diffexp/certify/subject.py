@@ -68,6 +68,11 @@ class Subject:
         return self.cls is not None
 
     @property
+    def is_plan(self) -> bool:
+        """Whether the scheduler is a finished table or makes one, for the kind of model that it has in mind."""
+        return isinstance(self.scheduler, Plan) or returns_plan(self.scheduler)
+
+    @property
     def class_name(self) -> str:
         """Name of the class; empty for functions and plans."""
         return self.cls.__name__ if self.cls else ""
@@ -179,7 +184,7 @@ class Subject:
     def kinds(self) -> list[Case]:
         """The kinds of model that the scheduler accepts; the reference case is the first."""
         cases = [self.reference_case]
-        for case in CASES.values():
+        for case in () if self.is_plan else CASES.values():
             fits = case not in cases and not (case is FLOW and self.in_k_diffusion_convention)
             if fits and self.accepts(case, Grid()):
                 cases.append(case)

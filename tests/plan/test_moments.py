@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from functools import partial
 from itertools import combinations
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import given, strategies as st
 import diffexp
 from diffexp.catalog.discover import discover
 from diffexp.certify.defects import coupled_distance, point_defects
+from diffexp.components.metrics.wasserstein import Wasserstein
 from diffexp.components.models.base import Request, Runtime
 from diffexp.components.models.gaussian import gaussian
 from diffexp.components.sampler import bind
@@ -177,3 +179,34 @@ def test_limits_without_an_end_and_coefficients_that_are_no_numbers_are_differen
         assert one.difference(other) > 0 and unrolled_difference(one, other) > 0
     assert Plan((half,), 1.0).difference(Plan((half,), 1.0)) == 0
     assert Plan((half,), 1.0).difference(Plan((whole,), 1.0)) == math.inf
+
+
+def half_a_step_off(denoise, x, levels, noise, *, halfway: bool = True):
+    """Euler's method, whose network gets the timestep in the middle of the step."""
+    for here, there in levels.pairs():
+        timestep = (here.timestep + there.timestep) / 2 if halfway else here.timestep
+        x0 = denoise(x, replace(here, timestep=timestep))
+        x = there.alpha * x0 + there.sigma / here.sigma * (x - here.alpha * x0)
+    return x
+
+
+def test_the_exact_output_answers_for_the_timesteps_that_the_network_gets() -> None:
+    """Mean and deviation are those of samples of the model, which knows the timestep alone."""
+    model = gaussian(Runtime(), mean=[0.5, -1.0], variances=[1.0, 0.05])
+    condition, data = model.conditions(Request(), range(20_000)), (model.mean @ model.basis, model.variances)
+    exact: dict[bool, Any] = {}
+    for halfway in (False, True):
+        plan = diffexp.compile(half_a_step_off, steps=10, model=model, halfway=halfway)
+        generator = torch.Generator().manual_seed(0)
+
+        def network(u: torch.Tensor, level: Level) -> torch.Tensor:
+            return model.predict(u, torch.full((len(u),), level.timestep), condition)
+
+        start = torch.randn(20_000, 2, generator=generator, dtype=torch.float64) * plan.start_std
+        x = execute(plan, network, start, start.clone) @ model.basis
+        mean, variances = gaussian_output(plan, *data, Prediction.EPSILON, model.schedule)
+        assert torch.allclose(x.mean(0), mean, atol=0.03) and torch.allclose(x.var(0), variances, rtol=0.05)
+        facts: Any = SimpleNamespace(model=model, plan=plan)
+        exact[halfway] = Wasserstein().compute(facts)["wasserstein2/exact"]
+        assert exact[halfway] == pytest.approx(Gaussian(mean, variances).wasserstein(Gaussian(*data)))
+    assert abs(exact[True] - exact[False]) > 0.03

@@ -8,7 +8,6 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from diffexp.certify.bindings import OfPlan
 from diffexp.certify.bound import Bound
 from diffexp.certify.cases import VP, Case
 from diffexp.certify.checks.behaviour import CONSISTENCY
@@ -63,6 +62,8 @@ def of_types(subject: Subject, case: Case) -> Iterator[tuple[str, Case]]:
         known = [(Prediction.EPSILON.value, trained.prediction), (Prediction.V.value, opposite)]
     elif subject.is_class:
         known = [(name, kind) for name, kind in known if kind is not Prediction.FLOW]
+    if subject.is_plan:
+        return
     if subject.is_class and (
         not subject.has_option("prediction_type")
         or trained.prediction is Prediction.FLOW  # classes know no other for flow models
@@ -114,7 +115,7 @@ def clipping(subject: Subject) -> Outcome:
         return skipped("is for models that do not clip")
     if subject.is_class and not subject.has_option("clip_sample"):
         return skipped("has no option for clipping")
-    if isinstance(subject.bind(STEPS), OfPlan):
+    if subject.is_plan:
         return skipped("is a plan, which is for one model")
     if not exact_on_points(subject.bind(STEPS)):
         return skipped("is not exact where the data is a point")
