@@ -16,7 +16,7 @@ from diffexp.errors import InputError
 from diffexp.plan.compile import compile_method
 from diffexp.plan.levels import Level
 from diffexp.plan.method import drives_object
-from diffexp.plan.stepping import ObjectSteps, RowSteps, entry
+from diffexp.plan.stepping import ObjectSteps, RowSteps, entry, visiting
 from diffexp.plan.table import Plan
 from diffexp.plan.trace import NotLinear
 
@@ -60,7 +60,9 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         observe: Observe | None = None,
     ) -> None:
         own = {"num_train_timesteps": num_train_timesteps, "prediction_type": prediction_type}
-        rest = {key: value for key, value in (config or {}).items() if key not in _NOT_TAKEN}
+        rest = {key: value for key, value in (config or {}).items() if key not in ("_class_name", "_diffusers_version")}
+        if str(rest.get("variance_type")).startswith("learned"):
+            rest["variance_type"] = "fixed_small"  # a plan reads no variance that a network predicts
         self.register_to_config(**{"steps_offset": 1, "clip_sample": False} | own | rest)
         self._compile = compile
         self._stock = stock
@@ -187,33 +189,33 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         Raises:
             ValueError: the plan perturbs its start sample, which a pipeline gives no place for.
         """
-        given = timesteps if timesteps is not None else sigmas if sigmas is not None else ()
-        steps = num_inference_steps or len(given)
-        visit = {} if sigmas is None and mu is None else {"sigmas": self._meant(steps, sigmas, mu)}
+        given = {"timesteps": timesteps, "sigmas": sigmas, "mu": mu, **options}
+        given = {name: value for name, value in given.items() if value is not None}
+        steps = num_inference_steps or len(given.get("timesteps", given.get("sigmas", ())))
+        visit: dict[str, Any] = {}
+        if self._stock is not None and {"sigmas", "mu"} & given.keys():
+            visit["sigmas"] = self._meant(steps, given.pop("sigmas", None), given.pop("mu", None))
         plan = self._compile(steps, **visit)
         source = plan.source
-        if timesteps is not None:
-            options["timesteps"] = list(timesteps)
-        if drives_object(source) and options.keys() & _parameters(source.scheduler.set_timesteps).keys():
-            made = compile_method(source.visiting(num_inference_steps, **options))
-            plan = made.unscaled() if plan.is_unscaled else made
-        elif options:
-            visit = options
+        if given and drives_object(source) and given.keys() <= _parameters(source.scheduler.set_timesteps).keys():
+            found = compile_method(visiting(source, num_inference_steps, given))
+            plan = found.unscaled() if plan.is_unscaled else found
+        elif given:
+            given.pop("mu", None)
+            visit |= {name: list(value) if name in ("timesteps", "sigmas") else value for name, value in given.items()}
             plan = self._compile(steps, **visit)
         if plan.start_z:
             raise ValueError(f"{plan.name} adds noise before its first evaluation; a pipeline cannot run it")
         self._plan, self._visit = plan, visit
-        self.num_inference_steps = steps
         if drives_object(plan.source):
             self._set_steps = ObjectSteps(plan.source, prepared=True, unscaled=plan.is_unscaled)
         else:
             self._set_steps = RowSteps(plan, self._begun)
         self._timesteps = self._set_steps.timesteps.to(device)
+        self.num_inference_steps = steps if self._object is None else self._object.scheduler.num_inference_steps
 
     def _meant(self, steps: int, sigmas: Sequence[float] | None, mu: float | None) -> list[float]:
         """The sigmas that the pipeline's own scheduler would visit."""
-        if self._stock is None:
-            return [] if sigmas is None else [float(sigma) for sigma in sigmas]
         given = {"sigmas": None if sigmas is None else list(sigmas), "mu": mu}
         self._stock.set_timesteps(steps, **{key: value for key, value in given.items() if value is not None})
         return self._stock.sigmas.tolist()[: len(self._stock.timesteps)]
@@ -284,10 +286,6 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         if index is not None and self._set_steps is not None:
             return self._set_steps.timesteps[index]
         return timestep.cpu() if isinstance(timestep, Tensor) else timestep
-
-
-_NOT_TAKEN = ("variance_type", "_class_name", "_diffusers_version")
-"""Config entries of another scheduler that are not this one's; a plan reads no variance that a network predicts."""
 
 
 def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
