@@ -35,7 +35,8 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
             levels of its own; see ``compile_recipe``.
         num_train_timesteps: of the model, for pipelines that read it from the config.
         prediction_type: likewise.
-        config: likewise, everything else: the config of the pipeline's own scheduler.
+        config: likewise, everything else: the config of the pipeline's own scheduler. Without one it is that of the
+            scheduler object, if the plans come from one.
         stock: the pipeline's own scheduler, asked which sigmas a pipeline means by its ``sigmas`` and ``mu``.
         generators: what noise is drawn from where the pipeline's call hands none to ``step`` (flow pipelines).
         observe: watches every step.
@@ -60,10 +61,11 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         observe: Observe | None = None,
     ) -> None:
         own = {"num_train_timesteps": num_train_timesteps, "prediction_type": prediction_type}
-        rest = {key: value for key, value in (config or {}).items() if key not in ("_class_name", "_diffusers_version")}
+        rest = _without_names(config or {})
         if str(rest.get("variance_type")).startswith("learned"):
             rest["variance_type"] = "fixed_small"  # a plan reads no variance that a network predicts
         self.register_to_config(**{"steps_offset": 1, "clip_sample": False} | own | rest)
+        self._has_config = config is not None
         self._compile = compile
         self._stock = stock
         self._generators = generators
@@ -112,7 +114,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         """One entry per model evaluation."""
         if self._timesteps is not None:
             return self._timesteps
-        found = None if self._object is None else self._object.timesteps
+        found = getattr(self._object, "timesteps", None)
         return torch.arange(len(self) - 1, -1, -1) if found is None else found
 
     @timesteps.setter
@@ -212,12 +214,14 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         else:
             self._set_steps = RowSteps(plan, self._begun)
         self._timesteps = self._set_steps.timesteps.to(device)
-        self.num_inference_steps = steps if self._object is None else self._object.scheduler.num_inference_steps
+        self.num_inference_steps = getattr(getattr(self._set_steps, "scheduler", None), "num_inference_steps", steps)
+        if not self._has_config and self._object is not None:
+            self.register_to_config(**_without_names(getattr(self._object.scheduler, "config", {})))
 
     def _meant(self, steps: int, sigmas: Sequence[float] | None, mu: float | None) -> list[float]:
         """The sigmas that the pipeline's own scheduler would visit."""
-        given = {"sigmas": None if sigmas is None else list(sigmas), "mu": mu}
-        self._stock.set_timesteps(steps, **{key: value for key, value in given.items() if value is not None})
+        given = ({} if sigmas is None else {"sigmas": list(sigmas)}) | ({} if mu is None else {"mu": mu})
+        self._stock.set_timesteps(steps, **given)
         return self._stock.sigmas.tolist()[: len(self._stock.timesteps)]
 
     def _begun(self, index: int) -> Plan:
@@ -251,8 +255,8 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
             return_dict: an output object instead of a tuple.
         """
         steps = self._ready_steps
-        named |= zip(list(_parameters(steps.step_function))[3:], options)
-        named = {"generator": generator, "return_dict": return_dict} | named
+        placed = dict(zip(list(_parameters(steps.step_function))[3:], options))
+        named = {"generator": generator, "return_dict": return_dict, **named, **placed}
         generator, return_dict = named.pop("generator"), named.pop("return_dict")
         timestep = self._on_cpu(timestep)
         # The state between evaluations stays in float32 where the network runs in half precision.
@@ -286,6 +290,10 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         if index is not None and self._set_steps is not None:
             return self._set_steps.timesteps[index]
         return timestep.cpu() if isinstance(timestep, Tensor) else timestep
+
+
+def _without_names(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in ("_class_name", "_diffusers_version")}
 
 
 def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
