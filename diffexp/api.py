@@ -14,7 +14,7 @@ from diffexp.catalog.types import UNREADABLE, Option, OptionType
 from diffexp.components.grids.choice import Grid, MakeLevels
 from diffexp.components.models.base import Model, Runtime
 from diffexp.components.models.scheduler_config import read_training
-from diffexp.components.sampler import build_sampler
+from diffexp.components.sampler import Recipe
 from diffexp.components.schedulers.foreign.diffusers_config import Accepted
 from diffexp.components.schedulers.foreign.diffusers_levels import REFUSALS
 from diffexp.errors import InputError
@@ -76,9 +76,11 @@ def compile(
         grid = Grid(grid, make, timesteps, sigmas)
     elif not isinstance(grid, Grid):
         grid = Grid(getattr(grid, "__name__", "given"), grid, timesteps, sigmas)
-    sampler = build_sampler(scheduler, steps=grid.steps(steps), training=training, grid=grid, options=options)
+    recipe = Recipe(scheduler, grid.steps(steps), training, grid, options)
+    sampler = recipe.sampler
     if isinstance(sampler, Direct):
         raise NotLinear(f"{sampler.method.name}: {sampler.reason}")
+    recipe.warn_of_ignored_config()
     return sampler
 
 

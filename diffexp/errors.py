@@ -21,11 +21,18 @@ def one_line(error: BaseException) -> str:
     return message + "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
 
 
+def nearest_name(word: str, known: Iterable[str]) -> str:
+    """The known name with the nearest spelling, or one that begins with the word; empty if there is none."""
+    lowered = {name.lower(): name for name in known}
+    near = get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
+    near += [name for name in sorted(lowered) if len(word) > 2 and name.startswith(word.lower())]
+    return lowered[near[0]] if near else ""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """The nearest known spelling as the end of a message; empty if none is near."""
-    lowered = {name.lower(): name for name in known}
-    near = [lowered[match] for match in get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)]
-    return f"; did you mean '{near[0]}'?" if near else ""
+    near = nearest_name(word, known)
+    return f"; did you mean '{near}'?" if near else ""
 
 
 def unknown_option(group: str, name: str, known: Sequence[str], owner: str = "") -> str:

@@ -67,9 +67,24 @@ def plain(value: Any) -> Any:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read the mapping in a JSON file; empty if the file is missing or holds anything else."""
+    """Read the mapping in a JSON file; empty if the file is missing or damaged."""
+    return read_json_or_none(path) or {}
+
+
+def read_json_or_none(path: Path) -> dict[str, Any] | None:
+    """Read the mapping in a JSON file; None if the file is missing or damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file; None if the file is missing or damaged."""
+    import yaml  # here, because a start of the command does without
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None

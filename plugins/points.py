@@ -55,7 +55,7 @@ FORMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 """Functions from two uniform numbers to a point in [-1, 1]^2, uniform over the shape."""
 
 
-@model
+@model(idle=["form where file!=null", "count where file!=null", "compile"])
 def points(
     runtime: Runtime,
     *,

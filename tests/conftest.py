@@ -109,7 +109,11 @@ def together(
     sweep = tmp_path / "sweep"
 
     def run(
-        *lines: tuple[str, ...], batch: int | None = None, resumed: bool = False, straggler_seconds: float = 20.0
+        *lines: tuple[str, ...],
+        batch: int | None = None,
+        resumed: bool = False,
+        straggler_seconds: float = 20.0,
+        **more: Any,
     ) -> list[Path]:
         """Cells wait long for each other, so that counts of calls do not depend on how busy the machine is."""
 
@@ -117,7 +121,7 @@ def together(
             run_experiment(cell.config, cell.folder, catalog, SweepInfo(sweep, cell.number, resumed), context)
 
         cells = [Cell(i, compose(*words), sweep / str(i)) for i, words in enumerate(lines)]
-        failures.extend(Runner(run_cell, catalog, batch, resumed, straggler_seconds).run(cells))
+        failures.extend(Runner(run_cell, catalog, batch, resumed, straggler_seconds, **more).run(cells))
         return [cell.folder for cell in cells]
 
     return run

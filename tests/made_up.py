@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from diffexp.components.metrics.bootstrap import weights
-from diffexp.experiment.folder import points_csv
 from diffexp.experiment.per_sample import write_per_sample
+from diffexp.experiment.sample_files import points_csv
 from diffexp.sweeps.results import CellResult
 
 SAMPLES = 24
@@ -39,6 +39,7 @@ def made_up_cell(
     side: int = 32,
     points: torch.Tensor | None = None,
     per_sample: str = "psnr",
+    passes: int | None = None,
 ) -> Path:
     """A run folder.
 
@@ -47,6 +48,7 @@ def made_up_cell(
         noise: cells of equal ``noise`` have the same luck with their samples.
         pictures: how many samples are on disk as images of ``side`` pixels.
         points: (N, d), instead of images.
+        passes: forward passes per sample; None as in runs of versions that did not count them.
     """
     folder = sweep / name
     (folder / ".hydra").mkdir(parents=True)
@@ -71,6 +73,8 @@ def made_up_cell(
     values = quality * (1 + 0.2 * luck) + 0.02 * own
     resampled = (values @ _WEIGHTS) / _WEIGHTS.sum(dim=0)
     metrics: dict[str, float] = {"nfe": steps, "seconds_per_image": 0.004 * steps}
+    if passes is not None:
+        metrics["forward_passes"] = passes
     for key, scale in (("fid/mnist_cnn", 1.0), (per_sample, 10.0)):
         found = scale * resampled
         metrics[key] = scale * values.mean().item()
@@ -82,11 +86,15 @@ def made_up_cell(
 
 
 def made_up_sweep(
-    folder: Path, schedulers: Sequence[str], steps: Sequence[int], seeds: Sequence[int] = (0,), **more: Any
+    folder: Path, schedulers: Sequence[str], steps: Sequence[int], labels: Sequence[int] = (), **more: Any
 ) -> Path:
-    """A cell for each combination; a scheduler is the better the later it comes, and all gain from steps."""
-    for number, (scheduler, count, seed) in enumerate(product(schedulers, steps, seeds)):
-        config = {"scheduler": {"name": scheduler}, "steps": count, "seed": seed}
+    """A cell for each combination; a scheduler is the better the later it comes, and all gain from steps.
+
+    Cells of equal ``label`` have the same luck with their samples.
+    """
+    for number, (scheduler, count, label) in enumerate(product(schedulers, steps, labels or (None,))):
+        config: dict[str, Any] = {"scheduler": {"name": scheduler}, "steps": count}
+        config |= {} if label is None else {"label": label}
         quality = 0.5 + 40 / (count * (1 + 0.5 * schedulers.index(scheduler)))
-        made_up_cell(folder, f"{number}_{scheduler}_{count}", config, quality=quality, noise=seed, **more)
+        made_up_cell(folder, f"{number}_{scheduler}_{count}", config, quality=quality, noise=label or 0, **more)
     return folder

@@ -7,6 +7,7 @@ range of grey values: a wrong coefficient anywhere shows in them.
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,15 @@ def save_sd2(folder: Path) -> Path:
     return save_sd15(folder, prediction_type="v_prediction")
 
 
+def save_sd_karras(folder: Path) -> Path:
+    """Its scheduler config asks for more than a spacing."""
+    save_sd15(folder)
+    changes = {"_class_name": "DPMSolverMultistepScheduler", "use_karras_sigmas": True}
+    edit_json(folder / "scheduler" / "scheduler_config.json", **changes)
+    edit_json(folder / "model_index.json", scheduler=["diffusers", "DPMSolverMultistepScheduler"])
+    return folder
+
+
 def save_sd_inpainting(folder: Path) -> Path:
     """Its UNet is shown the mask and the masked picture beside the sample."""
     save_sd15(folder, StableDiffusionInpaintPipeline, channels=9)
@@ -261,8 +271,11 @@ def save_kandinsky(folder: Path) -> Path:
         return _save(KandinskyV22CombinedPipeline(**decoder.components, **parts), folder)
 
 
-def save_sd3(folder: Path) -> Path:
-    """A transformer that predicts the velocity of a flow; without its T5 encoder, as many people run it."""
+def save_sd3(folder: Path, **scheduler: Any) -> Path:
+    """A transformer that predicts the velocity of a flow; without its T5 encoder, as many people run it.
+
+    ``scheduler``: changes to its scheduler config.
+    """
     with _seeded():
         tokenizer = clip_tokenizer(folder / "made")
         transformer = SD3Transformer2DModel(
@@ -286,13 +299,16 @@ def save_sd3(folder: Path) -> Path:
             tokenizer=tokenizer,
             tokenizer_2=tokenizer,
             tokenizer_3=None,  # pyright: ignore[reportArgumentType]
-            scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+            scheduler=FlowMatchEulerDiscreteScheduler(**{"shift": 3.0} | scheduler),
         )
     return _save(pipeline, folder)
 
 
-def save_flux(folder: Path) -> Path:
-    """Its pipeline hands sigmas and a shift that grows with the picture to its scheduler; latents are packed."""
+def save_flux(folder: Path, **scheduler: Any) -> Path:
+    """Its pipeline hands sigmas and a shift that grows with the picture to its scheduler; latents are packed.
+
+    ``scheduler``: changes to its scheduler config.
+    """
     with _seeded():
         tokenizer = clip_tokenizer(folder / "made")
         encoder, t5_tokenizer = t5_text()
@@ -314,7 +330,7 @@ def save_flux(folder: Path) -> Path:
             tokenizer=tokenizer,
             text_encoder_2=encoder,
             tokenizer_2=t5_tokenizer,
-            scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0),
+            scheduler=FlowMatchEulerDiscreteScheduler(**{"use_dynamic_shifting": True, "shift": 3.0} | scheduler),
         )
     return _save(pipeline, folder)
 
@@ -351,6 +367,7 @@ def save_pixart(folder: Path) -> Path:
 SAVE: Mapping[str, Callable[[Path], Path]] = {
     "sd15": save_sd15,
     "sd2": save_sd2,
+    "sd15_karras": save_sd_karras,
     "sd_inpainting": save_sd_inpainting,
     "sdxl": save_sdxl,
     "kandinsky22": save_kandinsky,
@@ -358,6 +375,12 @@ SAVE: Mapping[str, Callable[[Path], Path]] = {
     "kandinsky22_decoder": save_kandinsky_decoder,
     "sd3": save_sd3,
     "flux": save_flux,
+    "flux_terminal": partial(save_flux, shift_terminal=0.02),
+    "flux_karras": partial(save_flux, use_karras_sigmas=True),
+    "flux_beta": partial(save_flux, use_beta_sigmas=True),
+    "flux_static": partial(save_flux, use_dynamic_shifting=False),
+    "sd3_dynamic": partial(save_sd3, use_dynamic_shifting=True),
+    "sd3_karras": partial(save_sd3, use_karras_sigmas=True),
     "pixart": save_pixart,
 }
 """The families; see the session's fixture ``tiny``."""

@@ -1,5 +1,6 @@
 """Runs of tiny text-to-image checkpoints, and what a script with diffusers alone would draw."""
 
+import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
@@ -52,6 +53,8 @@ def by_diffusers(folder: Path, scheduler: str, auto: Any = AutoPipelineForText2I
     if hasattr(pipe, "decoder_pipe"):
         pipe.decoder_pipe.scheduler = pipe.scheduler
     streams = [torch.Generator().manual_seed(sample_seed(0, i)) for i in range(2)]
+    if "generator" in inspect.signature(pipe.scheduler.step).parameters:  # which flow pipelines leave out
+        pipe.scheduler.step = functools.partial(pipe.scheduler.step, generator=streams)
     given = {name: value for name, value in call.items() if name in inspect.signature(pipe.__call__).parameters}
     pictures = pipe(PROMPTS, generator=streams, output_type="np", **given).images
     return torch.from_numpy(pictures).permute(0, 3, 1, 2)

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from diffexp.components.models.exact import ExactModel
-from diffexp.experiment.folder import RunFolder, RunRecord, read_image
+from diffexp.experiment.folder import RunFolder, RunRecord
+from diffexp.experiment.sample_files import read_image
 
 RUN_KEYS = RunRecord.__required_keys__
 PICTURES = ("model=mixture", "model.shape=[1,8,8]", "steps=5", "num_samples=7", "batch_size=3")

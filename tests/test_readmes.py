@@ -23,8 +23,10 @@ from huggingface_hub import constants
 from PIL import Image, ImageDraw
 
 from tests.checkpoints import put_in_cache, save_pipeline, tiny_unet
+from tests.clip_checkpoint import save_clip
 from tests.pipeline_runs import Tiny
 from tests.readmes import READMES, ROOT, Block, blocks, commands, environment, shortened
+from tests.single_files import save_single_file, save_vae_file
 
 FAMILIES = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "sd15",
@@ -74,6 +76,11 @@ def bring_checkpoints(text: str, tiny: Tiny, cache: Path) -> None:
             put_in_cache(cache, id, tiny(FAMILIES[id]))
         elif id and id.startswith("google/ddpm-"):
             put_in_cache(cache, id, save_pipeline(cache / "made" / id, tiny_unet()))
+    if "clip_score" in text:
+        (cache / "made" / "clip").mkdir(parents=True)
+        put_in_cache(cache, "openai/clip-vit-base-patch16", save_clip(cache / "made" / "clip"))
+    for key, file in re.findall(r"model\.(id|vae)=(\w+\.safetensors)", text):
+        (save_single_file if key == "id" else save_vae_file)(tiny("sd15"), Path(file))
 
 
 def write_files(readme: Path) -> None:
@@ -86,7 +93,7 @@ def write_files(readme: Path) -> None:
 
 def run_module(module: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
     """``python -m module arguments`` in this process; its exit code."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     monkeypatch.setattr(sys, "argv", [module, *arguments])
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)

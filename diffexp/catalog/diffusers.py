@@ -154,7 +154,7 @@ def class_entry(kind: str, name: str) -> Entry | None:
         qualname=cls,
         options=tuple(option for option in options if option is not None),
         doc=family.summary(short, cls, set(parameters)),
-        traits={"stepwise": True} if kind == "guidance" else {},
+        traits={"stepwise": True, "requires": guiders.REQUIRES.get(short, ())} if kind == "guidance" else {},
         style="class",
         accepts_any_option=False,
         source=Source(file, f"diffusers.{family.folder}.{family.prefix}{module}", file.parent, by_path=False),

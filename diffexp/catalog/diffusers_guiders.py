@@ -1,6 +1,6 @@
 """Guider classes of diffusers that are options ``guidance=diffusers/<name>``, and why the others are not."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from diffexp.catalog.types import OptionType
 
@@ -25,6 +25,9 @@ PAPERS: Mapping[str, str] = {
     "tcfg": "Kwon et al. 2025, arXiv:2503.18137",
 }
 """Description of each for ``--help``."""
+
+REQUIRES: Mapping[str, Sequence[str]] = {"fdg": ("kornia",)}
+"""Packages without which a class cannot be used."""
 
 CHANGES_LAYERS = "changes layers of the network while it runs, which a guidance cannot do here"
 EXCLUDED: Mapping[str, str] = {

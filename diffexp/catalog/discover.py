@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from diffexp.catalog.diffusers import alias_of, class_entry, class_names, why_excluded
-from diffexp.catalog.entry import Entry, OptionSet
+from diffexp.catalog.entry import Entry, OptionSet, as_typed
 from diffexp.catalog.kinds import KINDS, TARGET
 from diffexp.catalog.scan import RegisteredObject, relative, scan, scan_module
 from diffexp.catalog.signatures import NeedsImport
@@ -41,7 +41,7 @@ class Catalog:
     configs: tuple[tuple[str, str, Path], ...]
     """Group, option and file of every YAML config in ``conf_dirs``."""
     plugin_paths: tuple[Path, ...]
-    """Absolute paths of the plugin files and folders, for worker processes."""
+    """Absolute paths of the plugin files and folders."""
     without_registrations: tuple[Path, ...]
     """Plugin files that register nothing."""
 
@@ -78,10 +78,12 @@ class Catalog:
         if reason := why_excluded(kind, name):
             return InputError(f"{kind}={name}: {reason}")
         known = list(known)
-        meant = name if name.lower() in known else alias_of(kind, name) or name
+        alias = None if name.lower() in known else alias_of(kind, name)
+        if alias in known:
+            return InputError(f"{key or kind}={name} is not known; did you mean '{alias}'?")
         files = [file.name for file in self.without_registrations if file.stem != "__init__"]
         more = f"; in plugins, {', '.join(files)} registers nothing" if files else ""
-        return InputError(f"{key or kind}={name} is not known{hint(meant, known)}{more}")
+        return InputError(f"{key or kind}={name} is not known{hint(name, known)}{more}")
 
     def check(self, kind: str, node: Any, path: str | None = None) -> None:
         """Check a config node ``{name, options...}`` of a kind, for the command line as for ``build`` and ``compile``.
@@ -101,11 +103,12 @@ class Catalog:
         own = KINDS[kind]
         if not isinstance(node, Mapping) or not {"name", TARGET} & node.keys():
             raise InputError(f"{path or kind}={node} is not a config of a {kind}: it has no name")
-        name = str(node.get("name"))
+        name = as_typed(node.get("name"))
         given = {key: to_containers(value) for key, value in node.items() if key != "name"}
         entry = None if TARGET in node else self.find(kind, name)
         if entry:
             entry.option_set(path).check(given)
+            entry.check_packages()
         elif TARGET in node or name in (option for group, option, _ in self.configs if group == kind):
             OptionSet(own.common, path or kind, f"{kind}={name}", accepts_any_option=True).check(given)
         else:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ from diffexp.catalog.scan import relative
 from diffexp.catalog.sources import Source
 from diffexp.catalog.types import MISSING, Option, is_missing
 from diffexp.errors import InputError, unknown_option
-from diffexp.files import sha256_of_file
 
 
 @dataclass(frozen=True)
@@ -93,13 +93,29 @@ class Entry:
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of the file."""
-        return sha256_of_file(self.file)
+        """SHA-256 of the plugin's files as they were loaded; of a single file its own."""
+        return self.source.sha256
+
+    @property
+    def is_plugin(self) -> bool:
+        """Whether it is code of a user, neither of diffexp nor a class of diffusers."""
+        return not self.built_in and not self.source.module.startswith("diffusers.")
 
     @property
     def path(self) -> str:
         """Key of its options in the config."""
         return KINDS[self.kind].path(self.name)
+
+    def check_packages(self) -> None:
+        """Check that the packages in the trait ``requires`` are installed, without importing them.
+
+        Raises:
+            InputError: one is missing.
+        """
+        missing = [name for name in self.traits.get("requires", ()) if find_spec(name) is None]
+        if missing:
+            needed = " ".join(missing)
+            raise InputError(f"{self.kind}={self.name} needs {needed}, which is not installed: pip install {needed}")
 
     def load(self) -> Any:
         """Import the file and return the object.
@@ -121,14 +137,6 @@ class Entry:
         options = (*KINDS[self.kind].common, *self.options)
         owner = f"{self.kind}={self.name}"
         return OptionSet(options, path or self.path, owner, self.accepts_any_option, self.refused)
-
-    def check_option(self, option: str) -> None:
-        """Check the name of an option.
-
-        Raises:
-            InputError: see ``OptionSet.check_name``.
-        """
-        self.option_set().check_name(option)
 
     def arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The keyword arguments of checked options: tuples as tuples, without a null that means "not given"."""

@@ -29,6 +29,10 @@ class Quirks:
 
 
 _CLIPPING = ("clip_sample", "clip_sample_range", "thresholding", "dynamic_thresholding_ratio", "sample_max_value")
+_FLOW_LEVELS = (
+    *("shift", "shift_terminal", "use_dynamic_shifting", "time_shift_type", "invert_sigmas"),
+    *("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"),
+)
 _GRID = ("timestep_spacing", "steps_offset", "set_alpha_to_one")
 
 QUIRKS: Mapping[str, Quirks] = {
@@ -42,7 +46,7 @@ QUIRKS: Mapping[str, Quirks] = {
     "KDPM2AncestralDiscreteScheduler": Quirks(midpoint=-1),
     "LCMScheduler": Quirks(consistency=True, inert=_GRID),
     "LMSDiscreteScheduler": Quirks(requires="scipy", cached="get_lms_coefficient"),
-    "LTXEulerAncestralRFScheduler": Quirks(for_flow=True, delegated=("shift",)),
+    "LTXEulerAncestralRFScheduler": Quirks(for_flow=True, delegated=_FLOW_LEVELS),
     "TCDScheduler": Quirks(consistency=True, inert=(*_CLIPPING, *_GRID, "timestep_scaling")),
 }
 

@@ -1,6 +1,7 @@
 """Reads the registrations of a Python file without running it."""
 
 import ast
+import logging
 import re
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -12,7 +13,6 @@ from typing import Any
 from diffexp.catalog.kinds import KINDS
 from diffexp.catalog.register import Registration, default_name, registration
 from diffexp.catalog.signatures import (
-    K_DIFFUSION,
     Form,
     NeedsImport,
     Signature,
@@ -21,10 +21,13 @@ from diffexp.catalog.signatures import (
     form_of_function,
     from_ast,
     from_object,
+    k_diffusion_parameters,
     readable,
 )
 from diffexp.catalog.types import UNREADABLE, read_value
 from diffexp.errors import InputError
+
+log = logging.getLogger(__name__)
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 DECORATOR_MODULES = ("diffexp", "diffexp.catalog.register")
@@ -106,7 +109,10 @@ class _Scan:
         mentions = self._mentions()
         if any(self._has_unread_use(s, read, frozenset(), mentions) for s in self.statements):
             raise NeedsImport
-        return registered or [found for definition in self.definitions for found in self._sampler(definition)]
+        if registered:
+            return registered
+        samplers = (found for definition in self.definitions for found in self._sampler(definition))
+        return [*{found.qualname: found for found in samplers}.values()]  # of two of one name Python keeps the last
 
     def _registrations(self, definition: Definition) -> Iterator[RegisteredObject]:
         for node in definition.decorator_list:
@@ -125,11 +131,15 @@ class _Scan:
         """A sampler in k-diffusion's convention, sample_<name>(model, x, sigmas, ...), in a file without decorators."""
         if not isinstance(definition, ast.FunctionDef) or not definition.name.startswith("sample_"):
             return
-        if tuple(argument.arg for argument in definition.args.args[:3]) == K_DIFFUSION:
+        names = [argument.arg for argument in (*definition.args.posonlyargs, *definition.args.args)]
+        if k_diffusion_parameters(names):
             entry = Registration("scheduler", definition.name.removeprefix("sample_"))
             form = form_of_function("scheduler", readable(from_ast(definition.args, self.constants)))
             doc = ast.get_docstring(definition) or ""
             yield RegisteredObject(entry, form, definition.name, definition.lineno, doc, is_bare_k_diffusion=True)
+        elif names[:1] == ["model"]:
+            told = self.shown, definition.lineno, definition.name, ", ".join(names)
+            log.warning("%s:%d: %s(%s) is left out: it has none of the signatures of k-diffusion's samplers", *told)
 
     def _use(self, node: ast.expr) -> tuple[str, list[ast.keyword]] | None:
         """The kind and keywords of a decorator of diffexp; None for others."""

@@ -2,16 +2,21 @@
 
 import ast
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from diffexp.catalog.kinds import KINDS, Kind
 from diffexp.catalog.types import MISSING, UNREADABLE, Option, OptionType, config_value, read_type, read_value
 
-K_DIFFUSION = ("model", "x", "sigmas")
-"""First parameters of the samplers of k-diffusion; those below are set by the run, so they are not options."""
-K_DIFFUSION_IGNORED = ("extra_args", "callback", "disable", "noise_sampler")
+K_DIFFUSION = (
+    ("model", "x", "sigmas"),
+    ("model", "x", "sigma_min", "sigma_max", "n"),
+    ("model", "x", "sigma_min", "sigma_max"),
+)
+"""First parameters of the samplers of k-diffusion: of those that visit given levels, that space ``n`` of their own, and
+that choose their steps. The parameters below are set by the run, so they are not options."""
+K_DIFFUSION_IGNORED = ("extra_args", "callback", "disable", "noise_sampler", "return_info")
 PLAN = ("levels",)
 """The parameter of a scheduler that returns its plan."""
 
@@ -105,12 +110,17 @@ def form_of_function(kind: str, signature: Signature) -> Form:
     own = KINDS[kind]
     if kind != "scheduler" or names[: len(own.positional)] == own.positional:
         return _form(own, "function", signature, own.positional)
-    if names[: len(K_DIFFUSION)] == K_DIFFUSION:
-        chosen = [p for p in signature.parameters[len(K_DIFFUSION) :] if p.name not in K_DIFFUSION_IGNORED]
+    if first := k_diffusion_parameters(names):
+        chosen = [p for p in signature.parameters[len(first) :] if p.name not in K_DIFFUSION_IGNORED]
         return Form("k_diffusion", _options(own, chosen), signature.has_kwargs)
     if names[: len(PLAN)] == PLAN:
         return _form(own, "plan", signature, PLAN)
     raise WrongSignature(f"{own.explanation}; found {_shown(signature)}")
+
+
+def k_diffusion_parameters(names: Sequence[str]) -> tuple[str, ...]:
+    """The first parameters of a sampler of k-diffusion; empty for a function of another convention."""
+    return next((first for first in K_DIFFUSION if tuple(names[: len(first)]) == first), ())
 
 
 def form_of_class(kind: str, signature: Signature | None, methods: set[str], inherits: bool) -> Form:

@@ -4,11 +4,12 @@ Plugin files are loaded by path under a private module name and never through ``
 plugin shadows a module.
 """
 
+import hashlib
 import os
 import sys
 import traceback
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib import import_module
@@ -36,9 +37,8 @@ class Source:
     """Dotted name; private for a file that is loaded by path."""
     place: Path
     """The package, plugin file or plugin folder that it belongs to."""
-    package: bool = False
-    """Whether it is in a plugin folder, which is the package of its relative imports."""
     by_path: bool = True
+    """Whether it is a plugin, whose relative imports are those of the files beside it."""
 
     def load(self) -> ModuleType:
         """Import the file.
@@ -46,18 +46,38 @@ class Source:
         Raises:
             InputError: it cannot be imported; with file, line and the original error.
         """
-        if not self.by_path:
-            return import_module(self.module)
         if self.module in sys.modules:
             return sys.modules[self.module]
+        if not self.by_path:
+            return import_module(self.module)
         try:
-            if self.package:
-                _load_package(self.module.rpartition(".")[0] or self.module, self.place)
+            self.contents()  # as they are when they are run
+            _load_package(self.module.rpartition(".")[0] or self.module, self.file.parent, self.place.is_dir())
             if self.module not in sys.modules:
                 _execute(self.module, self.file)
         except (Exception, SystemExit) as error:
             raise InputError(_import_failure(self.file, error)) from error
         return sys.modules[self.module]
+
+    def contents(self) -> Mapping[str, bytes]:
+        """The files of a plugin by path, relative to the folder that it lies in; of an installed package this file.
+
+        Read once per process, before the plugin is loaded, which happens once too: later changes do not count.
+        """
+        return _contents(self.place, None if self.by_path and self.place.is_dir() else self.file)
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of ``contents``; of a single file its own."""
+        return hashlib.sha256(b"\0".join(self.contents().values())).hexdigest()
+
+
+@cache
+def _contents(place: Path, file: Path | None) -> Mapping[str, bytes]:
+    if file is not None:
+        return {file.name: file.read_bytes()}
+    found = (path for path in sorted(place.rglob("*")) if path.suffix in (".py", ".yaml") and path.is_file())
+    return {path.relative_to(place.parent).as_posix(): path.read_bytes() for path in found}
 
 
 @cache
@@ -87,20 +107,31 @@ def plugin_paths() -> list[Path]:
         path = Path(text).absolute()
         if not path.exists():
             raise InputError(f"{VARIABLE} names {text}, which does not exist")
-        alone = path.is_file() or (path / "__init__.py").is_file() or (path / "conf").is_dir()
-        found += [path] if alone else _inside(path)
+        found += [path] if _is_one_plugin(path) else _inside(path)
     return list(dict.fromkeys(found))
+
+
+def resolved_paths(paths: Iterable[Path]) -> list[Path]:
+    """The paths of plugins as DIFFEXP_PLUGINS must name them for a worker to find the same."""
+    found = [[path] if _is_one_plugin(path) else [source.file for source in plugin_sources(path)] for path in paths]
+    return [file for files in found for file in files]
+
+
+def _is_one_plugin(path: Path) -> bool:
+    """Whether a path in DIFFEXP_PLUGINS is a plugin, and not a folder of plugins."""
+    return path.is_file() or (path / "__init__.py").is_file() or (path / "conf").is_dir()
 
 
 def plugin_sources(path: Path) -> list[Source]:
     """The files of one plugin."""
-    private = f"_diffexp_plugin_{zlib.crc32(str(path).encode()):08x}_{path.stem}"
-    if path.is_file():
-        return [Source(path, private, path)]
-    files = [path / "__init__.py"] if (path / "__init__.py").is_file() else []
-    files += [file for file in sorted(path.glob("*.py")) if _is_plugin_file(file)]
-    names = [private if file.stem == "__init__" else f"{private}.{file.stem}" for file in files]
-    return [Source(file, name, path, package=True) for file, name in zip(files, names, strict=True)]
+    folder = path.parent if path.is_file() else path
+    private = f"_diffexp_plugin_{zlib.crc32(str(folder).encode()):08x}_{folder.stem.replace('.', '_')}"
+    files = [path] if path.is_file() else [file for file in sorted(path.glob("*.py")) if _is_plugin_file(file)]
+    if path.is_dir() and (path / "__init__.py").is_file():
+        files.insert(0, path / "__init__.py")
+    stems = [file.stem.replace(".", "_") for file in files]
+    names = [private if stem == "__init__" else f"{private}.{stem}" for stem in stems]
+    return [Source(file, name, path) for file, name in zip(files, names, strict=True)]
 
 
 def installed_sources() -> tuple[Source, ...]:
@@ -158,10 +189,11 @@ def _module_sources(module: str) -> list[Source]:
     return [Source(Path(spec.origin), module, Path(spec.origin), by_path=False)]
 
 
-def _load_package(name: str, folder: Path) -> None:
+def _load_package(name: str, folder: Path, whole: bool) -> None:
+    """Make a folder the package of its files; ``whole``: with its ``__init__.py``, if it has one."""
     if name in sys.modules:
         return
-    if (folder / "__init__.py").is_file():
+    if whole and (folder / "__init__.py").is_file():
         _execute(name, folder / "__init__.py", [str(folder)])
         return
     package = ModuleType(name)

@@ -27,7 +27,7 @@ class OptionType:
     """The type of an option's values."""
 
     base: str
-    """A key of ``SCALARS``, or ``list``, ``tuple``, ``literal``, ``any``."""
+    """A key of ``SCALARS``, or ``text`` (a string or several), ``list``, ``tuple``, ``literal``, ``any``."""
     optional: bool = False
     """Whether ``null`` is valid too."""
     item: "OptionType | None" = None
@@ -40,6 +40,11 @@ class OptionType:
         text = f"{text}[{self.item}]" if self.item else text
         return f"{text}|null" if self.optional else text
 
+    @property
+    def is_text(self) -> bool:
+        """Whether a value is a text, such as a prompt, or a list of these."""
+        return self.base == "text"
+
     def problem(self, value: Any) -> str | None:
         """Why ``value`` is not of this type, as in "is not an integer"; None where it is."""
         if value is None:
@@ -48,6 +53,9 @@ class OptionType:
             if not isinstance(value, list | tuple):
                 return f"is not {self._noun()}"
             return next((f"is not {self._noun()}" for item in value if self.item and self.item.problem(item)), None)
+        if self.base == "text":
+            items = value if isinstance(value, list | tuple) else [value]
+            return None if items and all(isinstance(item, str) for item in items) else f"is not {self._noun()}"
         if self.base == "literal":
             return None if value in self.choices else f"is not {self._noun()}{self._nearest(value)}"
         return None if _is_scalar(self.base, value) else f"is not {self._noun()}"
@@ -57,7 +65,7 @@ class OptionType:
             return "one of " + ", ".join(str(choice) for choice in self.choices)
         if self.base in ("list", "tuple"):
             return "a list" + (f" of {self.item}" if self.item else "")
-        return SCALARS.get(self.base, self.base)
+        return "a text or a list of texts" if self.is_text else SCALARS.get(self.base, self.base)
 
     def _nearest(self, value: Any) -> str:
         near = get_close_matches(str(value), map(str, self.choices), n=1)
@@ -235,6 +243,8 @@ def _union(types: list[OptionType]) -> OptionType:
     bases = {found.base for found in kept}
     if len(kept) == 1:
         return replace(kept[0], optional=optional)
+    if bases == {"str", "list"} and all(found.item in (None, OptionType("str")) for found in kept):
+        return OptionType("text", optional)
     if bases == {"int", "float"}:
         return OptionType("number", optional)
     if bases == {"literal"}:

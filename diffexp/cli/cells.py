@@ -12,12 +12,17 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
-from diffexp.catalog.discover import Catalog
+from diffexp.catalog.discover import Catalog, discover
 from diffexp.catalog.kinds import TARGET
+from diffexp.catalog.types import MISSING
+from diffexp.cli.config import check_config
 from diffexp.cli.hydra_internals import current_config, get_omega_conf_dumper
+from diffexp.errors import InputError
 from diffexp.experiment.configs import steps_of, usual_samples
-from diffexp.experiment.resume import is_done
+from diffexp.experiment.lock import lock_unless_held
+from diffexp.experiment.resume import finished_run
 from diffexp.files import write_text
 from diffexp.sweeps.cell import Cell
 from diffexp.sweeps.failures import Failure, clear_failure, record_failure
@@ -34,15 +39,18 @@ if TYPE_CHECKING:
 
 
 def cell_name(*, _root_: DictConfig) -> str:
-    """``<model>_<scheduler>_<steps>`` of a composed config, fit for a file name; under a budget ``nfe<max_nfe>``.
+    """``<model>_<scheduler>_<steps>`` of a composed config, fit for a file name; under a budget ``nfe<max_nfe>``,
+    ``passes<max_forward_passes>``.
 
     A scheduler that a ``_target_`` names is shown by its class.
     """
     choices = _root_.hydra.runtime.choices
     scheduler = str(choices.get("scheduler"))
     target = OmegaConf.select(_root_, f"scheduler.{TARGET}")
-    cost = steps_of(_root_) if _root_.max_nfe is None else f"nfe{_root_.max_nfe}"
-    parts = [str(choices.get("model")), str(target).rpartition(".")[2] if target else scheduler, str(cost)]
+    budgets = {"nfe": _root_.max_nfe, "passes": _root_.max_forward_passes}
+    limits = [f"{name}{most}" for name, most in budgets.items() if most is not None]
+    cost = "_".join(limits or [str(steps_of(_root_))])
+    parts = [str(choices.get("model")), str(target).rpartition(".")[2] if target else scheduler, cost]
     return "_".join(re.sub(r"[^\w.=+-]+", "-", part) for part in parts)
 
 
@@ -82,16 +90,31 @@ def compose_job(loader: ConfigLoader, master: DictConfig, number: int, overrides
 
 
 def task_config(config: DictConfig) -> dict[str, Any]:
-    """A composed config as plain containers, without Hydra's own settings, with the number of steps and of samples."""
-    nodes = {str(key): config[key] for key in config if key != "hydra"}
-    task: dict[str, Any] = {
-        key: OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-        for key, node in nodes.items()
-    }
+    """A composed config as plain containers, checked, without Hydra's own settings; with numbers of steps and samples.
+
+    Raises:
+        InputError: a wrong value, or an interpolation that cannot be resolved.
+    """
+    task = check_config({str(key): _resolved(config, str(key)) for key in config if key != "hydra"}, discover())
     task["steps"] = steps_of(task)
     if task["num_samples"] is None:
         task["num_samples"] = usual_samples(task["model"]["name"], task["prompt"])
     return task
+
+
+def _resolved(config: DictConfig, key: str) -> Any:
+    """The value of a top-level key in plain containers."""
+    if OmegaConf.is_missing(config, key):
+        return MISSING
+    try:
+        node = config[key]
+        return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    except InterpolationKeyError as error:
+        siblings: Any = OmegaConf.to_container(error.parent_node or config)
+        text, path = str(siblings[error.key]).strip("${}"), error.full_key
+        raise InputError(f"{path} is that of {text}, which is not there; give {path}=...") from error
+    except OmegaConfBaseException as error:
+        raise InputError(f"{key}: {str(error).partition(chr(10))[0]}") from error
 
 
 def save_hydra_files(config: DictConfig, folder: Path) -> None:
@@ -128,14 +151,16 @@ class Task:
         sweep = None
         if settings.mode == RunMode.MULTIRUN:
             sweep = sweep_info(Path(settings.sweep.dir).absolute(), int(settings.job.num))
-        if not (sweep and sweep.resumed and is_done(folder)):
-            clear_failure(folder)
-            try:
-                from diffexp.experiment.run import run_experiment
+        try:
+            with lock_unless_held(folder):
+                if not (sweep and sweep.resumed and finished_run(folder)):
+                    clear_failure(folder)
+                    from diffexp.experiment.run import run_experiment
 
-                run_experiment(task, folder, self.catalog, sweep)
-            except Exception as error:  # the other cells of a sweep continue
-                self.failures.append(record_failure(folder, error))
+                    run_experiment(task, folder, self.catalog, sweep)
+                clear_failure(folder)  # perhaps of another process, which found the folder in use
+        except Exception as error:  # the other cells of a sweep continue
+            self.failures.append(record_failure(folder, error))
         return objective_value(task, folder)
 
 
@@ -144,4 +169,6 @@ def sweep_info(sweep: Path, number: int) -> "SweepInfo":
     from diffexp.experiment.run import SweepInfo
 
     record = read_sweep(sweep)
-    return SweepInfo(sweep, number, resumed=record is not None and record.attempts > 1)
+    if record is None:
+        return SweepInfo(sweep, number)
+    return SweepInfo(sweep, number, resumed=record.attempts > 1, swept=record.swept)

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from diffexp.catalog.discover import Catalog, discover
-from diffexp.catalog.types import OptionType
 from diffexp.certify.request import Job, Request
-from diffexp.cli.guard import CommandLineKeys
-from diffexp.cli.values import read_value, stored
-from diffexp.cli.words import split_words
+from diffexp.cli.config import check_node
+from diffexp.cli.names import KnownNames
+from diffexp.cli.words import read_value, split_words
 from diffexp.errors import BAD_INPUT, FAILED, INTERRUPTED, InputError
 
 OUT = "outputs/certify"
@@ -87,14 +86,10 @@ def everything(catalog: Catalog) -> tuple[Job, ...]:
 
 
 def _options(catalog: Catalog, name: str, chosen: Mapping[str, str]) -> dict[str, Any]:
-    entry = catalog.find("scheduler", name)
-    if entry is None:
-        CommandLineKeys.of(catalog).check_choices("scheduler", [name])
+    if catalog.find("scheduler", name) is None:
+        KnownNames.of(catalog).check_choices("scheduler", [name])
         raise InputError(f"scheduler={name} is no scheduler by itself; write scheduler=diffusers/<class>")
-    types = {option.name: option.type for option in entry.options}
-    options = {
-        option: stored(types.get(option, OptionType("any")), read_value(f"scheduler.{option}", word))
-        for option, word in chosen.items()
+    options = {option: read_value(f"scheduler.{option}", word) for option, word in chosen.items()}
+    return {
+        key: own for key, own in check_node("scheduler", {**options, "name": name}, catalog).items() if key in options
     }
-    catalog.check("scheduler", {"name": name, **options})
-    return options

@@ -1,35 +1,38 @@
-"""Composes a config and checks it, so that every mistake on the command line ends in one clear line.
+"""Composes a config and checks it, so that every mistake on the command line ends in one clear line."""
 
-The values of the command line are checked before OmegaConf merges them into the config, on a ``Draft`` of the result.
-"""
-
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.override_parser.types import IntervalSweep, Override, Transformer
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from diffexp.catalog.diffusers import FAMILIES, class_names
 from diffexp.catalog.discover import Catalog
-from diffexp.catalog.kinds import TARGET
+from diffexp.catalog.kinds import KINDS, TARGET
 from diffexp.catalog.sources import conf_dir
-from diffexp.cli.draft import Draft, is_interpolated
+from diffexp.cli.cells import task_config
+from diffexp.cli.config import check_key, is_interpolated, with_value
+from diffexp.cli.crossing import crossed
 from diffexp.cli.fast_compose import CachedLoader
-from diffexp.cli.guard import CommandLineKeys
 from diffexp.cli.hydra_config import CONFIG_NAME
 from diffexp.cli.hydra_internals import BASIC_SWEEPER
-from diffexp.cli.keys import MULTI_CHOICE_GROUPS, TOP_LEVEL
-from diffexp.cli.words import split_word
+from diffexp.cli.keys import BY_NAME, MULTI_CHOICE_GROUPS, TOP_LEVEL
+from diffexp.cli.names import KnownNames
+from diffexp.cli.words import quoted_text, split_word
 from diffexp.errors import InputError, hint, unknown_option
 
 PACKAGES = {"hydra/launcher": "hydra-joblib-launcher", "hydra/sweeper": "hydra-optuna-sweeper"}
 """Packages that add options to a group of Hydra's, for messages."""
+MOST_CELLS = 100_000
+"""More cells than this are a mistake."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,11 @@ class Checked:
 
     config: DictConfig
     """The composed config of the run, or of a sweep's first cell; with the ``hydra`` key."""
+    words: list[str]
+    """The command line, with texts in quotes."""
     multirun: bool
+    cells: list[list[str]] | None = None
+    """The overrides of each cell of a sweep; None where another sweeper than Hydra's own decides."""
 
 
 class Preflight:
@@ -57,7 +64,8 @@ class Preflight:
             options[kind] = sorted([*options[kind], *class_names(kind)])  # Hydra lists no groups below a group
         listed = [(group, name, conf_dir()) for group, names in options.items() for name in names]
         self.catalog = replace(catalog, configs=(*catalog.configs, *listed))  # also those of --config-dir
-        self.keys = CommandLineKeys(self.catalog, options)
+        self.names = KnownNames(self.catalog, options)
+        self._nodes: dict[str, Any] = {}
 
     def check(self, words: Sequence[str], multirun: bool) -> Checked:
         """Compose the run; of a sweep, check every value of every swept key once.
@@ -65,44 +73,107 @@ class Preflight:
         Raises:
             InputError: the first mistake.
         """
-        swept = [self._alternatives(self._parse(word)) for word in words]
-        first, draft = self._compose([values[0] for values in swept], multirun)
-        multirun = multirun or first.hydra.mode == RunMode.MULTIRUN
-        if not multirun:
-            self._refuse_sweeps(words)
-        elif first.hydra.sweeper.get(TARGET) == BASIC_SWEEPER and first.hydra.sweeper.params:
-            given = {values[0].get_key_element() for values in swept}
+        words = [self._with_quotes(word) for word in words]
+        overrides = [self._parse(word) for word in words]
+        swept = {override.get_key_element(): self._alternatives(override) for override in overrides}
+        first, task = self._compose(next(crossed(swept.values(), self._has)), multirun)
+        if not multirun and first.hydra.mode != RunMode.MULTIRUN:
+            self._refuse_sweeps(overrides)
+            return Checked(first, words, multirun=False)
+        basic = first.hydra.sweeper.get(TARGET) == BASIC_SWEEPER
+        if basic and first.hydra.sweeper.params:
             params = [self._parse(f"{key}={value}") for key, value in first.hydra.sweeper.params.items()]
-            swept = [*(self._alternatives(one) for one in params if one.get_key_element() not in given), *swept]
-            first, draft = self._compose([values[0] for values in swept], multirun)
-        for index, (_, *rest) in enumerate(swept):
-            for override in rest:
-                if override.key_or_group in self.keys.groups or is_interpolated(override.value()):
-                    firsts = [values[0] for values in swept]
-                    self._compose([*firsts[:index], override, *firsts[index + 1 :]], multirun)
-                else:  # nothing to compose anew, which makes long sweeps quick
-                    draft.check_change(override)
-        return Checked(first, multirun)
+            swept = {override.get_key_element(): self._alternatives(override) for override in params} | swept
+            first, task = self._compose(next(crossed(swept.values(), self._has)), multirun=True)
+        number = math.prod(map(len, swept.values()))
+        if number > MOST_CELLS:
+            raise InputError(f"this sweep has {number} cells, and {MOST_CELLS} are the most")
+        cells = [*crossed(swept.values(), self._has)]
+        self._check_cells(cells, task)
+        named = [[str(one.input_line) for one in cell if not one.is_hydra_override()] for cell in cells]
+        return Checked(first, words, multirun=True, cells=named if basic else None)
+
+    def _check_cells(self, cells: Sequence[Sequence[Override]], first: dict[str, Any]) -> None:
+        """Check what the cells set, each combination of a choice and its options once."""
+        seen: set[tuple[str, ...]] = set()
+        for cell in cells:
+            by_key: dict[str, list[Override]] = {}
+            for override in cell:
+                head = override.key_or_group.partition(".")[0]
+                apart = head in TOP_LEVEL and not override.is_delete() and not is_interpolated(override.value())
+                by_key.setdefault(head if apart else "", []).append(override)
+            for head, own in by_key.items():
+                words = tuple(str(override.input_line) for override in own)
+                if words in seen:
+                    continue
+                seen.add(words)
+                if not head:  # known only when the cell is composed
+                    self._compose(cell, multirun=True)
+                    continue
+                node = first
+                for override in own:
+                    chosen = override.key_or_group in KINDS and not isinstance(override.value(), dict)
+                    value = self._node(override) if chosen else override.value()
+                    node = {**node, head: value} if chosen else with_value(node, override.key_or_group, value)
+                check_key(head, node[head], self.catalog)
+
+    def _node(self, choice: Override) -> Any:
+        """The node of a group with this choice, before values are set in it."""
+        word = str(choice.input_line)
+        if word not in self._nodes:
+            tree = self.loader.choose(CONFIG_NAME, [choice], RunMode.RUN)[0]
+            self._nodes[word] = OmegaConf.to_container(tree[choice.key_or_group])
+        return self._nodes[word]
+
+    def _has(self, choice: Override, option: str) -> bool:
+        """Whether a choice has an option; of what only a run can know, true."""
+        kind, node = choice.key_or_group, self._node(choice)
+        if KINDS[kind].several:
+            return option.partition(".")[0] in node
+        entry = self.catalog.find(kind, str(node.get("name")))
+        if entry is None or TARGET in node or entry.accepts_any_option:
+            return True
+        return option.partition(".")[0] in {own.name for own in (*KINDS[kind].common, *entry.options)}
+
+    def _with_quotes(self, word: str) -> str:
+        key, equals, value = word.partition("=")
+        own = BY_NAME.get(key.lstrip("+"))
+        no_text = own and own.free_text and value.startswith("[") and value.endswith("]")
+        if not equals or no_text or not self.names.is_text(key.lstrip("+")):
+            return word
+        return f"{key}={quoted_text(key, value)}"
 
     def _parse(self, word: str) -> Override:
         try:
-            return self.loader.parse([word])[0]
-        except OverrideParseException as error:
-            split_word(word, [*TOP_LEVEL, *self.keys.groups], self.keys.suggest)
-            reason = re.sub(r"^\w*Exception: ", "", str(error).splitlines()[0])
+            override = self.loader.parse([word])[0]
+        except (OverrideParseException, ValueError, RecursionError) as error:
+            key = split_word(word, self.names.is_known, self.names.suggest)[0].lstrip("+~")
+            if re.fullmatch(r"\w[\w./-]*", key):
+                self.names.check_key(key)
+            lines = [line.strip() for line in str(error).splitlines()]
+            told = [line for line in lines if line.strip("^") and word.strip() not in line and "https" not in line]
+            reason = told[0] if told else "a quote or bracket is not closed, or a character needs quotes"
             raise InputError(f"{word} cannot be read: {reason} (quote it as 'key=\"value\"'?)") from error
+        key = override.key_or_group
+        if not key:
+            raise InputError(f"'{word}' names no key: write key=value")
+        if override.is_delete() and key in BY_NAME:
+            raise InputError(f"{word}: every run has the key {key}, which cannot be removed; leave {word} out")
+        if override.is_delete() and not isinstance(override.value(), str | None):
+            raise InputError(f"{word}: {key} has no option of that name; write ~{key}")
+        return override
 
     def _alternatives(self, override: Override) -> list[Override]:
         """An override for every value that it sweeps over, with keys and choices that are known."""
         key = override.key_or_group
-        self.keys.check_key(key)
+        self.names.check_key(key)
         found = self._values(override)
-        if key in self.keys.groups and not override.is_delete():
+        if key in self.names.groups and not override.is_delete():
             for text in (str(one.input_line) for one in found):
                 choices = _choices(text)
                 if key not in MULTI_CHOICE_GROUPS and (len(choices) != 1 or text.partition("=")[2].startswith("[")):
-                    raise InputError(f"{text} is not one {key}{hint('', self.keys.groups[key])}")
-                self.keys.check_choices(key, choices)
+                    raise InputError(f"{text} is not one {key}{hint('', self.names.groups[key])}")
+                self.names.check_choices(key, choices)
         return found
 
     def _values(self, override: Override) -> list[Override]:
@@ -113,101 +184,81 @@ class Preflight:
         key, value = override.get_key_element(), override.value()
         if not override.is_discrete_sweep():
             return [self._parse(f"{key}={value.start}")] if isinstance(value, IntervalSweep) else [override]
-        found = [self._parse(f"{key}={value}") for value in override.sweep_string_iterator()]
-        if not found:
-            raise InputError(f"{override.input_line} names no value")
-        return found
+        words = override.sweep_iterator(self._text if self.names.is_text(override.key_or_group) else Transformer.str)
+        try:
+            texts = list(islice(words, MOST_CELLS + 1))
+        except (HydraException, ValueError) as error:  # a range with step 0
+            raise InputError(f"{override.input_line}: {error}") from error
+        if not 1 <= len(texts) <= MOST_CELLS:
+            number = f"more than {MOST_CELLS} values" if texts else "no value"
+            raise InputError(f"{override.input_line} names {number}")
+        return [self._parse(f"{key}={text}") for text in texts]
 
-    def _refuse_sweeps(self, words: Sequence[str]) -> None:
-        for word, override in zip(words, map(self._parse, words)):
+    def _text(self, value: Any) -> str:
+        return quoted_text("", value) if isinstance(value, str) else Transformer.str(value)
+
+    def _refuse_sweeps(self, overrides: Sequence[Override]) -> None:
+        for override in overrides:
             if override.is_sweep_override():
                 if override.key_or_group == "metric":
-                    raise InputError(f"{word}: for several metrics write metric=[{word.split('=')[1]}]")
-                raise InputError(f"{word} lists several values: add -m to run them all")
+                    values = override.get_value_string()
+                    raise InputError(f"{override.input_line}: for several metrics write metric=[{values}]")
+                raise InputError(f"{override.input_line} lists several values: add -m to run them all")
 
-    def _compose(self, overrides: Sequence[Override], multirun: bool) -> tuple[DictConfig, Draft]:
-        """Compose a config, and check its values before they are merged.
+    def _compose(self, overrides: Sequence[Override], multirun: bool) -> tuple[DictConfig, dict[str, Any]]:
+        """Compose a config; returns it, and what a run gets of it, checked.
 
         Raises:
             InputError: the first mistake.
         """
         mode = RunMode.MULTIRUN if multirun else RunMode.RUN
         try:
-            tree, values = self.loader.choose(CONFIG_NAME, overrides, mode)
-            draft = Draft.of(tree, values, self.keys)
-            draft.check()
-            _check_paths(tree, values)
             config = self.loader.load_configuration(CONFIG_NAME, [str(one.input_line) for one in overrides], mode)
         except MissingConfigException as error:
             group, _, choice = (error.missing_cfg_file or "").rpartition("/")
             more = f"; others come with packages such as {PACKAGES[group]}" if group in PACKAGES else ""
             raise InputError(f"{group}={choice} is not known{hint(choice, error.options or ())}{more}") from error
-        except InputError:
-            raise
-        except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
-            cause = str(error.__cause__ or "").partition("\n")[0]
-            parts = " ".join(str(error).split()), cause
-            raise InputError(": ".join(part for part in parts if part)) from error
-        self._check_interpolations(config, draft)
-        return config, draft
-
-    def _check_interpolations(self, config: DictConfig, draft: Draft) -> None:
+        except Exception as error:  # Hydra has many, and does not always name the word
+            raise InputError(self._unfit(overrides, mode, error)) from error
         HydraConfig.instance().set_config(config)
-        try:
-            values = {key: _plain(config[key]) for key in TOP_LEVEL}
-        except InterpolationKeyError as error:
-            path = draft.interpolation(error.full_key or "").strip("${}")
-            raise InputError(
-                f"{error.full_key} is that of {path}, which is not there; give {error.full_key}=..."
-            ) from error
-        except OmegaConfBaseException as error:
-            raise InputError(" ".join(str(error).split())) from error
-        if draft.has_interpolations:
-            Draft(values, self.keys).check()
+        return config, task_config(config)
+
+    def _unfit(self, overrides: Sequence[Override], mode: RunMode, error: Exception) -> str:
+        """Why a config cannot be composed: the word, and what is wrong with it."""
+        (word,) = getattr(error, "__notes__", None) or [self._culprit(overrides, mode)]
+        override = self._parse(word) if word else None
+        key: str = override.key_or_group if override else ""
+        cause: Any = error.__cause__
+        kind, unknown = key.partition(".")[0], isinstance(cause, ConfigKeyError | ConfigAttributeError)
+        if override and kind in KINDS and (unknown or override.is_delete()):  # names the options there are
+            tree: Any = OmegaConf.to_container(self.loader.choose(CONFIG_NAME, overrides, mode)[0])
+            check_key(kind, with_value(tree, key, None)[kind], self.catalog)
+        if unknown and OmegaConf.is_dict(cause.parent_node):
+            parent = (cause.full_key or "").rpartition(".")[0]
+            return unknown_option(parent, key.removeprefix(f"{parent}."), [str(name) for name in cause.parent_node])
+        if override and override.is_delete():
+            return f"{word}: there is no {key} to remove"
+        if override and override.is_add():
+            return f"{word}: {key} is there already; write {word.lstrip('+')}"
+        return f"{word}: {_message(error)}".removeprefix(": ")
+
+    def _culprit(self, overrides: Sequence[Override], mode: RunMode) -> str:
+        """The word that alone cannot be composed either."""
+        for override in overrides:
+            try:
+                self.loader.load_configuration(CONFIG_NAME, [str(override.input_line)], mode)
+            except Exception:
+                return str(override.input_line)
+        return ""
+
+
+def _message(error: Exception) -> str:
+    """The first line of an error's message, and of its cause's."""
+    found = [str(one or "").strip().partition("\n")[0] for one in (error, error.__cause__)]
+    return ": ".join(text for text in found if text)
 
 
 def _choices(override: str) -> list[str]:
     value = override.partition("=")[2].strip()
     items = value[1:-1].split(",") if value.startswith("[") else [value]
     return [item.strip().strip("'\"") for item in items if item.strip()]
-
-
-def _check_paths(tree: DictConfig, overrides: Sequence[Override]) -> None:
-    """Check that the config has the keys which are set in it.
-
-    Raises:
-        InputError: an unknown key; those that a ``+`` adds are not checked.
-    """
-    added = tuple(one.key_or_group for one in overrides if one.is_add() or one.is_force_add())
-    for override in overrides:
-        path = override.key_or_group
-        if not path.startswith(added) and (problem := _unknown_path(tree, path)):
-            raise InputError(problem)
-
-
-def _unknown_path(config: DictConfig, path: str) -> str | None:
-    node: Any = config
-    parts = path.split(".")
-    for index, part in enumerate(parts):
-        if node is None or OmegaConf.is_list(node):
-            return None
-        if not isinstance(node, DictConfig):
-            return f"unknown key '{path}': {'.'.join(parts[:index])} is a value"
-        if OmegaConf.is_missing(node, part):
-            return None
-        if part not in node:
-            if not OmegaConf.is_struct(node):
-                return None
-            parent = ".".join(parts[:index])
-            names = [str(key) for key in node if key != "name"]
-            name = node.get("name") if isinstance(node.get("name"), str) else None
-            rest = ".".join(parts[index:])
-            return unknown_option(parent, rest, names, f"{parts[0]}={name}" if name and index else "")
-        if OmegaConf.is_interpolation(node, part):
-            return None
-        node = node[part]
-    return None
-
-
-def _plain(value: Any) -> Any:
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value

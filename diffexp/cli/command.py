@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from diffexp.catalog.discover import Catalog, discover
-from diffexp.cli.guard import CommandLineKeys
-from diffexp.errors import BAD_INPUT, FAILED, INTERRUPTED, InputError
+from diffexp.cli.names import KnownNames
+from diffexp.errors import BAD_INPUT, FAILED, INTERRUPTED, InputError, one_line
 
 if TYPE_CHECKING:
     from diffexp.sweeps.failures import Failure
+
+LONGEST = 1500
+"""Characters of a message, at most."""
 
 
 def run_command(arguments: list[str]) -> int:
@@ -19,7 +22,7 @@ def run_command(arguments: list[str]) -> int:
     try:
         return _dispatch(arguments)
     except InputError as error:
-        return _complain(str(error), BAD_INPUT)
+        return _complain(one_line(error), BAD_INPUT)
     except KeyboardInterrupt as interrupt:
         where = f"; what was finished is in {interrupt}" if interrupt.args else ""
         return _complain(f"interrupted{where}", INTERRUPTED)
@@ -29,10 +32,11 @@ def run_command(arguments: list[str]) -> int:
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        return _complain(f"{type(error).__name__}: {error} (HYDRA_FULL_ERROR=1 shows where)", FAILED)
+        return _complain(f"{one_line(error)} (HYDRA_FULL_ERROR=1 shows where)", FAILED)
 
 
 def _dispatch(arguments: list[str]) -> int:
+    arguments = [word.lstrip() for word in arguments]
     if "--help" in arguments or "-h" in arguments:
         from diffexp.cli.help import help_text
 
@@ -45,13 +49,17 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"diffexp {found}" if found else "diffexp, not installed")
         return 0
     catalog = discover()
+    names = KnownNames.of(catalog)
     if not any(word.startswith(("--config-d", "--shell", "-sc", "-cd", "hydra.searchpath")) for word in arguments):
-        CommandLineKeys.of(catalog).check_plain(arguments)
+        names.check_words(arguments)
     from diffexp.cli.hydra_internals import get_args_parser
 
     parser = get_args_parser()
     parser.error = _refuse
+    names.check_flags(arguments, parser._option_string_actions)
     options = parser.parse_intermixed_args(arguments)  # flags may stand between the words
+    if not options.cfg and (options.package or options.resolve):
+        raise InputError("--package (-p) and --resolve change what --cfg shows, and have no effect without it")
     for flag in ("config_path", "config_name", "experimental_rerun"):
         if getattr(options, flag) is not None:
             raise InputError(f"--{flag.replace('_', '-')} is not supported; add a folder of configs with --config-dir")
@@ -59,6 +67,16 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _run(catalog: Catalog, options: argparse.Namespace) -> int:
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        return _run_or_raise(catalog, options)
+    except (HydraException, OmegaConfBaseException) as error:  # of the keys of Hydra itself
+        raise InputError(" ".join(str(error).split())) from error
+
+
+def _run_or_raise(catalog: Catalog, options: argparse.Namespace) -> int:
     from diffexp.cli.check import Preflight
     from diffexp.cli.hydra_config import CONFIG_NAME, hydra_session
     from diffexp.cli.hydra_internals import show
@@ -73,16 +91,17 @@ def _run(catalog: Catalog, options: argparse.Namespace) -> int:
         options.config_dir = options.config_dir or config_dir
     config_dir = _config_dir(options)
     with hydra_session(catalog, config_dir) as loader:
-        if options.shell_completion or options.hydra_help or options.info:
+        if options.shell_completion or options.hydra_help:
             show(CONFIG_NAME, options)
             return 0
         checked = Preflight(loader, catalog).check(options.overrides, options.multirun or resumed is not None)
         if options.cfg and options.multirun:
             raise InputError("--cfg shows the config of one run: leave -m out, and give one value for each key")
-        if options.cfg:
+        if options.cfg or options.info:
+            options.overrides = checked.words
             show(CONFIG_NAME, options)
             return 0
-        folder, failures = launch(loader, checked, options.overrides, catalog, config_dir, resumed)
+        folder, failures = launch(loader, checked, catalog, config_dir, resumed)
     return _report(folder, failures, multirun=checked.multirun)
 
 
@@ -112,12 +131,11 @@ def _config_dir(options: argparse.Namespace) -> Path | None:
 
 
 def _refuse(message: str) -> NoReturn:
-    flag = message.rpartition(": ")[2].split(" ")[0]
-    if message.startswith("unrecognized arguments: --"):
-        message = f"{flag} is not a flag: write {flag.strip('-').partition('=')[0]}=... (see --help)"
-    raise InputError(message)
+    raise InputError(f"{message} (see --help)")
 
 
 def _complain(message: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    """Print an error; returns the exit code. What somebody pasted may be long."""
+    shown = message if len(message) <= LONGEST else f"{message[: LONGEST // 2]} ... {message[-LONGEST // 2 :]}"
+    print(f"error: {shown}", file=sys.stderr)
     return code

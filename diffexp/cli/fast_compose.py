@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import MissingConfigException
+from hydra.errors import HydraException, MissingConfigException
 from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -125,7 +125,12 @@ class CachedLoader(ConfigLoaderImpl):
         if validate_sweep_overrides:
             self.validate_sweep_overrides_legal(parsed, run_mode, from_shell)
         config, values = self.choose(config_name, parsed, run_mode)
-        self._apply_overrides_to_config(values, config)
+        for value in values:
+            try:
+                self._apply_overrides_to_config([value], config)
+            except HydraException as error:
+                error.add_note(str(value.input_line))  # not every message names the word
+                raise
         of_hydra = [override for override in parsed if override.is_hydra_override()]
         of_task = [override for override in parsed if not override.is_hydra_override()]
         config.hydra.overrides.hydra = [override.input_line for override in of_hydra]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from diffexp.catalog.diffusers import FAMILIES, PREFIX
 from diffexp.catalog.discover import Catalog
-from diffexp.catalog.entry import Entry
+from diffexp.catalog.entry import Entry, as_typed
 from diffexp.catalog.kinds import KINDS
 from diffexp.catalog.scan import relative
 from diffexp.catalog.types import MISSING, Option
@@ -30,12 +30,12 @@ def help_text(catalog: Catalog) -> str:
     """Everything that can be written on the command line, with types and defaults; plugins marked with their file."""
     blocks = [HEADER, "Keys (key=value):\n" + "\n".join(_keys())]
     for kind in (*KINDS, "experiment"):
-        blocks.append(f"{kind}={_shown(DEFAULT_CHOICES.get(kind))}\n" + "\n".join(_group(catalog, kind)))
+        blocks.append(f"{kind}={as_typed(DEFAULT_CHOICES.get(kind))}\n" + "\n".join(_group(catalog, kind)))
     return "\n\n".join([*blocks, FOOTER])
 
 
 def _keys() -> list[str]:
-    words = [f"{key.name}={_shown(key.default)}" for key in KEYS]
+    words = [f"{key.name}={as_typed(key.default)}" for key in KEYS]
     width = max(map(len, words))
     return [f"  {word:{width}}  {key.help}" for word, key in zip(words, KEYS)]
 
@@ -88,19 +88,11 @@ def _origin(entry: Entry) -> str:
 
 def _option(option: Option) -> str:
     if option.effective_default is MISSING:
-        return f"{option.name}: {option.type} = {_shown(option.default)}"
+        return f"{option.name}: {option.type} = {as_typed(option.default)}"
     kind = replace(option.type, optional=option.effective_default is None)
-    return f"{option.name}: {kind} = {_shown(option.effective_default)}"
+    return f"{option.name}: {kind} = {as_typed(option.effective_default)}"
 
 
 def _first_comment(file: Path) -> str:
     comments = re.findall(r"^# (?!@package)(.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
     return comments[0] if comments else ""
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_shown, value))}]"
-    return "null" if value is None else MISSING if value is MISSING else str(value)

@@ -1,58 +1,26 @@
-"""The config's schema, and Hydra set up with everything that was discovered."""
+"""Hydra set up with everything that was discovered."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import field, make_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hydra import initialize_config_dir
 from hydra.core.config_search_path import SearchPathQuery
-from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import (
-    AnyNode,
-    BooleanNode,
-    DictConfig,
-    FloatNode,
-    IntegerNode,
-    ListConfig,
-    Node,
-    StringNode,
-)
+from omegaconf import DictConfig
 
-from diffexp.catalog.diffusers import FAMILIES, class_names
+from diffexp.catalog.diffusers import FAMILIES
 from diffexp.catalog.discover import Catalog
-from diffexp.catalog.entry import Entry
 from diffexp.catalog.kinds import KINDS, TARGET
 from diffexp.catalog.sources import conf_dir
-from diffexp.catalog.types import MISSING, Option, OptionType
+from diffexp.catalog.types import MISSING
 from diffexp.cli.fast_compose import CachedLoader
 from diffexp.cli.hydra_internals import put_config, remove_group
-from diffexp.cli.keys import KEYS, MULTI_CHOICE_GROUPS
 from diffexp.cli.launcher import register as register_launcher
 
 CONFIG_NAME = "config"
-TYPES = {"int": int, "float": float, "bool": bool, "str": str}
-
-
-def _annotation(kind: OptionType) -> Any:
-    found: Any = list[_annotation(kind.item)] if kind.base == "list" and kind.item else TYPES.get(kind.base, Any)
-    return found | None if kind.optional else found
-
-
-def _field(default: Any) -> Any:
-    return field(default_factory=lambda: list(default)) if isinstance(default, list | tuple) else default
-
-
-Schema = make_dataclass(
-    "Schema",
-    [(kind, Any, field(default_factory=dict) if kind in MULTI_CHOICE_GROUPS else MISSING) for kind in KINDS]
-    + [(key.name, _annotation(key.type), _field(key.default)) for key in KEYS],
-)
-"""Types and defaults of the top-level keys, as a dataclass for OmegaConf."""
-Schema.__module__ = __name__  # so that composed configs can be pickled
 
 
 @contextmanager
@@ -78,22 +46,14 @@ def hydra_session(catalog: Catalog, config_dir: Path | None = None) -> Iterator[
 
 
 def _store_configs(catalog: Catalog) -> None:
-    """Put the schema and a typed node for every entry into Hydra's store."""
-    ConfigStore.instance().store(name="schema", node=Schema, provider="diffexp")
-    for kind in KINDS:
+    """Put a node for every entry into Hydra's store, to which Hydra adds any option: ``diffexp.cli.config`` checks."""
+    for kind, own in KINDS.items():
         remove_group(kind)
-    for entry in catalog.entries.values():
-        _put(entry.kind, entry.name, _node(entry), str(entry.file))
+        for name in catalog.names(kind):
+            put_config(kind, name, LazyNode(partial(_node, catalog, kind, name)), own.path(name), "diffexp")
     for kind in FAMILIES:
-        for name in class_names(kind):
-            _put(kind, name, LazyNode(partial(_node_of, catalog, kind, name)), "diffusers")
-        own = None if kind == "scheduler" else MISSING  # a checkpoint names its scheduler, but no guider
-        target = {"name": StringNode("diffusers"), TARGET: StringNode(own)}
-        _put(kind, "diffusers", DictConfig(target, flags={"struct": False}), "diffexp")
-
-
-def _put(kind: str, name: str, node: Any, provider: str) -> None:
-    put_config(kind, name, node, KINDS[kind].path(name), provider)
+        target = None if kind == "scheduler" else MISSING  # a checkpoint names its scheduler, but no guider
+        put_config(kind, "diffusers", _open({"name": "diffusers", TARGET: target}), kind, "diffexp")
 
 
 class LazyNode:
@@ -106,22 +66,10 @@ class LazyNode:
         return self._make()
 
 
-def _node_of(catalog: Catalog, kind: str, name: str) -> DictConfig:
-    return _node(catalog.get(kind, name))
+def _node(catalog: Catalog, kind: str, name: str) -> DictConfig:
+    options = (*KINDS[kind].common, *catalog.get(kind, name).options)
+    return _open({"name": name, **{option.name: option.default for option in options}})
 
 
-def _node(entry: Entry) -> DictConfig:
-    content: dict[str, Node] = {"name": StringNode(entry.name)}
-    content.update({option.name: _leaf(option) for option in (*KINDS[entry.kind].common, *entry.options)})
-    return DictConfig(content, flags={"struct": False} if entry.accepts_any_option else None)
-
-
-def _leaf(option: Option) -> Node:
-    kind, value = option.type, option.default
-    scalars = {"int": IntegerNode, "float": FloatNode, "bool": BooleanNode, "str": StringNode}
-    if kind.base in scalars:
-        return scalars[kind.base](value, is_optional=kind.optional)
-    if kind.base in ("list", "tuple"):
-        items = TYPES.get(kind.item.base if kind.item else "", Any)
-        return ListConfig(value, element_type=items, ref_type=list[items], is_optional=kind.optional)
-    return AnyNode(value)
+def _open(content: dict[str, Any]) -> DictConfig:
+    return DictConfig(content, flags={"struct": False})

@@ -18,9 +18,6 @@ from hydra._internal.config_loader_impl import (
 )
 from hydra._internal.config_repository import ConfigRepository as ConfigRepository
 
-# Splits a sweep into cells. Without it ``sweep.json`` could not list them before they run, and resume could not check.
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper as BasicSweeper
-
 # Parses the flags (-m, --cfg, --info, ...). Without it a parser of our own would have to follow every new flag.
 from hydra._internal.utils import get_args_parser as get_args_parser
 from hydra.core.config_store import ConfigNode, ConfigStore
@@ -35,8 +32,8 @@ from omegaconf import DictConfig
 from omegaconf._utils import get_omega_conf_dumper as get_omega_conf_dumper
 
 TRIED = ("1.3.2", "1.3.8")
-BASIC_SWEEPER = f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}"
-"""The ``_target_`` of Hydra's own sweeper."""
+BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+"""The ``_target_`` of Hydra's own sweeper, whose cells are known before they run; see ``diffexp.cli.crossing``."""
 
 
 def put_config(group: str, name: str, node: Any, package: str, provider: str) -> None:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
@@ -14,20 +14,21 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from diffexp.catalog.discover import Catalog, discover
-from diffexp.catalog.kinds import TARGET
-from diffexp.catalog.sources import VARIABLE
+from diffexp.catalog.sources import VARIABLE, resolved_paths
 from diffexp.cli.cells import Task, compose_job, save_hydra_files, task_config
 from diffexp.cli.check import Checked, Preflight
 from diffexp.cli.fast_compose import CachedLoader
 from diffexp.cli.hydra_config import CONFIG_NAME, hydra_session
-from diffexp.cli.hydra_internals import BASIC_SWEEPER, BasicSweeper, Callbacks
+from diffexp.cli.hydra_internals import Callbacks
 from diffexp.cli.resume import Resumed, resumed_words
 from diffexp.errors import InputError
+from diffexp.experiment.lock import lock
 from diffexp.report import report_sweep
+from diffexp.report.over_seeds import NAME as OVER_SEEDS, over_seeds
 from diffexp.sweeps.failures import Failure, read_failures
-from diffexp.sweeps.logs import LOG_FORMAT
+from diffexp.sweeps.logs import LOG_FORMAT, LogFile
 from diffexp.sweeps.objective import best_text
-from diffexp.sweeps.record import SweepRecord, exclusive_lock
+from diffexp.sweeps.record import SweepRecord
 from diffexp.sweeps.results import read_cells, write_results
 
 if TYPE_CHECKING:
@@ -58,21 +59,16 @@ def run(overrides: list[str]) -> "RunResult":
             raise InputError(NO_SWEEP)
         HydraConfig.instance().set_config(checked.config)
         folder = Path(checked.config.hydra.run.dir).absolute()
-        ensure_writable(folder)
-        save_hydra_files(checked.config, folder)
         from diffexp.experiment.run import run_experiment
 
-        with _log_file(folder / "diffexp.log"):
-            return run_experiment(task_config(checked.config), folder, catalog)
+        with lock(folder):
+            save_hydra_files(checked.config, folder)
+            with _log_file(folder / "diffexp.log"):
+                return run_experiment(task_config(checked.config), folder, catalog)
 
 
 def launch(
-    loader: CachedLoader,
-    checked: Checked,
-    overrides: list[str],
-    catalog: Catalog,
-    config_dir: Path | None,
-    resumed: Resumed | None = None,
+    loader: CachedLoader, checked: Checked, catalog: Catalog, config_dir: Path | None, resumed: Resumed | None = None
 ) -> tuple[Path, list[Failure]]:
     """Run a checked command line; of a sweep, the table of its results is written too.
 
@@ -87,18 +83,17 @@ def launch(
         KeyboardInterrupt: with the folder, after the table of results has been written.
     """
     # Workers find the same plugins, wherever they are started.
-    with env_override({VARIABLE: os.pathsep.join(map(str, catalog.plugin_paths))}):
+    with env_override({VARIABLE: os.pathsep.join(map(str, resolved_paths(catalog.plugin_paths)))}):
         HydraConfig.instance().set_config(checked.config)
         if not checked.multirun:
-            return _launch_run(loader, checked.config, catalog)
-        folder = resumed.folder if resumed else _sweep_folder(checked.config, overrides)
-        return _launch_sweep(loader, checked.config, folder, overrides, catalog, config_dir, resumed)
+            folder = Path(checked.config.hydra.run.dir).absolute()
+            with lock(folder):
+                return folder, _launch_run(loader, checked.config, folder, catalog)
+        return _launch_sweep(loader, checked, catalog, config_dir, resumed)
 
 
-def _launch_run(loader: CachedLoader, config: DictConfig, catalog: Catalog) -> tuple[Path, list[Failure]]:
+def _launch_run(loader: CachedLoader, config: DictConfig, folder: Path, catalog: Catalog) -> list[Failure]:
     """Run a composed config as ``Hydra.run`` does, which would compose it again from text."""
-    folder = Path(config.hydra.run.dir).absolute()
-    ensure_writable(folder)
     OmegaConf.set_readonly(config.hydra, False)
     config.hydra.mode = RunMode.RUN
     task = Task(catalog)
@@ -117,29 +112,23 @@ def _launch_run(loader: CachedLoader, config: DictConfig, catalog: Catalog) -> t
     except KeyboardInterrupt:
         raise KeyboardInterrupt(str(folder)) from None
     _ = returned.return_value  # raises what the experiment did not record
-    return folder, task.failures
+    return task.failures
 
 
 def _launch_sweep(
-    loader: CachedLoader,
-    first: DictConfig,
-    folder: Path,
-    overrides: list[str],
-    catalog: Catalog,
-    config_dir: Path | None,
-    resumed: Resumed | None,
+    loader: CachedLoader, checked: Checked, catalog: Catalog, config_dir: Path | None, resumed: Resumed | None
 ) -> tuple[Path, list[Failure]]:
-    ensure_writable(folder)
+    first, overrides, cells = checked.config, checked.words, checked.cells
+    folder = resumed.folder if resumed else _sweep_folder(first, overrides)
     words = [*overrides, "hydra.mode=MULTIRUN", _override("hydra.sweep.dir", folder)]
     master = loader.load_configuration(CONFIG_NAME, words, RunMode.MULTIRUN)
-    cells = cell_overrides(loader, first, overrides)
-    with exclusive_lock(folder):
+    with lock(folder):
         if resumed:
             resumed.check_cells(cells, lambda number, cell: compose_job(loader, master, number, cell))
         record = resumed.record if resumed else SweepRecord(overrides, cells, str(config_dir) if config_dir else None)
         record.write(folder)
         try:
-            failures = _run_sweep(loader, master, catalog)
+            failures = _run_sweep(loader, master, cells, catalog)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(str(folder)) from None
         finally:
@@ -151,21 +140,27 @@ def _launch_sweep(
     return folder, read_failures(folder, failures)
 
 
-def _run_sweep(loader: CachedLoader, master: DictConfig, catalog: Catalog) -> list[Failure]:
-    """Let the sweeper run a composed config, as ``Hydra.multirun`` does; returns the failures in this process."""
-    task = Task(catalog)
+def _run_sweep(
+    loader: CachedLoader, master: DictConfig, cells: list[list[str]] | None, catalog: Catalog
+) -> list[Failure]:
+    """Launch the cells, or let the sweeper choose them, as ``Hydra.multirun`` does; returns this process's failures."""
+    task, plugins = Task(catalog), Plugins.instance()
     configure_log(master.hydra.hydra_logging, master.hydra.verbose)
     callbacks = Callbacks(master)
     callbacks.on_multirun_start(config=master, config_name=CONFIG_NAME)
-    sweeper = Plugins.instance().instantiate_sweeper(
-        config=master,
-        hydra_context=HydraContext(config_loader=loader, callbacks=callbacks),
-        task_function=task,
-    )
-    # Interpolations are those of each cell: iterating over the config would resolve them here.
-    words = OmegaConf.to_container(master.hydra.overrides.task, resolve=False)
-    assert isinstance(words, list)
-    sweeper.sweep(arguments=words)
+    context = HydraContext(config_loader=loader, callbacks=callbacks)
+    if cells is None:
+        # Interpolations are those of each cell: iterating over the config would resolve them here.
+        words: Any = OmegaConf.to_container(master.hydra.overrides.task, resolve=False)
+        sweeper = plugins.instantiate_sweeper(config=master, hydra_context=context, task_function=task)
+        sweeper.sweep(arguments=words)
+    else:
+        launcher = plugins.instantiate_launcher(config=master, hydra_context=context, task_function=task)
+        OmegaConf.save(master, Path(master.hydra.sweep.dir, "multirun.yaml"))
+        size = master.hydra.sweeper.max_batch_size or len(cells)
+        for first in range(0, len(cells), size):
+            for job in launcher.launch(cells[first : first + size], initial_job_idx=first):
+                _ = job.return_value  # raises what a job did not record
     callbacks.on_multirun_end(config=master, config_name=CONFIG_NAME)
     return task.failures
 
@@ -173,33 +168,10 @@ def _run_sweep(loader: CachedLoader, master: DictConfig, catalog: Catalog) -> li
 def _write_results(folder: Path) -> None:
     try:
         write_results(folder)
+        for line in over_seeds(read_cells(folder), folder / OVER_SEEDS):
+            log.info("%s", line)
     except OSError as error:  # a full disk; the failures are still to be printed
         log.warning("no table of results: %s", error.strerror)
-
-
-def cell_overrides(loader: CachedLoader, config: DictConfig, overrides: Sequence[str]) -> list[list[str]] | None:
-    """The overrides of each cell, as Hydra's own sweeper makes them; None where another one decides."""
-    sweeper = config.hydra.sweeper
-    if sweeper.get(TARGET) != BASIC_SWEEPER:
-        return None
-    parsed = loader.parse([*(f"{key}={value}" for key, value in (sweeper.params or {}).items()), *overrides])
-    return BasicSweeper.split_arguments([one for one in parsed if not one.is_hydra_override()], None)[0]
-
-
-def ensure_writable(folder: Path) -> None:
-    """Make a folder and write a file into it.
-
-    Raises:
-        InputError: the folder cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".probe-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        advice = "choose another with hydra.run.dir=... or hydra.sweep.dir=..."
-        raise InputError(f"the output folder {folder} cannot be written: {error.strerror}; {advice}") from error
 
 
 def _sweep_folder(config: DictConfig, overrides: Sequence[str]) -> Path:
@@ -220,7 +192,7 @@ def _override(key: str, folder: Path) -> str:
 
 @contextmanager
 def _log_file(file: Path) -> Iterator[None]:
-    handler = logging.FileHandler(file)
+    handler = LogFile(file)
     handler.setFormatter(logging.Formatter(LOG_FORMAT))
     logger = logging.getLogger("diffexp")
     level = logger.level

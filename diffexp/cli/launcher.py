@@ -19,6 +19,7 @@ from diffexp.cli.hydra_internals import register_plugin
 from diffexp.errors import InputError
 from diffexp.sweeps.cell import Cell
 from diffexp.sweeps.objective import objective_value
+from diffexp.sweeps.record import read_sweep
 
 if TYPE_CHECKING:
     from diffexp.experiment.context import RunContext
@@ -86,7 +87,10 @@ class BatchedLauncher(Launcher):
         if self._runner is None:
             from diffexp.sweeps.runner import Runner
 
-            self._runner = Runner(self._run, self._catalog, self._batch, sweep_info(self._sweep, 0).resumed)
+            record = read_sweep(self._sweep)
+            resume = f"resume={self._sweep}" if record and record.cells else ""  # not of a search
+            resumed = sweep_info(self._sweep, 0).resumed
+            self._runner = Runner(self._run, self._catalog, self._batch, resumed, resume=resume)
         return self._runner
 
     def _run(self, job: Cell, context: "RunContext") -> None:

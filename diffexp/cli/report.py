@@ -10,7 +10,7 @@ USAGE = """usage: python -m diffexp.report DIR... [key=value ...]   (folders of 
   out=FILE      the page, with comparison.csv, its table of pairs, beside it (default: report.html in DIR, or here for
                 several folders); or, if it ends in .svg, one chart as an image
   metric=NAME   of that chart, as in metrics.json (default: the first on the page)
-  cost=NAME     of that chart: nfe (default) or seconds_per_image"""
+  cost=NAME     of that chart: forward_passes (default), nfe or seconds_per_image"""
 KEYS = ("out", "metric", "cost")
 
 
@@ -46,7 +46,7 @@ def _write(arguments: list[str]) -> Path:
     if out and not out.absolute().parent.is_dir():
         raise InputError(f"out={out}: there is no folder {out.parent}")
     if out and out.suffix == ".svg":
-        return write_chart(folders, out, words.get("metric"), words.get("cost", "nfe"))
+        return write_chart(folders, out, words.get("metric"), words.get("cost"))
     if {"metric", "cost"} & set(words):
         raise InputError("metric and cost choose a chart; give its file too, as in out=chart.svg")
     return write_report(folders, out)

@@ -1,17 +1,20 @@
 """``resume=<folder>`` on the command line: the original words of a run or a sweep."""
 
 import re
-from collections.abc import Callable, Sequence
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import yaml
+from typing import Any
 
 from diffexp.errors import InputError
 from diffexp.experiment.provenance import inputs_sha256
 from diffexp.experiment.resume import PLAIN, check_same_samples, read_earlier, read_run_or_raise
+from diffexp.files import read_yaml
 from diffexp.sweeps.cell import Cell
 from diffexp.sweeps.record import LAUNCHER, SweepRecord, read_sweep
+
+COMMAND = "python -m diffexp"
 
 
 def resumed_words(overrides: Sequence[str]) -> tuple[list[str], str | None]:
@@ -25,23 +28,37 @@ def resumed_words(overrides: Sequence[str]) -> tuple[list[str], str | None]:
     """
     given = {_key(word) for word in overrides}
     named = [word.partition("=")[2].strip("'\"") for word in overrides if word.startswith("resume=")]
-    if named and PLAIN.fullmatch(named[-1]):
-        read_run_or_raise(named[-1])
-    file = Path(named[-1], ".hydra", "overrides.yaml").expanduser() if named else None
-    if file is None or not file.is_file():
+    if not named or not PLAIN.fullmatch(named[-1]):
         return list(overrides), None
-    earlier = [str(word) for word in yaml.safe_load(file.read_text(encoding="utf-8")) or []]
-    return [*(word for word in earlier if _key(word) not in given), *overrides], _config_dir(
-        file.with_name("hydra.yaml")
-    )
+    record, hydra = read_run_or_raise(named[-1]).record, Path(named[-1], ".hydra").expanduser()
+    if not (hydra / "overrides.yaml").is_file():
+        return list(overrides), None
+    earlier = _words(record, hydra / "overrides.yaml")
+    return [*(word for word in earlier if _key(word) not in given), *overrides], _config_dir(hydra / "hydra.yaml")
+
+
+def _words(record: Mapping[str, Any], file: Path) -> list[str]:
+    """The words that a run was started with: those of its record, which is written last, or of Hydra's file.
+
+    Raises:
+        InputError: both are damaged.
+    """
+    command = record.get("command")
+    if isinstance(command, str) and command.startswith(COMMAND):
+        return shlex.split(command)[len(shlex.split(COMMAND)) :]
+    found = read_yaml(file)
+    if not isinstance(found, list):
+        raise InputError(f"{file} is damaged; give the words of the run again, without resume, or with another folder")
+    return [str(word) for word in found]
 
 
 def _config_dir(composed: Path) -> str | None:
-    """The ``--config-dir`` of a run, from its ``.hydra/hydra.yaml``."""
-    if not composed.is_file():
+    """The ``--config-dir`` of a run, from its ``.hydra/hydra.yaml``; without it the config is found to differ."""
+    try:
+        sources = read_yaml(composed)["hydra"]["runtime"]["config_sources"]
+        given = [source["path"] for source in sources if source["provider"] == "command-line"]
+    except (TypeError, KeyError):
         return None
-    runtime = yaml.safe_load(composed.read_text(encoding="utf-8"))["hydra"]["runtime"]
-    given = [source["path"] for source in runtime["config_sources"] if source["provider"] == "command-line"]
     return given[0] if given else None
 
 

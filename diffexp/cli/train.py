@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
@@ -9,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from diffexp.catalog.sources import conf_dir
 from diffexp.errors import InputError
 
-TASKS = ("features", "denoiser", "polish", "spectrum", "all")
+TASKS = ("features", "denoiser", "polish", "spectrum", "all", "emoji_vae", "emoji_decoder", "emoji", "emoji_features")
 
 
 @hydra.main(config_path=str(conf_dir()), config_name="train", version_base="1.3")
@@ -27,12 +28,39 @@ def _train(config: DictConfig) -> None:
 
     import torch
 
-    from diffexp.train.data import load_mnist
-
     if config.threads:
         torch.set_num_threads(config.threads)
-    folder, options = Path(config.folder), OmegaConf.to_container(config, resolve=True)
+    options = OmegaConf.to_container(config, resolve=True)
     assert isinstance(options, dict)
+    if config.task.startswith("emoji"):
+        _train_emoji(config, options)
+    else:
+        _train_digits(config, options)
+
+
+def _train_emoji(config: DictConfig, options: dict[Any, Any]) -> None:
+    from diffexp.train.emoji.data import load_emoji
+
+    folder, recipe = Path(config.folder), options[config.task]
+    data = load_emoji(options["data"]["path"] or (), config.data.names)
+    if config.task in ("emoji_vae", "emoji_decoder"):
+        from diffexp.train.emoji.vae import VaeTraining, train_vae
+
+        train_vae(data, VaeTraining(**recipe), folder, config.task.removeprefix("emoji_"))
+    elif config.task == "emoji":
+        from diffexp.train.emoji.network import EmojiTraining, train_emoji
+
+        train_emoji(data, EmojiTraining(**recipe), folder)
+    else:
+        from diffexp.train.emoji.features import EmojiFeatureTraining, train_emoji_features
+
+        train_emoji_features(data, EmojiFeatureTraining(**recipe), folder)
+
+
+def _train_digits(config: DictConfig, options: dict[Any, Any]) -> None:
+    from diffexp.train.data import load_mnist
+
+    folder = Path(config.folder)
     train = load_mnist("train", config.data.path)
     if config.task in ("features", "all"):
         from diffexp.train.features import FeatureTraining, train_features

@@ -2,23 +2,32 @@
 
 import functools
 import inspect
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from diffexp.catalog.register import registration
 from diffexp.components import grids
-from diffexp.components.grids.choice import AUTO, Grid, default_grid
+from diffexp.components.grids.choice import Grid, default_grid
+from diffexp.components.schedulers.foreign.diffusers_auto import ignored_by_class, ignored_entries, visits
+from diffexp.components.schedulers.foreign.diffusers_build import build_class, refusals
 from diffexp.components.schedulers.foreign.diffusers_config import Accepted, spelling
-from diffexp.components.schedulers.foreign.diffusers_levels import set_timesteps_arguments
-from diffexp.components.schedulers.foreign.diffusers_method import ClassMethod, build_class, refusals
-from diffexp.components.schedulers.foreign.k_diffusion import from_k_diffusion, in_k_diffusion_convention
+from diffexp.components.schedulers.foreign.diffusers_levels import pipeline_keywords, set_timesteps_arguments
+from diffexp.components.schedulers.foreign.diffusers_method import ClassMethod
+from diffexp.components.schedulers.foreign.k_diffusion import (
+    from_k_diffusion,
+    in_k_diffusion_convention,
+    is_adaptive,
+)
 from diffexp.errors import InputError
-from diffexp.plan.compile import Sampler, compile_or_direct
+from diffexp.plan.compile import Direct, Sampler, compile_or_direct
 from diffexp.plan.levels import Level, Levels
 from diffexp.plan.method import FunctionMethod, Method
 from diffexp.plan.table import Plan
 from diffexp.plan.training import Training
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,32 @@ class Recipe:
         """The sampler for all steps, built on first use; see ``build_sampler``."""
         return build_sampler(self.scheduler, **self._arguments())
 
+    @property
+    def scheduler_config(self) -> dict[str, Any]:
+        """The config of the class of diffusers that makes the levels of ``grid=auto``; empty where none does."""
+        if not self.grid.is_auto:
+            return {}
+        if isinstance(self.scheduler, type) or hasattr(self.scheduler, "set_timesteps"):
+            method = bind(self.scheduler, **self._arguments())
+            return dict(getattr(method.scheduler, "config", {})) if isinstance(method, ClassMethod) else {}
+        found = visits(_traits(self.scheduler).get("diffusers", ()), self.training, self.steps)
+        return dict(found[1].scheduler(self.steps).config) if found else {}
+
+    def warn_of_ignored_config(self) -> None:
+        """Log the entries of the checkpoint's scheduler config that ask for something and have no effect."""
+        scheduler, training = self.scheduler, self.training
+        if isinstance(scheduler, type):
+            ignored = ignored_by_class(scheduler, training, self.grid.is_auto)
+        elif isinstance(scheduler, Plan) or hasattr(scheduler, "set_timesteps"):
+            return
+        else:
+            names = _traits(scheduler).get("diffusers", ())
+            ignored = ignored_entries(names, training, self.steps, self.grid.is_auto)
+        if shown := ", ".join(f"{key}={value}" for key, value in ignored.items() if key not in self.options):
+            found = registration(scheduler)
+            name = found.name if found else scheduler.__name__
+            log.warning("%s does not use %s of the checkpoint's scheduler config", name, shown)
+
     def part(self, begin: int, end: int | None = None) -> Part:
         """The sampler for the steps ``begin`` up to but without ``end``, on the same levels as the whole.
 
@@ -61,27 +96,37 @@ class Recipe:
             self._parts[span] = self._make_part(*span)
         return self._parts[span]
 
-    def within(self, max_nfe: int | None) -> "Recipe":
-        """The recipe with as many steps, up to its own, as ``max_nfe`` evaluations allow; None allows all.
+    def within(
+        self, most: int | None, cost: Callable[[Sampler], int] = lambda sampler: sampler.nfe, key: str = "max_nfe"
+    ) -> "Recipe":
+        """The recipe with as many steps, up to its own, as a budget allows.
 
         A method of two evaluations per step gets half the steps of one that needs one.
 
+        Args:
+            most: the budget; None allows all.
+            cost: what of a sampler it limits, at least 1 per step.
+            key: of the budget, for messages.
+
         Raises:
-            InputError: not even one step fits, or the levels are given one by one and are too many.
+            InputError: not even one step fits, the levels are given one by one and are too many, or the method chooses
+            its own number of evaluations.
         """
-        if max_nfe is None:
+        if most is None:
             return self
+        if isinstance(self.sampler, Direct) and getattr(self.sampler.method, "adaptive", False):
+            raise InputError(f"{key}={most}: {self.sampler.method.name} chooses its own number of evaluations")
         if self.grid.explicit:
-            if (nfe := self.sampler.nfe) > max_nfe:
-                raise InputError(f"max_nfe={max_nfe}: the levels of grid.timesteps or grid.sigmas take {nfe}")
+            if (spent := cost(self.sampler)) > most:
+                raise InputError(f"{key}={most}: the levels of grid.timesteps or grid.sigmas take {spent}")
             return self
         shortened = functools.cache(lambda steps: self if steps == self.steps else replace(self, steps=steps))
-        steps = most = min(self.steps, max_nfe)
-        while (nfe := shortened(steps).sampler.nfe) > max_nfe:
+        steps = longest = min(self.steps, most)
+        while (spent := cost(shortened(steps).sampler)) > most:
             if steps == 1:
-                raise InputError(f"max_nfe={max_nfe}: one step takes {nfe}")
-            steps = max(1, min(steps - 1, steps * max_nfe // nfe))
-        while steps < most and shortened(steps + 1).sampler.nfe <= max_nfe:
+                raise InputError(f"{key}={most}: one step takes {spent}")
+            steps = max(1, min(steps - 1, steps * most // spent))
+        while steps < longest and cost(shortened(steps + 1).sampler) <= most:
             steps += 1
         return shortened(steps)
 
@@ -89,7 +134,7 @@ class Recipe:
         if isinstance(self.scheduler, Plan):
             raise InputError(f"{self.scheduler.name} is a finished plan, which cannot begin in the middle")
         if returns_plan(self.scheduler):
-            levels = self.grid.levels(self.training, self.steps).part(begin, end)
+            levels = _levels(self.scheduler, self.steps, self.training, self.grid).part(begin, end)
             return Part(self.scheduler(levels, **self.options), levels[0], levels[-1])
         method = bind(self.scheduler, **self._arguments()).part(begin, end)
         return Part(compile_or_direct(method), *method.ends)
@@ -110,7 +155,7 @@ def build_sampler(
     if isinstance(scheduler, Plan):
         return scheduler
     if returns_plan(scheduler):
-        return scheduler((grid or Grid()).levels(training, steps), **(options or {}))
+        return scheduler(_levels(scheduler, steps, training, grid or Grid()), **(options or {}))
     return compile_or_direct(bind(scheduler, steps=steps, training=training, grid=grid, options=options))
 
 
@@ -147,7 +192,7 @@ def bind(
 
 def _levels_of_class(cls: type, steps: int, training: Training, grid: Grid) -> Levels | None:
     """The levels that a class gets as a list; None where it makes them itself, by default or by options of its own."""
-    if grid.is_auto(training):
+    if grid.is_auto:
         return None
     has_option = grid.is_plain and spelling(Accepted.by(cls), training.schedule, grid.name) is not None
     return None if has_option else grid.levels(training, steps)
@@ -156,25 +201,37 @@ def _levels_of_class(cls: type, steps: int, training: Training, grid: Grid) -> L
 def _bind_object(scheduler: Any, steps: int, training: Training, grid: Grid, options: dict[str, Any]) -> ClassMethod:
     grids.check_steps(training.schedule, steps)
     with refusals(type(scheduler).__name__, steps):
-        own = grid.name == AUTO and not grid.explicit
-        visit = {} if own else set_timesteps_arguments(scheduler, grid.levels(training, steps), grid.name)
-        return ClassMethod(scheduler, training.schedule, steps, visit, step_options=options)
+        if grid.is_auto:
+            visit, given = pipeline_keywords(scheduler, training, steps)
+        else:
+            visit, given = set_timesteps_arguments(scheduler, grid.levels(training, steps), grid.name), {}
+        return ClassMethod(scheduler, training.schedule, steps, visit, given, options)
 
 
 def _bind_function(
     function: Callable[..., Any], steps: int, training: Training, grid: Grid, options: dict[str, Any]
 ) -> FunctionMethod:
     found = registration(function)
-    traits = found.traits if found else {}
-    if found and grid.is_auto(training):
-        grid = default_grid(traits, training)
-    levels = grid.levels(training, steps)
-    if traits.get("discrete"):
+    levels = _levels(function, steps, training, grid)
+    if _traits(function).get("discrete"):
         levels = levels.on_training_timesteps()
     name = found.name if found else function.__name__
+    adaptive = is_adaptive(function)
     if in_k_diffusion_convention(function):
         function = from_k_diffusion(function)
-    return FunctionMethod(function, levels, training, options, name)
+    return FunctionMethod(function, levels, training, options, name, adaptive)
+
+
+def _levels(function: Any, steps: int, training: Training, grid: Grid) -> Levels:
+    """The levels that a function gets."""
+    chosen = default_grid(_traits(function), training) if grid.is_auto else grid
+    return chosen.levels(training, steps)
+
+
+def _traits(function: Any) -> Mapping[str, Any]:
+    """Keywords of a function's decorator."""
+    found = registration(function)
+    return found.traits if found else {}
 
 
 def returns_plan(scheduler: Any) -> bool:

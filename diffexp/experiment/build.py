@@ -11,21 +11,23 @@ from typing import Any
 import torch
 
 from diffexp.catalog.discover import Catalog
-from diffexp.catalog.signatures import injected_parameters
 from diffexp.components.grids.choice import Grid
 from diffexp.components.guidance.base import Predict
-from diffexp.components.guidance.diffusers_guiders import guided_by, guider_of, is_guider, try_out
+from diffexp.components.guidance.diffusers_guiders import is_guider
 from diffexp.components.loops.base import Batch
 from diffexp.components.metrics.base import Metric
 from diffexp.components.models.base import Model, Request, Runtime
+from diffexp.components.models.passes import PassCounter
 from diffexp.components.prompts import read_texts
 from diffexp.components.sampler import Recipe
-from diffexp.components.schedulers.foreign.diffusers_method import find_class
+from diffexp.components.schedulers.foreign.diffusers_build import find_class
+from diffexp.components.schedulers.foreign.k_diffusion import READS_UNCONDITIONAL
 from diffexp.components.trackers.base import Guarded
 from diffexp.errors import InputError
 from diffexp.experiment.context import RunContext
 from diffexp.experiment.contracts import with_contract_checks
 from diffexp.experiment.device import read_device, read_dtype
+from diffexp.experiment.guide import Guide, rehearse
 from diffexp.plan.compile import Direct, Sampler
 from diffexp.plan.levels import Schedule
 from diffexp.plan.table import Plan
@@ -53,6 +55,8 @@ class Components:
     guidance: str
     """Name of the guidance."""
     guidance_scale: float
+    guide: Guide
+    """What ``predict`` is built with."""
     guidance_options: Mapping[str, Any] = field(default_factory=dict)
     guidance_traits: Mapping[str, Any] = field(default_factory=dict)
     """Keywords of the guidance's decorator."""
@@ -63,6 +67,8 @@ class Components:
     from_noise: bool = True
     """Whether the loop takes the start noise to the sample by ``sampler`` alone: its trait ``solves_from_noise``."""
     context: RunContext = field(default_factory=RunContext)
+    passes: PassCounter = field(default_factory=PassCounter)
+    """Counts the forward passes of ``model``."""
 
 
 def assemble(config: Mapping[str, Any], catalog: Catalog, context: RunContext | None = None) -> Components:
@@ -73,7 +79,8 @@ def assemble(config: Mapping[str, Any], catalog: Catalog, context: RunContext | 
     """
     context = context or RunContext()
     runtime = Runtime(read_device(config["device"]), read_dtype(config["dtype"]), bool(config["compile"]))
-    model = context.model(lambda: _build(catalog, "model", config["model"])(runtime))
+    passes = PassCounter()
+    model = passes.counting(context.model(lambda: _build(catalog, "model", config["model"])(runtime)))
     scale = model.guidance_scale if config["guidance_scale"] is None else float(config["guidance_scale"])
     request = Request(
         read_texts("prompt", config["prompt"]),
@@ -81,13 +88,23 @@ def assemble(config: Mapping[str, Any], catalog: Catalog, context: RunContext | 
         config["label"],
     )
     model.conditions(request, range(1))  # an impossible prompt or label is refused before anything is computed
+    guide = Guide(_guidance(config["guidance"], catalog), scale)
+    traits = _traits(catalog, "guidance", config["guidance"])
     recipe = _recipe(config, catalog, model).within(config.get("max_nfe"))
+    recipe = recipe.within(
+        config.get("max_forward_passes"),
+        lambda sampler: rehearse(guide, model, sampler, request).passes,
+        "max_forward_passes",
+    )
     sampler = _sampler(recipe)
-    guidance = _guidance(config["guidance"], catalog)
+    if scale != 1 and getattr(recipe.scheduler, READS_UNCONDITIONAL, False):
+        name = f"scheduler={config['scheduler']['name']}"
+        raise InputError(f"{name} reads the estimate without guidance, which is not at hand; add guidance_scale=1")
+    recipe.warn_of_ignored_config()
     return Components(
         model=model,
         sampler=sampler,
-        predict=_guided(guidance, model, scale, sampler),
+        predict=guide(model, sampler),
         loop=_build(catalog, "loop", config["loop"]),
         metrics={name: _build(catalog, "metric", node) for name, node in (config["metric"] or {}).items() if node},
         tracker=Guarded(_build(catalog, "tracker", config["tracker"])),
@@ -95,12 +112,14 @@ def assemble(config: Mapping[str, Any], catalog: Catalog, context: RunContext | 
         recipe=recipe,
         guidance=str(config["guidance"].get("name")),
         guidance_scale=scale,
-        guidance_options=guidance.keywords,
-        guidance_traits=_traits(catalog, "guidance", config["guidance"]),
-        stepwise=_is_stepwise(guidance, config["guidance"], catalog),
+        guide=guide,
+        guidance_options=guide.guidance.keywords,
+        guidance_traits=traits,
+        stepwise=guide.is_stepwise(traits),
         code_sha256=_code(config, catalog),
         from_noise=bool(_traits(catalog, "loop", config["loop"]).get("solves_from_noise")),
         context=context,
+        passes=passes,
     )
 
 
@@ -114,22 +133,6 @@ def _guidance(node: Mapping[str, Any], catalog: Catalog) -> functools.partial[An
     if node.get("name") == DIFFUSERS and not is_guider(made.func):
         raise InputError(f"guidance._target_={node['_target_']} is not a guider such as those of diffusers.guiders")
     return made
-
-
-def _guided(guidance: functools.partial[Any], model: Model, scale: float, sampler: Sampler) -> Predict:
-    if is_guider(guidance.func):
-        guider = guider_of(guidance.func, guidance.keywords, scale)
-        timesteps = [level.timestep for level in sampler.levels]
-        try_out(guider, model.shape, len({*timesteps}))
-        return guided_by(guider, model.predict, timesteps) if scale > 1 else model.predict
-    known = {"model": model, "levels": sampler.levels}
-    return guidance(model.predict, scale, *(known[name] for name in injected_parameters("guidance", guidance)))
-
-
-def _is_stepwise(guidance: functools.partial[Any], node: Mapping[str, Any], catalog: Catalog) -> bool:
-    if is_guider(guidance.func) or "levels" in injected_parameters("guidance", guidance):
-        return True
-    return bool(_traits(catalog, "guidance", node).get("stepwise"))
 
 
 def _traits(catalog: Catalog, kind: str, node: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,13 +1,18 @@
 """Configs as plain containers: dotted keys, where they differ, values that follow from other keys."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from diffexp.catalog.discover import discover
+from diffexp.catalog.kinds import KINDS
 from diffexp.components.prompts import read_texts
 from diffexp.errors import InputError
 from diffexp.plan.levels import listed_steps
 
+KEYS_OF_THE_RECORD = ("resume", "objective", "name", "tags", "notes", "tracker")
+"""Keys that affect no file of a run but its record."""
+KEYS_OF_THE_REPORT = (*KEYS_OF_THE_RECORD, "metric", "snapshot_every")
+"""Keys that affect no sample, only what is measured, drawn and recorded of them."""
 SAMPLES = 64
 """Number of samples by default, for models without the trait ``default_samples``."""
 ONE_PER_PROMPT = "one per prompt"
@@ -18,6 +23,13 @@ def differing_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """The keys of flat configs whose values differ."""
     keys = dict.fromkeys(key for config in configs for key in config)
     return [key for key in keys if any(config.get(key) != configs[0].get(key) for config in configs)]
+
+
+def choices(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The kind and the node of everything that a config chooses."""
+    for kind in KINDS.values():
+        nodes = (config[kind.name] or {}).values() if kind.several else [config[kind.name]]
+        yield from ((kind.name, node) for node in nodes if node)
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from diffexp.components.metrics.base import RunFacts
-from diffexp.components.models.base import state_dtype
+from diffexp.components.models.base import HasClasses, state_dtype
 from diffexp.experiment.build import Components
 from diffexp.experiment.sampling import Samples
 from diffexp.plan.compile import sample
@@ -20,8 +20,10 @@ log = logging.getLogger(__name__)
 
 def run_facts(run: Components, samples: Samples) -> RunFacts:
     """Return the facts about a run and its samples that metrics can use."""
+    classes = run.model.classes if isinstance(run.model, HasClasses) else None
     return RunFacts(
         nfe=samples.nfe,
+        forward_passes=samples.forward_passes,
         num_samples=samples.drawn,
         seconds=samples.seconds,
         model_seconds=samples.model_seconds,
@@ -30,6 +32,7 @@ def run_facts(run: Components, samples: Samples) -> RunFacts:
         plan=run.sampler if isinstance(run.sampler, Plan) and run.from_noise else None,
         model=run.model,
         captions=samples.captions,
+        classes=classes.asked(run.request, samples.indices) if classes else None,
     )
 
 

@@ -1,8 +1,8 @@
 """The files of a run: the contract that other tools read."""
 
-import csv
-import io
+import logging
 import math
+import os
 import shlex
 import shutil
 import sys
@@ -12,29 +12,36 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-import torch
-import yaml
 from PIL import Image
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
 
-from diffexp.components.pixels import to_image, to_tensor
 from diffexp.errors import InputError
 from diffexp.experiment.per_sample import PER_SAMPLE, RESAMPLES
 from diffexp.experiment.pictures.strips import Snapshot, film_gif, film_strip
 from diffexp.experiment.provenance import git_commit, installed_versions
-from diffexp.files import read_json, replace_whole, write_json, write_text
+from diffexp.experiment.sample_files import RAW_SAMPLES_DIR, SAMPLE_FILES, SampleFiles, Shape
+from diffexp.experiment.summary import read_metrics
+from diffexp.files import read_json, read_yaml, replace_whole, write_json, write_text
 from diffexp.plan.table import Plan
+
+log = logging.getLogger(__name__)
 
 RESULTS = ("metrics.json", PER_SAMPLE, RESAMPLES, "plan.csv", "grid.png", "trajectory.png", "trajectory.gif")
 """What a run writes at its end; the results of an earlier run in the same folder are removed."""
-RAW_SAMPLES_DIR = ".unfinished"
-"""Samples of an unfinished run as numbers, where a metric reads more of them than the 8-bit images have."""
-SAMPLE_FILES = ("samples/*.png", "samples/points*.csv", f"{RAW_SAMPLES_DIR}/*.safetensors")
-SAMPLING_FIELDS = ("nfe", "weights_sha256", "plan_sha256", "drawn", "sampling_seconds", "model_seconds")
+COUNTS = ("drawn", "sampling_seconds", "model_seconds")
+SAMPLING_FIELDS = (
+    "nfe",
+    "forward_passes",
+    "image_shape",
+    "weights_sha256",
+    "plan_sha256",
+    "inputs_sha256",
+    *COUNTS,
+)
 """Entries of ``run.json`` that describe the samples on disk."""
-PARTIAL_FILES = (".*-????????.*", "samples/.*-????????.*")
+RESERVE = ".reserve"
+RESERVE_BYTES = 1 << 16
+"""Occupied while a run goes on, so that its end can be recorded on a full disk."""
+PARTIAL_FILES = (".*-????????.*", "samples/.*-????????.*", RESERVE)
 """Files whose writing was interrupted."""
 
 
@@ -49,6 +56,10 @@ class RunRecord(TypedDict):
     seed: int
     nfe: int | None
     """Model evaluations per sample."""
+    forward_passes: float | None
+    """Forward passes of the network per sample, those for guidance included."""
+    image_shape: list[int] | None
+    """Channels, height and width of the images on disk; None for points."""
     device: str | None
     dtype: str | None
     versions: Mapping[str, str]
@@ -60,6 +71,10 @@ class RunRecord(TypedDict):
     weights_sha256: str | None
     plan_sha256: str | None
     inputs_sha256: str | None
+    code_sha256: str | None
+    """Of the plugins whose code affects samples, besides the plan."""
+    plugins: Sequence[Mapping[str, Any]] | None
+    """The files of all plugins of the run: ``used_for``, ``path``, ``sha256`` and ``copy``, a path in the folder."""
     wandb_id: str | None
     drawn: int
     """Samples that ``sampling_seconds`` and ``model_seconds`` are the time of."""
@@ -69,7 +84,7 @@ class RunRecord(TypedDict):
     """Name of the folder that the samples were copied from."""
 
 
-class RunFolder:
+class RunFolder(SampleFiles):
     """Writes the files of a run; ``run.json`` states at any moment how far the run is.
 
     Args:
@@ -77,44 +92,64 @@ class RunFolder:
     """
 
     def __init__(self, folder: Path, *, is_cell: bool = False) -> None:
-        self.folder = folder
+        super().__init__(folder)
         self.is_cell = is_cell
         self.record: dict[str, Any] = {}
         """The content of ``run.json``, a ``RunRecord``."""
+        self._outdated: Sequence[str] | None = ()
+        """Patterns of an earlier run's files in this folder; None from ``replace`` on, where writing begins."""
 
     def begin(self, config: Mapping[str, Any]) -> None:
-        """Write the first ``run.json`` and remove what an earlier run left in the folder.
+        """Begin the record of a run; the files of an earlier one in the folder stay until ``replace``.
 
         Raises:
             InputError: the folder cannot be written, or has such files but no ``run.json``.
         """
-        self._start(self._new_record(config), (*RESULTS, *SAMPLE_FILES, *PARTIAL_FILES))
-
-    def reopen(self, earlier: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-        """Continue the run with the record ``earlier`` in this folder, its own, keeping its samples.
-
-        Raises:
-            InputError: the folder cannot be written.
-        """
-        sampling = {key: earlier[key] for key in SAMPLING_FIELDS if key in earlier}
-        self._start(self._new_record(config) | sampling, (*RESULTS, *PARTIAL_FILES))
-
-    def _start(self, record: dict[str, Any], remove: Sequence[str]) -> None:
-        self.record = record
-        found = [path for pattern in remove for path in self.folder.glob(pattern)]
-        foreign = [] if (self.folder / "run.json").is_file() else [path for path in found if path.name[0] != "."]
+        self.record, self._outdated = self._new_record(config), (*RESULTS, *SAMPLE_FILES, *PARTIAL_FILES)
+        found = self._found()
+        foreign = [] if self.is_cell or (self.folder / "run.json").is_file() else [p for p in found if p.name[0] != "."]
         if foreign:
             name = foreign[0].relative_to(self.folder)
             raise InputError(
                 f"the output folder {self.folder} already contains {name} but no run.json; choose another folder"
             )
+        if not any(path.name[0] != "." for path in found):
+            self.replace()
+
+    def reopen(self, earlier: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+        """Continue the run with the record ``earlier`` in this folder, its own, keeping its samples."""
+        sampling = {key: earlier[key] for key in SAMPLING_FIELDS if key in earlier}
+        counts = {key: value for key in COUNTS if isinstance(value := earlier.get(key), int | float)}
+        self.record = self._new_record(config) | sampling | dict.fromkeys(COUNTS, 0) | counts
+        self._outdated = (*RESULTS, *PARTIAL_FILES)
+
+    def replace(self) -> None:
+        """Remove what the earlier run left in the folder, if anything, and write this run's record.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        if self._outdated is None:
+            return
         try:
             (self.folder / "samples").mkdir(parents=True, exist_ok=True)
+            if (found := self._found()) and (earlier := read_json(self.folder / "run.json")):
+                write_json(self.folder / "run.json", earlier | {"status": "interrupted"})  # not done without its files
             for path in found:
                 path.unlink()
+            self._outdated = None
             self._write()
         except OSError as error:
             raise InputError(f"the output folder {self.folder} cannot be written: {error.strerror}") from error
+        with suppress(OSError):  # the samples will say that the disk is full
+            (self.folder / RESERVE).write_bytes(os.urandom(RESERVE_BYTES))  # not zeros, which may take no space
+
+    def _found(self) -> list[Path]:
+        return [path for pattern in self._outdated or () for path in self.folder.glob(pattern)]
+
+    def free_reserve(self) -> None:
+        """Give the space of the reserve to the last files of the run."""
+        (self.folder / RESERVE).unlink(missing_ok=True)
 
     def _new_record(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """A ``RunRecord``; what is not known yet is None."""
@@ -133,88 +168,36 @@ class RunFolder:
         }
 
     def update(self, **facts: Any) -> None:
-        """Set entries of ``run.json``."""
+        """Set entries of ``run.json``; they are written from ``replace`` on."""
         self.record |= facts
-        self._write()
+        if self._outdated is None:
+            self._write()
 
     def _write(self) -> None:
         write_json(self.folder / "run.json", self.record)
 
+    @property
+    def words(self) -> list[str] | None:
+        """The words of the command line that Hydra composed the run from; None for a run without Hydra."""
+        found = read_yaml(self.folder / ".hydra" / "overrides.yaml")
+        return [str(word) for word in found] if isinstance(found, list) else None
+
     def _command(self) -> str:
-        overrides = self.folder / ".hydra" / "overrides.yaml"
-        words = (
-            [str(word) for word in yaml.safe_load(overrides.read_text(encoding="utf-8")) or []]
-            if overrides.is_file()
-            else sys.argv[1:]
-        )
+        words = sys.argv[1:] if self.words is None else self.words
         # The words of a cell may name an experiment that is a sweep.
         if self.is_cell and any(word.startswith("experiment=") for word in words):
             words.append("hydra.mode=RUN")
         return shlex.join(["python", "-m", "diffexp", *words])
 
-    def sample_path(self, index: int) -> Path:
-        return self.folder / "samples" / f"{index:06d}.png"
-
-    def save_samples(self, indices: Sequence[int], samples: Tensor) -> None:
-        """Write a batch of finished samples: images [B, C, H, W] in [0, 1], or points [B, d]."""
-        if samples.ndim == 2:
-            self.save_points(indices, samples)
-        else:
-            self.save_images(indices, samples)
-
-    def save_images(self, indices: Sequence[int], images: Tensor) -> None:
-        """Write one lossless PNG per sample, named by its index; ``images`` [B, C, H, W] in [0, 1]."""
-        for index, image in zip(indices, images):
-            with replace_whole(self.sample_path(index)) as temporary:
-                to_image(image).save(temporary, "PNG", compress_level=1)
-
-    def store_raw(self, indices: Sequence[int], samples: Tensor) -> None:
-        """Store a batch of samples [B, *shape] as numbers, for a run that resumes this one; see ``load_raw``."""
-        with replace_whole(self.folder / RAW_SAMPLES_DIR / f"{indices[0]:06d}.safetensors") as temporary:
-            temporary.write_bytes(save({str(i): x.contiguous() for i, x in zip(indices, samples)}))
-
-    def raw_files(self) -> dict[int, Path]:
-        """The files of samples stored as numbers, by index, for ``load_raw``; empty for a finished run."""
-        found: dict[int, Path] = {}
-        for path in sorted((self.folder / RAW_SAMPLES_DIR).glob("[0-9]*.safetensors")):
-            with suppress(SafetensorError, OSError, ValueError), safe_open(path, "pt") as file:
-                found |= {int(name): path for name in file.keys()}  # noqa: SIM118
-        return found
-
-    def delete_raw(self) -> None:
-        """Delete samples stored as numbers, once the run is done."""
-        shutil.rmtree(self.folder / RAW_SAMPLES_DIR, ignore_errors=True)
-
-    def finished_images(self) -> dict[int, Path]:
-        """Samples that are on disk as images, by index."""
-        paths = sorted((self.folder / "samples").glob("*.png"))
-        return {int(path.stem): path for path in paths if path.stem.isdecimal()}
-
-    def save_points(self, indices: Sequence[int], points: Tensor) -> None:
-        """Write a batch of ``points`` [B, d] to a file of its own until ``join_points``."""
-        write_text(self.folder / "samples" / f"points-{indices[0]:06d}.csv", points_csv(indices, points))
-
-    def join_points(self) -> None:
-        """Merge the batches into ``samples/points.csv``: a line per sample, a column per coordinate."""
-        indices, points = self.finished_points()
-        if indices:
-            write_text(self.folder / "samples" / "points.csv", points_csv(indices, points))
-        for path in self.folder.glob("samples/points-*.csv"):
-            path.unlink()
-
-    def finished_points(self) -> tuple[list[int], Tensor]:
-        """Samples that are on disk as points: their indices, in order, and the points [N, d]."""
-        found: dict[int, list[float]] = {}
-        for path in self.folder.glob("samples/points*.csv"):
-            with path.open(encoding="utf-8") as file:
-                found |= {int(row[0]): [float(value) for value in row[1:]] for row in list(csv.reader(file))[1:]}
-        indices = sorted(found)
-        return indices, torch.tensor([found[index] for index in indices])
-
     def copy_samples(self, source: "RunFolder") -> int:
-        """Copy the samples of another folder with indices below ``num_samples`` of this run; return their number."""
-        wanted = int(self.record["config"]["num_samples"])
-        images = {index: path for index, path in source.finished_images().items() if index < wanted}
+        """Copy the whole samples of another folder that this run has indices for; return their number."""
+        wanted, earlier = int(self.record["config"]["num_samples"]), read_json(source.folder / "run.json")
+        images = source.intact_images(recorded_shape(earlier))
+        damaged = sorted(source.finished_images().keys() - images.keys())
+        if damaged:
+            shown = ", ".join(map(str, damaged[:5])) + (", ..." if len(damaged) > 5 else "")
+            log.warning("%d samples in %s are damaged and are drawn again: %s", len(damaged), source.folder, shown)
+        images = {index: path for index, path in images.items() if index < wanted}
         for index, path in images.items():
             _copy_file(path, self.sample_path(index))
         indices, points = source.finished_points()
@@ -222,11 +205,9 @@ class RunFolder:
         if rows:
             self.save_points([indices[row] for row in rows], points[rows])
             self.join_points()
-        raw = {index: path for index, path in source.raw_files().items() if index in images}
-        for path in dict.fromkeys(raw.values()):
-            own = [index for index in raw if raw[index] == path]
-            self.store_raw(own, load_raw(raw, own))
-        self.record["nfe"] = read_json(source.folder / "run.json").get("nfe")
+        for path in (source.folder / RAW_SAMPLES_DIR).glob("*.safetensors") if images else ():
+            _copy_file(path, self.folder / RAW_SAMPLES_DIR / path.name)
+        self.record |= {key: earlier.get(key) for key in ("nfe", "forward_passes", "image_shape")}
         return len(images) + len(rows)
 
     def copy_results(self, source: "RunFolder") -> dict[str, float]:
@@ -237,8 +218,7 @@ class RunFolder:
                 _copy_file(path, self.folder / path.name)
         record = read_json(source.folder / "run.json")
         self.update(same_as=source.folder.name, **{key: record.get(key) for key in SAMPLING_FIELDS})
-        metrics = read_json(self.folder / "metrics.json")
-        return {name: value for name, value in metrics.items() if value is not None}
+        return {name: value for name, value in read_metrics(self.folder).items() if value is not None}
 
     def save_grid(self, image: Image.Image) -> None:
         with replace_whole(self.folder / "grid.png") as temporary:
@@ -264,25 +244,7 @@ def _copy_file(source: Path, target: Path) -> None:
         shutil.copyfile(source, temporary)
 
 
-def load_raw(raw: Mapping[int, Path], indices: Sequence[int]) -> Tensor:
-    """Samples [len(indices), *shape] from their ``raw_files``."""
-    found = []
-    for index in indices:
-        with safe_open(raw[index], "pt") as file:
-            found.append(file.get_tensor(str(index)))
-    return torch.stack(found)
-
-
-def points_csv(indices: Sequence[int], points: Tensor) -> str:
-    """One line per sample, its index and coordinates; float32 numbers are the same when read back."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["index", *(f"x{i}" for i in range(points.shape[1]))])
-    writer.writerows([index, *row] for index, row in zip(indices, points.tolist()))
-    return out.getvalue()
-
-
-def read_image(path: Path) -> Tensor:
-    """The PNG of a sample as [C, H, W] in [0, 1]."""
-    with Image.open(path) as image:
-        return to_tensor([image])[0]
+def recorded_shape(record: Mapping[str, Any]) -> Shape | None:
+    """The shape [C, H, W] of the images of the run with this ``run.json``, where it has one."""
+    shape = record.get("image_shape")
+    return tuple(shape) if isinstance(shape, list) and shape else None

@@ -13,6 +13,7 @@ from diffexp.catalog.sources import default_choices
 from diffexp.components.metrics.base import Finished, Metric, RunFacts, SampleMetric
 from diffexp.components.metrics.bootstrap import Estimate, estimate, mean_of
 from diffexp.components.models.base import Model
+from diffexp.errors import InputError
 from diffexp.experiment.per_sample import as_column, write_per_sample
 
 log = logging.getLogger(__name__)
@@ -32,14 +33,25 @@ class Solutions(Protocol):
 
 
 class MetricSuite:
-    """The metrics of a run that apply to its model; a metric that raises is dropped and logged.
+    """The metrics of a run that apply to it; a metric that raises is dropped and logged.
 
     Args:
-        solutions: what ``SampleMetric`` compares with; without it such metrics are dropped.
+        solutions: what ``SampleMetric`` compares with; without it such metrics do not apply.
+        in_sweep: whether the run is a cell of a sweep, where other cells may have the solutions that this one has not;
+            its metrics that need them are dropped with a warning.
+
+    Raises:
+        InputError: metrics that were asked for do not apply. The default ones, which are for models of all kinds, are
+            dropped instead.
     """
 
     def __init__(
-        self, metrics: Mapping[str, Metric | SampleMetric], model: Model, solutions: Solutions | None = None
+        self,
+        metrics: Mapping[str, Metric | SampleMetric],
+        model: Model,
+        solutions: Solutions | None = None,
+        *,
+        in_sweep: bool = False,
     ) -> None:
         self._model = model
         self._solutions = solutions
@@ -48,16 +60,23 @@ class MetricSuite:
         self._compared: dict[str, dict[str, list[Tensor]]] = {}
         self._columns: dict[str, Tensor] = {}
         self._estimates: dict[str, Estimate] = {}
-        # The default metrics are for models of all kinds: users did not ask for those that do not apply.
-        level = logging.DEBUG if [*metrics] == default_choices()["metric"] else logging.WARNING
+        by_default = [*metrics] == default_choices()["metric"]
+        reasons: dict[str, str] = {}
         for name, metric in metrics.items():
-            reason = self._guarded(name, lambda metric=metric: metric.applies(model))
-            if reason:
-                self._drop(name, reason, level)
+            if reason := self._guarded(name, lambda metric=metric: metric.applies(model)):
+                reasons[name] = reason
         for name in self._comparing():
             reason = "there is nothing to compare with" if solutions is None else solutions.missing
-            if reason:
+            if reason and in_sweep and name not in reasons:
                 self._drop(name, reason, logging.WARNING)
+            elif reason:
+                reasons.setdefault(name, reason)
+        if reasons and not by_default:
+            rest = ",".join(name for name in metrics if name not in reasons)
+            why = "; ".join(f"metric={name} does not apply: {reason}" for name, reason in reasons.items())
+            raise InputError(f"{why}; write metric={f'[{rest}]' if rest else 'none'}")
+        for name, reason in reasons.items():
+            self._drop(name, reason, logging.DEBUG)
 
     @property
     def reads_samples(self) -> bool:
@@ -137,7 +156,7 @@ class MetricSuite:
         column = as_column(value, len(indices))
         if column is not None and len(column):
             self._columns[name] = column
-            value = estimate(mean_of(column), indices, bounds=(column.min().item(), column.max().item()))
+            value = estimate(mean_of(column), indices)
         if not isinstance(value, Estimate):
             return {name: value if isinstance(value, int) else float(value)}
         self._estimates[name] = value

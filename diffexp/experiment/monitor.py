@@ -3,6 +3,7 @@
 Every scheduler and every loop, compiled or not, evaluates the network through what is handed out here.
 """
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from torch import Tensor
 from diffexp.components.guidance.base import Predict
 from diffexp.components.loops.base import ParallelNetwork
 from diffexp.components.models.base import Condition, Model, state_dtype
+from diffexp.components.models.passes import PassCounter
 from diffexp.errors import InputError
 from diffexp.experiment.context import RunContext
 from diffexp.experiment.pictures.strips import Snapshot
@@ -42,6 +44,8 @@ class Evaluator:
     """Hands out the networks of a model; nothing observes them."""
 
     model: Model
+    passes: PassCounter = field(default_factory=PassCounter, kw_only=True)
+    """Counts the forward passes of ``model``."""
 
     def network(self, predict: Predict, condition: Condition) -> Network:
         """The network of one batch."""
@@ -71,7 +75,7 @@ class Monitor(Evaluator):
     """Counts, times and shows the evaluations of a whole run; one object for all of its batches."""
 
     nfe: int
-    """Evaluations per sample, as far as they are known beforehand."""
+    """Evaluations per sample, as far as they are known beforehand; later those of the finished samples, on average."""
     batches: int
     """How many are left."""
     snapshot_every: int | None
@@ -90,24 +94,37 @@ class Monitor(Evaluator):
     """Of the whole run."""
     batch_nfe: int = 0
     """Evaluations of the current batch."""
+    max_forward_passes: int | None = None
+    """The run's own limit, per sample."""
+    rows: float = 0
+    """Forward passes of finished batches together, those of ``drawn``; NaN where an earlier run did not count them."""
 
     def __post_init__(self) -> None:
         self._snapshots: list[Snapshot] = []
         self._snapshot_steps = snapshot_steps(self.nfe, self.snapshot_every)
         self._bar = self.context.bar(self.nfe * self.batches)
         self._first = True
+        self._evaluated = 0
         self._began = time.perf_counter()
         self._batch_began = 0.0
+        self._rows_before = 0
 
     @property
     def snapshots(self) -> list[Snapshot]:
         """Snapshots of the first batch, on the CPU."""
         return [replace(s, steps=self.nfe, x=s.x.float().cpu(), x0=s.x0.float().cpu()) for s in self._snapshots]
 
+    @property
+    def forward_passes(self) -> float | None:
+        """Forward passes per sample; None where they are not known."""
+        mean = self.rows / self.drawn if self.rows and self.drawn else math.nan
+        return None if math.isnan(mean) else int(mean) if mean.is_integer() else mean
+
     def record(self) -> dict[str, Any]:
         """The entries of ``run.json`` that describe sampling so far; see ``add``."""
         return {
             "nfe": self.nfe,
+            "forward_passes": self.forward_passes,
             "drawn": self.drawn,
             "sampling_seconds": self.seconds,
             "model_seconds": self.model_seconds,
@@ -115,7 +132,10 @@ class Monitor(Evaluator):
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Add what the sampling that a ``run.json`` describes took."""
+        known = record.get("forward_passes")
+        self.rows += record["drawn"] * (math.nan if known is None else known) if record["drawn"] else 0
         self.drawn += record["drawn"]
+        self._evaluated += record["drawn"] * (record["nfe"] or 0)
         self.seconds += record["sampling_seconds"]
         self.model_seconds += record["model_seconds"]
 
@@ -140,6 +160,7 @@ class Monitor(Evaluator):
     def begin_batch(self) -> None:
         """Start timing and counting a batch; the first may begin a second time, with fewer samples."""
         self._batch_began = self.context.clock()
+        self._rows_before = self.passes.rows
         self.batch_nfe = 0
         if self._first:
             self._snapshots.clear()
@@ -147,8 +168,9 @@ class Monitor(Evaluator):
 
     def finish_batch(self, x: Tensor) -> None:
         """Stop timing a batch; its samples ``x`` [batch, *shape] are the last snapshot of the first one."""
-        if self._first:
-            self.nfe = self.batch_nfe
+        self._evaluated += self.batch_nfe * len(x)
+        self.drawn += len(x)
+        self.nfe = round(self._evaluated / self.drawn)  # an adaptive solver takes more for some samples than for others
         self.expect(self.batches - 1)
         if self._first and self.snapshot_every != 0:
             shown = x[: SHOWN_POINTS if x.ndim == 2 else SHOWN_IMAGES]
@@ -156,7 +178,7 @@ class Monitor(Evaluator):
         self._first = False
         self.context.synchronize(self.model.device)  # once per batch, so that its time is its own
         self.seconds += self.context.clock() - self._batch_began
-        self.drawn += len(x)
+        self.rows += self.passes.rows - self._rows_before
 
     def close(self) -> None:
         self._bar.close()
@@ -175,13 +197,18 @@ class Monitor(Evaluator):
         self.batch_nfe += 1
         self.evaluations += 1
         self._bar.update()
+        limit = self.max_forward_passes
+        if limit is not None and self.passes.rows - self._rows_before > limit * len(u):
+            raise InputError(f"max_forward_passes={limit}: the run takes more; give fewer steps")
         if not self._first:
             return
         if step in self._snapshot_steps:
             shown = SHOWN_POINTS if u.ndim == 2 else SHOWN_IMAGES
             self._take_snapshot(step, level, u[:shown], self._x0(u[:shown], output[:shown], level))
         elapsed = time.perf_counter() - self._began
-        scalars = {"timestep": level.timestep, "sigma": level.sigma, "steps_per_second": self.evaluations / elapsed}
+        scalars = {"timestep": level.timestep, "steps_per_second": self.evaluations / elapsed}
+        if math.isfinite(sigma := self.model.schedule.sigma_of(level)):  # not so without any signal
+            scalars["sigma"] = sigma
         self.steps.append((step, scalars))
 
     def _x0(self, u: Tensor, output: Tensor, level: Level) -> Tensor:
@@ -190,7 +217,9 @@ class Monitor(Evaluator):
 
     def _take_snapshot(self, step: int, level: Level, x: Tensor, x0: Tensor) -> None:
         # A copy, because the solver may change its tensors. It stays on its device until the run is over.
-        self._snapshots.append(Snapshot(step, self.nfe, level, x.clone(), x0.clone()))
+        self._snapshots.append(
+            Snapshot(step, self.nfe, level, x.clone(), x0.clone(), self.model.schedule.sigma_of(level))
+        )
 
 
 def _repeat(condition: Condition, times: int) -> Condition:

@@ -1,5 +1,7 @@
 """The end of a run: its status, error and time in ``run.json`` and in its tracker."""
 
+import errno
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -8,6 +10,11 @@ from diffexp.catalog.discover import Catalog
 from diffexp.components.trackers.base import Guarded
 from diffexp.errors import InputError, one_line
 from diffexp.experiment.folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of a disk that takes no more, and of the limits that administrators set."""
 
 
 @dataclass
@@ -20,13 +27,26 @@ class Recording:
 
 @contextmanager
 def recording(output: RunFolder, catalog: Catalog, clock: Callable[[], float]) -> Iterator[Recording]:
-    """Record the end of the block, ``done``, ``interrupted`` (by KeyboardInterrupt) or ``failed``, and its seconds."""
+    """Record the end of the block, ``done``, ``interrupted`` (by KeyboardInterrupt) or ``failed``, and its seconds.
+
+    Raises:
+        RuntimeError: the block called ``sys.exit``, which is a failure whatever the code.
+    """
     began, filled = clock(), Recording()
 
     def end(status: str, error: str | None = None) -> None:
+        output.free_reserve()
         output.update(status=status, error=error, seconds=clock() - began)
-        if status == "done":
-            output.delete_raw()
+
+    def end_early(status: str, error: str | None = None) -> None:
+        try:
+            end(status, error)
+        except OSError as problem:  # the cause is about to be raised
+            log.warning("the end of the run could not be recorded: %s", problem.strerror)
+        finally:
+            finish(status)
+
+    def finish(status: str) -> None:
         if filled.tracker:
             filled.tracker.finish(filled.metrics, status)
 
@@ -34,16 +54,26 @@ def recording(output: RunFolder, catalog: Catalog, clock: Callable[[], float]) -
         yield filled
         end("done")
     except KeyboardInterrupt:
-        end("interrupted")
+        end_early("interrupted")
         raise
+    except SystemExit as error:
+        failure = RuntimeError(f"sys.exit({error.code!r}) was called")
+        end_early("failed", _describe(failure.with_traceback(error.__traceback__), catalog, output))
+        raise failure from error
     except BaseException as error:
-        end("failed", _describe(error, catalog))
+        end_early("failed", _describe(error, catalog, output))
         raise
+    output.delete_raw()
+    finish("done")
 
 
-def _describe(error: BaseException, catalog: Catalog) -> str:
-    """One line; if a plugin raised the error, a note with file and line is added to it."""
+def _describe(error: BaseException, catalog: Catalog, output: RunFolder) -> str:
+    """One line; the place in a plugin that raised the error, and what to do about a full disk, become its notes."""
     place = None if isinstance(error, InputError) else catalog.place_of(error)
-    if place and place not in getattr(error, "__notes__", ()):  # an error may be that of several cells
-        error.add_note(place)
+    full = isinstance(error, OSError) and error.errno in FULL
+    whole = output.folder.parent if output.is_cell else output.folder
+    advice = f"make room, then go on with resume={whole}" if full else None
+    for note in filter(None, (place, advice)):
+        if note not in getattr(error, "__notes__", ()):  # an error may be that of several cells
+            error.add_note(note)
     return one_line(error)

@@ -8,24 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from diffexp.errors import InputError
-from diffexp.experiment.configs import differing_keys, flat
-from diffexp.files import read_json
+from diffexp.experiment.configs import KEYS_OF_THE_REPORT, differing_keys, flat
+from diffexp.experiment.folder import recorded_shape
+from diffexp.experiment.sample_files import SampleFiles
+from diffexp.files import read_json, read_json_or_none
 
-IRRELEVANT_KEYS = (
-    "resume",
-    "objective",
-    "num_samples",
-    "batch_size",
-    "name",
-    "tags",
-    "notes",
-    "tracker",
-    "metric",
-    "snapshot_every",
-)
-"""Config keys that do not affect any sample."""
+IRRELEVANT_TO_A_SAMPLE = (*KEYS_OF_THE_REPORT, "num_samples", "batch_size")
+"""Config keys that do not affect sample i, of however many."""
 DIGESTS = ("weights_sha256", "plan_sha256", "inputs_sha256")
 """Hashes of code and files that a config refers to."""
+REQUIRED = {"config", "status", "device", "dtype", *DIGESTS}
+"""Entries of ``run.json`` that say which samples a finished run has."""
 PLAIN = re.compile(r"(?!null$)[^,${}()]+")
 """A folder in a command line: not a list, an interpolation or null."""
 
@@ -62,24 +55,34 @@ def read_run_or_raise(folder: str) -> Earlier:
     """The run in the folder of ``resume=<folder>``.
 
     Raises:
-        InputError: no run has begun there.
+        InputError: no run has begun there, or its record is damaged.
     """
-    found = read_earlier(Path(folder).expanduser())
+    place = Path(folder).expanduser()
+    found = read_earlier(place)
+    if found is None and (place / "run.json").is_file():
+        raise InputError(f"resume={folder}: its run.json is damaged; run its command again")
     if found is None:
         raise InputError(f"resume={folder}: no run.json there; give the folder of an earlier run or sweep")
     return found
 
 
 def read_earlier(folder: Path) -> Earlier | None:
-    """The run in a folder; None where none has begun."""
+    """The run in a folder; None where none has begun, or its record is damaged."""
     record = read_json(folder / "run.json")
-    return Earlier(folder, record) if "config" in record else None
+    return Earlier(folder, record) if isinstance(record.get("config"), Mapping) else None
 
 
-def is_done(folder: Path) -> bool:
-    """Whether the run in a folder is finished."""
+def finished_run(folder: Path) -> Earlier | None:
+    """The run in a folder if it is done and whole: its record, its metrics and every one of its samples."""
     earlier = read_earlier(folder)
-    return earlier is not None and earlier.record.get("status") == "done"
+    if earlier is None or earlier.record.get("status") != "done" or not earlier.record.keys() >= REQUIRED:
+        return None
+    if read_json_or_none(folder / "metrics.json") is None:
+        return None
+    files = SampleFiles(folder)
+    found = {*files.intact_images(recorded_shape(earlier.record)), *files.finished_points()[0]}
+    wanted = earlier.record["config"].get("num_samples")
+    return earlier if isinstance(wanted, int) and found >= {*range(wanted)} else None
 
 
 def check_same_samples(earlier: Earlier, record: Mapping[str, Any]) -> None:
@@ -93,9 +96,10 @@ def check_same_samples(earlier: Earlier, record: Mapping[str, Any]) -> None:
     """
     # Compared as JSON, where tuples are lists.
     now, before = _decisive(json.loads(json.dumps(record, default=str))), _decisive(earlier.record)
+    begun = earlier.record.get("model_id") is not None  # else it ended before its hashes were known
     for key in differing_keys([now, before]):
-        if key in DIGESTS and (key not in record or not earlier.record.get(key)):
-            continue  # one of the runs has no such hash yet
+        if key in DIGESTS and not (begun and key in record and key in earlier.record):
+            continue
         raise InputError(
             f"resume={earlier.folder}: {key} was {before.get(key)} and is now {now.get(key)}, which gives other samples"
         )
@@ -103,5 +107,5 @@ def check_same_samples(earlier: Earlier, record: Mapping[str, Any]) -> None:
 
 def _decisive(record: Mapping[str, Any]) -> dict[str, Any]:
     """The entries of a ``run.json`` that affect samples, flat."""
-    config = {key: value for key, value in (record.get("config") or {}).items() if key not in IRRELEVANT_KEYS}
+    config = {key: value for key, value in (record.get("config") or {}).items() if key not in IRRELEVANT_TO_A_SAMPLE}
     return flat(config) | {key: record.get(key) for key in DIGESTS}

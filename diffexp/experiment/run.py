@@ -1,22 +1,23 @@
 """One run, from a composed config to files, metrics and a tracked record."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from diffexp.catalog.discover import Catalog
+from diffexp.components.models.truth import true_samples
 from diffexp.components.trackers.base import RunInfo, SampleRow
 from diffexp.experiment.build import Components, assemble
 from diffexp.experiment.context import RunContext
 from diffexp.experiment.cost import reset_peak_memory, run_facts
+from diffexp.experiment.effects import Given, check_effects, check_seed
 from diffexp.experiment.folder import RunFolder
+from diffexp.experiment.lock import lock_unless_held
 from diffexp.experiment.metric_suite import MetricSuite
 from diffexp.experiment.pictures.grid import overview
+from diffexp.experiment.plugin_sources import code_sha256, save_plugins
 from diffexp.experiment.provenance import inputs_sha256
 from diffexp.experiment.recording import recording
 from diffexp.experiment.reference import Reference
@@ -32,6 +33,10 @@ IMAGES = {"grid": "grid.png", "trajectory": "trajectory.png", "animation": "traj
 """The images of a run that are tracked."""
 
 
+CODE = ("model", "guidance", "loop")
+"""Kinds whose code affects samples, besides the plan."""
+
+
 @dataclass(frozen=True)
 class SweepInfo:
     """The sweep that a run belongs to."""
@@ -40,6 +45,8 @@ class SweepInfo:
     job: int
     resumed: bool = False
     """Whether the run continues what an earlier attempt at the sweep left in its folder."""
+    swept: Collection[str] = ()
+    """The keys that the sweep varies, as far as they are known beforehand."""
 
 
 @dataclass(frozen=True)
@@ -68,16 +75,20 @@ def run_experiment(
         KeyboardInterrupt: after everything finished has been written.
     """
     context, output = context or RunContext(), RunFolder(folder, is_cell=sweep is not None)
-    earlier = _open(output, config, sweep)
-    log.info("%s", _announcement(config))
-    with recording(output, catalog, context.clock) as record:
+    given = Given.of(output.words, config, swept=sweep.swept if sweep else None)
+    with lock_unless_held(folder), recording(output, catalog, context.clock) as record:
+        earlier = _open(output, config, sweep)
+        log.info("%s", _announcement(config))
         run = _build_and_check(config, catalog, context, output, earlier)
+        with context.cpu_section():
+            check_effects(run, config, given, catalog)
         record.tracker = run.tracker
         run.tracker.start(_run_info(config, folder, sweep))
         output.update(wandb_id=run.tracker.run_id)
         samples, metrics = _sample_and_measure(run, config, output)
         _publish(run, config, output, samples)
-        output.update(nfe=samples.nfe)
+        output.update(nfe=samples.nfe, forward_passes=samples.forward_passes)
+        check_seed(samples.drew_noise, given)
         record.metrics = metrics
         if samples.interrupted:
             raise KeyboardInterrupt
@@ -86,7 +97,7 @@ def run_experiment(
 
 
 def _open(output: RunFolder, config: Mapping[str, Any], sweep: SweepInfo | None) -> Earlier | None:
-    """Write the first ``run.json``; return the run that this one continues in its folder, if any."""
+    """Begin the record of the run; return the run that this one continues in its folder, if any."""
     check_resume(config, output.folder)
     earlier = read_earlier(output.folder) if sweep and sweep.resumed else None
     if earlier:
@@ -100,7 +111,10 @@ def _open(output: RunFolder, config: Mapping[str, Any], sweep: SweepInfo | None)
 def _build_and_check(
     config: Mapping[str, Any], catalog: Catalog, context: RunContext, output: RunFolder, earlier: Earlier | None
 ) -> Components:
-    """Build the components; check that they give the samples of the runs that this one resumes, and copy those."""
+    """Build the components; check that they give the samples of the runs that this one resumes, and copy those.
+
+    Only then are the files of an earlier run in the folder removed.
+    """
     with context.cpu_section():
         run = assemble(config, catalog, context)
     plan = run.sampler if isinstance(run.sampler, Plan) else None
@@ -111,11 +125,14 @@ def _build_and_check(
         "weights_sha256": run.model.weights_sha256,
         "plan_sha256": plan.sha256 if plan else None,
         "inputs_sha256": inputs_sha256(config),
+        "code_sha256": code_sha256(config, catalog, CODE if plan else (*CODE, "scheduler", "grid")),
+        "plugins": save_plugins(output.folder, config, catalog),
     }
     named = run_to_resume(config)
     for known in (earlier, named):
         if known:
             check_same_samples(known, output.record | identity)
+    output.replace()
     output.update(**identity)
     if named:
         copied = output.copy_samples(RunFolder(named.folder))
@@ -133,7 +150,7 @@ def _sample_and_measure(
         log.info("same samples as %s, copied from there", duplicate.name)
         metrics = output.copy_results(RunFolder(duplicate))
         return load_samples(run, config, output), metrics
-    suite = MetricSuite(run.metrics, run.model, Reference(run, config))
+    suite = MetricSuite(run.metrics, run.model, Reference(run, config), in_sweep=output.is_cell)
     reset_peak_memory(run.model.device)
     samples = generate(run, config, output, suite)
     with run.context.cpu_section():
@@ -147,18 +164,14 @@ def _sample_and_measure(
 def _save_images(run: Components, config: Mapping[str, Any], output: RunFolder, samples: Samples) -> None:
     if samples.shown is None:
         return
-    title = f"{run.model.id} · {_scheduler_name(config)} · {samples.nfe} evaluations"
-    truth = _true_samples(run.model, len(samples.indices)) if samples.shown.ndim == 2 else None
+    cost = f"{samples.nfe} evaluations"
+    if samples.forward_passes not in (None, samples.nfe):
+        cost += f", {samples.forward_passes:g} forward passes"
+    title = f"{run.model.id} · {_scheduler_name(config)} · {cost}"
+    truth = true_samples(run.model, len(samples.indices)) if samples.shown.ndim == 2 else None
     output.save_grid(overview(samples.shown, samples.captions, truth, title))
     if samples.snapshots:
         output.save_trajectory(samples.snapshots, title, samples.captions)
-
-
-def _true_samples(model: Any, count: int) -> Tensor | None:
-    """[count, d] from the distribution of the data, where the model knows it."""
-    if not hasattr(model, "sample_truth"):
-        return None
-    return model.sample_truth(count, torch.Generator().manual_seed(0)).cpu()
 
 
 def _publish(run: Components, config: Mapping[str, Any], output: RunFolder, samples: Samples) -> None:
@@ -194,5 +207,6 @@ def _scheduler_name(config: Mapping[str, Any]) -> str:
 
 def _announcement(config: Mapping[str, Any]) -> str:
     names = f"{config['model']['name']} · {_scheduler_name(config)}"
-    steps = f"{config['steps']} steps" if config.get("max_nfe") is None else f"at most {config['max_nfe']} evaluations"
-    return f"{names} · {steps} · {config['num_samples']} samples"
+    budgets = {"max_nfe": "evaluations", "max_forward_passes": "forward passes"}
+    limits = [f"at most {most} {noun}" for key, noun in budgets.items() if (most := config.get(key)) is not None]
+    return " · ".join([names, *(limits or [f"{config['steps']} steps"]), f"{config['num_samples']} samples"])

@@ -14,12 +14,14 @@ from diffexp.components.models.base import state_dtype
 from diffexp.components.pixels import to_model_range
 from diffexp.experiment.build import Components
 from diffexp.experiment.device import out_of_memory
-from diffexp.experiment.folder import RunFolder, load_raw, read_image
+from diffexp.experiment.folder import RunFolder, recorded_shape
 from diffexp.experiment.metric_suite import MetricSuite
 from diffexp.experiment.monitor import SHOWN_IMAGES, Monitor
 from diffexp.experiment.pictures.grid import MAX_GRID
 from diffexp.experiment.pictures.previews import latents_to_rgb
 from diffexp.experiment.pictures.strips import Snapshot
+from diffexp.experiment.sample_files import load_raw, read_image, shape_on_disk
+from diffexp.plan.compile import Direct
 from diffexp.plan.noise import SampleNoise
 
 log = logging.getLogger(__name__)
@@ -36,6 +38,8 @@ class Samples:
     """The first images [n, C, H, W] in [0, 1], or all points [N, d]; None where there are no samples."""
     nfe: int
     """Model evaluations per sample."""
+    forward_passes: float | None
+    """Forward passes of the network per sample, those for guidance included; None where they are not known."""
     drawn: int
     """How many samples ``seconds`` and ``model_seconds`` are the time of."""
     seconds: float
@@ -46,6 +50,8 @@ class Samples:
     steps: Sequence[tuple[int, dict[str, float]]] = ()
     """Scalars of the first batch's steps."""
     interrupted: bool = False
+    drew_noise: bool = True
+    """Whether the samples depend on the seed, as far as is known."""
 
 
 def generate(run: Components, config: Mapping[str, Any], output: RunFolder, suite: MetricSuite) -> Samples:
@@ -53,26 +59,49 @@ def generate(run: Components, config: Mapping[str, Any], output: RunFolder, suit
 
     A finished batch is written and measured at once; the run's memory does not grow with its length.
     """
-    size, total = int(config["batch_size"]), int(config["num_samples"])
+    size, total = _batch_size(run, config), int(config["num_samples"])
     finished = _Finished(run, output, suite)
     finished.load(size)
     todo = sorted(set(range(total)).difference(finished.indices))
     nfe, batches = run.sampler.nfe, -(-len(todo) // size)
-    monitor = Monitor(run.model, nfe, batches, config["snapshot_every"], config.get("max_nfe"), run.context)
+    monitor = Monitor(
+        run.model,
+        nfe,
+        batches,
+        config["snapshot_every"],
+        config.get("max_nfe"),
+        run.context,
+        passes=run.passes,
+        max_forward_passes=config.get("max_forward_passes"),
+    )
     monitor.add(output.record)
-    interrupted = False
+    interrupted = drew_noise = False
     try:
         for batch, samples in _batches(run, int(config["seed"]), todo, size, monitor):
+            drew_noise = drew_noise or has_drawn(int(config["seed"]), batch)
             finished.store(batch, samples, monitor.record())
     except KeyboardInterrupt:
         log.warning("interrupted after %d of %d samples", len(finished.indices), total)
+        if not output.is_cell:
+            log.warning("go on with: python -m diffexp resume=%s", output.folder)
         interrupted = True
     finally:
         monitor.close()
         output.join_points()
     finished.warn_of_broken(len(todo))
-    record = monitor.record() if todo else monitor.record() | {"nfe": output.record["nfe"] or monitor.nfe}
-    return finished.samples(record, latents_to_rgb(monitor.snapshots, finished.first), monitor.steps, interrupted)
+    record = monitor.record()
+    if not todo:  # the samples are those of an earlier run
+        record |= {"nfe": output.record["nfe"] or monitor.nfe, "forward_passes": output.record.get("forward_passes")}
+    snapshots = latents_to_rgb(monitor.snapshots, finished.first)
+    return finished.samples(record, snapshots, monitor.steps, interrupted, drew_noise or not todo)
+
+
+def _batch_size(run: Components, config: Mapping[str, Any]) -> int:
+    size = int(config["batch_size"])
+    if size > 1 and isinstance(run.sampler, Direct) and run.sampler.couples_samples:
+        log.warning("%s chooses its steps for a whole batch: one sample at a time is drawn", run.sampler.method.name)
+        return 1
+    return size
 
 
 def load_samples(run: Components, config: Mapping[str, Any], output: RunFolder) -> Samples:
@@ -90,6 +119,12 @@ def make_batch(run: base.Run, seed: int, indices: Sequence[int], monitor: base.M
     return Batch(run, indices, condition, noise.draw, noise.generators, monitor)
 
 
+def has_drawn(seed: int, batch: Batch) -> bool:
+    """Whether the stream of the first sample of a batch is no longer at its start."""
+    start = SampleNoise(seed, batch.indices[:1], ()).generators[0]
+    return not torch.equal(start.get_state(), batch.generators[0].get_state())
+
+
 class _Finished:
     """The finished samples of a run so far: writes and measures them, and gathers what is shown of them."""
 
@@ -104,7 +139,8 @@ class _Finished:
 
     def load(self, size: int) -> None:
         """Take in what is in the folder, in batches of ``size``."""
-        files, raw = self._output.finished_images(), self._output.raw_files()
+        files = self._output.intact_images(recorded_shape(self._output.record))
+        raw = self._output.raw_files(tuple(self._run.model.shape))
         if files.keys() - raw.keys():
             self._suite.only_images()
         for start in range(0, len(files), size):
@@ -129,8 +165,9 @@ class _Finished:
         if images.ndim > 2 and self._suite.reads_samples:
             self._output.store_raw(indices, samples)
         self._output.save_samples(indices, images)
+        shape = shape_on_disk(images) if images.ndim > 2 else None
         self._add(indices, run.model.describe(batch.condition), images)  # at once: an interrupt may follow
-        self._output.update(**record)
+        self._output.update(**record, image_shape=shape)
         with run.context.cpu_section():
             self._suite.update(indices, samples, images)
         run.context.finished(len(indices))
@@ -144,8 +181,8 @@ class _Finished:
     def samples(self, record: Mapping[str, Any], *rest: Any) -> Samples:
         """Build the samples of the run; ``record`` are entries of ``run.json``, ``rest`` the other fields."""
         shown = torch.cat(self._shown) if self._shown else None
-        taken = record["nfe"] or 0, record["drawn"], record["sampling_seconds"], record["model_seconds"]
-        return Samples(tuple(self.indices), tuple(self._captions), shown, *taken, *rest)
+        taken: list[Any] = [record.get(key) for key in ("forward_passes", "drawn", "sampling_seconds", "model_seconds")]
+        return Samples(tuple(self.indices), tuple(self._captions), shown, record["nfe"] or 0, *taken, *rest)
 
     def _add(self, indices: Sequence[int], captions: Sequence[str], images: Tensor) -> None:
         if images.ndim == 2:

@@ -1,9 +1,18 @@
-"""The metrics of a run in one line."""
+"""The metrics of a run, read back and in one line."""
 
 from collections.abc import Mapping
+from pathlib import Path
+
+from diffexp.files import read_json
 
 LOW, HIGH = "/low", "/high"
 """Suffixes of the ends of a metric's 95 % interval."""
+
+
+def read_metrics(folder: Path) -> dict[str, float | None]:
+    """The metrics of the run in a folder; whatever is damaged is missing."""
+    found = read_json(folder / "metrics.json").items()
+    return {name: value for name, value in found if value is None or type(value) in (int, float)}
 
 
 def metrics_line(metrics: Mapping[str, float | None]) -> str:

@@ -16,7 +16,7 @@ from diffexp.errors import InputError
 from diffexp.plan.compile import compile_method
 from diffexp.plan.levels import Level
 from diffexp.plan.method import drives_object
-from diffexp.plan.stepping import ObjectSteps, RowSteps, entry, visiting
+from diffexp.plan.stepping import ObjectSteps, RowSteps, entry
 from diffexp.plan.table import Plan
 from diffexp.plan.trace import NotLinear
 
@@ -31,13 +31,12 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
     Args:
         compile: the plan for a number of steps; called again whenever the pipeline asks for another number. It is also
             called with ``begin=k`` (the plan for the steps from k on, as they are when nothing came before them) where
-            a multistep method begins in the middle, and with ``timesteps=`` or ``sigmas=`` where the pipeline has
-            levels of its own; see ``compile_recipe``.
+            a multistep method begins in the middle, and with ``timesteps=``, ``sigmas=`` or ``mu=`` where the pipeline
+            passes them; see ``compile_recipe``.
         num_train_timesteps: of the model, for pipelines that read it from the config.
         prediction_type: likewise.
         config: likewise, everything else: the config of the pipeline's own scheduler. Without one it is that of the
             scheduler object, if the plans come from one.
-        stock: the pipeline's own scheduler, asked which sigmas a pipeline means by its ``sigmas`` and ``mu``.
         generators: what noise is drawn from where the pipeline's call hands none to ``step`` (flow pipelines).
         observe: watches every step.
 
@@ -56,7 +55,6 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         prediction_type: str = "epsilon",
         *,
         config: Mapping[str, Any] | None = None,
-        stock: Any = None,
         generators: Generators = None,
         observe: Observe | None = None,
     ) -> None:
@@ -67,7 +65,6 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         self.register_to_config(**{"steps_offset": 1, "clip_sample": False} | own | rest)
         self._has_config = config is not None
         self._compile = compile
-        self._stock = stock
         self._generators = generators
         self._observe = observe
         self.num_inference_steps: int | None = None
@@ -191,21 +188,21 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         Raises:
             ValueError: the plan perturbs its start sample, which a pipeline gives no place for.
         """
-        given = {"timesteps": timesteps, "sigmas": sigmas, "mu": mu, **options}
-        given = {name: value for name, value in given.items() if value is not None}
-        steps = num_inference_steps or len(given.get("timesteps", given.get("sigmas", ())))
-        visit: dict[str, Any] = {}
-        if self._stock is not None and {"sigmas", "mu"} & given.keys():
-            visit["sigmas"] = self._meant(steps, given.pop("sigmas", None), given.pop("mu", None))
+        given = timesteps if timesteps is not None else sigmas if sigmas is not None else ()
+        steps = num_inference_steps or len(given)
+        visit: dict[str, Any] = {} if sigmas is None else {"sigmas": [float(sigma) for sigma in sigmas]}
+        if mu is not None:
+            visit["mu"] = float(mu)
+        if timesteps is not None:
+            options["timesteps"] = [float(timestep) for timestep in timesteps]
         plan = self._compile(steps, **visit)
         source = plan.source
-        if given and drives_object(source) and given.keys() <= _parameters(source.scheduler.set_timesteps).keys():
-            found = compile_method(visiting(source, num_inference_steps, given))
+        if options and drives_object(source) and options.keys() <= _parameters(source.scheduler.set_timesteps).keys():
+            found = compile_method(source.visiting(num_inference_steps, **options))
             plan = found.unscaled() if plan.is_unscaled else found
-        elif given:
-            given.pop("mu", None)
-            visit |= {name: list(value) if name in ("timesteps", "sigmas") else value for name, value in given.items()}
-            plan = self._compile(steps, **visit)
+        elif options:
+            plan = self._compile(steps, **visit, **options)
+            visit |= options
         if plan.start_z:
             raise ValueError(f"{plan.name} adds noise before its first evaluation; a pipeline cannot run it")
         self._plan, self._visit = plan, visit
@@ -217,12 +214,6 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         self.num_inference_steps = getattr(getattr(self._set_steps, "scheduler", None), "num_inference_steps", steps)
         if not self._has_config and self._object is not None:
             self.register_to_config(**_without_names(getattr(self._object.scheduler, "config", {})))
-
-    def _meant(self, steps: int, sigmas: Sequence[float] | None, mu: float | None) -> list[float]:
-        """The sigmas that the pipeline's own scheduler would visit."""
-        given = ({} if sigmas is None else {"sigmas": list(sigmas)}) | ({} if mu is None else {"mu": mu})
-        self._stock.set_timesteps(steps, **given)
-        return self._stock.sigmas.tolist()[: len(self._stock.timesteps)]
 
     def _begun(self, index: int) -> Plan:
         """The plan for the timesteps from this index on, as they are when nothing came before them."""

@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -30,6 +31,8 @@ def compile_method(method: Method) -> Plan:
         NotLinear: no table gives the method's output (adaptive steps, dynamic thresholding, …).
         InputError: the method refuses its options.
     """
+    if getattr(method, "adaptive", False):
+        raise NotLinear("it chooses its steps by what it finds")
     traced, recording = method, _recorded(method)
     if recording.not_finite is not None and drives_object(method):
         # A step of no length, which float32 rounds to 0, can be the root of a negative number in float64.
@@ -83,6 +86,23 @@ class Direct:
     def levels(self) -> Sequence[Level]:
         """Level of every evaluation as far as they are known beforehand."""
         return self.method.levels
+
+    @cached_property
+    def couples_samples(self) -> bool:
+        """Whether a sample may depend on the others of its batch, as where one step size is chosen for all of them."""
+        if getattr(self.method, "adaptive", False):
+            return True
+        start, rows = _check_noise()() * self.start_std, range(_CHECK_SHAPE[0])
+        try:
+            together = run_directly(self.method, _lively_network, start, _check_noise())
+            alone = torch.cat([self._run_row(start, row) for row in rows])
+        except Exception:  # the run itself will raise it
+            return False
+        return not torch.allclose(together, alone, rtol=1e-5, atol=1e-5, equal_nan=True)
+
+    def _run_row(self, start: Tensor, row: int) -> Tensor:
+        noise = _check_noise()
+        return run_directly(self.method, _lively_network, start[[row]], lambda: noise()[[row]])
 
 
 Sampler = Plan | Direct

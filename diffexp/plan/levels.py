@@ -2,6 +2,11 @@
 
 Everywhere ``x = alpha * x0 + sigma * eps`` with ``eps ~ N(0, I)``. Timesteps grow with the noise; sampling runs
 from high to low. Numbers are Python floats (float64), so that coefficients carry no float32 rounding.
+
+Two things are called sigma in the field. ``Level.sigma`` is the one of this formula, the standard deviation of the
+noise, which files call ``noise_std``. The sigma *of a schedule* is the one of k-diffusion, EDM and diffusers' tables:
+sigma / alpha for VP and VE models, the path length for flows. It is what ``grid.sigmas`` takes (``Schedule.at_sigma``,
+``sigma_of``), and what trackers and pictures call sigma.
 """
 
 import math
@@ -20,7 +25,7 @@ class Level:
     alpha: float
     """Scale of the clean sample, in [0, 1]."""
     sigma: float
-    """Standard deviation of the noise, >= 0."""
+    """Standard deviation of the noise in x, >= 0; a VP schedule's sigma is ``ratio`` (see above)."""
 
     @property
     def ratio(self) -> float:

@@ -134,6 +134,8 @@ class FunctionMethod:
     training: Training
     options: Mapping[str, Any]
     name: str
+    adaptive: bool = False
+    """Whether it chooses its steps by what it finds, so that no table says what it does."""
 
     @property
     def nfe(self) -> int:

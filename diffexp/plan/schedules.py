@@ -31,6 +31,7 @@ class VPSchedule:
         num_train_timesteps: int = 1000,
         trained_betas: Sequence[float] | None = None,
         rescale_betas_zero_snr: bool = False,
+        snr_shift_scale: float = 1.0,
         set_alpha_to_one: bool = True,
     ) -> "VPSchedule":
         """The schedule of a checkpoint, under the names of diffusers' scheduler configs.
@@ -45,6 +46,9 @@ class VPSchedule:
             if trained_betas is not None
             else _betas(beta_schedule, beta_start, beta_end, num_train_timesteps)
         )
+        if snr_shift_scale != 1:  # CogVideoX divides the signal-to-noise ratio by it
+            bar = torch.cumprod(1.0 - betas, dim=0)
+            betas = _betas_of(bar / (snr_shift_scale + (1 - snr_shift_scale) * bar))
         if rescale_betas_zero_snr:
             betas = _rescale_zero_terminal_snr(betas)
         schedule = cls(tuple(torch.cumprod(1.0 - betas, dim=0).double().tolist()))
@@ -250,5 +254,8 @@ def _rescale_zero_terminal_snr(betas: torch.Tensor) -> torch.Tensor:
     """Shift and scale sqrt(alphas_cumprod) so that the last one is 0 (Lin et al. 2023, algorithm 1)."""
     root = torch.cumprod(1.0 - betas, dim=0).sqrt()
     first, last = root[0].clone(), root[-1].clone()
-    alphas_cumprod = ((root - last) * (first / (first - last))) ** 2
+    return _betas_of(((root - last) * (first / (first - last))) ** 2)
+
+
+def _betas_of(alphas_cumprod: torch.Tensor) -> torch.Tensor:
     return 1 - torch.cat([alphas_cumprod[0:1], alphas_cumprod[1:] / alphas_cumprod[:-1]])

@@ -161,11 +161,14 @@ class Plan:
         return max(_relative(a, b) for a, b in pairs)
 
     def to_csv(self) -> str:
-        """The table as text: a line per row, empty cells where a method has no such coefficient."""
+        """The table as text: a line per row, empty cells where a method has no such coefficient.
+
+        The network sees alpha * x0 + noise_std * eps; what grids call sigma is another thing (``diffexp.plan.levels``).
+        """
         past = range(self.depth + 1)
         clamps = range(max((len(row.clamps) for row in self.rows), default=0))
         draws = range(max((len(row.z) for row in self.rows), default=0))
-        header = ["step", "timestep", "alpha", "sigma", "scale"]
+        header = ["step", "timestep", "alpha", "noise_std", "scale"]
         header += [f"clamp{i}_{part}" for i in clamps for part in ("x", "m", "low", "high")]
         header += [f"x[k-{j}]" for j in past] + [f"m[k-{j}]" for j in past]
         header += [f"d{i}[k-{j}]" for j in past for i in clamps] + [f"z{i}" for i in draws]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from diffexp.plan.levels import Levels, Schedule
+from diffexp.plan.levels import Schedule
 from diffexp.plan.predictions import Clip, DynamicThreshold, Prediction, Target
 
 
@@ -23,5 +23,8 @@ class Training:
     """Name of the default timestep schedule: linspace, leading, trailing, karras, exponential or flow."""
     steps_offset: int = 0
     """Offset of the leading timestep schedule."""
-    own_levels: Callable[[Schedule, int], Levels] | None = None
-    """The default timestep schedule itself, (schedule, steps) -> levels, where it has no name."""
+    set_timesteps: Callable[[int, Mapping[str, Any]], Mapping[str, Any]] | None = None
+    """(steps, a scheduler's config) -> keywords that the checkpoint's pipeline passes to its ``set_timesteps``.
+
+    ``mu`` shifts the levels by the size of the image; ``sigmas`` are levels before that shift. None: no keywords.
+    """

@@ -35,12 +35,12 @@ def write_report(folders: Sequence[Path], out: Path | None = None) -> Path:
     return _write(folders, out)[0]
 
 
-def write_chart(folders: Sequence[Path], out: Path, metric: str | None = None, cost: str = "nfe") -> Path:
+def write_chart(folders: Sequence[Path], out: Path, metric: str | None = None, cost: str | None = None) -> Path:
     """Write one chart of the page as an SVG file.
 
     Args:
         metric: as in ``metrics.json``; by default the first that the page shows.
-        cost: ``nfe`` or ``seconds_per_image``.
+        cost: ``forward_passes``, ``nfe`` or ``seconds_per_image``; by default the first that every finished cell has.
 
     Raises:
         InputError: a folder contains no runs, or no cell has both metric and cost.
@@ -52,6 +52,7 @@ def write_chart(folders: Sequence[Path], out: Path, metric: str | None = None, c
     from diffexp.report.page import Report
 
     report = Report(collect(folders), out.absolute())
+    cost = cost or report.cost
     known = [(quality.name, chart) for quality, own, chart in report.charts if own == cost]
     chart = next((chart for name, chart in known if metric in (None, name)), None)
     if chart is None:
@@ -73,7 +74,7 @@ def report_sweep(sweep: Path, catalog: Catalog) -> Path | None:
         return None  # no cell has begun
     try:
         page, report = _write([sweep], None)
-        if all(cell.status in FINAL for cell in report.cells):
+        if all(cell.status in FINAL for cell in report.runs):
             _track(sweep, page, report, catalog)
     except Exception as error:
         log.warning("no report: %s: %s", type(error).__name__, error)
@@ -102,7 +103,7 @@ def _track(sweep: Path, page: Path, report: Report, catalog: Catalog) -> None:
     from diffexp.report.tracker import comparison_of
     from diffexp.sweeps.results import NAME as RESULTS
 
-    node = next((cell.record["config"]["tracker"] for cell in report.cells if cell.record.get("config")), None)
+    node = next((cell.record["config"]["tracker"] for cell in report.runs if cell.record.get("config")), None)
     if node is not None:
         tracker = Guarded(catalog.build("tracker", node))
         tracker.compare(comparison_of(report, sweep, page, [sweep / RESULTS, sweep / COMPARISON]))

@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffexp.experiment.configs import differing_keys
+from diffexp.sweeps.replicates import IRRELEVANT_KEYS
 from diffexp.sweeps.results import CellResult
 
 GROUPS = ("model", "scheduler", "grid", "loop", "guidance")
 """Config groups; the chosen option is ``<group>.name`` in the config."""
-IRRELEVANT_KEYS = ("name", "notes", "tags", "resume", "snapshot_every", "tracker", "metric")
-"""Config keys that do not affect any sample."""
 ABSENT = "–"
 """Shown for a cell without such a key, for example an option of another scheduler."""
 BARE = (*GROUPS, "run", "sweep")
 """Axes whose values are shown without the name of the axis."""
-PHRASES = {"steps": "{} steps", "max_nfe": "≤ {} NFE"}
+PHRASES = {"steps": "{} steps", "max_nfe": "≤ {} NFE", "max_forward_passes": "≤ {} forward passes"}
 """Axes that limit the cost of a cell, with the phrase for one of their values."""
 
 

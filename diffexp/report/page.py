@@ -19,7 +19,8 @@ from diffexp.report.charts import Chart, Curve, marker_definitions
 from diffexp.report.comparison import Difference, choose_pairs, compare, read_all_resamples
 from diffexp.report.quality import Answer, Line, answers, chart_of, lines_of, points_of
 from diffexp.report.thumbnails import Thumbnails, make_thumbnails
-from diffexp.report.values import COSTS, Quality, Value, metric_names, qualities, value_of
+from diffexp.report.values import COSTS, Quality, Value, main_cost, metric_names, qualities, value_of
+from diffexp.sweeps.replicates import merge_replicates
 from diffexp.sweeps.results import CellResult
 
 STYLES = ("chart", "report")
@@ -37,23 +38,33 @@ class Report:
     """
 
     def __init__(self, cells: Sequence[CellResult], out: Path) -> None:
-        self.cells = cells
+        self.runs = cells
+        self.cells = merge_replicates(cells)
+        """Runs that differ in nothing but the seed are one cell."""
         self.out = out
-        self.placement: Placement = place_cells(cells)
-        self.qualities = qualities(cells)
+        self.placement: Placement = place_cells(self.cells)
+        self.qualities = qualities(self.cells)
+        self.cost = main_cost(self.cells)
+        """The cost that is shown first, and that budgets limit."""
 
     @cached_property
     def labels(self) -> list[str]:
         """The labels of the cells."""
+        return [self._place(i) + seeds_text(cell) for i, cell in enumerate(self.cells)]
+
+    def _place(self, cell: int) -> str:
         if self.placement.axes:
-            return [self.placement.label(i) for i in range(len(self.cells))]
-        return [f"{option_of(cell.config, 'scheduler')} · {cell.config.get('steps', '?')} steps" for cell in self.cells]
+            return self.placement.label(cell)
+        config = self.cells[cell].config
+        return f"{option_of(config, 'scheduler')} · {config.get('steps', '?')} steps"
 
     @cached_property
     def links(self) -> list[str]:
         """Relative URLs of the run folders; empty for a cell that never began."""
-        folders = (cell.folder if cell.folder.is_dir() else None for cell in self.cells)
-        return [quote(Path(os.path.relpath(f, self.out.parent)).as_posix()) if f else "" for f in folders]
+        return [self._link(cell.folder) for cell in self.cells]
+
+    def _link(self, folder: Path) -> str:
+        return quote(Path(os.path.relpath(folder, self.out.parent)).as_posix()) if folder.is_dir() else ""
 
     @cached_property
     def pairs(self) -> tuple[list[tuple[int, int]], str]:
@@ -94,25 +105,30 @@ class Report:
 
     @property
     def title(self) -> str:
-        parents = dict.fromkeys(cell.folder.resolve().parent for cell in self.cells)
-        if len(self.cells) == 1:
-            return self.cells[0].folder.resolve().name
+        parents = dict.fromkeys(cell.folder.resolve().parent for cell in self.runs)
+        if len(self.runs) == 1:
+            return self.runs[0].folder.resolve().name
         names = [f"{parent.parent.name}/{parent.name}" for parent in parents]
         return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
     @property
     def statuses(self) -> list[tuple[str, int]]:
-        return Counter(cell.status for cell in self.cells).most_common()
+        return Counter(cell.status for cell in self.runs).most_common()
+
+    @property
+    def replicated(self) -> bool:
+        """Whether some cells are means over several seeds."""
+        return any(cell.members for cell in self.cells)
 
     @property
     def facts(self) -> list[tuple[str, str]]:
         """The settings of the cells; where they differ, all values."""
-        records = [cell.record for cell in self.cells if cell.record]
+        records = [cell.record for cell in self.runs if cell.record]
         seconds = sum(record.get("seconds") or 0 for record in records)
         known = {
             "model": [record.get("model_id") for record in records],
-            "samples per cell": [cell.config.get("num_samples") for cell in self.cells],
-            "seed": [cell.config.get("seed") for cell in self.cells],
+            "samples per run": [cell.config.get("num_samples") for cell in self.runs],
+            "seed": [cell.config.get("seed") for cell in self.runs],
             "device": [record.get("device") for record in records],
             "dtype": [record.get("dtype") for record in records],
             "commit": [(record.get("git_commit") or "")[:10] for record in records],
@@ -143,7 +159,7 @@ class Report:
 
     def answers(self, quality: Quality) -> list[Answer]:
         found = next(differences for other, differences in self.comparisons if other == quality)
-        return answers(points_of(self.cells, quality, "nfe"), quality, found)
+        return answers(points_of(self.cells, quality, self.cost), quality, found)
 
     def tie_text(self, answer: Answer) -> str:
         if not answer.compared:
@@ -166,7 +182,7 @@ class Report:
     @cached_property
     def differences(self) -> list[tuple[str, list[tuple[str, int]]]]:
         """Every config key in which cells differ, with its values and the number of cells for each."""
-        configs = [cell.config for cell in self.cells if cell.config]
+        configs = [cell.config for cell in self.runs if cell.config]
         found = []
         for key in differing_keys(configs):
             counts = Counter(as_text(config[key]) if key in config else ABSENT for config in configs)
@@ -187,11 +203,14 @@ class Report:
                     "status": cell.status,
                     "error": cell.error,
                     "link": self.links[i],
+                    "seeds": len(cell.members),
+                    "links": [self._link(folder) for folder in thumbnails.folders[i]] if cell.members else [],
                     "pictures": images[i] if images else [],
                     "metrics": {name: value_text(found) for name in self.metrics if (found := value_of(cell, name))},
                 }
                 for i, cell in enumerate(self.cells)
             ],
+            "cost": self.cost,
             "samples": thumbnails.samples,
             "files": thumbnails.files,
             "side": thumbnails.side,
@@ -206,6 +225,11 @@ class Report:
                 for quality, found in self.comparisons
             },
         }
+
+
+def seeds_text(cell: CellResult) -> str:
+    """The number of seeds of a cell, as the end of its label: `` (3 seeds)``; empty for one."""
+    return f" ({len(cell.members)} seeds)" if len(cell.members) > 1 else ""
 
 
 def value_text(value: Value) -> str:

@@ -27,9 +27,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Answer:
-    """The best cell within a budget of evaluations."""
+    """The best cell within a budget."""
 
-    nfe: float
+    budget: float
     best: int
     ties: tuple[int, ...]
     """Cells within the budget that do not differ significantly from it."""
@@ -94,10 +94,10 @@ def chart_of(cells: Sequence[CellResult], lines: Sequence[Line], quality: Qualit
 
 
 def answers(points: Mapping[int, Point], quality: Quality, differences: Sequence[Difference]) -> list[Answer]:
-    """The best cell for every budget of evaluations; of very many budgets, for some of them.
+    """The best cell for every budget; of very many budgets, for some of them.
 
     Args:
-        points: the cells over ``nfe``.
+        points: the cells over the cost that budgets limit.
         differences: the differences in this metric.
     """
     budgets = sorted({point.x for point in points.values()})

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 from torch import Tensor
 
 from diffexp.catalog.discover import discover
 from diffexp.components.models.base import Runtime
+from diffexp.components.models.truth import true_samples
 from diffexp.experiment.folder import RunFolder
 from diffexp.experiment.pictures.points import draw_points, frame_around
 from diffexp.sweeps.results import CellResult
@@ -37,6 +37,8 @@ class Thumbnails:
     """For each cell a data URI for each of ``samples``; None if the cell has no such image."""
     files: tuple[str, ...]
     """For each of ``samples`` its file, relative to the run's folder; empty if there is none."""
+    folders: tuple[tuple[Path, ...], ...]
+    """For each cell the folder of the run that each of ``samples`` is of."""
     side: int
     """Length of an image's longer side in pixels."""
     note: str
@@ -50,10 +52,11 @@ def make_thumbnails(
 
     For points there is one image per cell, of all points, on the same axes in all cells.
     """
-    images = [RunFolder(cell.folder).finished_images() for cell in cells]
+    images = [_files(cell) for cell in cells]
     if not any(images):
         return _points(cells)
-    indices = sorted({index for found in images for index in found})
+    several = any(cell.members for cell in cells)
+    indices = sorted({index for found in images for index in found}, key=lambda key: (key[0], key[1] or 0))
     side = 192 if len(cells) <= 60 else 128 if len(cells) <= 200 else 96
     rounds: list[list[str | None]] = []
     used, began = 0, time.monotonic()
@@ -70,12 +73,26 @@ def make_thumbnails(
     shown = indices[: len(rounds)]
     note = f"{len(shown)} of up to {len(indices)} samples of each cell are shown" if len(shown) < len(indices) else ""
     return Thumbnails(
-        samples=tuple(f"sample {index}" for index in shown),
+        samples=tuple(f"sample {index}" + (f", seed {seed}" if several else "") for index, seed in shown),
         images=tuple(zip(*rounds)),
-        files=tuple(f"samples/{index:06d}.png" for index in shown),
+        files=tuple(f"samples/{index:06d}.png" for index, _ in shown),
+        folders=tuple(tuple(_folder(cell, seed) for _, seed in shown) for cell in cells),
         side=max((_longer_side(found[shown[0]]) for found in images if shown[0] in found), default=side),
         note=note,
     )
+
+
+def _files(cell: CellResult) -> dict[tuple[int, Any], Path]:
+    """The images of a cell by index and, if it has several, by seed."""
+    return {
+        (index, run.config.get("seed") if cell.members else None): file
+        for run in cell.runs
+        for index, file in RunFolder(run.folder).finished_images().items()
+    }
+
+
+def _folder(cell: CellResult, seed: Any) -> Path:
+    return cell.by_seed.get(seed, cell).folder
 
 
 def _thumbnail(file: Path, side: int) -> str | None:
@@ -108,7 +125,7 @@ def _points(cells: Sequence[CellResult]) -> Thumbnails:
     clouds = [_cloud(cell) for cell in cells]
     known = [cloud for cloud in clouds if cloud is not None]
     if not known:
-        return Thumbnails((), ((),) * len(cells), (), 0, "")
+        return Thumbnails((), ((),) * len(cells), (), ((),) * len(cells), 0, "")
     truth = next((found for cell in cells if (found := _truth(cell, max(map(len, known)))) is not None), None)
     frame = frame_around([*known, *([] if truth is None else [truth])])
     images: list[tuple[str | None, ...]] = []
@@ -122,7 +139,8 @@ def _points(cells: Sequence[CellResult]) -> Thumbnails:
         sheet.quantize(32).save(out, "PNG", optimize=True)
         images.append((_uri("png", out.getvalue()),))
     description = "all points" + (" (blue) over true samples (grey)" if truth is not None else "")
-    return Thumbnails((description,), tuple(images), ("",), POINTS_SIDE, "")
+    folders = tuple((cell.folder,) for cell in cells)
+    return Thumbnails((description,), tuple(images), ("",), folders, POINTS_SIDE, "")
 
 
 def _cloud(cell: CellResult) -> Tensor | None:
@@ -134,6 +152,6 @@ def _truth(cell: CellResult, count: int) -> Tensor | None:
     """True samples, if the model of the cell can generate them."""
     try:
         model: Any = discover().build("model", cell.record["config"]["model"])(Runtime())
-        return model.sample_truth(count, torch.Generator().manual_seed(0)).cpu()
+        return true_samples(model, count)
     except Exception:  # the cell may be from another version, or its model missing: the page shows no truth
         return None

@@ -20,7 +20,7 @@ def comparison_of(report: Report, sweep: Path, page: Path, tables: Sequence[Path
         page: file of the report.
         tables: further files of the sweep; missing ones are skipped.
     """
-    tags = sorted({tag for cell in report.cells for tag in cell.config.get("tags") or []})
+    tags = sorted({tag for cell in report.runs for tag in cell.config.get("tags") or []})
     info = RunInfo(
         folder=sweep,
         config={"sweep": str(sweep), "axes": {axis.name: list(axis.values) for axis in report.placement.axes}},
@@ -34,7 +34,7 @@ def comparison_of(report: Report, sweep: Path, page: Path, tables: Sequence[Path
     axes = [axis.name for axis in report.placement.axes]
     return Comparison(
         info=info,
-        columns=["cell", *axes, "status", *report.metrics, "pictures"],
+        columns=["cell", *axes, *(["seeds"] if report.replicated else []), "status", *report.metrics, "pictures"],
         rows=[_row(report, number) for number in range(len(report.cells))],
         curves=[_curves(quality.name, cost, chart) for quality, cost, chart in report.charts],
         report=page,
@@ -47,7 +47,8 @@ def _row(report: Report, number: int) -> list[Any]:
     values = [found.value if (found := report.value(number, name)) else None for name in report.metrics]
     picture = cell.folder / GRID_FILE
     coordinates = [axis.values[value] for axis, value in zip(report.placement.axes, place)]
-    return [report.labels[number], *coordinates, cell.status, *values, picture if picture.is_file() else None]
+    seeds = [len(cell.runs)] if report.replicated else []
+    return [report.labels[number], *coordinates, *seeds, cell.status, *values, picture if picture.is_file() else None]
 
 
 def _curves(metric: str, cost: str, chart: Chart) -> Curves:

@@ -8,7 +8,12 @@ from diffexp.catalog.discover import discover
 from diffexp.experiment.summary import HIGH, LOW
 from diffexp.sweeps.results import CellResult
 
-COSTS = {"nfe": "model evaluations per sample (NFE)", "seconds_per_image": "seconds per sample"}
+COSTS = {
+    "forward_passes": "forward passes per sample, guidance included",
+    "nfe": "model evaluations per sample (NFE)",
+    "seconds_per_image": "seconds per sample",
+}
+"""Costs with their descriptions, first the one that is shown where all cells have it."""
 NOT_QUALITY = (*COSTS, "images_per_second", "scheduler_us_per_step", "peak_memory_mb")
 
 
@@ -63,10 +68,16 @@ def cost_of(cell: CellResult, cost: str) -> float | None:
     value = _number(cell.metrics.get(cost))
     if value is not None:
         return value
-    if cost == "nfe":
-        return _number(cell.record.get("nfe"))
+    if cost in ("forward_passes", "nfe"):
+        return _number(cell.record.get(cost))
     seconds, drawn = _number(cell.record.get("sampling_seconds")), cell.record.get("drawn")
     return seconds / drawn if seconds and drawn else None
+
+
+def main_cost(cells: Sequence[CellResult]) -> str:
+    """The first of ``COSTS`` that every finished cell has; runs of older versions do not count forward passes."""
+    done = [cell for cell in cells if cell.status == "done"]
+    return next((cost for cost in COSTS if all(cost_of(cell, cost) is not None for cell in done)), "nfe")
 
 
 def higher_is_better() -> frozenset[str]:

@@ -114,13 +114,13 @@ class Rendezvous:
                 self._changed.notify()
         return call.output.result()
 
-    def serve(self, seconds: float) -> None:
-        """Run one batch; return without one after ``seconds``, or when a client has left."""
+    def serve(self, seconds: float) -> bool:
+        """Run one batch; return False, without one, after ``seconds`` or when a client has left."""
         with self._changed:
             self._changed.wait_for(lambda: self._client_left or self._ready(), seconds)
             self._client_left = False
             if not self._ready() and not self._drop_stragglers():
-                return
+                return False
             batch = self._next_batch()
         try:
             self._run(batch)
@@ -129,6 +129,7 @@ class Rendezvous:
                 self._last_change = time.monotonic()
                 # None, unless an interrupt came between: ``stop`` has to reach them.
                 self._waiting += [call for call in batch if not call.output.done()]
+        return True
 
     def stop(self) -> None:
         """Raise KeyboardInterrupt in all threads that wait in ``predict`` or call it from now on."""

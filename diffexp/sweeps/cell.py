@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-IN_THE_NAME = ("model", "scheduler", "steps", "max_nfe")
+IN_THE_NAME = ("model", "scheduler", "steps", "max_nfe", "max_forward_passes")
 """Keys whose values are part of the name of a cell's folder."""
 
 

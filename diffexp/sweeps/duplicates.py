@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from diffexp.catalog.discover import discover
+from diffexp.experiment.configs import KEYS_OF_THE_RECORD
 
-IRRELEVANT_KEYS = ("resume", "objective", "name", "tags", "notes", "tracker")
-"""Config keys that affect no file of a run but its record."""
-KEYS_OF_THE_PLAN = ("scheduler", "grid", "steps", "max_nfe")
+FACTS = ("plan_sha256", "weights_sha256", "inputs_sha256", "code_sha256", "device", "dtype")
+"""Entries of ``run.json`` that stand for code and files."""
+KEYS_OF_THE_PLAN = ("scheduler", "grid", "steps", "max_nfe", "max_forward_passes")
 
 
 def samples_key(record: Mapping[str, Any]) -> str:
@@ -21,10 +22,9 @@ def samples_key(record: Mapping[str, Any]) -> str:
     """
     loop = discover().find("loop", record["config"]["loop"]["name"])
     by_plan = record["plan_sha256"] and loop and loop.traits.get("solves_from_noise")
-    skipped = (*IRRELEVANT_KEYS, *(KEYS_OF_THE_PLAN if by_plan else ()))
+    skipped = (*KEYS_OF_THE_RECORD, *(KEYS_OF_THE_PLAN if by_plan else ()))
     config = {key: value for key, value in record["config"].items() if key not in skipped}
-    facts = [record[key] for key in ("plan_sha256", "weights_sha256", "inputs_sha256", "device", "dtype")]
-    return json.dumps([config, *facts], default=str)
+    return json.dumps([config, *(record.get(key) for key in FACTS)], default=str)
 
 
 class DuplicateRuns:

@@ -1,13 +1,14 @@
 """Failures of cells: each costs itself alone, and is reported at the end of the sweep, across processes by a file."""
 
-import json
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from diffexp.errors import InputError, one_line
-from diffexp.files import write_json
+from diffexp.experiment.lock import FolderInUse
+from diffexp.files import read_json, write_json
 
 FILE = ".hydra/failure.json"
 TRACEBACKS = logging.getLogger("errors")
@@ -29,15 +30,24 @@ def record_failure(folder: Path, error: BaseException) -> Failure:
     failure = Failure(str(folder), one_line(error), isinstance(error, InputError))
     try:
         write_json(folder / FILE, asdict(failure))
-        if not (folder / "run.json").exists():  # it failed before the experiment began
+        begun = (folder / "run.json").exists() or isinstance(error, FolderInUse)
+        if not begun:
             write_json(folder / "run.json", {"status": "failed", "error": failure.message})
     except OSError as problem:
         TRACEBACKS.error("the failure could not be recorded", exc_info=problem)
     return failure
 
 
+def record_interrupt(folder: Path) -> None:
+    """Record that the run in a folder is interrupted, for one that hangs and cannot do so itself."""
+    record = read_json(folder / "run.json")
+    if record.get("status") == "running":
+        with suppress(OSError):
+            write_json(folder / "run.json", record | {"status": "interrupted"})
+
+
 def clear_failure(folder: Path) -> None:
-    """Delete the failure record of an earlier attempt."""
+    """Delete the failure record of another attempt."""
     (folder / FILE).unlink(missing_ok=True)
 
 
@@ -49,6 +59,7 @@ def read_failures(sweep: Path, known: Sequence[Failure] = ()) -> list[Failure]:
     """
     found = {failure.folder: failure for failure in known}
     for file in sweep.glob(f"*/{FILE}"):
-        failure = Failure(**json.loads(file.read_text(encoding="utf-8")))
-        found[failure.folder] = failure
+        stated = read_json(file)
+        if stated.keys() == Failure.__dataclass_fields__.keys():
+            found[stated["folder"]] = Failure(**stated)
     return [found[folder] for folder in sorted(found)]

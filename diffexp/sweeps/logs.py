@@ -25,8 +25,8 @@ class _CellFiles(logging.Handler):
             file.handle(record)
 
 
-class _CellFile(logging.FileHandler):
-    """A cell's diffexp.log; lines that cannot be written, as on a full disk, are lost without an error."""
+class LogFile(logging.FileHandler):
+    """A diffexp.log; lines that cannot be written, as on a full disk, are lost without an error."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         pass
@@ -76,7 +76,7 @@ def sweep_logging() -> Iterator[None]:
 @contextmanager
 def cell_logging(folder: Path) -> Iterator[None]:
     """Log the messages of this thread to the cell's diffexp.log."""
-    handler = _CellFile(folder / "diffexp.log", encoding="utf-8")
+    handler = LogFile(folder / "diffexp.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter(LOG_FORMAT))
     handler.name = folder.name
     token = _cell_file.set(handler)

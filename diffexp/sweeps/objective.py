@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from diffexp.experiment.summary import metrics_line
-from diffexp.files import read_json
+from diffexp.experiment.summary import metrics_line, read_metrics
+from diffexp.sweeps.replicates import merge_replicates
 from diffexp.sweeps.results import CellResult
 
 
@@ -16,7 +16,7 @@ def objective_value(config: Mapping[str, Any], folder: Path) -> float | None:
     None if the run has failed or has no such metric, or if there is no objective.
     """
     name = config.get("objective")
-    return read_json(folder / "metrics.json").get(name) if name else None
+    return read_metrics(folder).get(name) if name else None
 
 
 def best_cell(cells: Sequence[CellResult], objective: str, direction: str = "minimize") -> CellResult | None:
@@ -33,10 +33,11 @@ def best_cell(cells: Sequence[CellResult], objective: str, direction: str = "min
 
 def best_text(cells: Sequence[CellResult], objective: str, direction: str = "minimize") -> str:
     """Describe the best cell in two lines: its folder and metrics, and the command that runs it again."""
-    best = best_cell(cells, objective, direction)
+    best = best_cell(merge_replicates(cells), objective, direction)
     if best is None:
         available = ", ".join(dict.fromkeys(name for cell in cells for name in cell.metrics)) or "none"
         return f"no cell has objective={objective} (available metrics: {available})"
     # An experiment may make any command a sweep.
     command = shlex.join(["python", "-m", "diffexp", *best.overrides, "hydra.mode=RUN"])
-    return f"best {objective}: {best.folder.name}  {metrics_line(best.metrics)}\n  again: {command}"
+    seeds = f"  (means over {len(best.members)} seeds)" if len(best.members) > 1 else ""
+    return f"best {objective}: {best.folder.name}  {metrics_line(best.metrics)}{seeds}\n  again: {command}"

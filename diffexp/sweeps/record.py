@@ -2,8 +2,6 @@
 
 import re
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -30,34 +28,30 @@ class SweepRecord:
     def command(self) -> str:
         return shlex.join(["python", "-m", "diffexp", "-m", *self.overrides])
 
+    @property
+    def swept(self) -> frozenset[str]:
+        """The keys whose values differ between cells, as far as the cells are known."""
+        values: dict[str, set[str]] = {}
+        for word in (word for cell in self.cells or () for word in cell):
+            key, _, value = word.lstrip("+").partition("=")
+            values.setdefault(key, set()).add(value)
+        return frozenset(key for key, found in values.items() if len(found) > 1)
+
     def write(self, folder: Path) -> None:
         write_json(folder / NAME, asdict(self) | {"command": self.command})
 
 
 def read_sweep(folder: Path) -> SweepRecord | None:
-    """The record in a folder; None if there is none."""
-    found = read_json(folder / NAME)
-    fields = {key: found[key] for key in SweepRecord.__dataclass_fields__ if key in found}
-    return SweepRecord(**fields) if found else None
-
-
-@contextmanager
-def exclusive_lock(folder: Path) -> Iterator[None]:
-    """Hold an advisory lock on a sweep's folder; no lock is held where the system has no ``flock``.
+    """The record in a folder; None if there is none.
 
     Raises:
-        InputError: another process holds it.
+        InputError: it is damaged.
     """
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"the sweep in {folder} is still running") from error
-        except OSError:
-            pass
-        yield
+    if not (folder / NAME).is_file():
+        return None
+    found = read_json(folder / NAME)
+    cells = found.get("cells")
+    lists = [found.get("overrides"), *(cells if isinstance(cells, list) else [])]
+    if not all(isinstance(words, list) for words in lists) or not isinstance(cells, list | None):
+        raise InputError(f"{folder / NAME} is damaged; start the sweep again in another folder")
+    return SweepRecord(**{key: found[key] for key in SweepRecord.__dataclass_fields__ if key in found})

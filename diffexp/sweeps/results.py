@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from diffexp.experiment.configs import differing_keys, flat
 from diffexp.experiment.resume import read_earlier
-from diffexp.files import read_json, write_text
+from diffexp.experiment.summary import read_metrics
+from diffexp.files import read_json, read_yaml, write_text
 
 NAME = "results.csv"
 
@@ -27,9 +26,21 @@ class CellResult:
     error: str | None
     config: Mapping[str, Any]
     """Flat: ``{"scheduler.name": "ddim", ...}``."""
-    metrics: Mapping[str, float]
+    metrics: Mapping[str, Any]
     record: Mapping[str, Any]
     """``run.json``; empty where there is none."""
+    members: tuple["CellResult", ...] = ()
+    """The finished runs from different seeds whose means the metrics are; see ``diffexp.sweeps.replicates``."""
+
+    @property
+    def runs(self) -> "tuple[CellResult, ...]":
+        """The runs themselves: ``members``, or this one."""
+        return self.members or (self,)
+
+    @property
+    def by_seed(self) -> "dict[Any, CellResult]":
+        """The runs by seed."""
+        return {run.config.get("seed"): run for run in self.runs}
 
 
 def is_run(folder: Path) -> bool:
@@ -83,26 +94,18 @@ def write_results(sweep: Path) -> Path | None:
 def read_cell(folder: Path) -> CellResult:
     """Read a run or a cell from its folder; unreadable files count as missing."""
     run = read_json(folder / "run.json")
-    metrics = read_json(folder / "metrics.json")
-    overrides = _read_yaml(folder / ".hydra" / "overrides.yaml")
+    overrides = read_yaml(folder / ".hydra" / "overrides.yaml")
     # A cell that failed before it began has no config in its record, only the one that Hydra has written.
-    config = run.get("config") or _read_yaml(folder / ".hydra" / "config.yaml")
+    config = run.get("config") or read_yaml(folder / ".hydra" / "config.yaml")
     return CellResult(
         folder=folder,
-        overrides=tuple(map(str, overrides or ())),
+        overrides=tuple(map(str, overrides if isinstance(overrides, list) else ())),
         status=run.get("status", "missing"),
         error=run.get("error"),
         config=flat(config) if isinstance(config, Mapping) else {},
-        metrics=metrics,
+        metrics=read_metrics(folder),
         record=run,
     )
-
-
-def _read_yaml(file: Path) -> Any:
-    try:
-        return yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return None
 
 
 def _number(folder: Path) -> tuple[int, str]:

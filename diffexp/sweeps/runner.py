@@ -1,8 +1,10 @@
 """Runs the cells of a sweep in this process: those that share a model together, each in a thread of its own."""
 
+import gc
 import json
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -12,15 +14,15 @@ from diffexp.catalog.discover import Catalog
 from diffexp.errors import InputError
 from diffexp.experiment.context import RunContext
 from diffexp.experiment.device import read_device
-from diffexp.experiment.resume import read_earlier
-from diffexp.experiment.summary import metrics_line
-from diffexp.files import read_json
+from diffexp.experiment.lock import lock
+from diffexp.experiment.resume import finished_run
+from diffexp.experiment.summary import metrics_line, read_metrics
 from diffexp.sweeps.batch_size import MAX_ROWS, BatchLimit
 from diffexp.sweeps.batching import STRAGGLER_SECONDS
 from diffexp.sweeps.cell import Cell, distinguishing_words
 from diffexp.sweeps.context import CellContext, SharedResources, SoloContext, SweepContext
 from diffexp.sweeps.duplicates import DuplicateRuns, samples_key
-from diffexp.sweeps.failures import Failure, clear_failure, record_failure
+from diffexp.sweeps.failures import Failure, clear_failure, record_failure, record_interrupt
 from diffexp.sweeps.logs import cell_logging, sweep_logging
 from diffexp.sweeps.progress import Progress
 
@@ -28,6 +30,7 @@ log = logging.getLogger(__name__)
 
 MAX_THREADS = 128
 """Cells that run at the same time, at most."""
+PATIENCE_SECONDS = 60.0
 POLL_SECONDS = 0.2
 """How often the progress is shown while no cell calls the model."""
 
@@ -44,24 +47,48 @@ class CellThread(threading.Thread):
         self.status = "running"
         self.failure: Failure | None = None
         self._run_cell = run_cell
-        self._context = context
+        self.context = context
 
     def run(self) -> None:
         """Run the cell to its end; errors are recorded."""
         folder = self.cell.folder
         with ExitStack() as stack:
             try:
-                folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(lock(folder))
                 stack.enter_context(cell_logging(folder))
                 clear_failure(folder)
-                self._run_cell(self.cell, self._context)
+                self._run_cell(self.cell, self.context)
+                clear_failure(folder)  # perhaps of another process, which found the folder in use
                 self.status = "done"
             except KeyboardInterrupt:
                 self.status = "interrupted"
             except BaseException as error:  # the other cells continue
                 self.status, self.failure = "failed", record_failure(folder, error)
             finally:
-                self._context.end(self.status)
+                self.context.end(self.status)
+
+
+class StallWatch:
+    """Names the cells that hold up a sweep, once in every ``seconds`` in which nothing has happened."""
+
+    def __init__(self, seconds: float, advice: str = "") -> None:
+        self._seconds = seconds
+        self._advice = advice
+        self.restart()
+
+    def restart(self) -> None:
+        """Note that something has happened."""
+        self._since = time.monotonic()
+
+    def check(self, threads: Sequence[CellThread]) -> bool:
+        """Name the running cells that do not wait for others, if it is time; returns whether it was."""
+        if time.monotonic() < self._since + self._seconds:
+            return False
+        self.restart()
+        busy = [thread.name for thread in threads if thread.is_alive() and not thread.context.waits]
+        if busy:
+            log.warning("no answer for %g s from %s%s", self._seconds, ", ".join(busy), self._advice)
+        return True
 
 
 class Runner:
@@ -72,7 +99,9 @@ class Runner:
         catalog: the options that there are.
         batch: samples in one call of a model; None: as many as its device likes best.
         resumed: whether cells that are done already are skipped.
+        resume: what continues the sweep, as in ``resume=outputs/multirun/...``; empty if nothing does.
         straggler_seconds: how long a call of the model waits for cells that do something else.
+        patience_seconds: how long nothing happens before the cells that hold up the others are named.
     """
 
     def __init__(
@@ -82,12 +111,16 @@ class Runner:
         batch: int | None,
         resumed: bool,
         straggler_seconds: float = STRAGGLER_SECONDS,
+        patience_seconds: float = PATIENCE_SECONDS,
+        resume: str = "",
     ) -> None:
         self._run_cell = run_cell
         self._catalog = catalog
         self._batch = batch
         self._resumed = resumed
         self._straggler_seconds = straggler_seconds
+        self._patience_seconds = patience_seconds
+        self._resume = resume
         self._duplicates = DuplicateRuns()
         self._key = ""
         self._shared: SharedResources | None = None
@@ -120,8 +153,8 @@ class Runner:
         return self._failures
 
     def _is_done(self, cell: Cell) -> bool:
-        earlier = read_earlier(cell.folder)
-        if not self._resumed or earlier is None or earlier.record.get("status") != "done":
+        earlier = finished_run(cell.folder) if self._resumed else None
+        if earlier is None:
             return False
         self._duplicates.add_finished(samples_key(earlier.record), cell.folder)
         return True
@@ -129,6 +162,7 @@ class Runner:
     def _resources(self, key: str, group: Sequence[Cell]) -> SharedResources:
         if key != self._key or self._shared is None:
             self._key, self._shared = key, None  # one model at a time: the memory of the last one is freed first
+            gc.collect()
             limit = BatchLimit(self._batch, _most_samples([cell.config for cell in group]))
             self._shared = SharedResources(limit, self._straggler_seconds, self._duplicates)
         return self._shared
@@ -150,22 +184,41 @@ class Runner:
     def _run_together(self, cells: Sequence[Cell], shared: SharedResources, progress: Progress) -> None:
         """Run as many cells at once as fill two batches: while the rows of one are evaluated, other cells step."""
         rendezvous, waiting, threads = shared.rendezvous, deque(cells), list[CellThread]()
+        watch = StallWatch(self._patience_seconds)
         try:
             while waiting or threads:
                 while waiting and len(threads) < MAX_THREADS and rendezvous.rows < 2 * rendezvous.limit.value:
                     cell = waiting.popleft()
                     threads.append(CellThread(cell, self._run_cell, CellContext(cell, shared, progress)))
                     threads[-1].start()
-                rendezvous.serve(POLL_SECONDS)
+                if rendezvous.serve(POLL_SECONDS):
+                    watch.restart()
                 progress.show()
                 for thread in [thread for thread in threads if not thread.is_alive()]:
                     threads.remove(thread)
+                    watch.restart()
                     self._finish(thread, progress)
+                watch.check(threads)
         except BaseException:
-            rendezvous.stop()
-            for thread in threads:
-                thread.join()
+            self._stop(shared, threads)
             raise
+
+    def _stop(self, shared: SharedResources, threads: Sequence[CellThread]) -> None:
+        """Let every running cell write what it has finished, or end at a second Ctrl-C."""
+        try:
+            shared.rendezvous.stop()
+            running = sum(thread.is_alive() for thread in threads)
+            advice = f"; go on later with: python -m diffexp {self._resume}" if self._resume else ""
+            log.warning("stopping: %d cells write what they have finished%s", running, advice)
+            watch = StallWatch(self._patience_seconds, "; a second Ctrl-C ends the sweep without")
+            while any(thread.is_alive() for thread in threads):
+                for thread in threads:
+                    thread.join(POLL_SECONDS / len(threads))
+                shared.abandoned |= watch.check(threads)
+        finally:
+            for thread in threads:
+                if thread.is_alive():
+                    record_interrupt(thread.cell.folder)
 
     def _finish(self, thread: CellThread, progress: Progress) -> None:
         """Log how a cell ended.
@@ -178,7 +231,7 @@ class Runner:
             raise KeyboardInterrupt
         if failure:
             self._failures.append(failure)
-        result = failure.message if failure else metrics_line(read_json(cell.folder / "metrics.json"))
+        result = failure.message if failure else metrics_line(read_metrics(cell.folder))
         name = " ".join(part for part in (cell.folder.name, self._words.get(cell.number)) if part)
         log.info("[%s] %s: %s%s", progress.count(), name, thread.status, result and f"  {result}")
 
@@ -190,8 +243,8 @@ def _model_key(config: Mapping[str, Any]) -> str:
 
 def _work(config: Mapping[str, Any]) -> float:
     """An estimate of a cell's model evaluations."""
-    steps, most = config["steps"], config.get("max_nfe")
-    return float((steps if most is None else min(steps, most)) * config["num_samples"])
+    limits = (config.get(key) for key in ("steps", "max_nfe", "max_forward_passes"))
+    return float(min(most for most in limits if most is not None) * config["num_samples"])
 
 
 def _most_samples(configs: Sequence[Mapping[str, Any]]) -> int:

@@ -15,9 +15,9 @@ import diffexp
 from diffexp.catalog.diffusers import CLASSES, PREFIX, TRAINING, class_entry, class_names
 from diffexp.catalog.discover import discover
 from diffexp.cli.check import Preflight
-from diffexp.cli.guard import CommandLineKeys
 from diffexp.cli.help import help_text
 from diffexp.cli.hydra_config import hydra_session
+from diffexp.cli.names import KnownNames
 from diffexp.components.models.exact import exact_training
 from diffexp.errors import InputError
 from diffexp.experiment.build import assemble
@@ -27,9 +27,9 @@ from tests.runs import POINTS, record, told
 UNIPC = ("scheduler=diffusers/unipc", "scheduler.solver_order=3")
 
 
-def check_plain(*words: str) -> None:
+def check_words(*words: str) -> None:
     """What is answered before Hydra is imported."""
-    CommandLineKeys.of(discover()).check_plain(words)
+    KnownNames.of(discover()).check_words(words)
 
 
 @pytest.mark.parametrize("name", sorted(CLASSES))
@@ -106,7 +106,7 @@ def test_nothing_is_imported_before_a_mistake_is_told() -> None:
 )
 def test_mistakes(words: str, expected: str) -> None:
     with pytest.raises(InputError) as caught:
-        check_plain(*words.split())
+        check_words(*words.split())
     assert expected in str(caught.value)
     catalog = discover()
     with hydra_session(catalog) as hydra, pytest.raises(InputError) as caught:
@@ -123,8 +123,9 @@ def test_it_composes_and_sweeps() -> None:
         assert config.scheduler.use_karras_sigmas is None
         assert "/" not in Path(config.hydra.run.dir).name and "diffusers-unipc" in config.hydra.run.dir
         assert preflight.check(["scheduler=diffusers/unipc,ddim,diffusers/ddim"], multirun=True).multirun
-        with pytest.raises(InputError, match="solver_order' of scheduler=ddim"):
-            preflight.check(["scheduler=diffusers/unipc,ddim", "scheduler.solver_order=2,3"], multirun=True)
+        cells = preflight.check(["scheduler=diffusers/unipc,ddim", "scheduler.solver_order=2,3"], multirun=True).cells
+        unipc = "scheduler=diffusers/unipc"
+        assert cells == [[unipc, "scheduler.solver_order=2"], [unipc, "scheduler.solver_order=3"], ["scheduler=ddim"]]
         with pytest.raises(InputError, match="diffusers/unip is not known"):
             preflight.check(["scheduler=ddim,diffusers/unip"], multirun=True)
 

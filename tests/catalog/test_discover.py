@@ -145,7 +145,8 @@ def test_a_k_diffusion_file_runs_unchanged(plugins):
         "order": ("number", 2),
     }
     assert entry.style == "k_diffusion"
-    assert ("scheduler", "by_range") not in catalog.entries
+    assert catalog.get("scheduler", "by_range").style == "k_diffusion"
+    assert ("scheduler", "helper") not in catalog.entries
     assert catalog.build("scheduler", {"name": "held_back", "eta": 0.5}).keywords == {"eta": 0.5}
 
 

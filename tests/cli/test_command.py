@@ -27,6 +27,7 @@ class SweepInfo:
     folder: Path
     job: int
     resumed: bool = False
+    swept: frozenset[str] = frozenset()
 
 
 @dataclass

@@ -58,7 +58,7 @@ def test_the_cells_of_a_sweep_are_hydras(loaders):
 
 
 @pytest.mark.parametrize(
-    "word", ["stepz=3", "steps=x", "scheduler=nothing", "scheduler.etaa=1", "steps=1,2", "~nothing"]
+    "word", ["stepz=3", "hydra.job.name=[x]", "scheduler=nothing", "metric.etaa=1", "steps=1,2", "~nothing"]
 )
 def test_mistakes_are_hydras(loaders, word):
     errors = []

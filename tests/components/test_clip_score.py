@@ -1,6 +1,5 @@
 """CLIP score: torchmetrics' values, one a sample; skipped with a reason where there is nothing to compare."""
 
-import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,18 +11,16 @@ import torch
 from huggingface_hub import constants
 from torch import Tensor
 from transformers import (
-    CLIPConfig,
-    CLIPImageProcessor,
     CLIPModel,
-    CLIPTextConfig,
-    CLIPVisionConfig,
 )
 
-from diffexp.components.metrics.clip_score import Clip, ClipScore
+from diffexp.components.metrics.clip import Clip
+from diffexp.components.metrics.clip_score import ClipScore
+from diffexp.errors import InputError
 from diffexp.experiment.run import RunResult
 from tests.checkpoints import edit_json, put_in_cache
-from tests.pipeline_checkpoints import clip_tokenizer
-from tests.runs import metrics, told
+from tests.clip_checkpoint import save_clip
+from tests.runs import metrics
 
 ID = "somebody/tiny-clip"
 PROMPTS = ["a cat", "two dogs in the snow", "a cat"]
@@ -32,35 +29,7 @@ MODEL = SimpleNamespace(id="painter", prompts=None, device=torch.device("cpu"))
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CLIP model with random weights; its embeddings have a common part, so that cosines are positive."""
-    folder = tmp_path_factory.mktemp("clip")
-    tokenizer = clip_tokenizer(folder)
-    last = len(tokenizer) - 1
-    common: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
-    text = CLIPTextConfig(
-        **common,
-        num_attention_heads=2,
-        vocab_size=last + 1,
-        bos_token_id=last - 1,
-        eos_token_id=last,
-        pad_token_id=last,
-    )
-    sight = CLIPVisionConfig(**common, num_attention_heads=2, image_size=16, patch_size=8)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        config = CLIPConfig(text_config=text.to_dict(), vision_config=sight.to_dict(), projection_dim=8)
-        model: Any = CLIPModel(config).eval()
-    for norm, projection in (
-        (model.text_model.final_layer_norm, model.text_projection),
-        (model.vision_model.post_layernorm, model.visual_projection),
-    ):
-        torch.nn.init.ones_(norm.bias)
-        torch.nn.init.normal_(norm.weight, std=0.5, generator=torch.Generator().manual_seed(1))
-        torch.nn.init.uniform_(projection.weight, 0, 1, generator=torch.Generator().manual_seed(2))
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}).save_pretrained(folder)
-    return folder
+    return save_clip(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture
@@ -172,19 +141,19 @@ def test_why_it_is_left_out(spoil: Callable[[Path], object], expected: str, cach
 def test_it_needs_a_prompt_and_transformers(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digits = SimpleNamespace(id="mnist", device=MODEL.device)
     assert ClipScore(model=ID).applies(digits) == "model=mnist takes no prompts"  # pyright: ignore[reportArgumentType]
-    monkeypatch.setattr("diffexp.components.metrics.clip_score.find_spec", lambda name: None)
+    monkeypatch.setattr("diffexp.components.metrics.clip.find_spec", lambda name: None)
     assert "pip install" in (ClipScore(model=ID).applies(MODEL) or "")  # pyright: ignore[reportArgumentType]
 
 
-def test_a_run(cache: Path, run: Callable[..., RunResult], tiny: Callable[[str], Path], caplog: Any) -> None:
+def test_a_run(cache: Path, run: Callable[..., RunResult], tiny: Callable[[str], Path]) -> None:
     words = ("model=pipeline", "model.height=32", "model.width=32", "steps=2", "snapshot_every=0", "num_samples=3")
     words += ("prompt=[a cat,a dog]", f"model.id={tiny('sd15')}", "batch_size=2", "metric=[cost,clip_score]")
     found = run(*words, f"metric.clip_score.model={ID}")
     assert 0 <= metrics(found.folder)["clip_score/tiny-clip"] <= 100
     header, *rows = (found.folder / "sample_metrics.csv").read_text().splitlines()
     assert header == "index,clip_score/tiny-clip" and len(rows) == 3
-    with caplog.at_level(logging.WARNING):
-        without_it = run(*words)
-    assert metrics(without_it.folder).keys() >= {"nfe"}
-    (line,) = told(caplog)
+    with pytest.raises(InputError) as caught:
+        run(*words)
+    line = str(caught.value)
+    assert line.startswith("metric=clip_score does not apply: ") and line.endswith("; write metric=[cost]")
     assert "metric.clip_score.model=openai/clip-vit-base-patch16" in line and "hf download" in line

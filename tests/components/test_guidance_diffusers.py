@@ -16,9 +16,9 @@ from diffexp.catalog.diffusers import PREFIX, class_entry, class_names
 from diffexp.catalog.diffusers_guiders import CLASSES, EXCLUDED
 from diffexp.catalog.discover import discover
 from diffexp.cli.check import Preflight
-from diffexp.cli.guard import CommandLineKeys
 from diffexp.cli.help import help_text
 from diffexp.cli.hydra_config import hydra_session
+from diffexp.cli.names import KnownNames
 from diffexp.components.guidance.diffusers_guiders import guided_by, guider_of, try_out
 from diffexp.components.models.base import Condition
 from diffexp.errors import InputError
@@ -333,7 +333,7 @@ def preflight() -> Preflight:
 )
 def test_mistakes(words: str, expected: str, preflight: Preflight) -> None:
     with pytest.raises(InputError) as caught:
-        CommandLineKeys.of(preflight.catalog).check_plain(words.split())
+        KnownNames.of(preflight.catalog).check_words(words.split())
     assert expected in str(caught.value)
     with pytest.raises(InputError) as caught:
         preflight.check(words.split(), multirun=False)

@@ -17,8 +17,8 @@ from diffexp.components.models.base import Request, Runtime
 from diffexp.components.models.mixture import mixture
 from diffexp.components.pixels import to_image
 from diffexp.errors import InputError
-from diffexp.experiment.folder import read_image
 from diffexp.experiment.run import RunResult
+from diffexp.experiment.sample_files import read_image
 from diffexp.plan.compile import sample
 from diffexp.plan.execute import Network
 from diffexp.plan.table import Plan

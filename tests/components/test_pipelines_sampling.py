@@ -76,6 +76,18 @@ def test_pictures_of_another_size(draw: Draw, tiny: Tiny, compose: Callable[...,
         assert images(result.folder)[0].shape == (3, 48, 24)
 
 
+@pytest.mark.parametrize(
+    ("family", "loop", "passes"),
+    [("sd15", "denoise", 10), ("sd15", "pipeline", 10), ("sd3", "pipeline", 10), ("flux", "pipeline", 5)],
+)
+def test_forward_passes_of_a_pipeline_are_those_of_its_network(draw: Draw, family: str, loop: str, passes: int) -> None:
+    """Flux takes the scale as an input; a negative prompt with another scale makes it guide as others do."""
+    assert record(draw(family, loop=loop).folder)["forward_passes"] == passes
+    if family == "flux":
+        guided = draw(family, negative_prompt="a tree", loop={"name": loop, "true_cfg_scale": 3.0})
+        assert record(guided.folder)["forward_passes"] == 10
+
+
 @pytest.mark.parametrize("family", ["sd15", "sd3", "flux"])
 def test_a_run_leaves_a_film_in_colour(draw: Draw, family: str) -> None:
     """Latents of four channels are shown as pictures, those that Flux packs too."""

@@ -259,8 +259,8 @@ def use(tracker: Tracker, folder: Path) -> None:
     tracker.finish({}, "done")
 
 
-@pytest.mark.parametrize(("method", "calls"), [("start", 1), ("log_step", 2), ("finish", 5)])
-def test_a_failing_tracker_is_switched_off_with_one_line(
+@pytest.mark.parametrize(("method", "calls"), [("start", 1), ("log_step", 5), ("finish", 5)])
+def test_a_call_that_fails_costs_itself_alone_in_one_line(
     method: str, calls: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     broken = Broken(method)
@@ -270,6 +270,33 @@ def test_a_failing_tracker_is_switched_off_with_one_line(
     assert caplog.messages == [f"tracker Broken failed in {method}, the run goes on without it: OSError: disk full"]
     assert broken.calls == calls
     assert guarded.run_id == (None if method == "start" else "abc")
+
+
+def test_wandb_finishes_with_a_summary_whatever_fails_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    tracker = WandbTracker()
+    guarded = Guarded(tracker)
+    guarded.start(info(tmp_path))
+    guarded.log_images("pictures", {"grid": tmp_path / "missing.png"})
+    guarded.log_samples([SampleRow(0, "a", 1, tmp_path / "missing.png")])
+    guarded.log_step(0, {"x_std": 2.0})
+    guarded.finish({"nfe": 5}, "done")
+    run = inspect(tmp_path)
+    assert (run["state"], run["exit_code"]) == ("finished", 0)
+    assert (run["summary"]["nfe"], run["summary"]["status"], run["summary"]["steps/x_std"]) == (5, "done", 2)
+
+
+def test_wandb_finishes_without_a_summary(tmp_path: Path):
+    tracker = WandbTracker()
+    tracker.start(info(tmp_path))
+    with pytest.raises(TypeError):
+        tracker.finish({1: object()}, "failed")  # pyright: ignore[reportArgumentType]
+    assert inspect(tmp_path)["exit_code"] == 1
+
+
+@pytest.mark.parametrize("project", ["", "a/b", "a:b", "a" * 129])
+def test_a_project_that_wandb_refuses(project: str):
+    with pytest.raises(InputError, match="W&B takes 1 to 128 characters"):
+        WandbTracker(project=project)
 
 
 def test_an_interrupt_is_not_swallowed(tmp_path: Path):

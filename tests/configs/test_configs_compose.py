@@ -1,7 +1,6 @@
 """Every option of every group composes, and the configs say what the code does."""
 
-from dataclasses import fields
-from typing import Any, get_type_hints
+from importlib.util import find_spec
 
 import pytest
 import yaml
@@ -10,13 +9,13 @@ from diffexp.catalog.discover import discover, yaml_options
 from diffexp.catalog.kinds import KINDS
 from diffexp.catalog.sources import conf_dir
 from diffexp.cli.check import Preflight
-from diffexp.cli.guard import CommandLineKeys
-from diffexp.cli.hydra_config import Schema, hydra_session
+from diffexp.cli.hydra_config import hydra_session
 from diffexp.cli.keys import BY_NAME, DEFAULT_CHOICES, KEYS, TOP_LEVEL
+from diffexp.cli.names import KnownNames
 from diffexp.errors import InputError
 
 CONFIG_FILE = conf_dir() / "config.yaml"
-GROUPS = CommandLineKeys.of(discover()).groups
+GROUPS = KnownNames.of(discover()).groups
 CHOICES = [(group, option) for group, options in GROUPS.items() for option in options]
 
 
@@ -40,6 +39,12 @@ def required(preflight, group, option):
 def test_every_option_composes(preflight, group, option):
     if (group, option) == ("experiment", "search"):
         pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    if option == "diffusers/fdg" and find_spec("kornia") is None:
+        with pytest.raises(
+            InputError, match="guidance=diffusers/fdg needs kornia, which is not installed: pip install"
+        ):
+            preflight.check([f"{group}={option}"], multirun=False)
+        return
     checked = preflight.check([f"{group}={option}", *required(preflight, group, option)], multirun=False)
     assert checked.config.hydra.job.chdir is False
     if group == "grid":
@@ -70,15 +75,21 @@ def test_the_default_experiment(preflight):
     }
 
 
-def test_the_schema_the_keys_and_the_file_agree():
+def test_the_keys_and_the_file_agree(preflight):
     content = yaml.safe_load(CONFIG_FILE.read_text())
-    assert {field.name for field in fields(Schema)} == set(TOP_LEVEL)
-    hints = get_type_hints(Schema)
-    types = {"int": int, "float": float, "str": str, "bool": bool, "list": list[str], "any": Any}
-    for key in KEYS:
-        kind = key.type
-        assert hints[key.name] == (types[kind.base] | None if kind.optional else types[kind.base]), key.name
+    assert set(preflight.check([], multirun=False).config) - {"hydra"} == set(TOP_LEVEL)
     assert [key for key in content if key not in ("defaults", "hydra")] == list(BY_NAME)
+
+
+WRONG = {"int": "1.5", "float": "x", "str": "[a]", "bool": "maybe", "list": "a", "any": "1.5", "text": "3"}
+NOUNS = {"int": "an integer", "float": "a number", "str": "a string", "bool": "true or false", "list": "a list of str"}
+
+
+@pytest.mark.parametrize("key", KEYS, ids=lambda key: key.name)
+def test_a_value_of_another_type_than_that_of_the_table_is_refused(preflight, key):
+    word = f"{key.name}={WRONG[key.type.base]}"
+    with pytest.raises(InputError, match=NOUNS.get(key.type.base, " or a list of ") + "|is not known|is not one of"):
+        preflight.check([word], multirun=False)
 
 
 def test_the_file_repeats_the_table():

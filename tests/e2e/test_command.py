@@ -126,7 +126,7 @@ def test_a_plugin_dropped_into_the_folder_is_used_at_once(tmp_path: Path):
     assert (done.returncode, done.stderr) == (2, "error: scheduler.share=half is not a number\n")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_or_a_cluster_that_ends_the_job_keeps_what_was_finished(number: signal.Signals, tmp_path: Path):
     words = ["model=mixture", "model.shape=[1,8,8]", "steps=1000", "num_samples=100000", "batch_size=4"]
     running = subprocess.Popen(
@@ -152,6 +152,7 @@ def test_ctrl_c_or_a_cluster_that_ends_the_job_keeps_what_was_finished(number: s
     assert "Traceback" not in out + errors
     (folder,) = tmp_path.glob("outputs/*/*")
     assert errors == f"error: interrupted; what was finished is in {folder}\n"
+    assert f"go on with: python -m diffexp resume={folder}\n" in out
     stated = record(folder)
     assert (stated["status"], stated["error"], stated["nfe"]) == ("interrupted", None, 1000)
     finished = sorted(path.name for path in (folder / "samples").iterdir())

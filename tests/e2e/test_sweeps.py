@@ -111,7 +111,7 @@ def test_a_sweep_that_is_killed_twenty_times_goes_on(tmp_path: Path):
     check_kills(tmp_path, kills=20, num_samples=400, seed=1)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_ends_all_cells_and_resume_finishes_them(number: signal.Signals, tmp_path: Path):
     words = [*SWEEP.split(), "num_samples=100", "hydra.sweep.dir=sweep"]
     running, sweep = start(tmp_path, *words), tmp_path / "sweep"
@@ -122,6 +122,7 @@ def test_ctrl_c_ends_all_cells_and_resume_finishes_them(number: signal.Signals, 
     code, out, errors = finish(running)
     assert (code, errors) == (130, f"error: interrupted; what was finished is in {sweep}\n")
     assert "Traceback" not in out
+    assert f"cells write what they have finished; go on later with: python -m diffexp resume={sweep}\n" in out
     assert {row["status"] for row in rows(sweep)} <= {"interrupted", "missing", "done"}
     assert "interrupted" in {row["status"] for row in rows(sweep)}
     known = samples(sweep)

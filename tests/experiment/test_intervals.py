@@ -19,6 +19,7 @@ from diffexp.catalog.sources import conf_dir, default_choices
 from diffexp.components.grids.choice import Grid
 from diffexp.components.metrics.base import Finished, RunFacts
 from diffexp.components.metrics.bootstrap import FEWEST, RESAMPLES, Estimate, estimate, mean_of, weights
+from diffexp.components.metrics.cost import Cost
 from diffexp.components.metrics.features import load_features
 from diffexp.components.metrics.fid import FID
 from diffexp.components.metrics.psnr import PSNR
@@ -30,6 +31,7 @@ from diffexp.components.sampler import build_sampler
 from diffexp.components.schedulers.ddim import ddim
 from diffexp.components.schedulers.ddpm import ddpm
 from diffexp.components.schedulers.heun import heun
+from diffexp.errors import InputError
 from diffexp.experiment.metric_suite import MetricSuite
 from diffexp.experiment.per_sample import PER_SAMPLE, read_resamples, write_per_sample
 from diffexp.experiment.reference import Reference, Start, accurate_plan, start_of
@@ -211,20 +213,24 @@ def test_without_a_solution_the_metric_is_left_out_and_says_why(caplog: pytest.L
     model, solved = pictures(), Solved((1, 16, 16))
     solved.missing = "the sampler draws noise"
     with caplog.at_level(logging.INFO):
-        suite = MetricSuite({"psnr": PSNR()}, model, solved)
+        suite = MetricSuite({"psnr": PSNR()}, model, solved, in_sweep=True)
     assert [record.getMessage() for record in caplog.records] == ["metric psnr is skipped: the sampler draws noise"]
     suite.update(range(2), torch.zeros(2, 1, 16, 16), torch.zeros(2, 1, 16, 16))
     assert suite.compute(facts(model)) == {}
+    with pytest.raises(InputError, match="metric=psnr does not apply: the sampler draws noise; write metric=none"):
+        MetricSuite({"psnr": PSNR()}, model, solved)
 
 
-def test_who_names_a_metric_is_told_why_it_is_left_out_and_who_does_not_is_not(caplog: pytest.LogCaptureFixture):
+def test_a_metric_that_was_asked_for_applies_or_is_an_error(caplog: pytest.LogCaptureFixture):
     points = mixture(Runtime())
     usual = [entry.strip("[],") for entry in (conf_dir() / "config.yaml").read_text().split("metric: ")[1].split()[:4]]
     assert usual == default_choices()["metric"]
     MetricSuite({name: PSNR() for name in usual}, points, Solved(points.shape))
     assert caplog.records == []
-    MetricSuite({"psnr": PSNR()}, points, Solved(points.shape))
-    assert [record.getMessage() for record in caplog.records] == [f"metric psnr is skipped: {PSNR().applies(points)}"]
+    for in_sweep in (False, True):
+        with pytest.raises(InputError) as caught:
+            MetricSuite({"psnr": PSNR(), "cost": Cost()}, points, Solved(points.shape), in_sweep=in_sweep)
+        assert str(caught.value) == f"metric=psnr does not apply: {PSNR().applies(points)}; write metric=[cost]"
 
 
 def test_a_solution_that_fails_costs_its_metrics_alone(caplog: pytest.LogCaptureFixture):

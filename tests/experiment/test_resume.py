@@ -12,10 +12,11 @@ import yaml
 from diffexp.cli.resume import Resumed, resumed_sweep, resumed_words
 from diffexp.components.pixels import to_image
 from diffexp.errors import InputError
+from diffexp.experiment.lock import lock
 from diffexp.experiment.run import run_experiment
 from diffexp.files import write_json, write_text
 from diffexp.sweeps.cell import Cell
-from diffexp.sweeps.record import SweepRecord, exclusive_lock, read_sweep
+from diffexp.sweeps.record import SweepRecord, read_sweep
 from tests.checkpoints import save_unet, tiny_digits_unet, tiny_unet
 from tests.runs import (
     PICTURES,
@@ -311,9 +312,9 @@ def raise_unused(number: int, words: Sequence[str]) -> Cell:
 
 
 def test_a_sweep_has_one_process_at_a_time(tmp_path):
-    with exclusive_lock(tmp_path), pytest.raises(InputError, match="still running"), exclusive_lock(tmp_path):
+    with lock(tmp_path), pytest.raises(InputError, match="still running"), lock(tmp_path):
         pass
-    with exclusive_lock(tmp_path):
+    with lock(tmp_path):
         pass
 
 

@@ -1,6 +1,5 @@
 """A plan inside a diffusers pipeline."""
 
-import copy
 import functools
 from typing import Any
 
@@ -151,8 +150,9 @@ def test_a_device_is_not_asked_which_timestep_it_is(monkeypatch: pytest.MonkeyPa
 def test_levels_that_a_flow_pipeline_asks_for() -> None:
     """Flux hands over sigmas and a shift; a grid that was chosen for the plan is kept."""
     stock: Any = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
-    training = Training(FlowSchedule(), Prediction.FLOW, spacing="flow")
-    ours = from_recipe(discover().build("scheduler", {"name": "euler"}).func, training, stock=copy.deepcopy(stock))
+    config = {"_class_name": "FlowMatchEulerDiscreteScheduler", **stock.config}
+    training = Training(FlowSchedule(), Prediction.FLOW, None, config, "flow")
+    ours = from_recipe(discover().build("scheduler", {"name": "euler"}).func, training)
     asked: dict[str, Any] = {"sigmas": np.linspace(1, 0.2, 5), "mu": 0.7}
     stock.set_timesteps(**asked)
     ours.set_timesteps(**asked)
@@ -166,7 +166,7 @@ def test_levels_that_a_flow_pipeline_asks_for() -> None:
     t = stock.timesteps[1:2].expand(2)
     assert torch.allclose(ours.scale_noise(clean, t, noise), stock.scale_noise(clean, t, noise), atol=1e-5)
     kept = Recipe(discover().build("scheduler", {"name": "euler"}).func, 5, training, Grid(sigmas=[0.9, 0.5, 0.1]))
-    ours = PlanScheduler(functools.partial(compile_recipe, kept), stock=stock)
+    ours = PlanScheduler(functools.partial(compile_recipe, kept))
     ours.set_timesteps(3, mu=0.7)
     assert ours.timesteps.tolist() == pytest.approx([900, 500, 100])
     ours.set_timesteps(timesteps=[800, 300])

@@ -103,7 +103,7 @@ def test_latents_that_are_edited_between_steps(name: str, begin: int) -> None:
         ("dpmsolver_multistep", {"use_lu_lambdas": True, "final_sigmas_type": "sigma_min"}),
         ("dpmsolver_singlestep", {"solver_order": 3}),
         ("deis", {"solver_order": 3}),
-        ("unipc", {"solver_order": 3, "disable_corrector": [1], "predict_x0": False}),
+        ("unipc", {"solver_order": 3, "disable_corrector": [1]}),
         ("sasolver", {"predictor_order": 3, "corrector_order": 4}),
         ("pndm", {"skip_prk_steps": True}),
         ("ddpm", {"clip_sample": True, "clip_sample_range": 0.7, "variance_type": "fixed_large"}),

@@ -37,8 +37,8 @@ def quiet(browser: Browser) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sweep = tmp_path_factory.mktemp("sweep")
-    made_up_sweep(sweep, ["euler", "ddim", "unipc"], [5, 10], seeds=[0, 1], pictures=5)
-    failed = {"scheduler": {"name": "heun"}, "steps": 5, "seed": 0}
+    made_up_sweep(sweep, ["euler", "ddim", "unipc"], [5, 10], labels=[0, 1], pictures=5)
+    failed = {"scheduler": {"name": "heun"}, "steps": 5, "label": 0}
     made_up_cell(sweep, "90_x", failed, status="failed", error="<script>alert(1)</script>", pictures=0)
     return write_report([sweep])
 
@@ -152,20 +152,20 @@ def test_a_point_tells_what_it_is(browser: Browser, page: Path):
 @SIZES
 def test_rows_columns_and_selectors(browser: Browser, page: Path, size: tuple[int, int]):
     browser.open(page, *size)
-    assert pictures(browser)[0] == ["euler · 5 steps · seed 0, sample 0", "euler · 10 steps · seed 0, sample 0"]
+    assert pictures(browser)[0] == ["euler · 5 steps · label 0, sample 0", "euler · 10 steps · label 0, sample 0"]
     assert pictures(browser)[3] == ["failed: <script>alert(1)</script>", "no cell"]
-    choose(browser, "seed", "1")
-    assert pictures(browser)[1][0] == "ddim · 5 steps · seed 1, sample 0"
-    choose(browser, "Rows", "seed")
+    choose(browser, "label", "1")
+    assert pictures(browser)[1][0] == "ddim · 5 steps · label 1, sample 0"
+    choose(browser, "Rows", "label")
     assert [row[0].split(",")[0] for row in pictures(browser)] == [
-        "euler · 5 steps · seed 0",
-        "euler · 5 steps · seed 1",
+        "euler · 5 steps · label 0",
+        "euler · 5 steps · label 1",
     ]
     choose(browser, "Rows", "steps")
-    assert pictures(browser)[1][0] == "euler · 10 steps · seed 0, sample 0", "rows and columns changed places"
+    assert pictures(browser)[1][0] == "euler · 10 steps · label 0, sample 0", "rows and columns changed places"
     choose(browser, "Columns", "none")
     flow = "[...document.querySelectorAll('#grid figcaption')].map(f => f.textContent)"
-    assert browser.run(flow) == ["euler · 5 steps · seed 1", "euler · 10 steps · seed 1"]
+    assert browser.run(flow) == ["euler · 5 steps · label 1", "euler · 10 steps · label 1"]
     choose(browser, "Rows", "none")
     assert len(browser.run(flow)) == 13
 
@@ -193,15 +193,15 @@ def test_samples_and_their_size(browser: Browser, page: Path, size: tuple[int, i
 def test_the_viewer_flips_between_cells(browser: Browser, page: Path, size: tuple[int, int]):
     browser.open(page, *size)
     click(browser, "#grid .tile")
-    assert title(browser) == "euler · 5 steps · seed 0, sample 0"
+    assert title(browser) == "euler · 5 steps · label 0, sample 0"
     for key, text, expected in (
-        ("ArrowRight", "", "euler · 10 steps · seed 0, sample 0"),
-        ("ArrowRight", "", "euler · 5 steps · seed 0, sample 0"),
-        ("ArrowDown", "", "ddim · 5 steps · seed 0, sample 0"),
-        (".", ".", "ddim · 5 steps · seed 0, sample 1"),
-        (",", ",", "ddim · 5 steps · seed 0, sample 0"),
-        ("ArrowUp", "", "euler · 5 steps · seed 0, sample 0"),
-        ("ArrowUp", "", "heun · 5 steps · seed 0, sample 0"),
+        ("ArrowRight", "", "euler · 10 steps · label 0, sample 0"),
+        ("ArrowRight", "", "euler · 5 steps · label 0, sample 0"),
+        ("ArrowDown", "", "ddim · 5 steps · label 0, sample 0"),
+        (".", ".", "ddim · 5 steps · label 0, sample 1"),
+        (",", ",", "ddim · 5 steps · label 0, sample 0"),
+        ("ArrowUp", "", "euler · 5 steps · label 0, sample 0"),
+        ("ArrowUp", "", "heun · 5 steps · label 0, sample 0"),
     ):
         browser.key(key, text)
         assert title(browser) == expected
@@ -224,14 +224,14 @@ def test_the_buttons_of_the_viewer(browser: Browser, page: Path, size: tuple[int
     click(browser, "#grid .tile")
     assert browser.run("document.querySelector('[data-go=\"flip\"]').disabled")
     for button, expected in (
-        ("right", "euler · 10 steps · seed 0, sample 0"),
-        ("down", "ddim · 10 steps · seed 0, sample 0"),
-        ("pin", "ddim · 10 steps · seed 0, sample 0"),
-        ("left", "ddim · 5 steps · seed 0, sample 0"),
-        ("later", "ddim · 5 steps · seed 0, sample 1"),
-        ("earlier", "ddim · 5 steps · seed 0, sample 0"),
-        ("flip", "ddim · 10 steps · seed 0, sample 0"),
-        ("up", "euler · 10 steps · seed 0, sample 0"),
+        ("right", "euler · 10 steps · label 0, sample 0"),
+        ("down", "ddim · 10 steps · label 0, sample 0"),
+        ("pin", "ddim · 10 steps · label 0, sample 0"),
+        ("left", "ddim · 5 steps · label 0, sample 0"),
+        ("later", "ddim · 5 steps · label 0, sample 1"),
+        ("earlier", "ddim · 5 steps · label 0, sample 0"),
+        ("flip", "ddim · 10 steps · label 0, sample 0"),
+        ("up", "euler · 10 steps · label 0, sample 0"),
     ):
         click(browser, f'[data-go="{button}"]')
         assert title(browser) == expected
@@ -245,21 +245,21 @@ def test_the_buttons_of_the_viewer(browser: Browser, page: Path, size: tuple[int
 def test_pairs_can_be_chosen_and_sorted(browser: Browser, page: Path, size: tuple[int, int]):
     browser.open(page, *size)
     rows = "[...document.querySelectorAll('#pair-table tbody tr')].map(r => [...r.cells].map(c => c.textContent))"
-    assert len(browser.run(rows)) == 12, "three schedulers, at two step counts, from two seeds"
+    assert len(browser.run(rows)) == 12, "three schedulers, at two step counts, of two labels"
     choose(browser, "Differ only in", "anything")
     assert len(browser.run(rows)) == 66
     choose(browser, "Differ only in", "steps")
     found = browser.run(rows)
     assert len(found) == 6 and all("5 steps" in row[0] and "10 steps" in row[1] for row in found)
     assert all("10 steps" in row[6] for row in found), "more steps are better here"
-    choose(browser, "One of them is", "ddim · 5 steps · seed 0")
+    choose(browser, "One of them is", "ddim · 5 steps · label 0")
     assert len(browser.run(rows)) == 1
     choose(browser, "One of them is", "any cell")
     click(browser, "#pair-table th:nth-child(3) button")
     ascending = [float(row[2]) for row in browser.run(rows)]
     click(browser, "#pair-table th:nth-child(3) button")
     assert [float(row[2]) for row in browser.run(rows)] == sorted(ascending, reverse=True) != ascending
-    choose(browser, "Differ only in", "seed")
+    choose(browser, "Differ only in", "label")
     everything = len(browser.run(rows))
     click(browser, "#only-real")
     assert browser.run("document.querySelector('#only-real').checked")

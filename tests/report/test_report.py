@@ -328,7 +328,7 @@ def test_one_cell_without_anything(tmp_path: Path):
 
 
 def test_five_hundred_cells(tmp_path: Path):
-    sweep = made_up_sweep(tmp_path, [f"s{i}" for i in range(20)], [5, 10, 20, 30, 50], seeds=range(5), pictures=1)
+    sweep = made_up_sweep(tmp_path, [f"s{i}" for i in range(20)], [5, 10, 20, 30, 50], labels=range(5), pictures=1)
     report = Report(collect([sweep]), sweep / "report.html")
     html = report.html()
     assert len(report.cells) == 500

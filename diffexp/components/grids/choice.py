@@ -8,6 +8,8 @@ from typing import Any
 
 from diffexp.catalog.signatures import injected_parameters
 from diffexp.components import grids
+from diffexp.components.schedulers.foreign.diffusers_auto import says_more, visits
+from diffexp.components.schedulers.foreign.diffusers_config import AUTO
 from diffexp.errors import InputError
 from diffexp.plan.levels import Levels, listed_steps
 from diffexp.plan.training import Training
@@ -15,7 +17,6 @@ from diffexp.plan.training import Training
 MakeLevels = Callable[..., Levels]
 """A grid function (schedule, steps) -> levels, or (schedule, steps, training) -> levels."""
 
-AUTO = "auto"
 UNIFORM = ("linspace", "leading", "trailing")
 """Spacings that a checkpoint's config may name; where it names none, each class of diffusers has its own default."""
 SPACINGS = (*UNIFORM, "karras", "exponential", "flow")
@@ -43,9 +44,10 @@ class Grid:
         """Whether the levels are listed one by one."""
         return self.timesteps is not None or self.sigmas is not None
 
-    def is_auto(self, training: Training) -> bool:
-        """Whether neither the user nor the model determines the levels, so that the scheduler may."""
-        return self.name == AUTO and not self.explicit and training.own_levels is None
+    @property
+    def is_auto(self) -> bool:
+        """Whether the levels are left to the model and the scheduler."""
+        return self.name == AUTO and self.make is None and not self.explicit
 
     @property
     def is_plain(self) -> bool:
@@ -82,10 +84,24 @@ class Grid:
 def default_grid(traits: Mapping[str, Any], training: Training) -> Grid:
     """The meaning of ``auto`` for a scheduler: the levels that diffusers' class of it visits with this checkpoint.
 
-    Traits of a scheduler: ``grid`` is the one that it is made for. ``spacing`` is the default of its class, which holds
-    where the checkpoint's config names none. With ``spare_level`` the class makes uniform grids of one level more and
-    never visits the lowest of them.
+    Traits of a scheduler: ``grid`` is the one that it is made for. ``diffusers`` are the classes that it equals, one
+    for each kind of model. ``spacing`` is the default of its class, which holds where the checkpoint's config names
+    none. With ``spare_level`` the class makes uniform grids of one level more and never visits the lowest of them.
     """
+    names, plain = traits.get("diffusers", ()), _plain_grid(traits, training)
+    if ("grid" in traits and not names) or not says_more(training):
+        return plain
+
+    def levels(_: Any, steps: int) -> Levels:
+        grids.check_steps(training.schedule, steps)
+        found = visits(names, training, steps)
+        return found[0] if found else plain.levels(training, steps)
+
+    return Grid(make=levels)
+
+
+def _plain_grid(traits: Mapping[str, Any], training: Training) -> Grid:
+    """The levels of a config that has nothing but a spacing."""
     if "grid" in traits:
         return Grid.named(traits["grid"])
     spacing = training.spacing
@@ -102,8 +118,6 @@ def _with_spare_level(grid: Grid, training: Training, steps: int) -> Levels:
 
 
 def _own_spacing(training: Training) -> MakeLevels:
-    if training.own_levels is not None:
-        return training.own_levels
     if training.spacing not in SPACINGS:
         asked = f"the model's scheduler config asks for timestep_spacing={training.spacing}"
         raise InputError(f"{asked}; choose one of {', '.join(SPACINGS)}")

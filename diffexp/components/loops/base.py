@@ -10,6 +10,7 @@ from torch import Tensor
 
 from diffexp.components.guidance.base import Predict
 from diffexp.components.models.base import Condition, Model, Request
+from diffexp.components.models.passes import PassCounter
 from diffexp.components.sampler import Recipe
 from diffexp.plan.compile import Sampler
 from diffexp.plan.execute import Network
@@ -61,6 +62,11 @@ class Monitor(Protocol):
 
     def on_evaluation(self, u: Tensor, output: Tensor, level: Level) -> None:
         """Record an evaluation: ``u`` and ``output`` [batch, *shape] at ``level``."""
+        ...
+
+    @property
+    def passes(self) -> PassCounter:
+        """Counts the forward passes of the network, those for guidance included."""
         ...
 
     def expect_evaluations(self, nfe: int) -> None:

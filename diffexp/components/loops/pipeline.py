@@ -3,6 +3,7 @@
 import copy
 import functools
 import inspect
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -20,16 +21,26 @@ from diffexp.components.sampler import Recipe
 from diffexp.components.schedulers.foreign.diffusers_method import ClassMethod
 from diffexp.components.user_files import read_images, read_masks
 from diffexp.errors import InputError
+from diffexp.plan.compile import compile_method
 from diffexp.plan.levels import Level
+from diffexp.plan.method import drives_object
+from diffexp.plan.schedules import FlowSchedule
+from diffexp.plan.stepping import visiting
 from diffexp.plan.table import Plan
 
 if TYPE_CHECKING:
     from diffexp.components.models.text_to_image.black_box import TextToImage
 
+log = logging.getLogger(__name__)
+
 Observe = Callable[[Tensor, Tensor, Level], None]
 
 
-@loop(alone=True)
+@loop(
+    alone=True,
+    guides=True,
+    idle=["control_scale where control_image=null", "true_cfg_scale where negative_prompt=null"],
+)
 def pipeline(
     batch: Batch,
     *,
@@ -126,17 +137,26 @@ def _call(batch: Batch, model: "TextToImage", pipe: Any, arguments: dict[str, An
     given = {name: value for name, value in offered.items() if name in parameters} | arguments
     if offered["guidance_rescale"] and "guidance_rescale" not in given:
         raise InputError(f"{type(pipe).__name__} takes no guidance_rescale; leave guidance.rescale out")
+    if "guidance_scale" not in given and offered["guidance_scale"] not in (1.0, model.guidance_scale):
+        raise InputError(f"{type(pipe).__name__} takes no guidance_scale; leave it out")
     if "negative_prompt" in offered:
         _check_negative_prompt(pipe, parameters, given)
     stock = pipe.scheduler
     try:
         pipe.scheduler = _scheduler(batch, stock, _observer(batch, model, pipe))
-        with _SingleNoise() if model.dtype.itemsize < 4 else nullcontext():
+        precision = _SingleNoise() if model.dtype.itemsize < 4 else nullcontext()
+        with precision, batch.monitor.passes.watching(_networks(pipe)):
             return model.pictures(pipe(**given)).to(model.device)
     except ValueError as error:  # as pipelines and schedulers raise for their arguments
         raise InputError(f"{type(pipe).__name__}: {' '.join(str(error).split())}") from error
     finally:
         pipe.scheduler = stock
+
+
+def _networks(pipe: Any) -> list[torch.nn.Module]:
+    """The networks that denoise; pipelines of diffusers call them so, one for each range of noise levels."""
+    parts = [part for name, part in pipe.components.items() if name.startswith(("unet", "transformer"))]
+    return [part for part in parts if isinstance(part, torch.nn.Module)]
 
 
 def _check_negative_prompt(pipe: Any, parameters: Mapping[str, inspect.Parameter], given: Mapping[str, Any]) -> None:
@@ -165,20 +185,32 @@ def _scheduler(batch: Batch, stock: Any, observe: Observe) -> Any:
 
         def plan(steps: int, **visit: Any) -> Plan:
             same = steps == recipe.steps and not visit
+            found = sampler if same else compile_recipe(recipe, steps, **visit)
+            if steps == recipe.steps and 0 in batch.indices and not _same_levels(found, sampler):
+                log.warning("%s visits other levels than plan.csv has: %s", found.name, _summary(found))
             # Unscaled, because some pipelines (Kandinsky's) never call scale_model_input.
-            return (sampler if same else compile_recipe(recipe, steps, **visit)).unscaled()
+            return found.unscaled()
 
-        return PlanScheduler(
-            plan,
-            config=dict(stock.config),
-            stock=copy.deepcopy(stock),
-            generators=list(batch.generators),
-            observe=observe,
-        )
+        config = dict(stock.config) | recipe.scheduler_config
+        return PlanScheduler(plan, config=config, generators=list(batch.generators), observe=observe)
     method = sampler.method
-    if isinstance(method, ClassMethod) and not (method.visit or method.set_options):
+    if (
+        isinstance(method, ClassMethod)
+        and recipe.grid.is_auto
+        and not method.set_options.keys() & recipe.options.keys()
+    ):
         return _observed(copy.deepcopy(method.scheduler), method, observe)
     raise InputError(f"{method.name} is not a table ({sampler.reason}): a pipeline cannot run it, loop=denoise can")
+
+
+def _same_levels(one: Plan, other: Plan) -> bool:
+    times = [[level.timestep for level in plan.levels] for plan in (one, other)]
+    return len(times[0]) == len(times[1]) and all(abs(a - b) <= 1e-2 for a, b in zip(*times))
+
+
+def _summary(plan: Plan) -> str:
+    shown = [f"{level.timestep:.4g}" for level in plan.levels]
+    return " ".join(shown if len(shown) <= 6 else [*shown[:3], "…", *shown[-2:]])
 
 
 def _observed(scheduler: Any, method: ClassMethod, observe: Observe) -> Any:
@@ -224,28 +256,29 @@ def compile_recipe(
     begin: int = 0,
     timesteps: Sequence[float] | None = None,
     sigmas: Sequence[float] | None = None,
+    mu: float | None = None,
 ) -> Plan:
     """The plan of a recipe for what a pipeline requests; with the recipe bound, ``compile`` of a PlanScheduler.
 
-    The pipeline's own levels are used where the recipe leaves its timestep schedule to the model.
+    Sigmas and mu mean what the scheduler's class in diffusers makes of them, and matter where the recipe leaves its
+    timestep schedule to the model.
 
     Raises:
-        InputError: the scheduler is not a table.
+        InputError: the scheduler is not a table, or its class makes nothing of them.
     """
-    grid = recipe.grid
+    grid, training = recipe.grid, recipe.training
     if timesteps is not None:
         grid = Grid(timesteps=timesteps)
-    elif sigmas and grid.name == "auto" and not grid.explicit and not _visits(recipe, steps, sigmas):
-        grid = Grid(sigmas=sigmas)
-    found = replace(recipe, steps=steps, grid=grid)
+    elif grid.is_auto and (sigmas is not None or mu is not None):
+        if isinstance(training.schedule, FlowSchedule) and training.scheduler_config:
+            training = replace(training, set_timesteps=lambda *_: {"sigmas": sigmas, "mu": mu})
+        elif sigmas is not None:
+            source = getattr(replace(recipe, steps=steps).sampler, "source", None)
+            if drives_object(source) and "sigmas" in inspect.signature(source.scheduler.set_timesteps).parameters:
+                return compile_method(visiting(source, None, {"sigmas": list(sigmas)}))
+            grid = Grid(sigmas=sigmas)
+    found = replace(recipe, steps=steps, grid=grid, training=training)
     sampler = found.part(begin).sampler if begin else found.sampler
     if not isinstance(sampler, Plan):
         raise InputError(f"{sampler.method.name} runs directly ({sampler.reason}), and a pipeline needs a plan")
     return sampler
-
-
-def _visits(recipe: Recipe, steps: int, sigmas: Sequence[float]) -> bool:
-    """Whether these are the recipe's own levels, up to float32."""
-    levels = recipe.grid.levels(recipe.training, steps)
-    own = [levels.schedule.sigma_of(level) for level in levels[:-1]]
-    return len(own) == len(sigmas) and all(abs(a - b) <= 1e-5 * max(1.0, abs(a)) for a, b in zip(own, sigmas))

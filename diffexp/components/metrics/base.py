@@ -35,6 +35,10 @@ class RunFacts:
     model: Model
     captions: Sequence[str] = ()
     """Captions of the samples (prompt, class), one per sample, in the order of the batches."""
+    classes: Sequence[int | None] | None = None
+    """The class that was asked for, of each sample; None where none was, of one sample or of all."""
+    forward_passes: float | None = None
+    """Forward passes of the network per sample, those for guidance included; None where they are not known."""
     indices: Sequence[int] = ()
     """Indices of the samples in the run, in the same order; set by ``MetricSuite``."""
 

@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffexp.components.metrics.intervals import COVERAGE, mean_interval
+
 RESAMPLES = 400
 FEWEST = 16
 """Below this many samples there are no intervals: their variance is unknown, and a resample may be empty."""
-COVERAGE = 0.95
 _SEED = 20_240_229
 
 Statistic = Callable[[Tensor], Tensor]
@@ -34,6 +35,8 @@ class Estimate:
     """(RESAMPLES,) float64; empty where there were too few samples."""
     bounds: tuple[float, float] = (-math.inf, math.inf)
     """Smallest and largest possible value."""
+    of_mean: tuple[float, float] | None = None
+    """The interval where the value is a mean; see ``intervals.mean_interval``."""
 
     @property
     def deviations(self) -> Tensor:
@@ -42,7 +45,7 @@ class Estimate:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % interval: quantiles of the resamples, shifted to ``value``; None without resamples.
+        """The 95 % interval: ``of_mean``, or quantiles of the resamples, shifted to ``value``; None without resamples.
 
         Shifted, because many distances (FID above all) are larger for a set with fewer distinct members, as every
         resample is; that bias is no spread. The interval is for the mean over runs of this many samples, and for
@@ -52,8 +55,9 @@ class Estimate:
         if not len(self.resamples) or not self.resamples.isfinite().all():
             return None
         tail = (1 - COVERAGE) / 2
-        low, high = self.deviations.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
-        return max(self.value + low, self.bounds[0]), min(self.value + high, self.bounds[1])
+        quantiles = torch.tensor([tail, 1 - tail], dtype=torch.float64)
+        low, high = self.of_mean or (self.value + self.deviations.quantile(quantiles)).tolist()
+        return max(low, self.bounds[0]), min(high, self.bounds[1])
 
 
 def weights(indices: Sequence[int], count: int = RESAMPLES) -> Tensor:
@@ -78,10 +82,27 @@ def estimate(
     once = torch.ones(len(indices), 1, dtype=torch.float64)
     resampled = weights(indices, RESAMPLES if len(indices) >= FEWEST else 0)
     values = statistic(torch.cat([once, resampled], dim=1))
-    return Estimate(values[0].item(), values[1:], bounds)
+    of_mean = statistic.interval if isinstance(statistic, Mean) and len(indices) >= FEWEST else None
+    return Estimate(values[0].item(), values[1:], bounds, of_mean)
 
 
-def mean_of(values: Tensor) -> Statistic:
+@dataclass(frozen=True)
+class Mean:
+    """The weighted mean as a statistic, whose interval is known without resamples."""
+
+    values: Tensor
+    """(N,) float64."""
+
+    def __call__(self, weights: Tensor) -> Tensor:
+        return (self.values @ weights) / weights.sum(dim=0)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """See ``mean_interval``."""
+        low, high = mean_interval(self.values)
+        return low.item(), high.item()
+
+
+def mean_of(values: Tensor) -> Mean:
     """The weighted mean of one value per sample, (N,), as a statistic."""
-    values = values.double()
-    return lambda weights: (values @ weights) / weights.sum(dim=0)
+    return Mean(values.double())

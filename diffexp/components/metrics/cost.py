@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 @metric(higher_is_better=("images_per_second",))
 class Cost:
-    """Model evaluations (``nfe``), time and memory; lower is better except for ``images_per_second``."""
+    """Evaluations, time and memory; lower is better except for ``images_per_second``.
+
+    ``nfe`` counts the evaluations of the solver, ``forward_passes`` those of the network, both per sample: guidance
+    evaluates the network more than once.
+    """
 
     def applies(self, model: Model) -> str | None:
         return None
@@ -26,6 +30,7 @@ class Cost:
     def compute(self, run: RunFacts) -> dict[str, float]:
         values: dict[str, float | None] = {
             "nfe": run.nfe,
+            "forward_passes": run.forward_passes,
             "seconds_per_image": run.seconds / run.num_samples if run.num_samples else None,
             "images_per_second": run.num_samples / run.seconds if run.seconds else None,
             "scheduler_us_per_step": run.scheduler_us_per_step,

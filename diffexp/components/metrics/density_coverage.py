@@ -35,10 +35,11 @@ class DensityCoverage(FeatureMetric):
         self.k = k
 
     def compute(self, run: RunFacts) -> dict[str, Tensor | float]:
-        name, real = self.features.name, self.features.reference.samples
-        features = self.collected(f"density/{name} and coverage/{name}")
-        if features is None:
+        name = self.features.name
+        compared = self.compared(f"density/{name} and coverage/{name}", run)
+        if compared is None:
             return {}
+        features, real = compared[0], compared[1].samples
         near = inside(features, real, radii(real, self.k))
         coverage = share_reached(near.T, torch.ones(len(features), 1, dtype=torch.float64)).item()
         return {f"density/{name}": near.double().sum(dim=1) / self.k, f"coverage/{name}": coverage}

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from diffexp.components.metrics.applicability import enough_samples
-from diffexp.components.metrics.features import load_features
+from diffexp.components.metrics.base import RunFacts
+from diffexp.components.metrics.features import ReferenceStatistics, load_features
+from diffexp.errors import InputError
 
 if TYPE_CHECKING:
     from diffexp.components.models.base import Model
 
 
+log = logging.getLogger(__name__)
+
+
 class FeatureMetric:
-    """A metric that collects the features of its run's samples.
+    """A metric that collects the features of its run's samples, and compares them with real images.
+
+    Where classes are asked for, the real images are of these classes; see ``FeatureSet.reference_of``.
 
     Args:
         features: name of a feature set; see ``load_features``.
@@ -34,7 +42,15 @@ class FeatureMetric:
     def update(self, samples: Tensor, images: Tensor) -> None:
         self.batches.append(self.features.of(images))
 
-    def collected(self, name: str, fewest: int = 2) -> Tensor | None:
-        """Features of all samples (N, F), float32; None, with a warning, if ``name`` needs more than there are."""
-        enough = enough_samples(name, sum(map(len, self.batches)), fewest)
-        return torch.cat(self.batches) if enough else None
+    def compared(self, name: str, run: RunFacts, fewest: int = 2) -> tuple[Tensor, ReferenceStatistics] | None:
+        """Features of all samples (N, F), float32, and the real images to compare with: those of the same classes.
+
+        None, with a warning, if ``name`` needs more samples than there are, or their classes cannot be compared with.
+        """
+        if not enough_samples(name, sum(map(len, self.batches)), fewest):
+            return None
+        try:
+            return torch.cat(self.batches), self.features.reference_of(run.classes)
+        except InputError as reason:
+            log.warning("%s: skipped, %s", name, reason)
+            return None

@@ -15,8 +15,9 @@ from diffexp.components.metrics.frechet import weighted_squared_distances
 class FID(FeatureMetric):
     """``fid/<features>``: 0 for the distribution of the real images, larger is worse; biased upwards by few samples.
 
-    The real images are the 60,000 training images, present as their feature moments. Values compare only with
-    values of the same features and the same number of samples; the interval is for that number too.
+    The real images are the 60,000 training images, present as their feature moments; where classes are asked for, 500
+    of each. Values compare only with values of the same features, classes and number of samples; the interval is for
+    that number too.
 
     Raises:
         InputError: unknown ``features``.
@@ -27,9 +28,10 @@ class FID(FeatureMetric):
 
     def compute(self, run: RunFacts) -> dict[str, Estimate]:
         name = f"fid/{self.features.name}"
-        features, (mean, covariance) = self.collected(name), self.features.reference.moments
-        if features is None:
+        compared = self.compared(name, run)
+        if compared is None:
             return {}
+        features, (mean, covariance) = compared[0], compared[1].moments
         distances = estimate(
             lambda weights: weighted_squared_distances(features, weights, mean, covariance),
             run.indices_of(len(features)),

@@ -31,9 +31,10 @@ class KID(FeatureMetric):
 
     def compute(self, run: RunFacts) -> dict[str, Estimate]:
         name = f"kid/{self.features.name}"
-        features, real = self.collected(name), self.features.reference.samples
-        if features is None:
+        compared = self.compared(name, run)
+        if compared is None:
             return {}
+        features, real = compared[0], compared[1].samples
         across = mean_of(torch.cat([_kernel(some, real).mean(dim=1) for some in features.split(CHUNK)]))
         among_real = _mean_kernel(real)
         distances = estimate(

@@ -34,10 +34,11 @@ class PrecisionRecall(FeatureMetric):
         self.k = k
 
     def compute(self, run: RunFacts) -> dict[str, Tensor | Estimate]:
-        name, real = self.features.name, self.features.reference.samples
-        features = self.collected(f"precision/{name} and recall/{name}", fewest=self.k + 1)
-        if features is None:
+        name = self.features.name
+        compared = self.compared(f"precision/{name} and recall/{name}", run, fewest=self.k + 1)
+        if compared is None:
             return {}
+        features, real = compared[0], compared[1].samples
         lifelike = inside(features, real, radii(real, self.k)).any(dim=1)
         found = inside(real, features, radii(features, self.k))
         recall = estimate(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,54 +14,17 @@ from diffexp.components.metrics.applicability import enough_samples
 from diffexp.components.metrics.base import RunFacts
 from diffexp.components.metrics.bootstrap import Estimate, estimate
 from diffexp.components.metrics.frechet import weighted_squared_distances
+from diffexp.components.models.truth import KnowsGaussian, KnowsTruth
 from diffexp.errors import InputError
 
 if TYPE_CHECKING:
     from diffexp.components.models.base import Model
-    from diffexp.plan.predictions import Target
     from diffexp.plan.table import Plan
 
 log = logging.getLogger(__name__)
 
 PROJECTIONS = 256
 SEED = 0
-
-
-@runtime_checkable
-class KnowsTruth(Protocol):
-    """A model whose data distribution can be sampled."""
-
-    def sample_truth(self, count: int, generator: torch.Generator) -> Tensor:
-        """Samples of the data, [count, *shape]."""
-        ...
-
-
-@runtime_checkable
-class KnowsGaussian(KnowsTruth, Protocol):
-    """A model whose data are N(mean, covariance); D is the number of elements of a sample."""
-
-    @property
-    def mean(self) -> Tensor:
-        """[D]."""
-        ...
-
-    @property
-    def covariance(self) -> Tensor:
-        """[D, D]."""
-        ...
-
-    @property
-    def variances(self) -> Tensor:
-        """[D] eigenvalues of the covariance, >= 0."""
-        ...
-
-    @property
-    def basis(self) -> Tensor:
-        """[D, D], eigenvectors in columns, in the order of ``variances``."""
-        ...
-
-    @property
-    def prediction(self) -> Target: ...
 
 
 @metric

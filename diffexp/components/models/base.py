@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -122,6 +122,33 @@ class Model(Protocol):
         ...
 
 
+@runtime_checkable
+class EncodesImages(Protocol):
+    """A model whose samples are latents of images."""
+
+    def encode(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """Images [B, *picture_shape] in [0, 1] as latents [B, *shape]; may draw from the streams, one a sample."""
+        ...
+
+
+@runtime_checkable
+class HasClasses(Protocol):
+    """A model that can be asked for samples of a class."""
+
+    @property
+    def classes(self) -> "Classes | None":
+        """Its classes; None where it has none."""
+        ...
+
+
+class Classes(Protocol):
+    """The classes of a model, numbered from 0."""
+
+    def asked(self, request: Request, indices: Sequence[int]) -> list[int | None] | None:
+        """The class that each of these samples is asked to be of; None where none is asked for."""
+        ...
+
+
 class ModelBase:
     """The parts of ``Model`` that are the same for models of pixels in [-1, 1] and of points."""
 
@@ -161,10 +188,10 @@ def picture_shape(model: Model) -> tuple[int, int, int]:
 def encode_images(model: Model, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
     """Images [B, *picture_shape] in [0, 1] as samples [B, *shape] of the model: the way back from ``decode``.
 
-    Pixels are only rescaled to [-1, 1]; a latent model has an ``encode`` of its own, which may draw from the streams.
+    Pixels are only rescaled to [-1, 1].
     """
-    if hasattr(model, "encode"):
-        return model.encode(images, generators)  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(model, EncodesImages):
+        return model.encode(images, generators)
     return to_model_range(images.to(model.device))
 
 

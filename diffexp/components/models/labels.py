@@ -52,6 +52,13 @@ class ClassLabels:
         asked = self._read("prompt", request.prompt) or self._read("label", request.label)
         return asked or list(range(self.count))
 
+    def asked(self, request: Request, indices: Sequence[int]) -> list[int | None] | None:
+        """The class that each of these samples is asked to be of; None for "no label", and without a request."""
+        if request.prompt is None and request.label is None:
+            return None
+        classes = self.choose(request)
+        return [None if (label := classes[i % len(classes)]) == self.null else label for i in indices]
+
     def caption(self, label: int) -> str:
         return "no label" if label == self.null else str(label)
 

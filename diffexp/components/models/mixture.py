@@ -40,7 +40,7 @@ class MixtureModel(ExactModel):
         return center + alpha * self.std**2 * whitened, sigma * whitened
 
 
-@model
+@model(idle=["seed where shape=[2]", "compile"])
 def mixture(
     runtime: Runtime,
     *,

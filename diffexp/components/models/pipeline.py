@@ -17,17 +17,27 @@ from diffexp.components.models.text_to_image.files import (
     Files,
     Found,
     Network,
+    Parts,
     Pipeline,
     digest,
     prior_of,
     read_index,
 )
+from diffexp.components.models.text_to_image.single_file import find_configs, find_file, is_file
 from diffexp.errors import InputError
 
 HALF = (torch.float16, torch.bfloat16)
 
 
-@model(default_samples="one per prompt")
+@model(
+    default_samples="one per prompt",
+    idle=[
+        "lora_file where lora=null",
+        "lora_scale where lora=null",
+        "ip_adapter_file where ip_adapter=null",
+        "ip_adapter_scale where ip_adapter=null",
+    ],
+)
 def pipeline(
     runtime: Runtime,
     *,
@@ -35,6 +45,9 @@ def pipeline(
     revision: str | None = None,
     variant: str = "auto",
     allow_pickle: bool = False,
+    config: str | None = None,
+    vae: str | None = None,
+    clip_skip: int | None = None,
     height: int | None = None,
     width: int | None = None,
     prior: str | None = None,
@@ -60,10 +73,15 @@ def pipeline(
     the same image without this package.
 
     Args:
-        id: a folder, or a repository on the hub such as ``stable-diffusion-v1-5/stable-diffusion-v1-5``.
+        id: a folder, a repository on the hub such as ``stable-diffusion-v1-5/stable-diffusion-v1-5``, or one
+            ``.safetensors`` file with all networks, as A1111, ComfyUI and civitai share them.
         revision: branch, tag or commit of the repository.
         variant: weights such as ``fp16``, or ``none``; ``auto``: fp16 where there are some and the dtype is a half one.
         allow_pickle: also take weights in pickle format (.bin), which can run any code when loaded.
+        config: folder or repository with the configs and tokenizer of a checkpoint in one file; null: the repository
+            that diffusers takes for such weights, from the cache or the hub.
+        vae: another VAE, a folder, a repository or a ``.safetensors`` file; null: the checkpoint's own.
+        clip_skip: last layers of the text encoder to leave out, as in diffusers: 1 here is "clip skip 2" of A1111.
         height: of the pictures in pixels, a multiple of 8; null: the model's own.
         width: likewise.
         prior: Kandinsky's prior, a folder or repository; null: in the checkpoint, or named by its model card.
@@ -85,7 +103,12 @@ def pipeline(
     """
     half = runtime.dtype in HALF or (runtime.dtype is None and runtime.device.type == "cuda")
     wanted = {"auto": "fp16" if half else None, "none": None}.get(variant, variant)
-    found = _find(id, "model.id", revision, wanted, allow_pickle)
+    file = find_file(id, "model.id") if is_file(id) else None
+    if file and (revision, variant) != (None, "auto"):
+        raise InputError(f"model.id={id} is one file; leave model.revision and model.variant out")
+    if config and not file:
+        raise InputError(f"model.config={config} is for a checkpoint in one file; {id} has its own")
+    found = find_configs(file, config) if file else _find(id, "model.id", revision, wanted, allow_pickle)
     if variant not in ("auto", "none") and found.choice.variant != variant:
         raise InputError(f"model.variant={variant}: {id} has no such weights; choose auto or none")
     index = read_index(found.folder, f"model.id={id}")
@@ -94,6 +117,7 @@ def pipeline(
     control = (
         locate(controlnet, None, Network(f"model.controlnet={controlnet}"), "model.controlnet") if controlnet else None
     )
+    own_vae = _vae(vae) if vae else None
     additions = {
         "lora": _addition("lora", lora, lora_file, lora_scale),
         "ip_adapter": _addition("ip_adapter", ip_adapter, ip_adapter_file, ip_adapter_scale),
@@ -105,16 +129,22 @@ def pipeline(
     with quietly():
         from diffexp.components.models.text_to_image.load import Memory, build, load
 
-        pipe = load(runtime, found, first, control, additions, Memory(offload, vae_tiling, vae_slicing), source=id)
+        memory, parts = Memory(offload, vae_tiling, vae_slicing), Parts(file, own_vae, first, control)
+        pipe = load(runtime, found, parts, additions, memory, source=id)
     weights: list[tuple[Path, Sequence[str]]] = [(part.folder, part.choice.files) for part in (found, first) if part]
+    if file:
+        weights[0] = (file.parent, (file.name,))
+    if own_vae:
+        weights.append((own_vae.parent, (own_vae.name,)) if own_vae.is_file() else _network_files(own_vae))
     weights += [(part.folder, (part.file,)) for part in additions.values() if part]
     if control:
-        weights.append((control, find_layout(list_files(control), str(control)).files))
+        weights.append(_network_files(control))
     return build(
         runtime,
         pipe,
         id=id,
         size=(height, width),
+        clip_skip=clip_skip,
         hash_weights=partial(_hash_all, weights),
         prior_options={"prior_steps": prior_steps, "prior_guidance_scale": prior_guidance_scale},
     )
@@ -124,6 +154,17 @@ def _find(id: str, key: str, revision: str | None, variant: str | None, allow_pi
     need = Pipeline(f"{key}={id}", variant, allow_pickle)
     folder = locate(id, revision, need, key)
     return Found(folder, need.load_from(folder))
+
+
+def _vae(vae: str) -> Path:
+    """The file or folder of a VAE."""
+    if is_file(vae):
+        return find_file(vae, "model.vae")
+    return locate(vae, None, Network(f"model.vae={vae}"), "model.vae")
+
+
+def _network_files(folder: Path) -> tuple[Path, Sequence[str]]:
+    return folder, find_layout(list_files(folder), str(folder)).files
 
 
 def _addition(kind: str, id: str | None, file: str, scale: float) -> Addition | None:

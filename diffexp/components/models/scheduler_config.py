@@ -11,7 +11,7 @@ from diffexp.plan.schedules import FlowSchedule, VESchedule, VPSchedule
 from diffexp.plan.training import Training
 
 _BETA_KEYS = ("beta_schedule", "beta_start", "beta_end", "trained_betas")
-_SCHEDULE_KEYS = (*_BETA_KEYS, "num_train_timesteps", "rescale_betas_zero_snr", "set_alpha_to_one")
+_SCHEDULE_KEYS = (*_BETA_KEYS, "num_train_timesteps", "rescale_betas_zero_snr", "snr_shift_scale", "set_alpha_to_one")
 _FLOW_KEYS = ("use_flow_sigmas", "use_flow_sigma")
 _SPACINGS = ("linspace", "leading", "trailing")
 _SIGMA_SPACINGS = ("karras", "exponential")

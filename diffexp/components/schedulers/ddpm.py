@@ -11,7 +11,7 @@ from diffexp.plan.levels import Levels
 from diffexp.plan.method import Denoiser
 
 
-@scheduler(discrete=True, order=1, spacing="leading")
+@scheduler(discrete=True, order=1, spacing="leading", diffusers=("DDPMScheduler",))
 def ddpm(
     denoise: Denoiser,
     x: Tensor,

@@ -18,7 +18,7 @@ from diffexp.plan.levels import Levels
 from diffexp.plan.method import Denoiser
 
 
-@scheduler(discrete=True, order="order", spacing="linspace", spare_level=True)
+@scheduler(discrete=True, order="order", spacing="linspace", spare_level=True, diffusers=("DEISMultistepScheduler",))
 def deis(
     denoise: Denoiser,
     x: Tensor,

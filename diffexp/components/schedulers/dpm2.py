@@ -10,7 +10,7 @@ from diffexp.plan.levels import Levels
 from diffexp.plan.method import Denoiser
 
 
-@scheduler(order=2, spacing="linspace")
+@scheduler(order=2, spacing="linspace", diffusers=("KDPM2DiscreteScheduler",))
 def dpm2(denoise: Denoiser, x: Tensor, levels: Levels, noise: Callable[[], Tensor]) -> Tensor:
     """DPM-Solver-2 (Lu et al. 2022, arXiv:2206.00927, algorithm 1) as k-diffusion's ``sample_dpm_2``, order 2.
 

@@ -10,7 +10,7 @@ from diffexp.plan.levels import Levels
 from diffexp.plan.method import Denoiser
 
 
-@scheduler(order=2, spacing="linspace")
+@scheduler(order=2, spacing="linspace", diffusers=("KDPM2AncestralDiscreteScheduler",))
 def dpm2_ancestral(
     denoise: Denoiser, x: Tensor, levels: Levels, noise: Callable[[], Tensor], *, eta: float = 1.0
 ) -> Tensor:

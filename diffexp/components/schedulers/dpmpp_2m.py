@@ -17,7 +17,13 @@ from diffexp.plan.levels import Levels
 from diffexp.plan.method import Denoiser
 
 
-@scheduler(discrete=True, order=2, spacing="linspace", spare_level=True)
+@scheduler(
+    discrete=True,
+    order=2,
+    spacing="linspace",
+    spare_level=True,
+    diffusers=("DPMSolverMultistepScheduler", "EDMDPMSolverMultistepScheduler"),
+)
 def dpmpp_2m(
     denoise: Denoiser,
     x: Tensor,

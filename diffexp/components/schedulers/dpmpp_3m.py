@@ -11,7 +11,14 @@ from diffexp.plan.levels import Levels
 from diffexp.plan.method import Denoiser
 
 
-@scheduler(discrete=True, order=3, weak_order=2, spacing="linspace", spare_level=True)
+@scheduler(
+    discrete=True,
+    order=3,
+    weak_order=2,
+    spacing="linspace",
+    spare_level=True,
+    diffusers=("DPMSolverMultistepScheduler", "EDMDPMSolverMultistepScheduler"),
+)
 def dpmpp_3m(
     denoise: Denoiser,
     x: Tensor,

@@ -13,7 +13,7 @@ from diffexp.plan.levels import Level, Levels
 from diffexp.plan.method import Denoiser
 
 
-@scheduler(order=2, spacing="linspace")
+@scheduler(order=2, spacing="linspace", diffusers=("DPMSolverSDEScheduler", "HeunDiscreteScheduler"))
 def dpmpp_sde(
     denoise: Denoiser, x: Tensor, levels: Levels, noise: Callable[[], Tensor], *, eta: float = 1.0, r: float = 0.5
 ) -> Tensor:

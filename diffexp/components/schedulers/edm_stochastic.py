@@ -12,7 +12,7 @@ from diffexp.plan.levels import Levels
 from diffexp.plan.method import Denoiser
 
 
-@scheduler(order=2, spacing="linspace")
+@scheduler(order=2, spacing="linspace", diffusers=("HeunDiscreteScheduler",))
 def edm_stochastic(
     denoise: Denoiser,
     x: Tensor,

@@ -9,7 +9,11 @@ from diffexp.plan.levels import Levels
 from diffexp.plan.method import Denoiser
 
 
-@scheduler(order=1, spacing="linspace")
+@scheduler(
+    order=1,
+    spacing="linspace",
+    diffusers=("EulerDiscreteScheduler", "EDMEulerScheduler", "FlowMatchEulerDiscreteScheduler"),
+)
 def euler(denoise: Denoiser, x: Tensor, levels: Levels, noise: Callable[[], Tensor]) -> Tensor:
     """Euler's method (Karras et al. 2022, arXiv:2206.00364, algorithm 1 without the correction), order 1.
 

@@ -10,7 +10,7 @@ from diffexp.plan.levels import Levels
 from diffexp.plan.method import Denoiser
 
 
-@scheduler(order=1, spacing="linspace")
+@scheduler(order=1, spacing="linspace", diffusers=("EulerAncestralDiscreteScheduler",))
 def euler_ancestral(
     denoise: Denoiser, x: Tensor, levels: Levels, noise: Callable[[], Tensor], *, eta: float = 1.0
 ) -> Tensor:

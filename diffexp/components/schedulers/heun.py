@@ -10,7 +10,7 @@ from diffexp.plan.levels import Levels
 from diffexp.plan.method import Denoiser
 
 
-@scheduler(order=2, spacing="linspace")
+@scheduler(order=2, spacing="linspace", diffusers=("HeunDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"))
 def heun(denoise: Denoiser, x: Tensor, levels: Levels, noise: Callable[[], Tensor]) -> Tensor:
     """Heun's method (Karras et al. 2022, arXiv:2206.00364, algorithm 1), order 2.
 

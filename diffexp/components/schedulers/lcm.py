@@ -10,7 +10,7 @@ from diffexp.plan.levels import Level, Levels
 from diffexp.plan.method import Denoiser
 
 
-@scheduler(discrete=True, consistency=True, grid="lcm")
+@scheduler(discrete=True, consistency=True, grid="lcm", diffusers=("LCMScheduler",))
 def lcm(
     denoise: Denoiser,
     x: Tensor,

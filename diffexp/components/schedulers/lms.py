@@ -12,7 +12,7 @@ from diffexp.plan.levels import Levels
 from diffexp.plan.method import Denoiser
 
 
-@scheduler(order="order", spacing="linspace")
+@scheduler(order="order", spacing="linspace", diffusers=("LMSDiscreteScheduler",))
 def lms(
     denoise: Denoiser, x: Tensor, levels: Levels, noise: Callable[[], Tensor], *, order: Literal[1, 2, 3, 4] = 4
 ) -> Tensor:

@@ -13,7 +13,7 @@ from diffexp.plan.levels import Level, Levels, Schedule
 from diffexp.plan.method import Denoiser
 
 
-@scheduler(discrete=True, order=2, spacing="leading")
+@scheduler(discrete=True, order=2, spacing="leading", diffusers=("PNDMScheduler",))
 def pndm(
     denoise: Denoiser,
     x: Tensor,

@@ -13,7 +13,13 @@ from diffexp.plan.levels import Level, Levels
 from diffexp.plan.method import Denoiser
 
 
-@scheduler(discrete=True, order=("order", 2, 3, 4, 4), spacing="linspace", spare_level=True)
+@scheduler(
+    discrete=True,
+    order=("order", 2, 3, 4, 4),
+    spacing="linspace",
+    spare_level=True,
+    diffusers=("UniPCMultistepScheduler",),
+)
 def unipc(
     denoise: Denoiser,
     x: Tensor,

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from diffexp.errors import one_line
+
 log = logging.getLogger(__name__)
 
 
@@ -72,8 +74,9 @@ class Tracker(Protocol):
     """Logs one run. The order of calls is ``start``, any of the ``log_*``, ``finish``.
 
     A tracker plugin is a class or factory marked ``@diffexp.tracker`` whose keyword-only parameters are its options.
-    After an exception, which is logged, the run continues without the tracker. A tracker may also have a method
-    ``compare(comparison: Comparison)``, which is called at the end of a sweep on an object built for that call.
+    A call that raises, which is logged, costs itself alone; after one of ``start`` there are no more. A tracker may
+    also have a method ``compare(comparison: Comparison)``, which is called at the end of a sweep on an object built
+    for that call.
     """
 
     @property
@@ -103,11 +106,15 @@ class Tracker(Protocol):
 
 
 class Guarded:
-    """A tracker that never raises: it logs the first error of the wrapped one, and then ignores all calls."""
+    """A tracker that never raises: it logs the first error of each method of the wrapped one.
+
+    A call that fails costs itself alone; without a ``start`` that succeeds all others are ignored.
+    """
 
     def __init__(self, tracker: Tracker) -> None:
         self._tracker: Tracker | None = tracker
         self._run_id: str | None = None
+        self._failed: set[str] = set()
 
     @property
     def run_id(self) -> str | None:
@@ -142,13 +149,11 @@ class Guarded:
             return
         try:
             call(self._tracker)
-        except Exception as error:
-            log.warning(
-                "tracker %s failed in %s, the run goes on without it: %s: %s",
-                type(self._tracker).__name__,
-                what,
-                type(error).__name__,
-                error,
-            )
-            log.debug("the tracker's traceback", exc_info=True)
-            self._tracker = None
+        except (Exception, SystemExit) as error:
+            if what not in self._failed:
+                told = type(self._tracker).__name__, what, one_line(error)
+                log.warning("tracker %s failed in %s, the run goes on without it: %s", *told)
+                log.debug("the tracker's traceback", exc_info=True)
+            self._failed.add(what)
+            if what == "start":
+                self._tracker = None

@@ -28,6 +28,8 @@ INIT_SECONDS = 20.0
 """Time-out of the server's answer; wandb's own is a minute and a half."""
 MAX_NAME = 128
 """Longest name that W&B accepts."""
+REFUSED = frozenset("/\\#?%:")
+"""Characters that a project's name must not have."""
 MAX_IMAGES = 108
 """Images of one list that W&B shows."""
 STEP = "steps/step"
@@ -50,12 +52,14 @@ class WandbTracker:
         mode: ``auto``, ``online``, ``offline`` or ``disabled``. The environment variable WANDB_MODE takes precedence.
 
     Raises:
-        InputError: unknown ``mode``.
+        InputError: unknown ``mode``, or a name of a project that W&B refuses.
     """
 
     def __init__(self, *, project: str = "diffexp", entity: str | None = None, mode: str = "auto") -> None:
         if mode not in MODES:
             raise InputError(f"tracker.mode={mode}: choose one of {', '.join(MODES)}")
+        if not 0 < len(project) <= MAX_NAME or REFUSED & {*project}:
+            raise InputError(f"tracker.project={project}: W&B takes 1 to {MAX_NAME} characters, none of /\\#?%:")
         self.project = project
         self.entity = entity
         self.mode = mode
@@ -101,8 +105,10 @@ class WandbTracker:
             self.run.log({"samples": [_image(row.path, f"{row.index}: {row.caption}") for row in shown if row.path]})
 
     def finish(self, summary: dict[str, float], status: str) -> None:
-        self.run.summary.update({**summary, "status": status})
-        self.run.finish(exit_code=EXIT_CODES.get(status, 1))
+        try:
+            self.run.summary.update({**summary, "status": status})
+        finally:
+            self.run.finish(exit_code=EXIT_CODES.get(status, 1))
 
     def compare(self, comparison: Comparison) -> None:
         """Log a run of its own in the sweep's group: results with images, charts, the report and its tables."""

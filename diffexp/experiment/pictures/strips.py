@@ -39,6 +39,8 @@ class Snapshot:
     """x_t, (n, *shape), float32 on the CPU."""
     x0: Tensor
     """Predicted x0, as ``x``; both in the model's range, about [-1, 1] for pixels."""
+    sigma: float | None = None
+    """The level's sigma in the model's schedule, as ``grid.sigmas`` takes it; None: sigma / alpha."""
 
 
 def film_strip(
@@ -168,7 +170,8 @@ def _draw_header(draw: ImageDraw.ImageDraw, top: tuple[float, float], snapshot: 
     x, y = top
     draw.text((x, y), f"step {snapshot.step}/{snapshot.steps}", INK, font(13), anchor="ma")
     draw.text((x, y + 17), f"t={snapshot.level.timestep:.4g}", GREY, font(12), anchor="ma")
-    draw.text((x, y + 32), f"sigma={snapshot.level.sigma:.3f}", GREY, font(12), anchor="ma")
+    sigma = snapshot.level.ratio if snapshot.sigma is None else snapshot.sigma
+    draw.text((x, y + 32), f"sigma={sigma:.4g}", GREY, font(12), anchor="ma")
 
 
 def _draw_noisy_label(

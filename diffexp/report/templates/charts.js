@@ -1,6 +1,6 @@
 // Metric and cost: chart, answers, pairs and captions follow the same choice.
 
-const state = { metric: D.qualities.length ? D.qualities[0].name : "", cost: "nfe" };
+const state = { metric: D.qualities.length ? D.qualities[0].name : "", cost: D.cost };
 const followers = [];
 
 function choose(change) {
@@ -58,7 +58,7 @@ function tip(mark, event) {
   box.replaceChildren();
   if (cell.pictures[0]) box.append(make("img", { src: cell.pictures[0], alt: "", className: D.shrunk ? "" : "pixelated" }));
   box.append(make("strong", {}, cell.label));
-  for (const name of new Set([state.metric, "nfe", "seconds_per_image"])) {
+  for (const name of new Set([state.metric, D.cost, "nfe", "seconds_per_image"])) {
     if (cell.metrics[name]) box.append(make("div", {}, `${name} ${cell.metrics[name]}`));
   }
   const x = Math.min(event.clientX + 14, innerWidth - box.offsetWidth - 8);

@@ -12,7 +12,7 @@ const lazy = new IntersectionObserver((entries) => {
 }, { rootMargin: "300px" });
 
 function firstAxes() {
-  const steps = D.axes.findIndex((axis) => ["steps", "max_nfe"].includes(axis.name));
+  const steps = D.axes.findIndex((axis) => ["steps", "max_nfe", "max_forward_passes"].includes(axis.name));
   const scheduler = D.axes.findIndex((axis) => axis.name === "scheduler");
   const others = D.axes.map((_, index) => index).filter((index) => index !== steps);
   grid.columns = steps >= 0 ? steps : others.length > 1 ? others.find((index) => index !== scheduler) : NONE;

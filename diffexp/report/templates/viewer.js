@@ -12,6 +12,7 @@ function show() {
   const cell = D.cells[viewer.cell], picture = cell.pictures[viewer.sample], image = $("#viewer-image"), empty = $("#viewer-empty");
   const said = D.samples.length ? `${cell.label}, ${D.samples[viewer.sample]}` : cell.label;
   $("#viewer-title").textContent = said;
+  const folder = cell.links[viewer.sample] ?? cell.link;
   image.hidden = !picture;
   empty.hidden = Boolean(picture);
   empty.textContent = cell.error ? `${cell.status}: ${cell.error}` : `${cell.status}, no image`;
@@ -19,16 +20,16 @@ function show() {
     image.src = picture;
     image.alt = said;
     image.classList.toggle("pixelated", !D.shrunk && D.side <= 96);
-    if (D.shrunk && D.files[viewer.sample]) full(`${cell.link}/${D.files[viewer.sample]}`, image, picture);
+    if (D.shrunk && D.files[viewer.sample]) full(`${folder}/${D.files[viewer.sample]}`, image, picture);
   }
   const facts = $("#viewer-facts");
   facts.replaceChildren();
   D.axes.forEach((axis, index) => facts.append(make("div", {}, make("dt", {}, axis.name), make("dd", {}, axis.values[cell.place[index]]))));
   for (const [name, text] of Object.entries(cell.metrics)) facts.append(make("div", {}, make("dt", {}, name), make("dd", {}, text)));
   const link = $("#viewer-link");
-  link.hidden = !cell.link;
-  link.href = `${cell.link}/`;
-  link.textContent = `run folder ${decodeURIComponent(cell.link)}`;
+  link.hidden = !folder;
+  link.href = `${folder}/`;
+  link.textContent = `run folder ${decodeURIComponent(folder)}`;
   const pin = $('[data-go="pin"]'), flip = $('[data-go="flip"]');
   pin.setAttribute("aria-pressed", String(viewer.pinned === viewer.cell));
   flip.disabled = viewer.pinned === null;

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
@@ -15,8 +15,6 @@ from torch import Tensor
 
 from diffexp.components.models.base import Condition, ModelBase, Request
 from diffexp.errors import InputError
-from diffexp.plan.levels import Levels, Schedule
-from diffexp.plan.schedules import FlowSchedule
 from diffexp.plan.training import Training
 
 WITH_IMAGE, WITH_MASK = "image-to-image", "inpainting"
@@ -37,9 +35,14 @@ class TextToImage(ModelBase):
     width: int
     """Of the images, in pixels."""
     hash_weights: Callable[[], str]
+    clip_skip: int | None = None
+    """Last layers of the text encoder that are left out; None: as the pipeline does by itself."""
     black_box_reason: str = ""
     """Why its network cannot be evaluated directly, for messages."""
     _tasks: dict[str, Any] = field(default_factory=dict)
+
+    idle: ClassVar[Sequence[str]] = ("prior_steps", "prior_guidance_scale")
+    """Options of ``model=pipeline`` that this family does not use."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -90,7 +93,8 @@ class TextToImage(ModelBase):
     def arguments(self, request: Request, indices: Sequence[int], condition: Condition) -> dict[str, Any]:
         """Arguments of the pipeline's call for the condition."""
         negative = cycled(request.negative_prompt, indices)
-        return {"prompt": condition.captions} | ({} if negative is None else {"negative_prompt": negative})
+        more = {"negative_prompt": negative, "clip_skip": self.clip_skip}
+        return {"prompt": condition.captions} | {key: value for key, value in more.items() if value is not None}
 
     def pictures(self, output: Any) -> Tensor:
         """Samples [B, *shape] from what the pipeline's call returned for ``output_type``."""
@@ -125,10 +129,3 @@ def cycled(texts: str | Sequence[str] | None, indices: Sequence[int]) -> list[st
         return None
     several = [texts] if isinstance(texts, str) else list(texts)
     return [several[i % len(several)] for i in indices]
-
-
-def evenly_spaced(schedule: Schedule, steps: int) -> Levels:
-    """sigma = 1, ..., 1 / steps, shifted: the levels of Flux's and similar pipelines."""
-    assert isinstance(schedule, FlowSchedule)
-    points = [schedule.at_sigma(schedule.shifted(1 - k / steps)) for k in range(steps)]
-    return Levels((*points, schedule.final), schedule, points[0].sigma)

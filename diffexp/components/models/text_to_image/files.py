@@ -274,3 +274,15 @@ class Addition:
     folder: Path
     file: str
     scale: float
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Where further parts of a pipeline are, besides the folder with its configs."""
+
+    file: Path | None = None
+    """All networks of the checkpoint in one file."""
+    vae: Path | None = None
+    """A VAE instead of the checkpoint's, a file or a folder."""
+    prior: Found | None = None
+    controlnet: Path | None = None

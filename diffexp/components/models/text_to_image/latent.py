@@ -95,7 +95,9 @@ class StableDiffusion(LatentModel):
 
     def embed(self, prompt: str, negative: str | None) -> tuple[Tensors, Tensors]:
         """Return the conditions of the UNet for a prompt and for a negative prompt, one row each."""
-        states = self.pipe.encode_prompt(prompt, self.device, 1, True, negative_prompt=negative)
+        states = self.pipe.encode_prompt(
+            prompt, self.device, 1, True, negative_prompt=negative, clip_skip=self.clip_skip
+        )
         return {"encoder_hidden_states": states[0]}, {"encoder_hidden_states": states[1]}
 
 
@@ -105,7 +107,7 @@ class StableDiffusionXL(StableDiffusion):
 
     def embed(self, prompt: str, negative: str | None) -> tuple[Tensors, Tensors]:
         words, not_words, pooled, not_pooled = self.pipe.encode_prompt(
-            prompt=prompt, device=self.device, negative_prompt=negative
+            prompt=prompt, device=self.device, negative_prompt=negative, clip_skip=self.clip_skip
         )
         size = [self.height, self.width]
         time_ids = torch.tensor([[*size, 0, 0, *size]], device=self.device, dtype=words.dtype)
@@ -123,6 +125,7 @@ class Kandinsky22(LatentModel):
     prior: Any = None
     prior_steps: int = 25
     prior_guidance_scale: float = 4.0
+    idle = ()
 
     def conditions(self, request: Request, indices: Sequence[int]) -> Condition:
         prompts = self.prompts(request, indices)

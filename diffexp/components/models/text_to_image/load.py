@@ -1,5 +1,6 @@
 """Loading of diffusers pipelines onto a device."""
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,9 +17,10 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 from diffexp.components.checkpoints.layout import SAFE, read_config
 from diffexp.components.models.base import Runtime, fast_dtype
 from diffexp.components.models.scheduler_config import read_training
-from diffexp.components.models.text_to_image.black_box import TextToImage, evenly_spaced
-from diffexp.components.models.text_to_image.files import Addition, Found, absent_parts, read_index
+from diffexp.components.models.text_to_image.black_box import TextToImage
+from diffexp.components.models.text_to_image.files import Addition, Found, Parts, absent_parts, read_index
 from diffexp.components.models.text_to_image.latent import Kandinsky22, StableDiffusion, StableDiffusionXL
+from diffexp.components.models.text_to_image.single_file import load_file, load_vae
 from diffexp.errors import InputError
 from diffexp.plan.schedules import FlowSchedule
 from diffexp.plan.training import Training
@@ -46,8 +48,7 @@ class Memory:
 def load(
     runtime: Runtime,
     found: Found,
-    prior: Found | None,
-    controlnet: Path | None,
+    parts: Parts,
     additions: Mapping[str, Addition | None],
     memory: Memory,
     *,
@@ -65,17 +66,21 @@ def load(
     index = read_index(found.folder, source)
     dtype = runtime.dtype or _fitting_dtype(runtime.device, index)
     with _loading(f"model.id={source}"):
-        more = {"controlnet": _controlnet(controlnet, dtype)} if controlnet else {}
-        if prior is None:
+        more = {"controlnet": _controlnet(parts.controlnet, dtype)} if parts.controlnet else {}
+        if parts.vae:
+            more["vae"] = load_vae(parts.vae, found, index, dtype)
+        if parts.file:
+            pipe = AutoPipelineForText2Image.from_pipe(load_file(parts.file, found, index, dtype, more), **more)
+        elif parts.prior is None:
             arguments = _arguments(found, index, dtype) | more
             pipe = AutoPipelineForText2Image.from_pretrained(str(found.folder), **arguments)
         else:
             first = DiffusionPipeline.from_pretrained(
-                str(prior.folder), **_arguments(prior, read_index(prior.folder, source), dtype)
+                str(parts.prior.folder), **_arguments(parts.prior, read_index(parts.prior.folder, source), dtype)
             )
             decoder = DiffusionPipeline.from_pretrained(str(found.folder), **_arguments(found, index, dtype))
-            parts = {f"prior_{name}": part for name, part in first.components.items()}
-            pipe = AutoPipelineForText2Image.from_pipe(decoder, **parts)
+            priors = {f"prior_{name}": part for name, part in first.components.items()}
+            pipe = AutoPipelineForText2Image.from_pipe(decoder, **priors)
         if (memory.vae_tiling or memory.vae_slicing) and getattr(_pieces(pipe)[0], "vae", None) is None:
             raise InputError(f"model.id={source} has no VAE; leave model.vae_tiling and model.vae_slicing out")
         _add_lora(pipe, additions["lora"])
@@ -91,6 +96,7 @@ def build(
     *,
     id: str,
     size: tuple[int | None, int | None],
+    clip_skip: int | None,
     hash_weights: Callable[[], str],
     prior_options: Mapping[str, Any],
 ) -> TextToImage:
@@ -113,23 +119,33 @@ def build(
     common: dict[str, Any] = {
         "id": id,
         "pipe": main,
-        "training": _training(main.scheduler, id),
+        "training": _training(main, id, height // factor, width // factor),
         "device": runtime.device,
         "dtype": network.dtype,
         "height": height,
         "width": width,
         "hash_weights": hash_weights,
+        "clip_skip": _checked_clip_skip(main, clip_skip, id),
     }
     reason = why_black_box(main, network)
-    if reason and main.scheduler.config.get("use_dynamic_shifting"):
-        tokens = (height // factor // 2) * (width // factor // 2)
-        common["training"] = _shifted(common["training"], main.scheduler.config, tokens)
-        return TextToImage(**common, black_box_reason=reason)
     if reason:
         return TextToImage(**common, black_box_reason=reason)
     if len(pieces) > 1:
         return Kandinsky22(**common, factor=factor, prior=pieces[1], **prior_options)
     return WHITE_BOX_PIPELINES[type(main).__name__](**common, factor=factor)
+
+
+def _checked_clip_skip(pipe: Any, clip_skip: int | None, source: str) -> int | None:
+    if clip_skip is None:
+        return None
+    if "clip_skip" not in inspect.signature(pipe.__call__).parameters:
+        raise InputError(f"model.clip_skip={clip_skip}: a {type(pipe).__name__} takes none; leave it out")
+    most = pipe.text_encoder.config.num_hidden_layers - 1
+    if not 0 <= clip_skip <= most:
+        raise InputError(f"model.clip_skip={clip_skip} must be from 0 to {most}, the layers of {source} but one")
+    if not hasattr(pipe.text_encoder, "text_model"):  # flattened by transformers 5.6; diffusers still asks for it
+        object.__setattr__(pipe.text_encoder, "text_model", pipe.text_encoder)
+    return clip_skip
 
 
 def denoiser(pipe: Any) -> Any:
@@ -193,26 +209,35 @@ def _default_size(pipe: Any, network: Any) -> int:
     return int(size if isinstance(size, int | float) else size[0])
 
 
-def _training(scheduler: Any, source: str) -> Training:
+def _training(pipe: Any, source: str, height: int, width: int) -> Training:
+    """The training by the config of a pipeline's scheduler; the size of the latents may shift its levels."""
+    scheduler = pipe.scheduler
     config = {key: value for key, value in scheduler.config.items() if key != "_use_default_values"}
     for key in scheduler.config.get("_use_default_values", []):
         config.pop(key, None)  # as in the checkpoint's file
     config["_class_name"] = type(scheduler).__name__
-    return read_training(config | {"use_dynamic_shifting": False}, f"model.id={source}")
+    training = read_training(config | {"use_dynamic_shifting": False}, f"model.id={source}")
+    packed, dynamic = hasattr(pipe, "_pack_latents"), scheduler.config.get("use_dynamic_shifting")
+    if not (packed or dynamic):
+        return training
+    mu = _shift_of(scheduler.config, (height // 2) * (width // 2)) if dynamic else None
+
+    def keywords(steps: int, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        # What the pipelines of Flux and its relatives pass; others pass what they like, as ``loop=pipeline`` finds out.
+        own = packed and not config.get("use_flow_sigmas")
+        return {"mu": mu, "sigmas": [1 - k / steps for k in range(steps)] if own else None}
+
+    training = replace(training, scheduler_config=config, set_timesteps=keywords)
+    if mu is None or not isinstance(training.schedule, FlowSchedule):
+        return training
+    return replace(training, schedule=replace(training.schedule, shift=math.exp(mu)))
 
 
-def _shifted(training: Training, config: Mapping[str, Any], tokens: int) -> Training:
-    """The training of a flow model whose grid is shifted by the size of the image, in ``tokens`` of packed latents.
-
-    mu is linear in their number; its pipeline's scheduler shifts by exp(mu).
-    """
+def _shift_of(config: Mapping[str, Any], tokens: int) -> float:
+    """Return mu, linear in the number of tokens of an image; a scheduler shifts its levels by exp(mu)."""
     few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
     low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
-    mu = low + (high - low) * (tokens - few) / (many - few)
-    assert isinstance(training.schedule, FlowSchedule)
-    schedule = replace(training.schedule, shift=math.exp(mu))
-    config = {**training.scheduler_config, "shift": schedule.shift}
-    return replace(training, schedule=schedule, scheduler_config=config, own_levels=evenly_spaced)
+    return low + (high - low) * (tokens - few) / (many - few)
 
 
 def _controlnet(folder: Path, dtype: torch.dtype) -> Any:

@@ -13,6 +13,8 @@ from diffexp.plan.predictions import Clip, DynamicThreshold, Preconditioned
 from diffexp.plan.schedules import FlowSchedule, VESchedule, VPSchedule
 from diffexp.plan.training import Training
 
+AUTO = "auto"
+"""The levels that the model and the scheduler determine."""
 UNIFORM = {name: {"timestep_spacing": name} for name in ("linspace", "leading", "trailing")}
 SPELLED: tuple[tuple[type, Mapping[str, Mapping[str, Any]]], ...] = (
     (VPSchedule, {**UNIFORM, "karras": {"use_karras_sigmas": True}, "exponential": {"use_exponential_sigmas": True}}),
@@ -33,6 +35,8 @@ class Accepted:
     step: frozenset[str]
     inert: frozenset[str]
     """Those that have no effect."""
+    delegated: frozenset[str]
+    """Entries of a config that it passes on to another class."""
 
     @classmethod
     def by(cls, scheduler: Any) -> "Accepted":
@@ -42,12 +46,13 @@ class Accepted:
             _keywords(scheduler.set_timesteps, ("num_inference_steps", "device", "timesteps", "sigmas", "kwargs")),
             _keywords(scheduler.step, ("model_output", "timestep", "sample")),
             frozenset(quirks_of(scheduler).inert),
+            frozenset(quirks_of(scheduler).delegated),
         )
 
     @property
     def effective(self) -> frozenset[str]:
         """The entries of its config that have an effect."""
-        return self.config - self.inert
+        return (self.config | self.delegated) - self.inert
 
     @property
     def all(self) -> frozenset[str]:
@@ -60,7 +65,7 @@ def _keywords(function: Any, without: tuple[str, ...]) -> frozenset[str]:
 
 def spelling(accepted: Accepted, schedule: Schedule, grid: str) -> Mapping[str, Any] | None:
     """The options of a class that stand for a grid; None where it has none for it."""
-    if grid == "auto":
+    if grid == AUTO:
         return {}
     words = next((words.get(grid) for kind, words in SPELLED if isinstance(schedule, kind)), None)
     return words if words is not None and words.keys() <= accepted.effective else None
@@ -73,7 +78,7 @@ def config_of_training(cls: type, accepted: Accepted, training: Training) -> dic
         InputError: the class is for another kind of model.
     """
     # Only what it accepts: diffusers warns of every other entry.
-    words = {*accepted.config, "_class_name", "_use_default_values", *quirks_of(cls).delegated}
+    words = {*accepted.config, *accepted.delegated, "_class_name", "_use_default_values"}
     config = {name: value for name, value in training.scheduler_config.items() if name in words}
     # The class that wrote the config left these at its defaults; those of another class are another training.
     implied = [name for name in config.get("_use_default_values", ()) if name not in (*TRAINING, "clip_sample")]
@@ -100,7 +105,7 @@ def _training(cls: type, accepted: Accepted, training: Training) -> dict[str, An
     names = accepted.config
     no_kind = not names & {*BETAS, "sigma_data", "shift", "flow_shift"} and not quirks_of(cls).for_flow
     if isinstance(schedule, VPSchedule) and (names & set(BETAS) or no_kind):
-        return common | _variance_preserving(schedule) | {"prediction_type": training.prediction.value}
+        return common | spelled_out(schedule) | {"prediction_type": training.prediction.value}
     if isinstance(schedule, VESchedule) and ("sigma_data" in names or no_kind):
         return common | _preconditioned(cls, schedule, training)
     if isinstance(schedule, FlowSchedule) and ("use_flow_sigmas" in names or not names & {*BETAS, "sigma_data"}):
@@ -120,7 +125,8 @@ def _clipping(clip: Clip | DynamicThreshold | None) -> dict[str, Any]:
     return {"clip_sample": False}
 
 
-def _variance_preserving(schedule: VPSchedule) -> dict[str, Any]:
+def spelled_out(schedule: VPSchedule) -> dict[str, Any]:
+    """The noise schedule as a list of betas, and what else would change it."""
     before = (1.0, *schedule.alphas_cumprod[:-1])
     return {
         "trained_betas": [1 - after / b for after, b in zip(schedule.alphas_cumprod, before)],

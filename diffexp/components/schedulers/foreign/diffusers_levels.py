@@ -12,6 +12,7 @@ import numpy as np
 from diffexp.catalog.quirks import quirks_of
 from diffexp.errors import InputError
 from diffexp.plan.levels import Level, Levels, Schedule
+from diffexp.plan.training import Training
 
 REFUSALS = (
     ValueError,
@@ -94,3 +95,20 @@ def _visits(prepared: Any, timesteps: Sequence[float], sigmas: Sequence[float]) 
 def _close(a: Sequence[float], b: Sequence[float], slack: float) -> bool:
     """Whether two lists are equal up to float32 and ``slack``."""
     return len(a) == len(b) and all(math.isclose(x, y, rel_tol=2e-5, abs_tol=slack) for x, y in zip(a, b))
+
+
+def pipeline_keywords(scheduler: Any, training: Training, steps: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the checkpoint's pipeline passes to ``set_timesteps`` of a scheduler: instead of the steps, and besides.
+
+    Raises:
+        InputError: the class cannot shift its levels by the size of the image.
+    """
+    if training.set_timesteps is None:
+        return {}, {}
+    given = dict(training.set_timesteps(steps, scheduler.config))
+    taken = inspect.signature(scheduler.set_timesteps).parameters
+    if given.get("mu") is not None and "mu" not in taken:
+        name = type(scheduler).__name__
+        raise InputError(f"{name} cannot shift its levels by the size of the image, as this checkpoint's pipeline does")
+    known = {key: value for key, value in given.items() if key in taken and value is not None}
+    return {key: known.pop(key) for key in ("sigmas", "timesteps") if key in known}, known

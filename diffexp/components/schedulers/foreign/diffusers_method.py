@@ -4,8 +4,7 @@ import copy
 import functools
 import inspect
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from typing import Any
@@ -14,13 +13,12 @@ import torch
 from torch import Tensor
 
 from diffexp.catalog.quirks import quirks_of
-from diffexp.components.schedulers.foreign.diffusers_config import Accepted, config_of_training, spelling
-from diffexp.components.schedulers.foreign.diffusers_levels import REFUSALS, level_of_timestep, set_timesteps_arguments
-from diffexp.errors import InputError, nearest
-from diffexp.plan.levels import CLEAN, Level, Levels, Schedule
+from diffexp.components.schedulers.foreign.diffusers_levels import (
+    level_of_timestep,
+)
+from diffexp.errors import InputError
+from diffexp.plan.levels import CLEAN, Level, Schedule
 from diffexp.plan.method import Evaluate, Noise
-from diffexp.plan.schedules import VPSchedule
-from diffexp.plan.training import Training
 
 log = logging.getLogger(__name__)
 
@@ -192,92 +190,3 @@ def _cast_tables(scheduler: Any, dtype: torch.dtype) -> None:
         for name, value in vars(scheduler).items():
             if isinstance(value, Tensor) and value.dtype == torch.float32 and name != "timesteps":
                 setattr(scheduler, name, value.double())
-
-
-def build_class(
-    cls: type, training: Training, steps: int, options: Mapping[str, Any], grid_name: str, levels: Levels | None
-) -> ClassMethod:
-    """Build a diffusers class from the checkpoint's own config and the options given, which come first.
-
-    Args:
-        options: config entries of the class, or keyword arguments of its ``set_timesteps`` (``mu``) and ``step``
-            (``eta``, ``s_churn``).
-        grid_name: one that the class has words for (see ``spelling``).
-        levels: for any other grid the levels themselves, for ``set_timesteps``.
-
-    Raises:
-        InputError: the class has no such option, is for another kind of model, or cannot take the grid.
-    """
-    accepted = Accepted.by(cls)
-    for name in options:
-        if name not in accepted.all:
-            raise InputError(f"{cls.__name__} has no option '{name}'{nearest(name, accepted.all)}")
-    chosen = {name: value for name, value in options.items() if name in accepted.config}
-    if levels is None:
-        words = spelling(accepted, training.schedule, grid_name) or {}
-    else:  # those of a flow model are shifted already
-        words = {name: 1.0 for name in ("shift", "flow_shift") if name in accepted.config}
-    for name, value in words.items():
-        if chosen.setdefault(name, value) != value:
-            raise InputError(f"grid={grid_name} contradicts scheduler.{name}={chosen[name]}; choose one of them")
-    with refusals(cls.__name__, steps):
-        scheduler = _made(cls, config_of_training(cls, accepted, training), chosen, accepted)
-        _check_schedule(scheduler, training.schedule)
-        rest = {name: value for name, value in options.items() if name not in accepted.config}
-        set_options = {name: value for name, value in rest.items() if name in accepted.set}
-        step_options = {name: value for name, value in rest.items() if name not in accepted.set}
-        visit = {} if levels is None else set_timesteps_arguments(scheduler, levels, grid_name)
-        method = ClassMethod(scheduler, training.schedule, steps, visit, set_options, step_options)
-    if training.clip is not None and not {"clip_sample", "thresholding"} & accepted.effective:
-        log.warning("%s cannot clip its x0 estimate as the model's config requires; it runs without", cls.__name__)
-    for name in sorted(accepted.inert & options.keys()):
-        log.warning("%s accepts %s and ignores it", cls.__name__, name)
-    return method
-
-
-@contextmanager
-def refusals(name: str, steps: int) -> Iterator[None]:
-    """Turn one of ``REFUSALS`` into an InputError of one line."""
-    try:
-        yield
-    except InputError:
-        raise
-    except REFUSALS as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{name} refuses its options or steps={steps}: {reason}") from error
-
-
-def _made(cls: Any, config: Mapping[str, Any], chosen: Mapping[str, Any], accepted: Accepted) -> Any:
-    if hasattr(cls, "from_config"):
-        # Given as keywords, because from_config drops what the checkpoint's config marks as left at its default.
-        return cls.from_config(config, **chosen)
-    return cls(**{name: value for name, value in {**config, **chosen}.items() if name in accepted.config})
-
-
-def _check_schedule(scheduler: Any, schedule: Schedule) -> None:
-    """Refuse a class that has a noise schedule of its own and ignores the model's."""
-    own = getattr(scheduler, "alphas_cumprod", None)
-    if isinstance(schedule, VPSchedule) and isinstance(own, Tensor):
-        models = torch.tensor(schedule.alphas_cumprod, dtype=own.dtype)
-        if own.shape != models.shape or float((own.cpu() - models).abs().max()) > 1e-4:
-            raise InputError(f"{type(scheduler).__name__} has a noise schedule of its own, which is not the model's")
-
-
-def find_class(path: str) -> type:
-    """Import the scheduler class ``diffusers.X`` or ``package.module.X``.
-
-    Raises:
-        InputError: there is no such class, or it is no scheduler.
-    """
-    module_name, _, name = path.rpartition(".")
-    try:
-        module = __import__(module_name or "diffusers", fromlist=[name])
-    except ImportError:
-        raise InputError(f"scheduler._target_={path}: the module {module_name} cannot be imported") from None
-    cls = getattr(module, name, None)
-    if cls is None:
-        known = [n for n in dir(module) if n.endswith("Scheduler")]
-        raise InputError(f"scheduler._target_={path} is not known{nearest(name, known)}")
-    if not (isinstance(cls, type) and hasattr(cls, "set_timesteps") and hasattr(cls, "step")):
-        raise InputError(f"scheduler._target_={path} is not a scheduler class: it needs set_timesteps and step")
-    return cls

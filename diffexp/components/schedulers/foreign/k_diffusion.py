@@ -1,4 +1,4 @@
-"""Samplers in the convention of k-diffusion: ``(model, x, sigmas, extra_args, callback, disable, **options) -> x``."""
+"""Samplers in the conventions of k-diffusion and of ComfyUI: functions of ``(model, x, sigmas, ...)``."""
 
 import inspect
 import math
@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffexp.catalog.signatures import k_diffusion_parameters
+from diffexp.components.schedulers.foreign.k_model import KModel
 from diffexp.components.schedulers.shared.sigma_space import SigmaSpace
 from diffexp.plan.levels import Levels
 from diffexp.plan.method import Denoiser, Noise
@@ -17,35 +19,50 @@ STORED_PIECES = 8
 """Number of pieces of a path that are stored: more than any step uses."""
 SAME_SIGMA = 1e-5
 """Relative difference below which two values of sigma are the same: samplers compute in float32."""
+READS_UNCONDITIONAL = "reads_unconditional"
+"""Attribute of a sampler that was seen to read the estimate without guidance (CFG++)."""
 
 
 def in_k_diffusion_convention(function: Callable[..., Any]) -> bool:
-    """Whether the first parameters are ``(model, x, sigmas)``."""
-    return list(inspect.signature(function).parameters)[:3] == ["model", "x", "sigmas"]
+    """Whether a function has the first parameters of a sampler of k-diffusion."""
+    return bool(k_diffusion_parameters(list(inspect.signature(function).parameters)))
+
+
+def is_adaptive(function: Callable[..., Any]) -> bool:
+    """Whether a sampler in that convention chooses its steps by what it finds: it is given neither levels nor ``n``."""
+    first = k_diffusion_parameters(list(inspect.signature(function).parameters))
+    return bool(first) and not {"sigmas", "n"} & {*first}
 
 
 def from_k_diffusion(sampler: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Convert a sampler ``(model, x, sigmas, extra_args, callback, disable, **options) -> x`` to our convention.
 
     The sampler works on x / alpha and sigma / alpha, or on the straight path where a schedule ends without signal (see
-    ``SigmaSpace``); its ``model(x, sigma)`` is the x0 estimate, as in ours. Its ``noise_sampler``, if it has one, is a
-    ``BrownianPath``.
+    ``SigmaSpace``); its ``model`` is a ``KModel``. Its ``noise_sampler``, if it has one, is a ``BrownianPath``.
+    One that chooses its own levels gets ``sigma_max`` and ``sigma_min``, the model's lowest if the levels end clean.
     """
     accepted = inspect.signature(sampler).parameters
+    first, adaptive = k_diffusion_parameters(list(accepted)), is_adaptive(sampler)
 
     def function(denoise: Denoiser, x: Tensor, levels: Levels, noise: Noise, **options: Any) -> Tensor:
         space = SigmaSpace.of(levels.schedule)
         sigmas = torch.tensor([space.sigma(level) for level in levels], dtype=x.dtype, device=x.device)
-        visited = dict(zip(sigmas.tolist(), levels))
-
-        def model(x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
-            value = float(sigma.reshape(-1)[0])
-            level = visited.get(value) or space.level(value)
-            return denoise(x * space.scale(level), level)
-
+        model = KModel(denoise, levels, space, sigmas, check_finite=adaptive)
+        lowest = space.sigma(levels.schedule.at_sigma(levels.schedule.sigma_range[0]))
+        known = {
+            "model": model,
+            "x": x / space.scale(levels[0]),
+            "sigmas": sigmas,
+            "sigma_min": float(sigmas[-1]) or min(lowest, float(sigmas[-2])),
+            "sigma_max": float(sigmas[0]),
+            "n": levels.steps,
+        }
         fixed = {"extra_args": {}, "callback": None, "disable": True, "noise_sampler": BrownianPath(noise)}
         given = {name: value for name, value in fixed.items() if name in accepted}
-        return sampler(model, x / space.scale(levels[0]), sigmas, **given, **options) * space.scale(levels[-1])
+        x = sampler(*(known[name] for name in first), **given, **options) * space.scale(levels[-1])
+        if model.unconditional_was_read:
+            setattr(sampler, READS_UNCONDITIONAL, True)
+        return x
 
     return function
 

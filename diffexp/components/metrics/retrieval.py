@@ -1,0 +1,60 @@
+"""Whether an image is recognised as its prompt among many other texts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from diffexp import metric
+from diffexp.components.metrics.base import RunFacts
+from diffexp.components.metrics.clip import ClipMetric
+
+if TYPE_CHECKING:
+    from diffexp.components.models.base import Model
+
+NAMES = "names.txt"
+"""The file in a CLIP model's folder that has the texts, where no other is named."""
+
+
+@metric(higher_is_better=("retrieval",))
+class Retrieval(ClipMetric):
+    """``retrieval/<model>``: whether an image's prompt is among the ``nearest`` texts to it, of a long list.
+
+    R-precision as Park et al. 2021 use it for text to image (with CLIP's embeddings): 1 or 0 per sample, whose mean is
+    the share recognised; larger is better. It does not apply where the model takes no prompt or CLIP is not available.
+
+    Args:
+        model: a CLIP model of transformers: a folder, or a repository on the hub.
+        names: a text file with one text a line; by default ``names.txt`` in the folder of the model. The run's prompts
+            are added to them.
+        nearest: how near the prompt must be: 5 for "among the five nearest".
+        allow_pickle: also take weights in pickle format (.bin), which can run any code when loaded.
+    """
+
+    def __init__(self, *, model: str, names: str | None = None, nearest: int = 5, allow_pickle: bool = False) -> None:
+        super().__init__("retrieval", model, allow_pickle)
+        self.names = names
+        self.nearest = nearest
+
+    def applies(self, model: Model) -> str | None:
+        if reason := super().applies(model):
+            return reason
+        return None if self._file().is_file() else f"metric.retrieval.names={self._file()}: no such file"
+
+    @torch.no_grad()
+    def compute(self, run: RunFacts) -> dict[str, Tensor]:
+        if self.clip is None:
+            return {}
+        texts = list(dict.fromkeys([*self._file().read_text(encoding="utf-8").splitlines(), *run.captions]))
+        cosines = normalize(torch.cat(self.embeddings), dim=1) @ self.embedded(texts).T
+        place = {text: i for i, text in enumerate(texts)}
+        own = cosines.gather(1, torch.tensor([[place[caption]] for caption in run.captions]))
+        return {self.name: ((cosines > own).sum(dim=1) < self.nearest).float()}
+
+    def _file(self) -> Path:
+        assert self.folder is not None
+        return Path(self.names).expanduser() if self.names else self.folder / NAMES
