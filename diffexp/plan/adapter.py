@@ -35,7 +35,8 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
             passes them; see ``compile_recipe``.
         num_train_timesteps: of the model, for pipelines that read it from the config.
         prediction_type: likewise.
-        config: likewise, everything else: the config of the pipeline's own scheduler.
+        config: likewise, everything else: the config of the pipeline's own scheduler. Without one it is that of the
+            scheduler object, if the plans come from one.
         generators: what noise is drawn from where the pipeline's call hands none to ``step`` (flow pipelines).
         observe: watches every step.
 
@@ -58,8 +59,11 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         observe: Observe | None = None,
     ) -> None:
         own = {"num_train_timesteps": num_train_timesteps, "prediction_type": prediction_type}
-        rest = {key: value for key, value in (config or {}).items() if key not in _NOT_TAKEN}
+        rest = _without_names(config or {})
+        if str(rest.get("variance_type")).startswith("learned"):
+            rest["variance_type"] = "fixed_small"  # a plan reads no variance that a network predicts
         self.register_to_config(**{"steps_offset": 1, "clip_sample": False} | own | rest)
+        self._has_config = config is not None
         self._compile = compile
         self._generators = generators
         self._observe = observe
@@ -107,7 +111,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         """One entry per model evaluation."""
         if self._timesteps is not None:
             return self._timesteps
-        found = None if self._object is None else self._object.timesteps
+        found = getattr(self._object, "timesteps", None)
         return torch.arange(len(self) - 1, -1, -1) if found is None else found
 
     @timesteps.setter
@@ -189,25 +193,27 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         visit: dict[str, Any] = {} if sigmas is None else {"sigmas": [float(sigma) for sigma in sigmas]}
         if mu is not None:
             visit["mu"] = float(mu)
+        if timesteps is not None:
+            options["timesteps"] = [float(timestep) for timestep in timesteps]
         plan = self._compile(steps, **visit)
         source = plan.source
-        if timesteps is not None:
-            options["timesteps"] = list(timesteps)
-        if drives_object(source) and options.keys() & _parameters(source.scheduler.set_timesteps).keys():
-            made = compile_method(source.visiting(num_inference_steps, **options))
-            plan = made.unscaled() if plan.is_unscaled else made
+        if options and drives_object(source) and options.keys() <= _parameters(source.scheduler.set_timesteps).keys():
+            found = compile_method(source.visiting(num_inference_steps, **options))
+            plan = found.unscaled() if plan.is_unscaled else found
         elif options:
-            visit = options
-            plan = self._compile(steps, **visit)
+            plan = self._compile(steps, **visit, **options)
+            visit |= options
         if plan.start_z:
             raise ValueError(f"{plan.name} adds noise before its first evaluation; a pipeline cannot run it")
         self._plan, self._visit = plan, visit
-        self.num_inference_steps = steps
         if drives_object(plan.source):
             self._set_steps = ObjectSteps(plan.source, prepared=True, unscaled=plan.is_unscaled)
         else:
             self._set_steps = RowSteps(plan, self._begun)
         self._timesteps = self._set_steps.timesteps.to(device)
+        self.num_inference_steps = getattr(getattr(self._set_steps, "scheduler", None), "num_inference_steps", steps)
+        if not self._has_config and self._object is not None:
+            self.register_to_config(**_without_names(getattr(self._object.scheduler, "config", {})))
 
     def _begun(self, index: int) -> Plan:
         """The plan for the timesteps from this index on, as they are when nothing came before them."""
@@ -240,8 +246,8 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
             return_dict: an output object instead of a tuple.
         """
         steps = self._ready_steps
-        named |= zip(list(_parameters(steps.step_function))[3:], options)
-        named = {"generator": generator, "return_dict": return_dict} | named
+        placed = dict(zip(list(_parameters(steps.step_function))[3:], options))
+        named = {"generator": generator, "return_dict": return_dict, **named, **placed}
         generator, return_dict = named.pop("generator"), named.pop("return_dict")
         timestep = self._on_cpu(timestep)
         # The state between evaluations stays in float32 where the network runs in half precision.
@@ -277,8 +283,8 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         return timestep.cpu() if isinstance(timestep, Tensor) else timestep
 
 
-_NOT_TAKEN = ("variance_type", "_class_name", "_diffusers_version")
-"""Config entries of another scheduler that are not this one's; a plan reads no variance that a network predicts."""
+def _without_names(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in ("_class_name", "_diffusers_version")}
 
 
 def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:

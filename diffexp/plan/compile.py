@@ -14,10 +14,10 @@ from diffexp.errors import InputError
 from diffexp.plan.basis import Intercepted
 from diffexp.plan.execute import Network, execute
 from diffexp.plan.levels import Level
-from diffexp.plan.method import Method, Noise
+from diffexp.plan.method import Method, Noise, drives_object
 from diffexp.plan.rows import build_plan
 from diffexp.plan.table import Plan
-from diffexp.plan.trace import NotLinear, record
+from diffexp.plan.trace import NotLinear, Recording, record
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ _CHECK_SHAPE = (2, 3, 4, 4)
 
 
 def compile_method(method: Method) -> Plan:
-    """The plan of a bound scheduler, checked on random inputs with a nonlinear model.
+    """The plan of a bound scheduler, checked on random inputs with a nonlinear model. Its numbers are finite.
 
     Raises:
         NotLinear: no table gives the method's output (adaptive steps, dynamic thresholding, …).
@@ -33,15 +33,25 @@ def compile_method(method: Method) -> Plan:
     """
     if getattr(method, "adaptive", False):
         raise NotLinear("it chooses its steps by what it finds")
+    traced, recording = method, _recorded(method)
+    if recording.not_finite is not None and drives_object(method):
+        # A step of no length, which float32 rounds to 0, can be the root of a negative number in float64.
+        traced = method.in_own_precision()
+        recording = _recorded(traced)
+    if recording.not_finite is not None:
+        raise NotLinear(f"its coefficients are not finite at evaluation {recording.not_finite + 1}")
+    plan = build_plan(recording, method.name, method.start_std)
+    _check(plan, traced, single=recording.single)
+    return plan.compiled_from(method)
+
+
+def _recorded(method: Method) -> Recording:
     try:
-        recording = record(method)
+        return record(method)
     except (InputError, NotLinear):
         raise
     except Exception as error:  # foreign code may raise anything on such vectors; the direct run shows the cause
         raise NotLinear(f"{type(error).__name__} while tracing: {error}") from error
-    plan = build_plan(recording, method.name, method.start_std)
-    _check(plan, method, single=recording.single)
-    return plan.compiled_from(method)
 
 
 def run_directly(method: Method, network: Network, start: Tensor, noise: Noise) -> Tensor:

@@ -76,6 +76,10 @@ class ObjectMethod(Method, Protocol):
         """The method for other arguments of ``set_timesteps``; raises what the object raises for them."""
         ...
 
+    def in_own_precision(self) -> "ObjectMethod":
+        """The method with the arithmetic of the object as it is, float32 for classes of diffusers."""
+        ...
+
     def level(self, timestep: float) -> Level:
         """The level that the network takes its input for."""
         ...

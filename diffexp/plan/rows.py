@@ -43,7 +43,6 @@ def _without_draws(plan: Plan) -> Plan:
     return replace(plan, start_z=(), rows=tuple(replace(row, z=()) for row in plan.rows))
 
 
-@np.errstate(invalid="ignore")  # an infinite coefficient stays one, as in the code; the check compares them
 def _row(past: list[TapeRow], samples: list[Vector], target: Vector, tolerance: float) -> Row:
     here = past[-1]
     fresh = [here.m_axis, *here.z_axes, *(clamp.axis for clamp in here.clamps)]

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -199,3 +200,14 @@ def _input_scale(scheduler: Any, timestep: Any) -> float:
     if not hasattr(scheduler, "scale_model_input"):
         return 1.0
     return float(copy.copy(scheduler).scale_model_input(torch.ones(1), timestep))
+
+
+def visiting(source: ObjectMethod, steps: int | None, given: Mapping[str, Any]) -> ObjectMethod:
+    """The method for these arguments; sigmas get the end that they lack where the object counts it among them."""
+    found = source.visiting(steps, **given)
+    if "sigmas" not in given or len(found.stepping().timesteps) == len(given["sigmas"]):
+        return found
+    end = source.stepping().sigmas[-1].item()
+    if math.isclose(given["sigmas"][-1], end, rel_tol=1e-5, abs_tol=1e-6):
+        return found
+    return source.visiting(steps, **{**given, "sigmas": [*given["sigmas"], end]})

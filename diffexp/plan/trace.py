@@ -45,6 +45,16 @@ class Recording:
     single: bool
     """Whether the scheduler computed in float32 somewhere, so that its table is only good to 1e-7."""
 
+    @property
+    def not_finite(self) -> int | None:
+        """The first evaluation whose input, clamps or update has coefficients that are not finite; None without one."""
+        updates = [*(row.x for row in self.rows[1:]), self.output]
+        for index, (row, update) in enumerate(zip(self.rows, updates)):
+            vectors = (row.x, np.array(row.scale), update, *(clamp.vector for clamp in row.clamps))
+            if not all(np.isfinite(one).all() for one in vectors):
+                return index
+        return None
+
 
 def record(method: Method) -> Recording:
     """Trace a method.
@@ -110,6 +120,8 @@ class _Tape(Intercepted):
 
 
 def _ratio(scaled: Vector, plain: Vector) -> float:
+    if not np.isfinite(plain).all():
+        return np.nan
     scale = float(scaled @ plain / (plain @ plain))
     if not np.allclose(scaled, scale * plain, rtol=1e-6, atol=1e-7 * np.abs(scaled).max()):
         raise NotLinear("scale_model_input does more than scale the sample")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import diffexp
 from diffexp.catalog.register import registration
-from diffexp.components.guidance.cfg import cfg
+from diffexp.components.guidance.cfg import cfg, rescaled
 from diffexp.components.guidance.cfg_pp import cfg_pp
 from diffexp.components.guidance.interval import interval, timesteps_between
 from diffexp.components.guidance.none import no_guidance
@@ -124,6 +124,21 @@ def test_rescaling_goes_by_sample() -> None:
         own = Condition({"label": torch.tensor([row])}, {"label": torch.tensor([10])}, ["a"])
         alone = cfg(picture_network, 5.0, rescale=0.7)(u[row : row + 1], t[:1], own)
         torch.testing.assert_close(whole[row : row + 1], alone)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_rescaling_leaves_a_sample_without_deviation_as_it_is(dtype: torch.dtype) -> None:
+    """0.1 has a mean that is rounded, and so a deviation that is nothing but rounding."""
+    spread = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
+    for value in (0.0, 0.1, -7.77):
+        guided = spread.clone()
+        guided[1] = value
+        for positive in (spread, guided):
+            found = rescaled(guided, positive, 0.7)
+            assert torch.equal(found[1], guided[1])
+            assert torch.allclose(found[::2], spread[::2], rtol=1e-2)
+    number = torch.tensor([[2.0]], dtype=dtype)
+    assert torch.equal(rescaled(number, 3 * number, 0.7), number)
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.5])

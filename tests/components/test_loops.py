@@ -12,6 +12,7 @@ from PIL import Image
 import diffexp
 from diffexp.catalog.discover import Catalog
 from diffexp.components.grids.choice import Grid
+from diffexp.components.loops.img2img import first_step
 from diffexp.components.pixels import to_image, to_tensor
 from diffexp.components.sampler import Recipe
 from diffexp.components.user_files import read_images, read_masks
@@ -241,6 +242,15 @@ def test_a_budget_holds_for_loops_that_take_more(run: Run, digit: Path, words: t
     given = [word.format(digit=digit) for word in words]
     with pytest.raises(InputError, match="max_nfe=6: the loop takes (12|18) evaluations; give fewer steps"):
         run(*given, f"loop.image={digit}", "steps=6", "max_nfe=6", "num_samples=1")
+
+
+@pytest.mark.parametrize("steps", [1, 3, 7, 9, 20, 30, 50, 333, 999])
+def test_the_least_strength_that_is_named_is_enough(steps: int) -> None:
+    """Rounded to the nearest, 1/7 would be 0.14, which leaves no step either."""
+    with pytest.raises(InputError, match=r"give at least [0-9.]+$") as caught:
+        first_step(0.9 / steps, steps)
+    named = float(str(caught.value).split()[-1])
+    assert first_step(named, steps) == steps - 1 and named <= 1.1 / steps
 
 
 @pytest.mark.parametrize(

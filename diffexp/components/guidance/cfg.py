@@ -43,8 +43,11 @@ def rescaled(guided: Tensor, positive: Tensor, share: float) -> Tensor:
     """Scale ``guided`` [B, *shape] towards the standard deviation of ``positive``, sample by sample.
 
     Lin et al. 2023 (arXiv:2305.08891), eqs. 15 and 16, on the network's raw output: against the overexposure of
-    large scales. At ``share`` 1 the deviation is that of ``positive``, at 0 it is unchanged.
+    large scales. At ``share`` 1 the deviation is that of ``positive``, at 0 it is unchanged. A sample without deviation
+    (one number, or the same everywhere up to rounding) is left as it is.
     """
     axes = tuple(range(1, guided.ndim))
-    ratio = positive.std(dim=axes, keepdim=True) / guided.std(dim=axes, keepdim=True)
+    wanted, spread = (one.std(dim=axes, keepdim=True, correction=0) for one in (positive, guided))
+    rounding = 4 * torch.finfo(guided.dtype).eps * guided.mean(dim=axes, keepdim=True).abs()
+    ratio = torch.where(spread > rounding, wanted / spread, 1.0)
     return guided * (1 + share * (ratio - 1))

@@ -32,7 +32,7 @@ def cfg_pp(predict: Predict, scale: float, levels: Sequence[Level]) -> Predict:
     sides = both_sides(predict)
     visited = sorted({level.timestep: level.ratio for level in levels}.items())
     ratios = [0.0, *(ratio for _, ratio in visited)]
-    growth = [1.0 if math.isinf(above) else above / (above - below) for below, above in pairwise(ratios)]
+    growth = [above / (above - below) if below < above < math.inf else 1.0 for below, above in pairwise(ratios)]
 
     @lru_cache(maxsize=1)  # a copy from the host at every evaluation would synchronise the device
     def table(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -46,5 +46,12 @@ def first_step(strength: float, steps: int) -> int:
         raise InputError(f"loop.strength={strength:g} must be greater than 0 and at most 1")
     taken = min(int(steps * strength), steps)
     if taken == 0:
-        raise InputError(f"loop.strength={strength:g} of steps={steps} leaves no step; give at least {1 / steps:.2g}")
+        least = _least_strength(steps)
+        raise InputError(f"loop.strength={strength:g} of steps={steps} leaves no step; give at least {least:g}")
     return steps - taken
+
+
+def _least_strength(steps: int) -> float:
+    """The least strength that leaves a step, rounded up to two significant digits."""
+    whole = 10 ** (len(str(steps - 1)) + 1)
+    return next(n / whole for n in range(-(-whole // steps), whole + 1) if int(steps * (n / whole)))

@@ -21,8 +21,11 @@ from diffexp.components.sampler import Recipe
 from diffexp.components.schedulers.foreign.diffusers_method import ClassMethod
 from diffexp.components.user_files import read_images, read_masks
 from diffexp.errors import InputError
+from diffexp.plan.compile import compile_method
 from diffexp.plan.levels import Level
+from diffexp.plan.method import drives_object
 from diffexp.plan.schedules import FlowSchedule
+from diffexp.plan.stepping import visiting
 from diffexp.plan.table import Plan
 
 if TYPE_CHECKING:
@@ -269,6 +272,9 @@ def compile_recipe(
         if isinstance(training.schedule, FlowSchedule) and training.scheduler_config:
             training = replace(training, set_timesteps=lambda *_: {"sigmas": sigmas, "mu": mu})
         elif sigmas is not None:
+            source = getattr(replace(recipe, steps=steps).sampler, "source", None)
+            if drives_object(source) and "sigmas" in inspect.signature(source.scheduler.set_timesteps).parameters:
+                return compile_method(visiting(source, None, {"sigmas": list(sigmas)}))
             grid = Grid(sigmas=sigmas)
     found = replace(recipe, steps=steps, grid=grid, training=training)
     sampler = found.part(begin).sampler if begin else found.sampler

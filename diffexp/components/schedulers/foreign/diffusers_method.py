@@ -95,6 +95,10 @@ class ClassMethod:
         options = {**self.set_options, **given}
         return replace(self, steps=num_inference_steps, set_options=options, _templates={})
 
+    def in_own_precision(self) -> "ClassMethod":
+        """The method with the tables of the class as they are."""
+        return replace(self, tables=torch.float32)
+
     @property
     def levels(self) -> Sequence[Level]:
         """Level of every evaluation, by its timestep."""
