@@ -78,7 +78,7 @@ def agree(found: Tensor, wanted: Tensor) -> bool:
 # the convention of ComfyUI
 
 
-def sample_renoise(model, x, sigmas, extra_args=None, callback=None, disable=None, noise_sampler=None):
+def sample_renoise(model, x, sigmas, extra_args=None, callback=None, disable=None, noise_sampler: Any = None):
     """Asks for the noise schedule in both places, and lets it add the noise."""
     extra_args = {} if extra_args is None else extra_args
     assert extra_args.get("seed", None) is None

@@ -133,7 +133,7 @@ def vaes(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path
 @pytest.mark.parametrize("form", ["folder", "file"])
 @pytest.mark.parametrize("checkpoint", ["folder", "file"])
 def test_another_vae(tiny: Tiny, single: Path, vaes: dict[str, Path], form: str, checkpoint: str) -> None:
-    more = {"config": str(tiny("sd15"))} if checkpoint == "file" else {}
+    more: dict[str, Any] = {"config": str(tiny("sd15"))} if checkpoint == "file" else {}
     id = str(single if checkpoint == "file" else tiny("sd15"))
     plain: Any = pipeline(RUNTIME, id=id, **more)
     found: Any = pipeline(RUNTIME, id=id, vae=str(vaes[form]), **more)
