@@ -62,7 +62,7 @@ def _not_finite(walked: Walk) -> str:
     values: list[tuple[str, Tensor]] = []
     for index, (level, u) in enumerate(walked.seen):
         step = f"the update after evaluation {index} gives" if index else "the first evaluation sees"
-        values.append((f"{step} {{}} (at sigma/alpha {level.ratio:.3g})", u))
+        values.append((f"{step} {{}} (at sigma {level.ratio:.3g})", u))
     values.append(("the last step, to sigma = 0, gives {}", walked.output))
     for sentence, value in values:
         if not bool(value.isfinite().all()):

@@ -44,7 +44,7 @@ def local_error(subject: Subject) -> Outcome:
     if factor > FACTOR:
         before, after = places[step], places[step + 1]
         return failed(
-            f"the update from evaluation {before + 1} to {after + 1} of {len(ratios)}, from sigma/alpha "
+            f"the update from evaluation {before + 1} to {after + 1} of {len(ratios)}, from sigma "
             f"{ratios[before]:.3g} to {ratios[after]:.3g}, adds {factor:.1f} times the error of those around it: "
             "a wrong coefficient there",
             evaluation=before + 1,

@@ -164,7 +164,7 @@ def _smooth_grid(subject: Subject) -> Grid:
 def _judged(subject: Subject, counts: Sequence[int], errors: Sequence[float], noun: str) -> Outcome:
     """Judge how fast the errors fall with these numbers of steps."""
     uniform = _smooth_grid(subject).name == "exponential"
-    used = "a grid uniform in log(sigma/alpha)" if uniform else "its own grid"
+    used = "a grid uniform in log sigma" if uniform else "its own grid"
     declared = subject.declared_weak_order if noun == "weak order" else subject.declared_order
     numbers: dict[str, Any] = {"kind": noun, "grid": used, "counts": list(counts), "errors": list(errors)}
     numbers["declared"] = declared
@@ -179,7 +179,7 @@ def _judged(subject: Subject, counts: Sequence[int], errors: Sequence[float], no
     few, many = counts[0], counts[-1]
     if fit.last < 1.5 and (longest := _longest_step(subject, many)) > 2 * few / many * _longest_step(subject, few):
         return skipped(
-            f"its steps do not get shorter as they become more ({many} of them still take sigma/alpha down by a factor "
+            f"its steps do not get shorter as they become more ({many} of them still take sigma down by a factor "
             f"of {math.exp(longest):.2g} at once), so that no order shows: error {errors[-1]:.1e} on {used}",
             **numbers,
         )

@@ -116,14 +116,14 @@ def _explained(defects: Sequence[Defect], wrong: Sequence[int], response: Respon
         signal = defect.level.alpha + defect.signal * defect.level.sigma
         own = (1 + defect.spread) * defect.level.sigma / signal if signal > 0 else math.inf
         return (
-            f"the first evaluation gets sigma/alpha {defect.level.ratio:.4g} for a sample at {own:.4g}: "
+            f"the first evaluation gets sigma {defect.level.ratio:.4g} for a sample that is at sigma {own:.4g}: "
             "another level than its own"
         )
     assert before is not None
     last = k == len(defects) - 1
-    target = "the clean end" if not defect.level.sigma else f"{defect.level.ratio:.3g}"
+    target = "the clean end" if not defect.level.sigma else f"sigma {defect.level.ratio:.3g}"
     place = "the last step" if last else f"update {k} of {len(defects) - 1}"
-    place = f"{place}, from sigma/alpha {before.level.ratio:.3g} to {target},"
+    place = f"{place}, from sigma {before.level.ratio:.3g} to {target},"
     if len(wrong) > 3:
         place = f"{len(wrong)} of {len(defects) - 1} updates are wrong, the first of them {place}"
     if not math.isfinite(defect.size):
