@@ -146,8 +146,8 @@ class Pipeline:
     """A text-to-image pipeline, as something to look for."""
 
     source: str
-    variant: str | None
-    allow_pickle: bool
+    variant: str | None = None
+    allow_pickle: bool = False
     marker_files = (INDEX,)
 
     def complete(self, folder: Path) -> bool:
@@ -156,8 +156,7 @@ class Pipeline:
     def choose(self, names: Sequence[str], fetch: Fetch) -> list[str]:
         if INDEX not in names:
             raise InputError(f"{self.source} is not a diffusers pipeline: it has no {INDEX}")
-        index = read_index(fetch([INDEX]), self.source)
-        choice = choose_files(index, names, self.source, self.variant, self.allow_pickle)
+        choice = self._choose(read_index(fetch([INDEX]), self.source), names)
         self._check(choice)
         return list(choice.files)
 
@@ -165,7 +164,7 @@ class Pipeline:
         """Return the files of a folder that are to be loaded."""
         names = [path.relative_to(folder).as_posix() for path in folder.glob("*/*")]
         names += [path.name for path in folder.iterdir() if path.is_file()]
-        return choose_files(read_index(folder, self.source), names, self.source, self.variant, self.allow_pickle)
+        return self._choose(read_index(folder, self.source), names)
 
     def load_from(self, folder: Path) -> Choice:
         """Return the ``chosen`` files of a copy that has to be complete.
@@ -176,6 +175,9 @@ class Pipeline:
         choice = self.chosen(folder)
         self._check(choice)
         return choice
+
+    def _choose(self, index: Mapping[str, Any], names: Sequence[str]) -> Choice:
+        return choose_files(index, names, self.source, self.variant, self.allow_pickle)
 
     def _check(self, choice: Choice) -> None:
         if choice.missing:

@@ -1,22 +1,19 @@
 """Checkpoints in one ``.safetensors`` file, as A1111, ComfyUI and civitai share them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from diffexp.components.checkpoints.download import Fetch, locate
+from diffexp.components.checkpoints.download import locate
 from diffexp.components.checkpoints.layout import SAFE
 from diffexp.components.models.text_to_image.files import (
-    INDEX,
     Choice,
     Found,
+    Pipeline,
     absent_parts,
-    choose_files,
     parts_of,
-    read_index,
 )
 from diffexp.errors import InputError
 
@@ -24,29 +21,12 @@ NETWORK = "model.diffusion_model."
 """Prefix of the denoising network's weights in such a file."""
 
 
-@dataclass(frozen=True)
-class Configs:
+class Configs(Pipeline):
     """The configs and tokenizers of a pipeline without its weights, as something to look for."""
 
-    source: str
-    marker_files = (INDEX,)
-
-    def complete(self, folder: Path) -> bool:
-        return not self.chosen(folder).missing
-
-    def choose(self, names: Sequence[str], fetch: Fetch) -> list[str]:
-        if INDEX not in names:
-            raise InputError(f"{self.source} is not a diffusers pipeline: it has no {INDEX}")
-        return list(self._without_weights(read_index(fetch([INDEX]), self.source), names).files)
-
-    def chosen(self, folder: Path) -> Choice:
-        """The files of a folder that are to be loaded, and what it lacks."""
-        names = [path.relative_to(folder).as_posix() for path in (*folder.glob("*/*"), *folder.glob("*.*"))]
-        return self._without_weights(read_index(folder, self.source), names)
-
-    def _without_weights(self, index: Mapping[str, Any], names: Sequence[str]) -> Choice:
+    def _choose(self, index: Mapping[str, Any], names: Sequence[str]) -> Choice:
         small = [name for name in names if not name.endswith((".safetensors", ".bin"))]
-        found = choose_files(index, small, self.source, None, allow_pickle=False)
+        found = super()._choose(index, small)
         return Choice(found.files, SAFE, None, tuple(part for part in found.missing if "/" not in part))
 
 
@@ -81,12 +61,9 @@ def find_configs(file: Path, config: str | None) -> Found:
     try:
         folder = locate(repository, None, need, "model.config")
     except InputError as error:
-        told = f"model.id={file} has weights alone; its configs and tokenizer are not at hand"
-        raise InputError(f"{told} ({error}), or name a folder with them: model.config=...") from error
-    choice = need.chosen(folder)
-    if choice.missing:
-        raise InputError(f"model.config={repository} is not complete: it lacks {', '.join(choice.missing)}")
-    return Found(folder, choice)
+        lacks = f"model.id={file} has weights alone; its configs and tokenizer are not at hand"
+        raise InputError(f"{lacks} ({error}), or name a folder with them: model.config=...") from error
+    return Found(folder, need.load_from(folder))
 
 
 def load_file(file: Path, configs: Found, index: Mapping[str, Any], dtype: Any, parts: Mapping[str, Any]) -> Any:
