@@ -38,8 +38,10 @@ from diffexp.experiment.reference import Reference, Start, accurate_plan, start_
 from diffexp.plan.compile import sample
 from diffexp.plan.levels import Level
 from diffexp.plan.noise import SampleNoise
-from diffexp.plan.predictions import DynamicThreshold
+from diffexp.plan.predictions import DynamicThreshold, Prediction
+from diffexp.plan.schedules import VPSchedule
 from diffexp.plan.table import Plan
+from diffexp.plan.training import Training
 
 
 def facts(model: Any = None) -> RunFacts:
@@ -384,10 +386,6 @@ def test_a_direct_sampler_is_tried():
 
 
 def test_a_schedule_that_ends_in_pure_noise_has_a_solution_too():
-    from diffexp.plan.predictions import Prediction
-    from diffexp.plan.schedules import VPSchedule
-    from diffexp.plan.training import Training
-
     schedule = VPSchedule.from_betas(rescale_betas_zero_snr=True)
     plan = accurate_plan(Training(schedule, Prediction.V), Start(schedule.at(999), 1.0, 0))
     assert plan.deterministic
