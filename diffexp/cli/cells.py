@@ -22,7 +22,6 @@ from diffexp.cli.hydra_internals import current_config, get_omega_conf_dumper
 from diffexp.errors import InputError
 from diffexp.experiment.configs import steps_of, usual_samples
 from diffexp.experiment.lock import lock_unless_held
-from diffexp.experiment.resume import finished_run
 from diffexp.files import write_text
 from diffexp.sweeps.cell import Cell
 from diffexp.sweeps.failures import Failure, clear_failure, record_failure
@@ -146,6 +145,8 @@ class Task:
 
     def __call__(self, config: DictConfig) -> float | None:
         """Run the config; returns the value of its ``objective``, for a sweeper that searches."""
+        from diffexp.experiment.finished import finished_run
+
         settings = HydraConfig.get()
         folder, task = Path(settings.runtime.output_dir), task_config(config)
         sweep = None

@@ -9,9 +9,7 @@ from typing import Any
 
 from diffexp.errors import InputError
 from diffexp.experiment.configs import KEYS_OF_THE_REPORT, differing_keys, flat
-from diffexp.experiment.folder import recorded_shape
-from diffexp.experiment.sample_files import SampleFiles
-from diffexp.files import read_json, read_json_or_none
+from diffexp.files import read_json
 
 IRRELEVANT_TO_A_SAMPLE = (*KEYS_OF_THE_REPORT, "num_samples", "batch_size")
 """Config keys that do not affect sample i, of however many."""
@@ -70,19 +68,6 @@ def read_earlier(folder: Path) -> Earlier | None:
     """The run in a folder; None where none has begun, or its record is damaged."""
     record = read_json(folder / "run.json")
     return Earlier(folder, record) if isinstance(record.get("config"), Mapping) else None
-
-
-def finished_run(folder: Path) -> Earlier | None:
-    """The run in a folder if it is done and whole: its record, its metrics and every one of its samples."""
-    earlier = read_earlier(folder)
-    if earlier is None or earlier.record.get("status") != "done" or not earlier.record.keys() >= REQUIRED:
-        return None
-    if read_json_or_none(folder / "metrics.json") is None:
-        return None
-    files = SampleFiles(folder)
-    found = {*files.intact_images(recorded_shape(earlier.record)), *files.finished_points()[0]}
-    wanted = earlier.record["config"].get("num_samples")
-    return earlier if isinstance(wanted, int) and found >= {*range(wanted)} else None
 
 
 def check_same_samples(earlier: Earlier, record: Mapping[str, Any]) -> None:

@@ -14,8 +14,8 @@ from diffexp.catalog.discover import Catalog
 from diffexp.errors import InputError
 from diffexp.experiment.context import RunContext
 from diffexp.experiment.device import read_device
+from diffexp.experiment.finished import finished_run
 from diffexp.experiment.lock import lock
-from diffexp.experiment.resume import finished_run
 from diffexp.experiment.summary import metrics_line, read_metrics
 from diffexp.sweeps.batch_size import MAX_ROWS, BatchLimit
 from diffexp.sweeps.batching import STRAGGLER_SECONDS

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from diffexp.experiment.resume import finished_run
+from diffexp.experiment.finished import finished_run
 from tests.e2e.test_sweeps import ENVIRONMENT, LIMIT, command, finish, rows, start
 
 IMAGES = "model=mixture model.shape=[1,64,64] steps=5 num_samples=2000 batch_size=20 tracker=none metric=cost"

@@ -12,8 +12,9 @@ from PIL import Image
 
 from diffexp.cli.resume import resumed_words
 from diffexp.errors import InputError
+from diffexp.experiment.finished import finished_run
 from diffexp.experiment.folder import RunFolder
-from diffexp.experiment.resume import finished_run, read_run_or_raise
+from diffexp.experiment.resume import read_run_or_raise
 from diffexp.experiment.run import run_experiment
 from diffexp.files import write_json, write_text
 from diffexp.sweeps.record import read_sweep
