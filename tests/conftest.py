@@ -37,6 +37,7 @@ from tests.runs import PLUGINS
 torch.set_num_threads(1)
 # A suite started in the background ignores Ctrl-C, and so would the commands that it starts to interrupt them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 settings.register_profile("diffexp", deadline=None, derandomize=True, max_examples=30)
 settings.load_profile("diffexp")
 

@@ -169,7 +169,11 @@ def _own_class(model: Model) -> str:
 def _sampler(recipe: Recipe) -> Sampler:
     sampler = recipe.sampler
     ours = getattr(recipe.scheduler, "__module__", "").startswith("diffexp.")  # errors of a plugin carry file and line
-    if ours and isinstance(sampler, Direct) and isinstance(sampler.cause, ArithmeticError):
+    if isinstance(sampler, Direct) and isinstance(sampler.cause, FloatingPointError):
+        if not sampler.is_finite:
+            name = sampler.method.name
+            raise InputError(f"{name} gives {sampler.cause} with these options, steps and grid; change one")
+    elif ours and isinstance(sampler, Direct) and isinstance(sampler.cause, ArithmeticError):
         raise InputError(f"{sampler.method.name} cannot be computed with these options, steps and grid; change one")
     if isinstance(sampler, Plan):
         _check_finite(sampler)

@@ -39,7 +39,8 @@ def compile_method(method: Method) -> Plan:
         traced = method.in_own_precision()
         recording = _recorded(traced)
     if recording.not_finite is not None:
-        raise NotLinear(f"its coefficients are not finite at evaluation {recording.not_finite + 1}")
+        cause = FloatingPointError(f"NaN at step {recording.not_finite}")
+        raise NotLinear(f"its coefficients are not finite at evaluation {recording.not_finite + 1}") from cause
     plan = build_plan(recording, method.name, method.start_std)
     _check(plan, traced, single=recording.single)
     return plan.compiled_from(method)
@@ -99,6 +100,15 @@ class Direct:
         except Exception:  # the run itself will raise it
             return False
         return not torch.allclose(together, alone, rtol=1e-5, atol=1e-5, equal_nan=True)
+
+    @cached_property
+    def is_finite(self) -> bool:
+        """Whether its output for random inputs is finite; assumed where it does not run on them."""
+        try:
+            output = run_directly(self.method, _lively_network, _check_noise()() * self.start_std, _check_noise())
+        except Exception:  # the run itself will raise it
+            return True
+        return bool(output.isfinite().all())
 
     def _run_row(self, start: Tensor, row: int) -> Tensor:
         noise = _check_noise()
