@@ -111,7 +111,7 @@ class Formulas:
 def _trace(
     scheduler: Any, before: dict[str, Any], count: int, timestep: Any, options: Mapping[str, Any], given: Sequence[str]
 ) -> Formula:
-    tape = _Tape(Basis(32 + count + len(given)))
+    tape = Tape(Basis(32 + count + len(given)))
     while True:
         try:
             x, m, *kept = (tape.basis.fresh() for _ in range(2 + count))
@@ -121,7 +121,7 @@ def _trace(
                 returned = scheduler.step(m, timestep, x, **options, **{name: tape.basis.fresh() for name in given})
             break
         except Full:
-            tape = _Tape(Basis(4 * tape.shape[-1]))
+            tape = Tape(Basis(4 * tape.shape[-1]))
     if not isinstance(returned, Tensor | tuple | Mapping):  # an object of a class that diffusers does not know
         returned = returned.prev_sample
     returned = pytree.tree_map(lambda leaf: tape.sum(leaf) if _has_shape(leaf, tape.shape) else leaf, returned)
@@ -134,7 +134,7 @@ def _trace(
     return Formula(tuple(tape.made), returned, tuple(places), before, after)
 
 
-class _Tape(Intercepted):
+class Tape(Intercepted):
     """Records clamps and draws of one call."""
 
     def __init__(self, basis: Basis) -> None:

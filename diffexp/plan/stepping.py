@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from diffexp.plan.execute import History, advance, clamped
-from diffexp.plan.formulas import Draw, Formulas
+from diffexp.plan.formulas import Draw, Formula, Formulas
+from diffexp.plan.handed_in import KEPT, formulas_of
 from diffexp.plan.levels import Level
 from diffexp.plan.method import ObjectMethod
 from diffexp.plan.table import Plan
@@ -31,18 +32,18 @@ def column(values: Sequence[float], like: Tensor) -> Tensor:
 
 
 class RowSteps:
-    """The rows of a plan, one after another.
+    """The rows of a plan, one after another, as its code would compute them from the samples that are handed in.
 
     Args:
-        plan: whose ``x`` of past rows are the samples that were handed in.
+        plan: one whose code is not known, or is no function of these samples, is run by its rows alone.
         begun: the plan for the timesteps from an index on, as they are when nothing came before them.
     """
 
     def __init__(self, plan: Plan, begun: Callable[[int], Plan]) -> None:
-        self._whole = self._running = plan
+        self._whole = plan
         self._begun = begun
-        self._skipped = 0
-        self._history = History.empty()
+        self._runs: dict[int, _Run] = {}
+        self._running: _Run | None = None
         self.begin_index: int | None = None
         self.step_index: int | None = None
         values = [level.timestep for level in plan.levels]
@@ -85,14 +86,17 @@ class RowSteps:
         if options:
             raise TypeError(f"step() got an unexpected keyword argument '{next(iter(options))}'")
         index = self._index(timestep)
-        if index != self.step_index:
-            self._history, self._running, self._skipped = History.empty(), self._whole, 0
-            if index and self._whole.depth:
-                self._running, self._skipped = self._begun(index), index
-        row = self._running.rows[index - self._skipped]
-        self._history.push(x, m, clamped(row, x, m), self._running.depth)
+        if self._running is None or index != self.step_index:
+            self._running = self._run_from(index)
         self.step_index = index + 1
-        return advance(row, self._history, lambda: draw(x.dtype))
+        return self._running.step(index, x, m, draw)
+
+    def _run_from(self, index: int) -> "_Run":
+        first = index if self._whole.depth else 0
+        if first not in self._runs:
+            plan = self._begun(first) if first else self._whole
+            self._runs[first] = _Run(plan, first, formulas_of(plan))
+        return self._runs[first].again()
 
     def _index(self, timestep: Any) -> int:
         """The row of this timestep: the one that is due if it fits, because a timestep may occur twice."""
@@ -110,6 +114,34 @@ class RowSteps:
     def _fits(self, index: int, timestep: Any) -> bool:
         levels = self._whole.levels
         return index < len(levels) and abs(levels[index].timestep - float(timestep)) <= 1e-3
+
+
+class _Run:
+    """Rows that are run one after another, with what they keep between steps.
+
+    Args:
+        plan: of these rows.
+        first: index of the first one among all.
+        formulas: what to run instead of the rows.
+    """
+
+    def __init__(self, plan: Plan, first: int, formulas: Sequence[Formula] | None) -> None:
+        self._plan, self._first, self._formulas = plan, first, formulas
+        self._history, self._kept = History.empty(), []
+
+    def again(self) -> "_Run":
+        """The run with nothing kept."""
+        return _Run(self._plan, self._first, self._formulas)
+
+    def step(self, index: int, x: Tensor, m: Tensor, draw: Draw) -> Tensor:
+        if self._formulas is not None:
+            formula = self._formulas[index - self._first]
+            found, after = formula([x, m, *self._kept], lambda _: draw(x.dtype))
+            self._kept = after[KEPT]
+            return found
+        row = self._plan.rows[index - self._first]
+        self._history.push(x, m, clamped(row, x, m), self._plan.depth)
+        return advance(row, self._history, lambda: draw(x.dtype))
 
 
 class ObjectSteps:

@@ -93,7 +93,7 @@ class _Tape(Intercepted):
         if x.shape != self.shape or u.shape != self.shape:
             raise NotLinear(f"the model was evaluated on shape {tuple(u.shape)}")
         here, seen = vector(x), vector(u)
-        scale = 1.0 if u is x else _ratio(seen, here)
+        scale = 1.0 if u is x else ratio(seen, here)
         self.rows.append(TapeRow(level, scale, here, self.basis.used))
         return self.basis.fresh()
 
@@ -119,7 +119,7 @@ class _Tape(Intercepted):
         return result
 
 
-def _ratio(scaled: Vector, plain: Vector) -> float:
+def ratio(scaled: Vector, plain: Vector) -> float:
     if not np.isfinite(plain).all():
         return np.nan
     scale = float(scaled @ plain / (plain @ plain))
