@@ -45,7 +45,7 @@ def nan_at_the_start(denoise, x, levels, noise):
 # Levels
 
 
-@fault("point", r"the first evaluation gets sigma/alpha 94.65 for a sample at 157.*: another level")
+@fault("point", r"the first evaluation gets sigma 94.65 for a sample that is at sigma 157.*: another level")
 def off_by_one(denoise, x, levels, noise):
     for k, (here, there) in enumerate(levels.pairs()):
         told = there if there.sigma else here
@@ -78,7 +78,7 @@ def fails_with_two_steps(denoise, x, levels, noise):
     return x
 
 
-@fault("point", r"update 5 of 19, from sigma/alpha .* a wrong coefficient")
+@fault("point", r"update 5 of 19, from sigma .* a wrong coefficient")
 def leaves_a_step_out(denoise, x, levels, noise):
     for k, (here, there) in enumerate(levels.pairs()):
         x = x if k == 5 else euler_step(x, denoise(x, here), here, there)

@@ -78,7 +78,7 @@ class StaleState(SimpleDDIM):
 
 
 FAULTY = {
-    WrongLastStep: ("point", r"the last step, from sigma/alpha .* a wrong coefficient"),
+    WrongLastStep: ("point", r"the last step, from sigma .* a wrong coefficient"),
     NanLastStep: ("ends", r"the last step, to sigma = 0, gives nan"),
     SharedNoise: ("batch", r"the noise is shared over the batch"),
     EditsItsSample: ("inputs", r"edits its start sample in place"),

@@ -52,7 +52,7 @@ def ancestral_step(x: Tensor, x0: Tensor, here: Any, there: Any, z: Tensor, fact
 # Wrong coefficients
 
 
-@fault("point", r"update 10 of 20, from sigma/alpha .* a wrong coefficient")
+@fault("point", r"update 10 of 20, from sigma .* a wrong coefficient")
 def wrong_in_the_middle(denoise, x, levels, noise):
     for k, (here, there) in enumerate(levels.pairs()):
         x = euler_step(x, denoise(x, here), here, there)
@@ -61,7 +61,7 @@ def wrong_in_the_middle(denoise, x, levels, noise):
     return x
 
 
-@fault("point", r"update 1 of 20, from sigma/alpha .* a wrong coefficient")
+@fault("point", r"update 1 of 20, from sigma .* a wrong coefficient")
 def wrong_in_the_first_step(denoise, x, levels, noise):
     for k, (here, there) in enumerate(levels.pairs()):
         x0 = denoise(x, here)
@@ -69,7 +69,7 @@ def wrong_in_the_first_step(denoise, x, levels, noise):
     return x
 
 
-@fault("point", r"the last step, from sigma/alpha .* to the clean end, is off by 1.0e-02 .* a wrong coefficient")
+@fault("point", r"the last step, from sigma .* to the clean end, is off by 1.0e-02 .* a wrong coefficient")
 def wrong_in_the_last_step(denoise, x, levels, noise):
     for here, there in levels.pairs():
         x0 = denoise(x, here)
