@@ -29,6 +29,15 @@ class Bar(Protocol):
 class RunContext:
     """Services of the process that a run uses; here the run has the process to itself."""
 
+    job: str | None = None
+    """Name of the process in the system that started it, such as a SLURM job; None without one."""
+    resumed: bool = False
+    """Whether the run continues what an earlier process left in its folder."""
+
+    def divides(self, batches: int) -> bool:
+        """Whether a run of so many batches is divided into parts, of which other processes may draw some."""
+        return False
+
     def model(self, load: Callable[[], Model]) -> Model:
         """The run's model; ``load`` returns it."""
         return load()
@@ -62,3 +71,19 @@ class RunContext:
     def find_duplicate(self, record: Mapping[str, Any]) -> Path | None:
         """The folder of a finished run whose samples and metrics equal those of the run with this ``run.json``."""
         return None
+
+
+class OwnerContext(RunContext):
+    """A run that other processes draw samples of too.
+
+    Args:
+        job: see ``RunContext``.
+        resumed: see ``RunContext``.
+    """
+
+    def __init__(self, job: str | None = None, *, resumed: bool = False) -> None:
+        self.job = job
+        self.resumed = resumed
+
+    def divides(self, batches: int) -> bool:
+        return batches > 1

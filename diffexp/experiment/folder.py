@@ -15,6 +15,7 @@ from typing import Any, NotRequired, TypedDict
 from PIL import Image
 
 from diffexp.errors import InputError
+from diffexp.experiment.parts import read_division, remove_parts
 from diffexp.experiment.per_sample import PER_SAMPLE, RESAMPLES
 from diffexp.experiment.pictures.strips import Snapshot, film_gif, film_strip
 from diffexp.experiment.provenance import git_commit, installed_versions
@@ -39,7 +40,8 @@ SAMPLING_FIELDS = (
 RESERVE = ".reserve"
 RESERVE_BYTES = 1 << 16
 """Occupied while a run goes on, so that its end can be recorded on a full disk."""
-PARTIAL_FILES = (".*-????????.*", "samples/.*-????????.*", RESERVE)
+PARTIAL_FILES = (".*-????????.*", RESERVE)
+PARTIAL_SAMPLES = ("samples/.*-????????.*", f"{RAW_SAMPLES_DIR}/.*-????????.*")
 """Files whose writing was interrupted."""
 
 
@@ -78,6 +80,9 @@ class RunRecord(TypedDict):
     """Samples that ``sampling_seconds`` and ``model_seconds`` are the time of."""
     sampling_seconds: float
     model_seconds: float
+    workers: NotRequired[Sequence[Mapping[str, Any]]]
+    """The processes that drew the samples, where there were several: ``host``, ``pid``, ``device``, ``job``, and what
+    they took: ``samples``, ``seconds``, ``peak_memory_mb``."""
     same_as: NotRequired[str]
     """Name of the folder that the samples were copied from."""
 
@@ -101,9 +106,12 @@ class RunFolder(SampleFiles):
         """Begin the record of a run; the files of an earlier one in the folder stay until ``replace``.
 
         Raises:
-            InputError: the folder cannot be written, or has such files but no ``run.json``.
+            InputError: the folder cannot be written, has such files but no ``run.json``, or other processes draw
+                samples of the earlier run.
         """
-        self.record, self._outdated = self._new_record(config), (*RESULTS, *SAMPLE_FILES, *PARTIAL_FILES)
+        remove_parts(self.folder)
+        self.record = self._new_record(config)
+        self._outdated = (*RESULTS, *SAMPLE_FILES, *PARTIAL_FILES, *PARTIAL_SAMPLES)
         found = self._found()
         foreign = [] if self.is_cell or (self.folder / "run.json").is_file() else [p for p in found if p.name[0] != "."]
         if foreign:
@@ -119,7 +127,8 @@ class RunFolder(SampleFiles):
         known = {key: earlier[key] for key in SAMPLING_FIELDS if key in earlier}
         damaged = {key for key in COUNTS if not isinstance(known.get(key), int | float)}
         self.record = self._new_record(config) | {key: value for key, value in known.items() if key not in damaged}
-        self._outdated = (*RESULTS, *PARTIAL_FILES)
+        partial = () if read_division(self.folder) else PARTIAL_SAMPLES  # of which others may be writing some
+        self._outdated = (*RESULTS, *PARTIAL_FILES, *partial)
 
     def replace(self) -> None:
         """Remove what the earlier run left in the folder, if anything, and write this run's record.
@@ -134,7 +143,7 @@ class RunFolder(SampleFiles):
             if (found := self._found()) and (earlier := read_json(self.folder / "run.json")):
                 write_json(self.folder / "run.json", earlier | {"status": "interrupted"})  # not done without its files
             for path in found:
-                path.unlink()
+                path.unlink(missing_ok=True)
             self._outdated = None
             self._write()
         except OSError as error:
@@ -144,6 +153,14 @@ class RunFolder(SampleFiles):
 
     def _found(self) -> list[Path]:
         return [path for pattern in self._outdated or () for path in self.folder.glob(pattern)]
+
+    def delete_unfinished(self) -> None:
+        """Delete what only an unfinished run needs: samples as numbers, records of parts, partial files of workers."""
+        self.delete_raw()
+        if read_division(self.folder):
+            remove_parts(self.folder)
+            for path in self.folder.glob(PARTIAL_SAMPLES[0]):
+                path.unlink(missing_ok=True)
 
     def free_reserve(self) -> None:
         """Give the space of the reserve to the last files of the run."""

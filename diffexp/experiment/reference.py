@@ -29,10 +29,10 @@ from diffexp.components.sampler import build_sampler
 from diffexp.components.schedulers.heun import heun
 from diffexp.components.schedulers.unipc import unipc
 from diffexp.errors import InputError
+from diffexp.experiment.batches import make_batch
 from diffexp.experiment.build import Components
 from diffexp.experiment.monitor import Evaluator
 from diffexp.experiment.provenance import inputs_sha256, installed_versions
-from diffexp.experiment.sampling import make_batch
 from diffexp.files import replace_whole
 from diffexp.plan.compile import Sampler, sample
 from diffexp.plan.levels import Level

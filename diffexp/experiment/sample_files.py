@@ -2,7 +2,9 @@
 
 import csv
 import io
+import re
 import shutil
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -46,14 +48,16 @@ class SampleFiles:
             with replace_whole(self.sample_path(index)) as temporary:
                 to_image(image).save(temporary, "PNG", compress_level=1)
 
-    def finished_images(self) -> dict[int, Path]:
-        """Samples that are on disk as images, by index."""
+    def finished_images(self, within: range | None = None) -> dict[int, Path]:
+        """Samples that are on disk as images, by index; of these indices if given."""
+        if within is not None:
+            return {index: path for index in within if (path := self.sample_path(index)).is_file()}
         paths = sorted((self.folder / "samples").glob("*.png"))
         return {int(path.stem): path for path in paths if path.stem.isdecimal()}
 
-    def intact_images(self, shape: Shape | None) -> dict[int, Path]:
+    def intact_images(self, shape: Shape | None, within: range | None = None) -> dict[int, Path]:
         """The images that are whole and of this shape [C, H, W]; None: of the shape that most of them have."""
-        paths = self.finished_images()
+        paths = self.finished_images(within)
         shapes = {index: found for index, path in paths.items() if (found := shape_of_image(path))}
         if shape is None and shapes:
             ((shape, _),) = Counter(shapes.values()).most_common(1)
@@ -67,10 +71,10 @@ class SampleFiles:
         with replace_whole(folder / f"{indices[0]:06d}.safetensors") as temporary:
             temporary.write_bytes(save({str(i): x.contiguous() for i, x in zip(indices, samples)}))
 
-    def raw_files(self, shape: Shape) -> dict[int, Path]:
+    def raw_files(self, shape: Shape, within: range | None = None) -> dict[int, Path]:
         """The whole files of samples of this shape stored as numbers, by index; empty for a finished run."""
         found: dict[int, Path] = {}
-        for path in sorted((self.folder / RAW_SAMPLES_DIR).glob("[0-9]*.safetensors")):
+        for path in _of_batches(self.folder / RAW_SAMPLES_DIR, "[0-9]*.safetensors", within):
             with suppress(SafetensorError, OSError, ValueError), safe_open(path, "pt") as file:
                 names = file.keys()
                 found |= {int(name): path for name in names if tuple(file.get_slice(name).get_shape()) == shape}
@@ -86,20 +90,23 @@ class SampleFiles:
 
     def join_points(self) -> None:
         """Merge the batches into ``samples/points.csv``: a line per sample, a column per coordinate."""
+        batches = sorted(self.folder.glob("samples/points-*.csv"))
         indices, points = self.finished_points()
         if indices:
             write_text(self.folder / "samples" / "points.csv", points_csv(indices, points))
-        for path in self.folder.glob("samples/points-*.csv"):
-            path.unlink()
+        for path in batches:  # none that another process has written in the meantime
+            path.unlink(missing_ok=True)
 
-    def finished_points(self) -> tuple[list[int], Tensor]:
+    def finished_points(self, within: range | None = None) -> tuple[list[int], Tensor]:
         """Samples that are on disk as whole lines of points: their indices, in order, and the points [N, d]."""
         found: dict[int, list[float]] = {}
-        for path in sorted(self.folder.glob("samples/points*.csv")):
+        whole = self.folder / "samples" / "points.csv"
+        for path in (*_of_batches(whole.parent, "points-*.csv", within), whole):
             with suppress(OSError, ValueError):
                 found |= _read_points(path.read_text(encoding="utf-8"))
         sizes = Counter(map(len, found.values())).most_common(1)
-        indices = sorted(index for index, point in found.items() if len(point) == sizes[0][0])
+        wanted = (index for index in found if within is None or index in within)
+        indices = sorted(index for index in wanted if len(found[index]) == sizes[0][0])
         return indices, torch.tensor([found[index] for index in indices])
 
 
@@ -134,6 +141,16 @@ def load_raw(raw: Mapping[int, Path], indices: Sequence[int]) -> Tensor:
         with safe_open(raw[index], "pt") as file:
             found.append(file.get_tensor(str(index)))
     return torch.stack(found)
+
+
+def _of_batches(folder: Path, pattern: str, within: range | None) -> list[Path]:
+    """The files of batches, which are named by their first index; those that may hold the indices ``within``."""
+    starts = {int(name[0]): path for path in folder.glob(pattern) if (name := re.search(r"\d+", path.name))}
+    numbers = sorted(starts)
+    if within is not None:
+        first = max(0, bisect_right(numbers, within.start) - 1)  # one that begins before may reach into them
+        numbers = numbers[first : bisect_left(numbers, within.stop)]
+    return [starts[number] for number in numbers]
 
 
 def points_csv(indices: Sequence[int], points: Tensor) -> str:
