@@ -34,6 +34,7 @@ except ImportError:  # PyYAML without its C library
     from yaml import Dumper
 
 if TYPE_CHECKING:
+    from diffexp.experiment.context import RunContext
     from diffexp.experiment.run import SweepInfo
 
 
@@ -142,6 +143,8 @@ class Task:
     """Found before the first cell, so that a plugin may be edited while a sweep runs."""
     failures: list[Failure] = field(default_factory=list)
     """Failures of the runs in this process; those in workers are read from their folders."""
+    context: "RunContext | None" = None
+    """See ``run_experiment``."""
 
     def __call__(self, config: DictConfig) -> float | None:
         """Run the config; returns the value of its ``objective``, for a sweeper that searches."""
@@ -158,7 +161,7 @@ class Task:
                     clear_failure(folder)
                     from diffexp.experiment.run import run_experiment
 
-                    run_experiment(task, folder, self.catalog, sweep)
+                    run_experiment(task, folder, self.catalog, sweep, self.context)
                 clear_failure(folder)  # perhaps of another process, which found the folder in use
         except Exception as error:  # the other cells of a sweep continue
             self.failures.append(record_failure(folder, error))

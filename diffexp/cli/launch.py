@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
-from hydra.core.utils import configure_log, env_override, run_job as run_by_hydra
+from hydra.core.utils import configure_log, env_override
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -21,6 +21,8 @@ from diffexp.cli.fast_compose import CachedLoader
 from diffexp.cli.hydra_config import CONFIG_NAME, hydra_session
 from diffexp.cli.hydra_internals import Callbacks
 from diffexp.cli.resume import Resumed, resumed_words
+from diffexp.cli.single import launch_run
+from diffexp.cli.words import folder_word
 from diffexp.errors import InputError
 from diffexp.experiment.lock import lock
 from diffexp.report import report_sweep
@@ -86,33 +88,8 @@ def launch(
     with env_override({VARIABLE: os.pathsep.join(map(str, resolved_paths(catalog.plugin_paths)))}):
         HydraConfig.instance().set_config(checked.config)
         if not checked.multirun:
-            folder = Path(checked.config.hydra.run.dir).absolute()
-            with lock(folder):
-                return folder, _launch_run(loader, checked.config, folder, catalog)
+            return launch_run(loader, checked.config, catalog)
         return _launch_sweep(loader, checked, catalog, config_dir, resumed)
-
-
-def _launch_run(loader: CachedLoader, config: DictConfig, folder: Path, catalog: Catalog) -> list[Failure]:
-    """Run a composed config as ``Hydra.run`` does, which would compose it again from text."""
-    OmegaConf.set_readonly(config.hydra, False)
-    config.hydra.mode = RunMode.RUN
-    task = Task(catalog)
-    try:
-        configure_log(config.hydra.hydra_logging, config.hydra.verbose)
-        callbacks = Callbacks(config)
-        callbacks.on_run_start(config=config, config_name=CONFIG_NAME)
-        returned = run_by_hydra(
-            hydra_context=HydraContext(config_loader=loader, callbacks=callbacks),
-            task_function=task,
-            config=config,
-            job_dir_key="hydra.run.dir",
-            job_subdir_key=None,
-        )
-        callbacks.on_run_end(config=config, config_name=CONFIG_NAME, job_return=returned)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(str(folder)) from None
-    _ = returned.return_value  # raises what the experiment did not record
-    return task.failures
 
 
 def _launch_sweep(
@@ -120,7 +97,7 @@ def _launch_sweep(
 ) -> tuple[Path, list[Failure]]:
     first, overrides, cells = checked.config, checked.words, checked.cells
     folder = resumed.folder if resumed else _sweep_folder(first, overrides)
-    words = [*overrides, "hydra.mode=MULTIRUN", _override("hydra.sweep.dir", folder)]
+    words = [*overrides, "hydra.mode=MULTIRUN", folder_word("hydra.sweep.dir", folder)]
     master = loader.load_configuration(CONFIG_NAME, words, RunMode.MULTIRUN)
     with lock(folder):
         if resumed:
@@ -183,11 +160,6 @@ def _sweep_folder(config: DictConfig, overrides: Sequence[str]) -> Path:
         number += 1
         candidate = folder.with_name(f"{folder.name}-{number}")
     return candidate
-
-
-def _override(key: str, folder: Path) -> str:
-    text = str(folder).replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${")
-    return f"{key}='{text}'"
 
 
 @contextmanager

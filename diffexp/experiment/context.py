@@ -33,10 +33,8 @@ class RunContext:
     """Name of the process in the system that started it, such as a SLURM job; None without one."""
     resumed: bool = False
     """Whether the run continues what an earlier process left in its folder."""
-
-    def divides(self, batches: int) -> bool:
-        """Whether a run of so many batches is divided into parts, of which other processes may draw some."""
-        return False
+    divided: bool = False
+    """Whether the run is divided into parts, of which other processes may draw some."""
 
     def model(self, load: Callable[[], Model]) -> Model:
         """The run's model; ``load`` returns it."""
@@ -74,16 +72,10 @@ class RunContext:
 
 
 class OwnerContext(RunContext):
-    """A run that other processes draw samples of too.
+    """A run that other processes draw samples of too."""
 
-    Args:
-        job: see ``RunContext``.
-        resumed: see ``RunContext``.
-    """
+    divided = True
 
     def __init__(self, job: str | None = None, *, resumed: bool = False) -> None:
         self.job = job
         self.resumed = resumed
-
-    def divides(self, batches: int) -> bool:
-        return batches > 1

@@ -14,14 +14,15 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
-
-import torch
+from typing import TYPE_CHECKING, Any, Self
 
 from diffexp.errors import InputError
-from diffexp.experiment.lock import FolderInUse, lock
+from diffexp.experiment.lock import FolderInUse, Watch, lock
 from diffexp.experiment.tally import Tally
 from diffexp.files import read_json, write_json
+
+if TYPE_CHECKING:
+    import torch
 
 FOLDER = ".parts"
 DIVISION = "division.json"
@@ -42,7 +43,7 @@ class Worker:
     """Its name in the system that started it, such as a SLURM job; None without one."""
 
     @classmethod
-    def of_process(cls, device: torch.device, job: str | None) -> Self:
+    def of_process(cls, device: "torch.device", job: str | None) -> Self:
         """This process, which draws on ``device``."""
         return cls(socket.gethostname(), os.getpid(), str(device), job)
 
@@ -112,6 +113,16 @@ def read_division(folder: Path) -> Division | None:
         return None
 
 
+def has_open_parts(folder: Path, watch: Watch) -> bool:
+    """Whether the run in a folder has parts that nobody draws."""
+    division = read_division(folder)
+    if division is None:
+        return False
+    names = (f"{division.indices(part).start:06d}" for part in range(division.count))
+    paths = (folder / FOLDER / name for name in names)
+    return any(not _is_done(path) and not watch.is_held(path) for path in paths)
+
+
 def remove_parts(folder: Path) -> None:
     """Remove what is known of the parts of a run, which is finished or begins anew.
 
@@ -139,6 +150,7 @@ class Parts:
         self._run = folder
         self._folder = folder / FOLDER
         self._done: dict[int, list[Share]] = {}
+        self._watch = Watch()
 
     def offer(self) -> None:
         """Let other processes draw parts too. Parts of another division are forgotten, their samples are not."""
@@ -172,7 +184,7 @@ class Parts:
         """Claim a part until the end of the block; yields whether it is open and free."""
         with ExitStack() as stack:
             claimed = False
-            if not self.is_done(part):
+            if not self.is_done(part) and not self._watch.is_held(self._path(part)):
                 with suppress(FolderInUse):
                     claimed = self._lock(part, stack)
             yield claimed
@@ -195,7 +207,7 @@ class Parts:
     def is_done(self, part: int) -> bool:
         """Whether all samples of a part have been drawn."""
         if part not in self._done:
-            found = self._read(part)
+            found = _read(self._path(part))
             if not found.get("done"):
                 return False
             self._done[part] = _shares(found)
@@ -203,11 +215,11 @@ class Parts:
 
     def shares(self, part: int) -> list[Share]:
         """What workers have drawn of a part so far."""
-        return self._done[part] if part in self._done else _shares(self._read(part))
+        return self._done[part] if part in self._done else _shares(_read(self._path(part)))
 
     def write(self, part: int, shares: Sequence[Share], *, done: bool) -> None:
         """Write the record of a part."""
-        write_json(self._path(part).with_suffix(".json"), {"done": done, "shares": [asdict(share) for share in shares]})
+        write_json(_record_of(self._path(part)), {"done": done, "shares": [asdict(share) for share in shares]})
 
     def reopen(self, part: int) -> None:
         """Let a part be drawn again of which samples are missing."""
@@ -227,8 +239,18 @@ class Parts:
     def _path(self, part: int) -> Path:
         return self._folder / f"{self.division.indices(part).start:06d}"
 
-    def _read(self, part: int) -> dict[str, Any]:
-        return read_json(self._path(part).with_suffix(".json"))
+
+def _record_of(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The record of the part whose lock has this path; empty where it has none."""
+    return read_json(_record_of(path))
+
+
+def _is_done(path: Path) -> bool:
+    return bool(_read(path).get("done"))
 
 
 def _shares(record: Mapping[str, Any]) -> list[Share]:

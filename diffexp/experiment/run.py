@@ -18,11 +18,12 @@ from diffexp.experiment.folder import RunFolder
 from diffexp.experiment.identity import identity_of
 from diffexp.experiment.lock import lock_unless_held
 from diffexp.experiment.metric_suite import MetricSuite
+from diffexp.experiment.parts import read_division
 from diffexp.experiment.pictures.grid import overview
 from diffexp.experiment.plugin_sources import save_plugins
 from diffexp.experiment.recording import recording
 from diffexp.experiment.reference import Reference
-from diffexp.experiment.resume import Earlier, check_resume, check_same_samples, read_earlier, run_to_resume
+from diffexp.experiment.resume import Earlier, check_same_samples, is_continued, read_earlier, run_to_resume
 from diffexp.experiment.sampling import generate, load_samples
 from diffexp.experiment.summary import metrics_line
 from diffexp.plan.noise import sample_seed
@@ -74,7 +75,8 @@ def run_experiment(
     context, output = context or RunContext(), RunFolder(folder, is_cell=sweep is not None)
     given = Given.of(output.words, config, swept=sweep.swept if sweep else None)
     with lock_unless_held(folder), recording(output, catalog, context.clock) as record:
-        earlier = _open(output, config, resumed=context.resumed or bool(sweep and sweep.resumed))
+        own = is_continued(config, folder, divided=context.divided or read_division(folder) is not None)
+        earlier = _open(output, config, resumed=own or context.resumed or bool(sweep and sweep.resumed))
         log.info("%s", _announcement(config))
         run = _build_and_check(config, catalog, context, output, earlier)
         with context.cpu_section():
@@ -95,7 +97,6 @@ def run_experiment(
 
 def _open(output: RunFolder, config: Mapping[str, Any], *, resumed: bool) -> Earlier | None:
     """Begin the record of the run; return the run that this one continues in its folder, if any."""
-    check_resume(config, output.folder)
     earlier = read_earlier(output.folder) if resumed else None
     if earlier:
         check_same_samples(earlier, {"config": config})
@@ -116,7 +117,7 @@ def _build_and_check(
         run = assemble(config, catalog, context)
     plan = run.sampler if isinstance(run.sampler, Plan) else None
     identity = identity_of(run, config, catalog) | {"plugins": save_plugins(output.folder, config, catalog)}
-    named = run_to_resume(config)
+    named = run_to_resume(config, output.folder)
     for known in (earlier, named):
         if known:
             check_same_samples(known, output.record | identity)

@@ -21,8 +21,8 @@ def generate(run: Components, config: Mapping[str, Any], output: RunFolder, suit
     them where the context of the run lets them.
     """
     size = batch_size(run, config)
-    batches = -(-int(config["num_samples"]) // size)
-    if run.context.divides(batches) or read_division(output.folder):
+    several = int(config["num_samples"]) > size
+    if (run.context.divided and several) or read_division(output.folder):
         return draw_with_others(run, config, output, suite, size)
     return _draw_all(run, config, output, suite, size)
 

@@ -1,6 +1,7 @@
 """Sampling of a run by several processes: its owner, and helpers that draw parts and nothing else."""
 
 import logging
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -169,11 +170,14 @@ def draw_with_others(
     )
 
 
-def help_run(config: Mapping[str, Any], folder: Path, catalog: Catalog, context: RunContext) -> int:
+def help_run(
+    config: Mapping[str, Any], folder: Path, catalog: Catalog, context: RunContext, seconds: float = math.inf
+) -> int:
     """Draw parts of a run whose owner is another process, until none is open and free.
 
     Args:
         config: that of the run.
+        seconds: after so many no further part is begun.
 
     Returns:
         The number of samples drawn.
@@ -197,10 +201,13 @@ def help_run(config: Mapping[str, Any], folder: Path, catalog: Catalog, context:
     reset_peak_memory(run.model.device)
     drawing = PartDrawing(run, config, SampleFiles(folder), division)
     first = 1 + os.getpid() % max(1, division.count - 1)  # helpers begin in different places, no one with sample 0
+    began = time.monotonic()
     try:
         with closing(drawing.parts.claimed(min(first, division.count - 1))) as claimed:
             for part in claimed:
                 drawing.draw(part)
+                if time.monotonic() > began + seconds:
+                    break
     finally:
         drawing.drawing.monitor.close()
     return drawing.drawing.monitor.tally.drawn
