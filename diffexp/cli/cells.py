@@ -3,6 +3,7 @@
 import re
 import secrets
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,6 +146,8 @@ class Task:
     """Failures of the runs in this process; those in workers are read from their folders."""
     context: "RunContext | None" = None
     """See ``run_experiment``."""
+    ending: ExitStack = field(default_factory=ExitStack)
+    """What a launcher does after the last cell; Hydra does not tell it."""
 
     def __call__(self, config: DictConfig) -> float | None:
         """Run the config; returns the value of its ``objective``, for a sweeper that searches."""

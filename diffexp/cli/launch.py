@@ -21,10 +21,11 @@ from diffexp.cli.fast_compose import CachedLoader
 from diffexp.cli.hydra_config import CONFIG_NAME, hydra_session
 from diffexp.cli.hydra_internals import Callbacks
 from diffexp.cli.resume import Resumed, resumed_words
-from diffexp.cli.single import launch_run
+from diffexp.cli.single import launch_run, needs_workers, run_by_workers
 from diffexp.cli.words import folder_word
 from diffexp.errors import InputError
 from diffexp.experiment.lock import lock
+from diffexp.experiment.summary import read_metrics
 from diffexp.report import report_sweep
 from diffexp.report.over_seeds import NAME as OVER_SEEDS, over_seeds
 from diffexp.sweeps.failures import Failure, read_failures
@@ -61,12 +62,24 @@ def run(overrides: list[str]) -> "RunResult":
             raise InputError(NO_SWEEP)
         HydraConfig.instance().set_config(checked.config)
         folder = Path(checked.config.hydra.run.dir).absolute()
+        task = task_config(checked.config)
+        if needs_workers(task, checked.config.hydra):
+            return _run_by_workers(task, checked.config, folder, catalog)
         from diffexp.experiment.run import run_experiment
 
         with lock(folder):
             save_hydra_files(checked.config, folder)
             with _log_file(folder / "diffexp.log"):
-                return run_experiment(task_config(checked.config), folder, catalog)
+                return run_experiment(task, folder, catalog)
+
+
+def _run_by_workers(task: dict[str, Any], config: DictConfig, folder: Path, catalog: Catalog) -> "RunResult":
+    save_hydra_files(config, folder)
+    for failure in run_by_workers(task, config.hydra, folder, catalog):
+        raise (InputError if failure.input_error else RuntimeError)(failure.message)
+    from diffexp.experiment.run import RunResult
+
+    return RunResult(folder, "done", {name: value for name, value in read_metrics(folder).items() if value is not None})
 
 
 def launch(
@@ -104,8 +117,10 @@ def _launch_sweep(
             resumed.check_cells(cells, lambda number, cell: compose_job(loader, master, number, cell))
         record = resumed.record if resumed else SweepRecord(overrides, cells, str(config_dir) if config_dir else None)
         record.write(folder)
+        task = Task(catalog)
         try:
-            failures = _run_sweep(loader, master, cells, catalog)
+            with task.ending:
+                _run_sweep(loader, master, cells, task)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(str(folder)) from None
         finally:
@@ -114,14 +129,12 @@ def _launch_sweep(
         if first.objective:
             direction = first.hydra.sweeper.get("direction") or "minimize"
             log.info("%s", best_text(read_cells(folder), first.objective, str(direction)))
-    return folder, read_failures(folder, failures)
+    return folder, read_failures(folder, task.failures)
 
 
-def _run_sweep(
-    loader: CachedLoader, master: DictConfig, cells: list[list[str]] | None, catalog: Catalog
-) -> list[Failure]:
-    """Launch the cells, or let the sweeper choose them, as ``Hydra.multirun`` does; returns this process's failures."""
-    task, plugins = Task(catalog), Plugins.instance()
+def _run_sweep(loader: CachedLoader, master: DictConfig, cells: list[list[str]] | None, task: Task) -> None:
+    """Launch the cells, or let the sweeper choose them, as ``Hydra.multirun`` does."""
+    plugins = Plugins.instance()
     configure_log(master.hydra.hydra_logging, master.hydra.verbose)
     callbacks = Callbacks(master)
     callbacks.on_multirun_start(config=master, config_name=CONFIG_NAME)
@@ -139,7 +152,6 @@ def _run_sweep(
             for job in launcher.launch(cells[first : first + size], initial_job_idx=first):
                 _ = job.return_value  # raises what a job did not record
     callbacks.on_multirun_end(config=master, config_name=CONFIG_NAME)
-    return task.failures
 
 
 def _write_results(folder: Path) -> None:
