@@ -31,6 +31,7 @@ from diffexp.report.over_seeds import NAME as OVER_SEEDS, over_seeds
 from diffexp.sweeps.failures import Failure, read_failures
 from diffexp.sweeps.logs import LOG_FORMAT, LogFile
 from diffexp.sweeps.objective import best_text
+from diffexp.sweeps.outcome import outcome_table
 from diffexp.sweeps.record import SweepRecord
 from diffexp.sweeps.results import read_cells, write_results
 
@@ -126,6 +127,8 @@ def _launch_sweep(
         finally:
             _write_results(folder)
             report_sweep(folder, catalog)
+            if table := outcome_table(folder, record):
+                log.info("%s", table)
         if first.objective:
             direction = first.hydra.sweeper.get("direction") or "minimize"
             log.info("%s", best_text(read_cells(folder), first.objective, str(direction)))

@@ -16,7 +16,7 @@ from diffexp.sweeps.claims import FILE as CLAIM, read_claim, status_of
 from diffexp.sweeps.engines.base import Ended, Engine
 from diffexp.sweeps.failures import FILE as FAILURE, Failure, clear_failure, record_interrupt
 from diffexp.sweeps.logs import sweep_logging
-from diffexp.sweeps.outcome import end_line
+from diffexp.sweeps.outcome import end_line, names_of
 from diffexp.sweeps.progress import Progress
 from diffexp.sweeps.work import Work
 from diffexp.sweeps.workers import FOLDER, live_workers, read_end, read_workers, record_end
@@ -27,8 +27,6 @@ POLL_SECONDS = 0.5
 """How often the folder is read, at most; it takes a tenth of the time."""
 CLOSE_SECONDS = 5.0
 """How long workers may take to notice that there is nothing left to do."""
-MOST_NAMES = 4
-"""Names of cells in a message."""
 
 
 class Driver:
@@ -48,8 +46,10 @@ class Driver:
         self._others = {one.name for one in read_workers(work.folder) if one.name in live and one.job not in adopted}
         """The workers of an earlier driver that the engine does not know, or those that were started by hand."""
         self._useless = 0
-        """Workers that ended since the sweep last got on: those that died, and three for one that gave up."""
+        """Workers that ended since a cell last did: one that died counts once, one that never began or gave up thrice."""
         self._last_end = ""
+        self._told = set[str]()
+        """Warnings of cells that were printed."""
         if (self._others or adopted) and work.attempt == 1:
             raise InputError(
                 f"{len(self._others) + len(adopted)} workers of an earlier sweep still run in {work.folder}; "
@@ -143,6 +143,10 @@ class Driver:
         running = {cell: share for worker in known if worker.name in live for cell, share in worker.running.items()}
         progress.adopt(running, sum(worker.samples for worker in known))
         progress.show()
+        for text, cell in (one for worker in known for one in worker.warnings.items()):
+            if text not in self._told:
+                self._told.add(text)
+                log.warning("%s%s", cell and f"{cell}: ", text)
 
     def _tend(self, left: int) -> bool:
         """See which workers have ended, and start as many as are needed; whether any are there.
@@ -159,8 +163,8 @@ class Driver:
         return bool(self._engine.running() or others)
 
     def _note_end_of(self, ended: Ended) -> None:
-        self._useless += 1 if ended.reason else 3
         worker = next((one for one in reversed(read_workers(self._folder)) if one.job == ended.job), None)
+        self._useless += 1 if ended.reason and worker else 3
         title = worker.title if worker else ended.job
         self._last_end = f"{title}: {ended.reason or 'ended'}"
         if ended.reason is None:
@@ -169,9 +173,8 @@ class Driver:
         if worker:
             record_end(self._folder, worker.name, ended.reason)
         names = {cell.number: cell.folder.name for cell in self._work.cells}
-        cells = ", ".join(names[number] for number in running[:MOST_NAMES] if number in names)
-        more = f" and {len(running) - MOST_NAMES} more" if len(running) > MOST_NAMES else ""
-        log.warning("%s: %s%s", title, ended.reason, f"; it ran {cells}{more}" if cells else "")
+        cells = names_of([names[number] for number in running if number in names])
+        log.warning("%s: %s%s", title, ended.reason, f"; it ran {cells}" if cells else "")
 
     def _stop(self, left: int) -> None:
         advice = f"; go on later with: python -m diffexp {self._work.resume}" if self._work.resume else ""
