@@ -20,7 +20,8 @@ from diffexp.experiment.monitor import SHOWN_IMAGES, Monitor
 from diffexp.experiment.pictures.grid import MAX_GRID
 from diffexp.experiment.pictures.previews import latents_to_rgb
 from diffexp.experiment.pictures.strips import Snapshot
-from diffexp.experiment.sample_files import load_raw, read_image, shape_on_disk
+from diffexp.experiment.sample_files import load_raw, shape_on_disk
+from diffexp.experiment.stores.base import in_turn
 from diffexp.plan.compile import Direct
 from diffexp.plan.noise import SampleNoise
 
@@ -88,6 +89,8 @@ def generate(run: Components, config: Mapping[str, Any], output: RunFolder, suit
     finally:
         monitor.close()
         output.join_points()
+    if not interrupted:
+        output.images.join()
     finished.warn_of_broken(len(todo))
     record = monitor.record()
     if not todo:  # the samples are those of an earlier run
@@ -143,9 +146,8 @@ class _Finished:
         raw = self._output.raw_files(tuple(self._run.model.shape))
         if files.keys() - raw.keys():
             self._suite.only_images()
-        for start in range(0, len(files), size):
-            indices = list(files)[start : start + size]
-            images = torch.stack([read_image(files[index]) for index in indices])
+        for indices in in_turn(list(files), size):
+            images = files.read(indices)
             self._add(indices, self._describe(indices), images)
             known = all(index in raw for index in indices)
             self._suite.update(indices, load_raw(raw, indices) if known else to_model_range(images), images)
