@@ -14,7 +14,6 @@ from PIL import Image
 
 from diffexp.components.models.exact import ExactModel
 from diffexp.experiment.folder import RunFolder, RunRecord
-from diffexp.experiment.sample_files import read_image
 
 RUN_KEYS = RunRecord.__required_keys__
 PICTURES = ("model=mixture", "model.shape=[1,8,8]", "steps=5", "num_samples=7", "batch_size=3")
@@ -95,7 +94,7 @@ def metrics(folder: Path) -> dict[str, float]:
 
 
 def images(folder: Path) -> dict[int, torch.Tensor]:
-    return {index: read_image(path) for index, path in RunFolder(folder).finished_images().items()}
+    return dict(RunFolder(folder).finished_images())
 
 
 def points(folder: Path) -> torch.Tensor:

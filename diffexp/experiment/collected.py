@@ -16,7 +16,8 @@ from diffexp.experiment.metric_suite import MetricSuite
 from diffexp.experiment.monitor import SHOWN_IMAGES
 from diffexp.experiment.pictures.grid import MAX_GRID
 from diffexp.experiment.pictures.strips import Snapshot
-from diffexp.experiment.sample_files import SampleFiles, load_raw, read_image, shape_on_disk
+from diffexp.experiment.sample_files import SampleFiles, load_raw, shape_on_disk
+from diffexp.experiment.stores.base import in_turn
 from diffexp.experiment.tally import Tally
 
 log = logging.getLogger(__name__)
@@ -87,9 +88,8 @@ class Collected:
         raw = self._output.raw_files(tuple(self._run.model.shape), within)
         if files.keys() - raw.keys():
             self._suite.only_images()
-        for start in range(0, len(files), size):
-            indices = list(files)[start : start + size]
-            images = torch.stack([read_image(files[index]) for index in indices])
+        for indices in in_turn(list(files), size):
+            images = files.read(indices)
             known = all(index in raw for index in indices)
             self.add(indices, self._describe(indices), images)
             self.measure(indices, Finished(load_raw(raw, indices) if known else to_model_range(images), images))

@@ -6,7 +6,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,8 @@ from diffexp.experiment.parts import read_division, remove_parts
 from diffexp.experiment.per_sample import PER_SAMPLE, RESAMPLES
 from diffexp.experiment.pictures.strips import Snapshot, film_gif, film_strip
 from diffexp.experiment.provenance import git_commit, installed_versions
-from diffexp.experiment.sample_files import RAW_SAMPLES_DIR, SAMPLE_FILES, SampleFiles, Shape
+from diffexp.experiment.sample_files import RAW_SAMPLES_DIR, SAMPLE_FILES, SampleFiles
+from diffexp.experiment.stores.base import Shape
 from diffexp.experiment.summary import read_metrics
 from diffexp.files import read_json, read_yaml, replace_whole, write_json, write_text
 from diffexp.plan.table import Plan
@@ -109,6 +110,7 @@ class RunFolder(SampleFiles):
             InputError: the folder cannot be written, has such files but no ``run.json``, or other processes draw
                 samples of the earlier run.
         """
+        self.kind = config["samples"]
         remove_parts(self.folder)
         self.record = self._new_record(config)
         self._outdated = (*RESULTS, *SAMPLE_FILES, *PARTIAL_FILES, *PARTIAL_SAMPLES)
@@ -124,6 +126,7 @@ class RunFolder(SampleFiles):
 
     def reopen(self, earlier: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         """Continue the run with the record ``earlier`` in this folder, its own, keeping its samples."""
+        self.kind = config["samples"]
         known = {key: earlier[key] for key in SAMPLING_FIELDS if key in earlier}
         damaged = {key for key in COUNTS if not isinstance(known.get(key), int | float)}
         self.record = self._new_record(config) | {key: value for key, value in known.items() if key not in damaged}
@@ -208,22 +211,21 @@ class RunFolder(SampleFiles):
         """Copy the whole samples of another folder that this run has indices for; return their number."""
         wanted, earlier = int(self.record["config"]["num_samples"]), read_json(source.folder / "run.json")
         images = source.intact_images(recorded_shape(earlier))
-        damaged = sorted(source.finished_images().keys() - images.keys())
+        damaged = sorted({*source.finished_images(), *_finished_indices(earlier)} - images.keys())
         if damaged:
             shown = ", ".join(map(str, damaged[:5])) + (", ..." if len(damaged) > 5 else "")
             log.warning("%d samples in %s are damaged and are drawn again: %s", len(damaged), source.folder, shown)
-        images = {index: path for index, path in images.items() if index < wanted}
-        for index, path in images.items():
-            _copy_file(path, self.sample_path(index))
+        copied = [index for index in images if index < wanted]
+        self.images.copy(copied, images)
         indices, points = source.finished_points()
         rows = [row for row, index in enumerate(indices) if index < wanted]
         if rows:
             self.save_points([indices[row] for row in rows], points[rows])
             self.join_points()
-        for path in (source.folder / RAW_SAMPLES_DIR).glob("*.safetensors") if images else ():
+        for path in (source.folder / RAW_SAMPLES_DIR).glob("*.safetensors") if copied else ():
             _copy_file(path, self.folder / RAW_SAMPLES_DIR / path.name)
         self.record |= {key: earlier.get(key) for key in ("nfe", "forward_passes", "image_shape")}
-        return len(images) + len(rows)
+        return len(copied) + len(rows)
 
     def copy_results(self, source: "RunFolder") -> dict[str, float]:
         """Copy everything of a finished run with the same samples; return its metrics."""
@@ -257,6 +259,13 @@ class RunFolder(SampleFiles):
 def _copy_file(source: Path, target: Path) -> None:
     with replace_whole(target) as temporary:
         shutil.copyfile(source, temporary)
+
+
+def _finished_indices(record: Mapping[str, Any]) -> Iterable[int]:
+    """The images that the run with this ``run.json`` has finished for certain: all of one that is done."""
+    count = (record.get("config") or {}).get("num_samples")
+    done = record.get("status") == "done" and recorded_shape(record)
+    return range(count) if done and isinstance(count, int) else ()
 
 
 def recorded_shape(record: Mapping[str, Any]) -> Shape | None:

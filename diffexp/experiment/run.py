@@ -8,7 +8,7 @@ from typing import Any
 
 from diffexp.catalog.discover import Catalog
 from diffexp.components.models.truth import true_samples
-from diffexp.components.trackers.base import RunInfo, SampleRow
+from diffexp.components.trackers.base import RunInfo
 from diffexp.experiment.build import Components, assemble
 from diffexp.experiment.collected import Samples
 from diffexp.experiment.context import RunContext
@@ -24,9 +24,9 @@ from diffexp.experiment.plugin_sources import save_plugins
 from diffexp.experiment.recording import recording
 from diffexp.experiment.reference import Reference
 from diffexp.experiment.resume import Earlier, check_same_samples, is_continued, read_earlier, run_to_resume
+from diffexp.experiment.sample_rows import SampleRows
 from diffexp.experiment.sampling import generate, load_samples
 from diffexp.experiment.summary import metrics_line
-from diffexp.plan.noise import sample_seed
 from diffexp.plan.table import Plan
 
 log = logging.getLogger(__name__)
@@ -170,9 +170,8 @@ def _publish(run: Components, config: Mapping[str, Any], output: RunFolder, samp
     for step, values in samples.steps:
         run.tracker.log_step(step, values)
     run.tracker.log_images("pictures", {k: p for k, n in IMAGES.items() if (p := output.folder / n).is_file()})
-    paths, seed = output.finished_images(), int(config["seed"])
-    pairs = zip(samples.indices, samples.captions)
-    run.tracker.log_samples([SampleRow(i, caption, sample_seed(seed, i), paths.get(i)) for i, caption in pairs])
+    images = output.finished_images()
+    run.tracker.log_samples(SampleRows(samples.indices, samples.captions, int(config["seed"]), images))
 
 
 def _run_info(config: Mapping[str, Any], folder: Path, sweep: SweepInfo | None) -> RunInfo:

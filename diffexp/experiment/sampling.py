@@ -59,6 +59,8 @@ def _draw_all(run: Components, config: Mapping[str, Any], output: RunFolder, sui
     finally:
         monitor.close()
         output.join_points()
+    if not interrupted:
+        output.images.join()
     warn_of_broken(writer.broken, len(todo))
     record = monitor.record()
     if not todo:  # the samples are those of an earlier run

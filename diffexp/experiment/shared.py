@@ -154,6 +154,8 @@ def draw_with_others(
     finally:
         monitor.close()
         output.join_points()
+    if not interrupted:
+        output.images.join()
     shares, tally = owner.parts.all_shares, owner.tally()
     drawn = sum_of(shares).drawn
     warn_of_broken([index for share in shares for index in share.broken], drawn)
@@ -199,7 +201,7 @@ def help_run(
             f"{folder} is drawn on {device}; this process has {run.model.device}, which differs by rounding"
         )
     reset_peak_memory(run.model.device)
-    drawing = PartDrawing(run, config, SampleFiles(folder), division)
+    drawing = PartDrawing(run, config, SampleFiles(folder, config["samples"]), division)
     first = 1 + os.getpid() % max(1, division.count - 1)  # helpers begin in different places, no one with sample 0
     began = time.monotonic()
     try:

@@ -83,7 +83,16 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (folder / "samples").iterdir()}
 
 
-@pytest.mark.parametrize("words", [MANY, (*POINTS, "num_samples=23", "metric=[cost,wasserstein]")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        MANY,
+        (*MANY, "samples=tar"),
+        (*MANY, "samples=safetensors"),
+        (*POINTS, "num_samples=23", "metric=[cost,wasserstein]"),
+    ],
+    ids=["png", "tar", "safetensors", "points"],
+)
 def test_a_run_by_several_workers_is_that_of_one(run, own, helper, monkeypatch, words):
     alone = run(*words).folder
     sizes, drawn = list[int](), list[int]()
