@@ -46,7 +46,7 @@ class Driver:
         self._others = {one.name for one in read_workers(work.folder) if one.name in live and one.job not in adopted}
         """The workers of an earlier driver that the engine does not know, or those that were started by hand."""
         self._useless = 0
-        """Workers that ended since a cell last did: one that died counts once, one that never began or gave up thrice."""
+        """Workers that ended since a cell last did: dying counts once, giving up or never beginning thrice."""
         self._last_end = ""
         self._told = set[str]()
         """Warnings of cells that were printed."""
