@@ -20,6 +20,7 @@ from diffexp.cli.check import Checked, Preflight
 from diffexp.cli.fast_compose import CachedLoader
 from diffexp.cli.hydra_config import CONFIG_NAME, hydra_session
 from diffexp.cli.hydra_internals import Callbacks
+from diffexp.cli.ranks import Ranks
 from diffexp.cli.resume import Resumed, resumed_words
 from diffexp.cli.single import launch_run, needs_workers, run_by_workers
 from diffexp.cli.words import folder_word
@@ -34,6 +35,7 @@ from diffexp.sweeps.objective import best_text
 from diffexp.sweeps.outcome import outcome_table
 from diffexp.sweeps.record import SweepRecord
 from diffexp.sweeps.results import read_cells, write_results
+from diffexp.sweeps.work import NAME as WORK
 
 if TYPE_CHECKING:
     from diffexp.experiment.run import RunResult
@@ -118,6 +120,10 @@ def _launch_sweep(
             resumed.check_cells(cells, lambda number, cell: compose_job(loader, master, number, cell))
         record = resumed.record if resumed else SweepRecord(overrides, cells, str(config_dir) if config_dir else None)
         record.write(folder)
+        if ranks := Ranks.of_environment():
+            if record.attempts == 1:
+                (folder / WORK).unlink(missing_ok=True)  # of an earlier sweep
+            ranks.announce(folder)
         task = Task(catalog)
         try:
             with task.ending:

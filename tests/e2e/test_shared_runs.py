@@ -160,15 +160,27 @@ def test_torchrun(tmp_path, start, alone, gate):
     assert out.count(f"{folder}\n") == 1, "one rank speaks for all"
 
 
-def test_idle_workers_of_a_sweep_help_with_a_large_cell(tmp_path, start, alone, gate):
-    words = [*RUN, "num_samples=4,60", f"loop.gate={gate}", "workers=2", "hydra.sweep.dir=sweep"]
-    running = start(tmp_path, "diffexp", "-m", *words)
+@pytest.mark.parametrize(
+    ("command", "jobs"),
+    [
+        (["diffexp", "-m", "workers=2"], {"worker 1", "worker 2"}),
+        (
+            ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "diffexp", "-m"],
+            {"worker 1", "rank 1"},
+        ),
+    ],
+    ids=["workers", "ranks"],
+)
+def test_idle_workers_of_a_sweep_help_with_a_large_cell(tmp_path, start, alone, gate, command, jobs):
+    words = [*RUN, "num_samples=4,60", f"loop.gate={gate}", "hydra.sweep.dir=sweep"]
+    running = start(tmp_path, *command, *words)
     until(lambda: len(waiting(gate)) == 2)
     (gate / "open").touch()
     code, _, errors = finish(running)
     assert code == 0, errors
     small, large = sorted((tmp_path / "sweep").glob("[01]_*"))
-    assert len(record(large)["workers"]) == 2
+    assert {worker["job"] for worker in record(large)["workers"]} == jobs
     assert drawn(large) == record(large)["drawn"] == 60
     assert "workers" not in record(small), "one batch has no parts"
     assert samples(large) == samples(alone)
+    assert (tmp_path / "sweep" / "results.csv").is_file()
