@@ -130,6 +130,8 @@ def perform(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
             return int(not all((ROOT / file).exists() for file in files if not file.startswith("-")))
         case ["python", "-m", "diffexp", *rest] | ["diffexp", *rest]:
             return run_module("diffexp", shortened(rest), monkeypatch)
+        case ["torchrun", "--nproc-per-node", "2", "-m", "diffexp", *rest]:  # with ranks: tests/e2e/test_shared_runs.py
+            return run_module("diffexp", shortened(rest), monkeypatch)
         case ["python", "-m", "diffexp.certify", *rest]:
             few = ["scheduler=euler" if word == "scheduler=all" else word for word in rest]
             return run_module("diffexp.certify", few, monkeypatch)

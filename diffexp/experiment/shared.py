@@ -22,8 +22,9 @@ from diffexp.experiment.context import RunContext
 from diffexp.experiment.cost import peak_memory_mb, reset_peak_memory
 from diffexp.experiment.folder import RunFolder, recorded_shape
 from diffexp.experiment.identity import identity_of
+from diffexp.experiment.lock import Watch
 from diffexp.experiment.metric_suite import MetricSuite
-from diffexp.experiment.parts import Division, Parts, Share, Worker, read_division, sum_of, workers_of
+from diffexp.experiment.parts import Division, Parts, Share, Worker, has_open_parts, read_division, sum_of, workers_of
 from diffexp.experiment.pictures.previews import latents_to_rgb
 from diffexp.experiment.resume import check_same_samples, read_earlier
 from diffexp.experiment.sample_files import SampleFiles
@@ -73,7 +74,7 @@ class PartDrawing:
         return {*self._output.intact_images(shape, within), *self._output.finished_points(within)[0]}
 
 
-class _Owner(PartDrawing):
+class Owner(PartDrawing):
     """Draws parts, and takes in those of all workers in order, so that metrics are those of one process."""
 
     def __init__(
@@ -143,7 +144,7 @@ def draw_with_others(
     total, known = int(config["num_samples"]), read_division(output.folder)
     fits = known is not None and (known.num_samples, known.batch_size) == (total, size)
     division = known if known and fits else Division.of(total, size, suite.reads_samples, Tally.of(output.record))
-    owner = _Owner(run, config, output, suite, division)
+    owner = Owner(run, config, output, suite, division)
     monitor, collected, interrupted = owner.drawing.monitor, owner.collected, False
     try:
         owner.draw_all()
@@ -188,7 +189,7 @@ def help_run(
         InputError: this process would draw other samples than the owner.
     """
     division, owned = read_division(folder), read_earlier(folder)
-    if division is None or owned is None:
+    if division is None or owned is None or not has_open_parts(folder, Watch()):
         return 0
     config = {**config, "metric": {}, "tracker": {"name": "none"}, "snapshot_every": 0}
     with context.cpu_section():
