@@ -88,7 +88,7 @@ def test_ranks_are_those_of_torchrun(monkeypatch):
     assert Ranks.of_environment() == Ranks(3, 3)
     monkeypatch.setenv("LOCAL_RANK", "1")
     ranks = Ranks.of_environment()
-    assert ranks == Ranks(3, 1)
+    assert ranks is not None and ranks == Ranks(3, 1)
     assert ranks.words_of_sweep(["a=1"]) == ["a=1", "hydra/launcher=local", "workers=1"]
     assert ranks.words_of_sweep(["workers=2"]) == ["workers=2", "hydra/launcher=local"]
     monkeypatch.setenv("RANK", "first")

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 import diffexp
+from diffexp.experiment.lock import Watch
+from diffexp.sweeps.workers import live_workers
 from tests.runs import metrics, record
 
 PLACES = [str(Path(diffexp.__path__[0]).parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
@@ -143,6 +145,21 @@ def test_a_run_goes_on_whoever_is_killed(tmp_path, start, alone, gate):
     for name in ("nfe", "forward_passes", "sliced_wasserstein2/samples"):
         assert found[name] == pytest.approx(expected[name], rel=1e-9)
     assert not (tmp_path / "outputs").exists(), "it went on in its folder"
+
+
+def test_an_interrupted_command_stops_its_workers(tmp_path, start, gate):
+    folder = tmp_path / "run"
+    words = [*RUN, "num_samples=60", f"loop.gate={gate}", "workers=2", f"hydra.run.dir={folder}"]
+    driver = start(tmp_path, "diffexp", *words)
+    until(lambda: len(waiting(gate)) == 2)
+    os.kill(driver.pid, signal.SIGINT)
+    code, out, errors = finish(driver)
+    assert code == 130
+    assert f"go on later with: python -m diffexp resume={folder}" in out
+    assert errors.splitlines()[-1] == f"error: interrupted; what was finished is in {folder}"
+    assert live_workers(folder, Watch()) == set()
+    assert (record(folder)["status"], record(folder)["drawn"]) == ("interrupted", 4)
+    assert not (folder / ".hydra" / "failure.json").exists()
 
 
 def test_torchrun(tmp_path, start, alone, gate):
