@@ -52,7 +52,7 @@ class Driver:
         """Warnings of cells that were printed."""
         if (self._others or adopted) and work.attempt == 1:
             raise InputError(
-                f"{len(self._others) + len(adopted)} workers of an earlier sweep still run in {work.folder}; "
+                f"workers of an earlier sweep still run in {work.folder} ({len(self._others) + len(adopted)} of them); "
                 "wait until they have ended, or choose another folder with hydra.sweep.dir=..."
             )
 
@@ -196,5 +196,7 @@ class Driver:
         if unbegun:
             why = f": {self._last_end}" if self._last_end else ""
             place = self._folder / FOLDER
-            lost.append(Failure(str(self._folder), f"{unbegun} cells were not begun{why} (see {place})", False))
+            lost.append(
+                Failure(str(self._folder), f"{unbegun} of {len(cells)} cells never began{why} (see {place})", False)
+            )
         return lost
