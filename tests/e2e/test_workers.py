@@ -170,7 +170,8 @@ def test_a_search_is_run_by_workers(place):
     (place / "conf" / "experiment" / "mine.yaml").write_text(CONF + search)
     few = "hydra.sweeper.n_trials=4 hydra.sweeper.n_jobs=2 loop.seconds=0 num_samples=4 objective=nfe workers=2"
     code, out, errors = command(place, *WORDS.split(), *few.split())
-    assert (code, errors) == (0, ""), out
+    assert code == 0, errors
+    assert "Best value: 3.0\n" in out or "Best value: 4.0\n" in out
     sweep = place / "sweep"
     assert len(rows(sweep)) == 4
     assert len(read_workers(sweep)) == 2  # those of the first cells have gone on
