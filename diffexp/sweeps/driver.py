@@ -77,12 +77,15 @@ class Driver:
         try:
             with sweep_logging():
                 self._note_those_done(left, progress)
-                while left and self._tend(len(left)):
+                while True:
                     began = time.monotonic()
+                    for ended in self._engine.ended():  # before the cells, which have ended before their worker
+                        self._note_end_of(ended)
                     self._note_ends(left, words, progress)
                     self._show(progress)
-                    if left:
-                        time.sleep(max(POLL_SECONDS, 10 * (time.monotonic() - began)))
+                    if not left or not self._has_workers(len(left)):
+                        break
+                    time.sleep(max(POLL_SECONDS, 10 * (time.monotonic() - began)))
         except BaseException:
             self._stop(len(left))
             raise
@@ -148,10 +151,8 @@ class Driver:
                 self._told.add(text)
                 log.warning("%s%s", cell and f"{cell}: ", text)
 
-    def _tend(self, left: int) -> bool:
-        """See which workers have ended, and start as many as are needed; whether any are there."""
-        for ended in self._engine.ended():
-            self._note_end_of(ended)
+    def _has_workers(self, left: int) -> bool:
+        """Start as many workers as the cells that are left need; whether there are any."""
         others = len(self._others & live_workers(self._folder, self._watch)) if self._others else 0
         missing = min(self._engine.workers, left) - self._engine.running() - others
         if missing > 0 and self._useless <= 3 * self._engine.workers + 2:

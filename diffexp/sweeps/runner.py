@@ -6,12 +6,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 from diffexp.catalog.discover import Catalog
 from diffexp.errors import InputError
 from diffexp.experiment.context import RunContext
 from diffexp.experiment.device import read_device
 from diffexp.experiment.finished import finished_run
+from diffexp.files import read_json
 from diffexp.sweeps.batch_size import MAX_ROWS, BatchLimit
 from diffexp.sweeps.batching import STRAGGLER_SECONDS
 from diffexp.sweeps.cell import Cell, amount_of_work, distinguishing_words
@@ -154,11 +156,14 @@ class Runner:
         return self._failures
 
     def _is_done(self, cell: Cell) -> bool:
-        earlier = finished_run(cell.folder)
-        if earlier is None:
-            return False
-        self._duplicates.add_finished(samples_key(earlier.record), cell.folder)
-        return True
+        done = finished_run(cell.folder) is not None
+        if done:
+            self.add_finished(cell.folder)
+        return done
+
+    def add_finished(self, folder: Path) -> None:
+        """Note a cell that is done already: cells with the same samples copy its files."""
+        self._duplicates.add_finished(samples_key(read_json(folder / "run.json")), folder)
 
     def _resources(self, model: str, source: Source) -> SharedResources:
         if model != self._model or self._shared is None:
