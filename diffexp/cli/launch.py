@@ -15,8 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffexp.catalog.discover import Catalog, discover
 from diffexp.catalog.sources import VARIABLE, resolved_paths
-from diffexp.cli.cells import Task, compose_job, save_hydra_files, task_config
+from diffexp.cli.cells import Task, as_containers, save_hydra_files, task_config
 from diffexp.cli.check import Checked, Preflight
+from diffexp.cli.composer import CellComposer
 from diffexp.cli.fast_compose import CachedLoader
 from diffexp.cli.hydra_config import CONFIG_NAME, hydra_session
 from diffexp.cli.hydra_internals import Callbacks
@@ -62,7 +63,7 @@ def run(overrides: list[str]) -> "RunResult":
         from diffexp.experiment.run import run_experiment
 
         with lock(folder):
-            save_hydra_files(checked.config, folder)
+            save_hydra_files(as_containers(checked.config), folder)
             with _log_file(folder / "diffexp.log"):
                 return run_experiment(task_config(checked.config), folder, catalog)
 
@@ -124,7 +125,7 @@ def _launch_sweep(
     master = loader.load_configuration(CONFIG_NAME, words, RunMode.MULTIRUN)
     with lock(folder):
         if resumed:
-            resumed.check_cells(cells, lambda number, cell: compose_job(loader, master, number, cell))
+            resumed.check_cells(cells, CellComposer(loader, master, catalog).compose)
         record = resumed.record if resumed else SweepRecord(overrides, cells, str(config_dir) if config_dir else None)
         record.write(folder)
         try:

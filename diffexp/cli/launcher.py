@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -13,8 +14,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from diffexp.catalog.discover import discover
-from diffexp.cli.cells import ComposedCell, Task, compose_job, save_hydra_files, sweep_info
-from diffexp.cli.fast_compose import fast_copy
+from diffexp.cli.cells import ComposedCell, Task, save_hydra_files, sweep_info
+from diffexp.cli.composer import CellComposer
+from diffexp.cli.fast_compose import CachedLoader, fast_copy
 from diffexp.cli.hydra_internals import register_plugin
 from diffexp.errors import InputError
 from diffexp.sweeps.cell import Cell
@@ -46,13 +48,14 @@ class BatchedLauncher(Launcher):
             raise InputError(f"hydra.launcher.batch={batch} must be at least 1")
         self._batch = batch
         self._runner: Runner | None = None
-        self._composed: dict[int, DictConfig] = {}
+        self._jobs: dict[int, ComposedCell] = {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self._context = hydra_context
         self._task = cast(Task, task_function)  # as ``launch`` hands it to Hydra
         self._config = config
         self._catalog = discover()
+        self._composer = CellComposer(cast(CachedLoader, hydra_context.config_loader), config, self._catalog)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the cells; one that fails has no value, and the others continue.
@@ -64,21 +67,22 @@ class BatchedLauncher(Launcher):
         setup_globals()
         hydra = self._config.hydra
         configure_log(hydra.hydra_logging, hydra.verbose)
-        loader, callbacks = self._context.config_loader, self._context.callbacks
-        jobs = [compose_job(loader, self._config, initial_job_idx + i, words) for i, words in enumerate(job_overrides)]
+        callbacks = self._context.callbacks
+        jobs = [self._composer.compose(initial_job_idx + i, words) for i, words in enumerate(job_overrides)]
         check_folders(jobs)
         log.info("%d cells in %s", len(jobs), hydra.sweep.dir)
-        together = [job for job in jobs if not job.alone]
-        for job in together:
+        together = [job for job in jobs if not job.place.alone]
+        observed = together if callbacks.callbacks else ()  # without them no config has to be made
+        for job in observed:
             callbacks.on_job_start(config=job.composed, task_function=self._task)
-            self._composed[job.number] = job.composed
+        self._jobs = {job.number: job for job in together}
         self._sweep = Path(hydra.sweep.dir).absolute()
         self._task.failures += self._shared_runner().run(together)
-        returned = {job.number: job_return(job) for job in together}
-        for job in together:
+        returned: dict[int, JobReturn] = {job.number: CellReturn(job) for job in together}
+        for job in observed:
             callbacks.on_job_end(config=job.composed, job_return=returned[job.number])
         for job in jobs:
-            if job.alone:
+            if job.place.alone:
                 returned[job.number] = self._run_alone(job)
         return [returned[job.number] for job in jobs]
 
@@ -96,7 +100,7 @@ class BatchedLauncher(Launcher):
     def _run(self, job: Cell, context: "RunContext") -> None:
         from diffexp.experiment.run import run_experiment
 
-        save_hydra_files(self._composed[job.number], job.folder)
+        save_hydra_files(self._jobs[job.number].content, job.folder)
         run_experiment(job.config, job.folder, self._catalog, sweep_info(self._sweep, job.number), context)
 
     def _run_alone(self, job: ComposedCell) -> JobReturn:
@@ -112,24 +116,33 @@ class BatchedLauncher(Launcher):
             configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
 
 
-def job_return(job: ComposedCell) -> JobReturn:
-    """The result of a cell, for the sweeper."""
-    composed = job.composed
-    of_task, of_hydra = (fast_copy(composed) for _ in range(2))  # OmegaConf.masked_copy takes four times as long
-    with open_dict(of_task), open_dict(of_hydra):
-        del of_task["hydra"]
-        for key in of_task:
-            del of_hydra[key]
-    found = JobReturn(
-        overrides=job.overrides,
-        cfg=of_task,
-        hydra_cfg=of_hydra,
-        working_dir=os.getcwd(),
-        task_name=composed.hydra.job.name,
-        status=JobStatus.COMPLETED,
-    )
-    found.return_value = objective_value(job.config, job.folder)
-    return found
+class CellReturn(JobReturn):
+    """The result of a cell, for the sweeper and callbacks; its configs, which few of these read, are made on demand."""
+
+    def __init__(self, job: ComposedCell) -> None:
+        self._job = job
+        self.overrides = job.overrides
+        self.working_dir = os.getcwd()
+        self.task_name = job.content["hydra"]["job"]["name"]
+        self.status = JobStatus.COMPLETED
+        self.return_value = objective_value(job.config, job.folder)
+
+    @cached_property
+    def cfg(self) -> DictConfig:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The config of the run."""
+        found = fast_copy(self._job.composed)
+        with open_dict(found):
+            del found["hydra"]
+        return found
+
+    @cached_property
+    def hydra_cfg(self) -> DictConfig:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Hydra's own settings."""
+        found = fast_copy(self._job.composed)
+        with open_dict(found):
+            for key in self.cfg:
+                del found[key]
+        return found
 
 
 def check_folders(jobs: Sequence[ComposedCell]) -> None:
@@ -139,7 +152,7 @@ def check_folders(jobs: Sequence[ComposedCell]) -> None:
         InputError: the first cell that has not.
     """
     for job in jobs:
-        if job.folder.parent != Path(job.composed.hydra.sweep.dir).absolute():
+        if job.folder.parent != job.place.sweep:
             subdir = job.composed.hydra.sweep.subdir
             raise InputError(
                 f"hydra.sweep.subdir={subdir}: the folders of the cells lie side by side; write it without /"

@@ -21,7 +21,7 @@ from diffexp.sweeps.batch_size import MAX_ROWS, BatchLimit
 from diffexp.sweeps.batching import STRAGGLER_SECONDS
 from diffexp.sweeps.cell import Cell, distinguishing_words
 from diffexp.sweeps.context import CellContext, SharedResources, SoloContext, SweepContext
-from diffexp.sweeps.duplicates import DuplicateRuns, samples_key
+from diffexp.sweeps.duplicates import DuplicateRuns
 from diffexp.sweeps.failures import Failure, clear_failure, record_failure, record_interrupt
 from diffexp.sweeps.logs import cell_logging, sweep_logging
 from diffexp.sweeps.progress import Progress
@@ -121,7 +121,7 @@ class Runner:
         self._straggler_seconds = straggler_seconds
         self._patience_seconds = patience_seconds
         self._resume = resume
-        self._duplicates = DuplicateRuns()
+        self._duplicates = DuplicateRuns(catalog)
         self._key = ""
         self._shared: SharedResources | None = None
         self._words: dict[int, str] = {}
@@ -156,7 +156,7 @@ class Runner:
         earlier = finished_run(cell.folder) if self._resumed else None
         if earlier is None:
             return False
-        self._duplicates.add_finished(samples_key(earlier.record), cell.folder)
+        self._duplicates.add_finished(self._duplicates.key(earlier.record), cell.folder)
         return True
 
     def _resources(self, key: str, group: Sequence[Cell]) -> SharedResources:
