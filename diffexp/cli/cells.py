@@ -1,14 +1,14 @@
-"""One run or one cell of a sweep as Hydra composes it: number, config, folder, the files in ``.hydra/``, its start."""
+"""One run or one cell of a sweep as Hydra composes it: number, config, folder, its start."""
 
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import yaml
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -19,20 +19,14 @@ from diffexp.catalog.discover import Catalog, discover
 from diffexp.catalog.kinds import TARGET
 from diffexp.catalog.types import MISSING
 from diffexp.cli.config import check_config
-from diffexp.cli.hydra_internals import current_config, get_omega_conf_dumper
+from diffexp.cli.hydra_internals import current_config
 from diffexp.errors import InputError
 from diffexp.experiment.configs import steps_of, usual_samples
 from diffexp.experiment.lock import lock_unless_held
-from diffexp.files import write_text
 from diffexp.sweeps.cell import Cell
 from diffexp.sweeps.failures import Failure, clear_failure, record_failure
 from diffexp.sweeps.objective import objective_value
 from diffexp.sweeps.record import read_sweep
-
-try:
-    from yaml import CDumper as Dumper
-except ImportError:  # PyYAML without its C library
-    from yaml import Dumper
 
 if TYPE_CHECKING:
     from diffexp.experiment.run import SweepInfo
@@ -100,21 +94,21 @@ def compose_job(
         InputError: a wrong value, or an interpolation that cannot be resolved.
     """
     composed = loader.load_sweep_config(master, list(overrides))
-    place = set_up(composed, number)
-    words = tuple(OmegaConf.select(composed, "hydra.overrides.task", default=[]))
-    return ComposedCell(
-        number,
-        task_config(composed, catalog),
-        place.folder,
-        words,
-        place=place,
-        make=lambda: composed,
-        unresolved=lambda: as_containers(composed),
-    )
+    with set_up(composed, number) as place:
+        return ComposedCell(
+            number,
+            task_config(composed, catalog),
+            place.folder,
+            tuple(composed.hydra.overrides.task),
+            place=place,
+            make=lambda: composed,
+            unresolved=lambda: as_containers(composed),
+        )
 
 
-def set_up(composed: DictConfig, number: int) -> Place:
-    """Set the entries of a composed cell that depend on its number, and those that depend on its folder."""
+@contextmanager
+def set_up(composed: DictConfig, number: int) -> Iterator[Place]:
+    """Set what depends on the number and the folder of a composed cell, Hydra's config until the block ends."""
     hydra = composed.hydra
     with open_dict(composed):
         hydra.job.id, hydra.job.num, hydra.runtime.output_dir = str(number), number, MISSING
@@ -123,7 +117,7 @@ def set_up(composed: DictConfig, number: int) -> Place:
         folder = Path(sweep, hydra.sweep.subdir).absolute()
         with open_dict(composed):
             hydra.runtime.output_dir = str(folder)
-        return Place(folder, sweep.absolute(), alone=bool(hydra.job.chdir or hydra.job.env_set))
+        yield Place(folder, sweep.absolute(), alone=bool(hydra.job.chdir or hydra.job.env_set))
 
 
 def as_containers(config: DictConfig) -> dict[str, Any]:
@@ -180,27 +174,6 @@ def resolved(config: DictConfig, key: str) -> Any:
         raise InputError(f"{path} is that of {text}, which is not there; give {path}=...") from error
     except OmegaConfBaseException as error:
         raise InputError(f"{key}: {str(error).partition(chr(10))[0]}") from error
-
-
-def save_hydra_files(content: Mapping[str, Any], folder: Path) -> None:
-    """Write the ``.hydra`` folder that Hydra writes for a run on the command line.
-
-    Args:
-        content: see ``as_containers``.
-    """
-    own = {key: value for key, value in content.items() if key != "hydra"}
-    hydra = content["hydra"]
-    files = {"config": own, "hydra": {"hydra": hydra}, "overrides": hydra["overrides"]["task"]}
-    for name, part in files.items():
-        text = yaml.dump(part, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False)
-        write_text(folder / ".hydra" / f"{name}.yaml", text)
-
-
-class _Dumper(Dumper):  # pyright: ignore[reportGeneralTypeIssues]
-    """Writes what ``OmegaConf.to_yaml`` writes, ten times as fast where PyYAML has its C library."""
-
-
-_Dumper.add_representer(str, get_omega_conf_dumper().str_representer)
 
 
 @dataclass

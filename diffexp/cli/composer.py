@@ -21,7 +21,7 @@ from diffexp.catalog.types import MISSING
 from diffexp.cli.cells import ComposedCell, as_containers, compose_job, resolved, resolved_task, set_up, with_counts
 from diffexp.cli.config import check_config, check_key, is_interpolated, with_value
 from diffexp.cli.fast_compose import SEARCH_PATH, CachedLoader, fast_copy
-from diffexp.cli.hydra_internals import get_overrides_dirname
+from diffexp.cli.hydra_internals import current_config, get_overrides_dirname
 
 MOST_FORMS = 64
 """How many forms are kept, at most."""
@@ -101,7 +101,8 @@ class CellComposer:
         content, given = cell.content, last_values(self._free(overrides))
         task = {key: value for key, value in content.items() if key != HYDRA}
         interpolated = frozenset(key for key, value in task.items() if is_interpolated(value))
-        plain = resolved_task(cell.composed)
+        with current_config(cell.composed):
+            plain = resolved_task(cell.composed)
         if (
             self._may_depend_on_values(overrides)
             or not all(is_same(value_at(content, path), value) for path, value in given.items())
@@ -136,14 +137,17 @@ class CellComposer:
         dirname = get_overrides_dirname(of_task, **self._naming)
         config.hydra.overrides.task, config.hydra.job.override_dirname = words, dirname
         OmegaConf.copy_cache(self._master, config)
-        place, cache = set_up(config, number), OmegaConf.get_cache(config)
+        cache = OmegaConf.get_cache(config)
+        with set_up(config, number) as place:
+            task = fast_copy(self._checked(form, content, {path.partition(".")[0] for path in given}))
+            shown = tuple(config.hydra.overrides.task if is_interpolated(words) else words)
 
         def make() -> DictConfig:
             lines = [str(override.input_line) for override in overrides]
             composed = self._loader.load_sweep_config(self._master, lines)
             OmegaConf.set_cache(composed, cache)
-            set_up(composed, number)
-            composed.hydra.runtime.output_dir = str(place.folder)  # whatever a resolver gives the second time
+            with set_up(composed, number):
+                composed.hydra.runtime.output_dir = str(place.folder)  # whatever a resolver gives the second time
             return composed
 
         def unresolved() -> dict[str, Any]:
@@ -155,8 +159,7 @@ class CellComposer:
             }
             return content | {HYDRA: hydra | changed}
 
-        task = fast_copy(self._checked(form, content, {path.partition(".")[0] for path in given}))
-        return ComposedCell(number, task, place.folder, tuple(words), place=place, make=make, unresolved=unresolved)
+        return ComposedCell(number, task, place.folder, shown, place=place, make=make, unresolved=unresolved)
 
     def _checked(self, form: Form, content: Mapping[str, Any], changed: Collection[str]) -> dict[str, Any]:
         """What a run gets of the cell that is set now; only what may differ from the first one is checked."""

@@ -15,11 +15,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffexp.catalog.discover import Catalog, discover
 from diffexp.catalog.sources import VARIABLE, resolved_paths
-from diffexp.cli.cells import Task, as_containers, save_hydra_files, task_config
+from diffexp.cli.cells import Task, as_containers, task_config
 from diffexp.cli.check import Checked, Preflight
 from diffexp.cli.composer import CellComposer
 from diffexp.cli.fast_compose import CachedLoader
 from diffexp.cli.hydra_config import CONFIG_NAME, hydra_session
+from diffexp.cli.hydra_files import save_hydra_files
 from diffexp.cli.hydra_internals import Callbacks
 from diffexp.cli.resume import Resumed, resumed_words
 from diffexp.errors import InputError
@@ -168,8 +169,9 @@ def _run_sweep(
 
 def _write_results(folder: Path) -> None:
     try:
-        write_results(folder)
-        for line in over_seeds(read_cells(folder), folder / OVER_SEEDS):
+        cells = read_cells(folder)
+        write_results(folder, cells)
+        for line in over_seeds(cells, folder / OVER_SEEDS):
             log.info("%s", line)
     except OSError as error:  # a full disk; the failures are still to be printed
         log.warning("no table of results: %s", error.strerror)

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -14,9 +15,10 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from diffexp.catalog.discover import discover
-from diffexp.cli.cells import ComposedCell, Task, save_hydra_files, sweep_info
+from diffexp.cli.cells import ComposedCell, Task, sweep_info
 from diffexp.cli.composer import CellComposer
 from diffexp.cli.fast_compose import CachedLoader, fast_copy
+from diffexp.cli.hydra_files import save_hydra_files
 from diffexp.cli.hydra_internals import register_plugin
 from diffexp.errors import InputError
 from diffexp.sweeps.cell import Cell
@@ -91,17 +93,16 @@ class BatchedLauncher(Launcher):
         if self._runner is None:
             from diffexp.sweeps.runner import Runner
 
-            record = read_sweep(self._sweep)
+            record, self._info = read_sweep(self._sweep), sweep_info(self._sweep, 0)
             resume = f"resume={self._sweep}" if record and record.cells else ""  # not of a search
-            resumed = sweep_info(self._sweep, 0).resumed
-            self._runner = Runner(self._run, self._catalog, self._batch, resumed, resume=resume)
+            self._runner = Runner(self._run, self._catalog, self._batch, self._info.resumed, resume=resume)
         return self._runner
 
     def _run(self, job: Cell, context: "RunContext") -> None:
         from diffexp.experiment.run import run_experiment
 
         save_hydra_files(self._jobs[job.number].content, job.folder)
-        run_experiment(job.config, job.folder, self._catalog, sweep_info(self._sweep, job.number), context)
+        run_experiment(job.config, job.folder, self._catalog, replace(self._info, job=job.number), context)
 
     def _run_alone(self, job: ComposedCell) -> JobReturn:
         try:

@@ -10,12 +10,14 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from hypothesis import given, settings, strategies as st
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from diffexp.catalog.discover import discover
 from diffexp.cli.cells import compose_job
 from diffexp.cli.composer import CellComposer
 from diffexp.cli.fast_compose import CachedLoader
 from diffexp.cli.hydra_config import CONFIG_NAME, hydra_session
+from diffexp.cli.hydra_internals import current_config
 from diffexp.errors import InputError
 
 LINKED = """# @package _global_
@@ -81,16 +83,17 @@ def outcome(compose: Any) -> Any:
     """What a cell is made of, or the error; the folder without what differs from one composition to the next."""
     try:
         cell = compose()
-    except (HydraException, InputError) as error:
+    except (HydraException, InputError, OmegaConfBaseException) as error:
         return type(error), str(error)
     assert cell.folder == Path(cell.composed.hydra.runtime.output_dir)
-    assert cell.folder.name == cell.composed.hydra.sweep.subdir
+    with current_config(cell.composed):
+        assert cell.folder.name == cell.composed.hydra.sweep.subdir
     unique = cell.folder.name.rpartition("_")[2]
     made = repr([getattr(cell, name) for name in MADE]).replace(unique, "")
     return made, OmegaConf.to_yaml(cell.composed).replace(unique, ""), cell.content == cell.unresolved()
 
 
-@settings(max_examples=30)
+@settings(max_examples=40)
 @given(sweeps())
 def test_a_cell_is_that_of_hydra(session, cells):
     catalog, master = discover(), master_of(session)
