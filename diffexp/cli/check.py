@@ -227,7 +227,7 @@ class Preflight:
         except Exception as error:  # Hydra has many, and does not always name the word
             raise InputError(self._unfit(overrides, mode, error)) from error
         HydraConfig.instance().set_config(config)
-        return config, task_config(config)
+        return config, task_config(config, self.catalog)
 
     def _unfit(self, overrides: Sequence[Override], mode: RunMode, error: Exception) -> str:
         """Why a config cannot be composed: the word, and what is wrong with it."""
