@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from diffexp.errors import INTERRUPTED
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -26,6 +28,10 @@ class Engine(Protocol):
         Raises:
             InputError: workers cannot be started here, or not with these options.
         """
+        ...
+
+    def adopt(self, folder: Path) -> None:
+        """Count the workers that an earlier driver has started on a folder and that still run or wait in a queue."""
         ...
 
     def running(self) -> int:
@@ -54,6 +60,8 @@ def worker_command(folder: Path, job: str = "", threads: int | None = None) -> l
     return [*words, "--threads", str(threads)] if threads else words
 
 
-def signal_reason(number: int) -> str:
-    """The reason of a worker that signal ``number`` has ended."""
-    return f"killed by signal {number}" + (" (out of memory?)" if number == 9 else "")
+def exit_reason(code: int) -> str | None:
+    """Why a worker has ended with this exit code, which is negative for a signal; None: its work was done."""
+    if code < 0:
+        return f"killed by signal {-code}" + (" (out of memory?)" if code == -9 else "")
+    return {0: None, INTERRUPTED: "interrupted"}.get(code, f"ended with exit code {code}")

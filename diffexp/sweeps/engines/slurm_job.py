@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffexp.errors import INTERRUPTED
-from diffexp.sweeps.engines.base import signal_reason, worker_command
+from diffexp.sweeps.engines.base import exit_reason, worker_command
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
@@ -49,9 +49,8 @@ class SlurmWorker:
         code = process.wait()
         if code == INTERRUPTED:
             _wait_for_requeue()
-            raise WorkerFailed("interrupted")
         if code:
-            raise WorkerFailed(signal_reason(-code) if code < 0 else f"ended with exit code {code}")
+            raise WorkerFailed(exit_reason(code))
 
     def checkpoint(self) -> "DelayedSubmission":
         """Wait for the worker, which has got the signal too; submitit requeues the job with what this returns."""
