@@ -65,3 +65,8 @@ def exit_reason(code: int) -> str | None:
     if code < 0:
         return f"killed by signal {-code}" + (" (out of memory?)" if code == -9 else "")
     return {0: None, INTERRUPTED: "interrupted"}.get(code, f"ended with exit code {code}")
+
+
+def on_host(reason: str | None, host: str) -> str | None:
+    """The reason with the host, where that is known."""
+    return f"{reason} on {host}" if reason and host else reason

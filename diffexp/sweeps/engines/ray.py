@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from diffexp.errors import InputError
-from diffexp.sweeps.engines.base import Ended, exit_reason
+from diffexp.sweeps.engines.base import Ended, exit_reason, on_host
 from diffexp.sweeps.engines.ray_actor import RayWorker, death_reason
 
 OPTIONS: dict[str, Any] = {"address": None, "num_cpus": 1, "num_gpus": None, "memory": None, "resources": None}
@@ -110,5 +110,4 @@ class RayEngine:
 
     def _end(self, name: str, reason: str | None) -> None:
         del self._actors[name]
-        place = f" on {self._hosts[name]}" if name in self._hosts else ""
-        self._ended.append(Ended(f"{name}{place}", reason))
+        self._ended.append(Ended(name, on_host(reason, self._hosts.pop(name, ""))))

@@ -18,7 +18,7 @@ def death_reason(error: Exception) -> str:
     """Why an actor has died, in one line."""
     text = " ".join(str(error).split())
     if "node has died" in text:
-        return "its node failed"
+        return "node failure"
     return "Ray's process was killed (out of memory?)" if "worker process has died" in text else text
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from diffexp.errors import InputError
-from diffexp.sweeps.engines.base import Ended
+from diffexp.sweeps.engines.base import Ended, on_host
 from diffexp.sweeps.engines.slurm_job import SlurmWorker
 from diffexp.sweeps.engines.slurm_queue import REASONS, reason, states
 
@@ -111,5 +111,6 @@ class SlurmEngine:
             before, self._jobs[job] = self._jobs[job], (state, node)
             if state in REASONS and state == before[0]:
                 del self._jobs[job]
-                place = f" on {node or before[1]}" if node or before[1] else ""
-                self._ended.append(Ended(f"SLURM job {job}{place}", reason(self._folder, job, state)))
+                self._ended.append(
+                    Ended(f"SLURM job {job}", on_host(reason(self._folder, job, state), node or before[1]))
+                )

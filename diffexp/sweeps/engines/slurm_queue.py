@@ -10,11 +10,11 @@ REASONS = {
     "CANCELLED": "cancelled",
     "COMPLETED": None,
     "DEADLINE": "reached its deadline",
-    "FAILED": "failed; its log is in the folder .slurm of the sweep",
-    "NODE_FAIL": "its node failed",
-    "OUT_OF_MEMORY": "out of memory; raise hydra.launcher.mem_gb",
+    "FAILED": "failed (see its log in the folder .slurm of the sweep)",
+    "NODE_FAIL": "node failure",
+    "OUT_OF_MEMORY": "out of memory (hydra.launcher.mem_gb)",
     "PREEMPTED": "preempted and not requeued",
-    "TIMEOUT": "reached its time limit; raise hydra.launcher.timeout_min",
+    "TIMEOUT": "reached its time limit (hydra.launcher.timeout_min)",
     "UNKNOWN": "cancelled before it began, or ended long ago",
 }
 """The states in which a job ends; ``UNKNOWN`` is one that SLURM has forgotten."""
@@ -45,4 +45,5 @@ def reason(folder: Path, job: str, state: str) -> str | None:
     if not results or state not in ("COMPLETED", "FAILED", "UNKNOWN"):
         return REASONS[state]
     raised = [trace.strip().splitlines()[-1].partition(": ")[2] for outcome, trace in results if outcome == "error"]
-    return raised[0] if raised else None
+    late = any("timed-out" in text for text in raised)  # as submitit says
+    return REASONS["TIMEOUT"] if late else raised[0] if raised else None
