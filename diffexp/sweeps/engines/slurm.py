@@ -8,6 +8,7 @@ from typing import Any
 from diffexp.errors import InputError
 from diffexp.sweeps.engines.base import Ended, on_host
 from diffexp.sweeps.engines.slurm_job import SlurmWorker
+from diffexp.sweeps.engines.slurm_options import executor_options
 from diffexp.sweeps.engines.slurm_queue import REASONS, reason, states
 
 FOLDER = ".slurm"
@@ -15,32 +16,20 @@ FOLDER = ".slurm"
 STOP_SECONDS = 120.0
 POLL_SECONDS = 2.0, 10.0
 """The least and the most time between two questions to SLURM's controller."""
-COMMON = "name timeout_min mem_gb nodes cpus_per_task gpus_per_node tasks_per_node stderr_to_stdout".split()
-OF_SLURM = (
-    "account additional_parameters array_parallelism comment constraint cpus_per_gpu dependency exclude exclusive "
-    "gpus_per_task gres mail_type mail_user max_num_timeout mem_per_cpu mem_per_gpu nodelist partition python qos "
-    "setup signal_delay_s srun_args teardown use_srun wckey"
-).split()
-OPTIONS: dict[str, Any] = dict.fromkeys([*COMMON, *OF_SLURM, *(f"slurm_{name}" for name in OF_SLURM)])
-"""The parameters of submitit's ``AutoExecutor``, with and without ``slurm_``, by default; None: submitit's default."""
-OPTIONS |= {"name": "diffexp", "timeout_min": 60, "stderr_to_stdout": True}
 
 
 class SlurmEngine:
     """Submits jobs from a machine that has ``sbatch``; the folder of the sweep is one that all nodes see.
 
     Args:
-        options: see ``OPTIONS``.
+        options: see ``slurm_options``.
 
     Raises:
-        InputError: submitit or SLURM is not installed, or an option cannot have its value.
+        InputError: submitit or SLURM is not installed, or an option is not known or cannot have its value.
     """
 
     def __init__(self, **options: Any) -> None:
-        given = {name: value for name, value in (OPTIONS | options).items() if value is not None}
-        self._options = {n if n in COMMON else f"slurm_{n.removeprefix('slurm_')}": given[n] for n in given}
-        if "cpus_per_task" in given:  # since SLURM 22.05 srun takes them no longer from sbatch
-            self._options.setdefault("slurm_srun_args", [f"--cpus-per-task={given['cpus_per_task']}"])
+        self._options = executor_options(options)
         self._folder = Path()
         self._executor()
         self._jobs: dict[str, tuple[str, str]] = {}
