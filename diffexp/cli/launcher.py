@@ -73,7 +73,7 @@ class BatchedLauncher(Launcher):
             callbacks.on_job_start(config=job.composed, task_function=self._task)
             self._composed[job.number] = job.composed
         self._sweep = Path(hydra.sweep.dir).absolute()
-        self._task.failures += self._shared_runner().run(together)
+        self._task.failures += self._shared_runner().run(together, sweep_info(self._sweep, 0).resumed)
         returned = {job.number: job_return(job) for job in together}
         for job in together:
             callbacks.on_job_end(config=job.composed, job_return=returned[job.number])
@@ -89,8 +89,7 @@ class BatchedLauncher(Launcher):
 
             record = read_sweep(self._sweep)
             resume = f"resume={self._sweep}" if record and record.cells else ""  # not of a search
-            resumed = sweep_info(self._sweep, 0).resumed
-            self._runner = Runner(self._run, self._catalog, self._batch, resumed, resume=resume)
+            self._runner = Runner(self._run, self._catalog, self._batch, resume=resume)
         return self._runner
 
     def _run(self, job: Cell, context: "RunContext") -> None:

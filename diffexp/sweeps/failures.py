@@ -46,6 +46,12 @@ def record_interrupt(folder: Path) -> None:
             write_json(folder / "run.json", record | {"status": "interrupted"})
 
 
+def record_loss(folder: Path, message: str) -> None:
+    """Record that the run in a folder has failed, for one whose process is dead."""
+    with suppress(OSError):
+        write_json(folder / "run.json", read_json(folder / "run.json") | {"status": "failed", "error": message})
+
+
 def clear_failure(folder: Path) -> None:
     """Delete the failure record of another attempt."""
     (folder / FILE).unlink(missing_ok=True)

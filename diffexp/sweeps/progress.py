@@ -70,10 +70,23 @@ class Progress:
             self._samples += samples
 
     def end(self, number: int, status: str) -> None:
-        """Count a cell as over: ``done``, ``failed`` or ``interrupted``."""
+        """Count a cell as over: ``done``, ``failed`` or ``interrupted``; not one that another worker has."""
         with self._lock:
             self._running.discard(number)
-            self._ended[number] = status
+            if status != "elsewhere":
+                self._ended[number] = status
+
+    def adopt(self, running: Mapping[int, float], samples: int) -> None:
+        """Count as running what others run: the finished fraction by number of the cell, and all samples written."""
+        with self._lock:
+            self._running = {number for number in running if number not in self._ended}
+            self._bars = {number: CellBar(n=fraction, total=1.0) for number, fraction in running.items()}
+            self._samples = samples
+
+    def state(self) -> tuple[dict[int, float], dict[int, str], int]:
+        """The finished fraction of every running cell, how the others ended, and the samples written so far."""
+        with self._lock:
+            return {number: self._share(number) for number in self._running}, dict(self._ended), self._samples
 
     def fraction(self) -> float:
         """The finished fraction of all work."""
