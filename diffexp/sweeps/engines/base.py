@@ -30,8 +30,12 @@ class Engine(Protocol):
         """
         ...
 
-    def adopt(self, folder: Path) -> None:
-        """Count the workers that an earlier driver has started on a folder and that still run or wait in a queue."""
+    def adopt(self, folder: Path) -> set[str]:
+        """Count the workers that an earlier driver has started on a folder and that still run or wait in a queue.
+
+        Returns:
+            Their labels.
+        """
         ...
 
     def running(self) -> int:
@@ -65,8 +69,3 @@ def exit_reason(code: int) -> str | None:
     if code < 0:
         return f"killed by signal {-code}" + (" (out of memory?)" if code == -9 else "")
     return {0: None, INTERRUPTED: "interrupted"}.get(code, f"ended with exit code {code}")
-
-
-def on_host(reason: str | None, host: str) -> str | None:
-    """The reason with the host, where that is known."""
-    return f"{reason} on {host}" if reason and host else reason

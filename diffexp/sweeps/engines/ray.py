@@ -1,47 +1,56 @@
 """Workers as detached actors of a Ray cluster: one that runs, or one that starts and ends with the driver."""
 
 import os
-import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from diffexp.errors import InputError
-from diffexp.sweeps.engines.base import Ended, exit_reason, on_host
+from diffexp.sweeps.engines.base import exit_reason
+from diffexp.sweeps.engines.cluster import ClusterEngine
 from diffexp.sweeps.engines.ray_actor import RayWorker, death_reason
 
-OPTIONS: dict[str, Any] = {"address": None, "num_cpus": 1, "num_gpus": None, "memory": None, "resources": None}
-"""Ray's address (None: start a cluster here) and what Ray reserves for a worker; num_gpus: 1 if there are any."""
-STOP_SECONDS = 120.0
 
-
-class RayEngine:
+class RayEngine(ClusterEngine):
     """Starts actors, which outlive the driver where the cluster does; all nodes see the folder of the sweep.
 
     Args:
-        options: see ``OPTIONS``.
+        workers: the number of actors.
+        jobs: the same, where ``workers`` is None.
+        address: of a cluster that runs, ``auto`` for the one of this machine; None: start one here.
+        num_cpus: what Ray reserves for each; so are ``num_gpus`` (None: one, if there are any), ``memory`` (bytes) and
+            ``resources``.
 
     Raises:
         InputError: Ray is not installed, or there is no cluster at the address.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(
+        self,
+        workers: int | None = None,
+        jobs: int = 2,
+        address: str | None = None,
+        num_cpus: float = 1,
+        num_gpus: float | None = None,
+        memory: float | None = None,
+        resources: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__(workers or jobs)
         try:
             import ray
         except ImportError as error:
             raise InputError("hydra/launcher=ray needs Ray: pip install 'diffexp[ray]'") from error
         self._ray = ray
-        self._reserved = {name: value for name, value in (OPTIONS | options).items() if value is not None}
-        address = self._reserved.pop("address", "local")
         try:
-            ray.init(address, log_to_driver=False, logging_level="ERROR", ignore_reinit_error=True)
+            ray.init(address or "local", log_to_driver=False, logging_level="ERROR", ignore_reinit_error=True)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise InputError(f"hydra.launcher.address={address}: {' '.join(str(error).split())}") from error
-        if "GPU" in ray.cluster_resources():
-            self._reserved.setdefault("num_gpus", 1)
-        self._actors: dict[str, Any] = {}
+        if num_gpus is None:
+            num_gpus = min(1, ray.cluster_resources().get("GPU", 0))
+        self._threads = int(num_cpus) or None
+        self._reserved = {"num_cpus": num_cpus, "num_gpus": num_gpus, "memory": memory, "resources": resources}
         self._hosts: dict[str, str] = {}
         self._questions: dict[str, Any] = {}
-        self._ended: list[Ended] = []
         self._count = 0
 
     def start(self, folder: Path, count: int) -> None:
@@ -49,49 +58,33 @@ class RayEngine:
         path = {"env_vars": {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}}
         space = {"namespace": str(folder.absolute()), "lifetime": "detached", "scheduling_strategy": "SPREAD"}
         actor = self._ray.remote(**space, **self._reserved, runtime_env=path)(RayWorker)
-        threads = int(self._reserved.get("num_cpus", 0)) or None
         for number in range(self._count + 1, self._count + count + 1):
             name = f"Ray worker {number}"
-            here = (folder.absolute(), name, threads, Path.cwd(), dict(os.environ))
-            self._actors[name] = actor.options(name=name).remote(*here)
+            here = (folder.absolute(), name, self._threads, Path.cwd(), dict(os.environ))
+            self._jobs[name] = actor.options(name=name).remote(*here)
         self._count += count
 
-    def adopt(self, folder: Path) -> None:
-        """Count the actors of an earlier driver that have not ended."""
+    def adopt(self, folder: Path) -> set[str]:
+        """Count the actors of an earlier driver that have not ended; returns their labels."""
         space = str(folder.absolute())
         for named in self._ray.util.list_named_actors(all_namespaces=True):
             if named["namespace"] == space:
-                self._actors[named["name"]] = self._ray.get_actor(named["name"], namespace=space)
+                self._jobs[named["name"]] = self._ray.get_actor(named["name"], namespace=space)
                 self._count = max(self._count, int(named["name"].rpartition(" ")[2]))
+        return {*self._jobs}
 
-    def running(self) -> int:
-        """The number of actors whose workers have not ended."""
-        self._poll()
-        return len(self._actors)
-
-    def ended(self) -> list[Ended]:
-        """The workers that have ended since the last call."""
-        self._poll()
-        ended, self._ended = self._ended, []
-        return ended
-
-    def stop(self) -> None:
-        """End the actors that have not begun, interrupt the other workers and wait until they have ended."""
-        deadline = time.monotonic() + STOP_SECONDS
-        self._poll()
-        for name, actor in self._actors.items():
+    def _interrupt(self) -> None:
+        for name, actor in self._jobs.items():
             if name in self._hosts:
                 actor.interrupt.remote()
             else:
                 self._ray.kill(actor)
-        while self.running() and time.monotonic() < deadline:
-            time.sleep(0.2)
 
     def _poll(self) -> None:
         """Ask every actor for its state; one that waits for room answers later."""
         from ray.exceptions import ActorUnavailableError, RayError
 
-        for name, actor in [*self._actors.items()]:
+        for name, actor in [*self._jobs.items()]:
             question = self._questions.get(name) or actor.state.remote()
             self._questions[name] = question
             if not self._ray.wait([question], timeout=0)[0]:
@@ -102,12 +95,8 @@ class RayEngine:
             except ActorUnavailableError:  # for a while, as Ray says
                 continue
             except RayError as error:
-                self._end(name, death_reason(error))
+                self._end(name, death_reason(error), self._hosts.get(name, ""))
                 continue
             if code is not None:
                 self._ray.kill(actor)
-                self._end(name, exit_reason(code))
-
-    def _end(self, name: str, reason: str | None) -> None:
-        del self._actors[name]
-        self._ended.append(Ended(name, on_host(reason, self._hosts.pop(name, ""))))
+                self._end(name, exit_reason(code), self._hosts[name])

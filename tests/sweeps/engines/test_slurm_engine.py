@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from diffexp.errors import InputError
-from diffexp.sweeps.engines.base import exit_reason, on_host
+from diffexp.sweeps.engines.base import exit_reason
 from diffexp.sweeps.engines.slurm import SlurmEngine
 from diffexp.sweeps.engines.slurm_options import COMMON, OF_SLURM, OPTIONS, executor_options
 from diffexp.sweeps.engines.slurm_queue import REASONS, reason, states
@@ -76,11 +76,6 @@ def test_what_a_task_raised_is_the_reason_unless_slurm_ended_the_job(tmp_path: P
 def test_reasons_of_exit_codes():
     codes = {0: None, 130: "interrupted", 2: "ended with exit code 2", -9: "killed by signal 9 (out of memory?)"}
     assert {code: exit_reason(code) for code in (*codes, -15)} == codes | {-15: "killed by signal 15"}
-    assert [on_host("cancelled", "n2"), on_host("cancelled", ""), on_host(None, "n2")] == [
-        "cancelled on n2",
-        "cancelled",
-        None,
-    ]
 
 
 def test_the_options_are_those_of_submitit():
