@@ -1,8 +1,8 @@
 """Workers as detached actors of a Ray cluster: one that runs, or one that starts and ends with the driver."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from diffexp.errors import InputError
@@ -18,23 +18,18 @@ class RayEngine(ClusterEngine):
         workers: the number of actors.
         jobs: the same, where ``workers`` is None.
         address: of a cluster that runs, ``auto`` for the one of this machine; None: start one here.
-        num_cpus: what Ray reserves for each; so are ``num_gpus`` (None: one, if there are any), ``memory`` (bytes) and
-            ``resources``.
+        reserved: what Ray reserves for each: ``num_cpus``, ``num_gpus`` (None: one, if there are any), ``memory`` in
+            bytes, ``resources``.
 
     Raises:
         InputError: Ray is not installed, or there is no cluster at the address.
     """
 
-    def __init__(
-        self,
-        workers: int | None = None,
-        jobs: int = 2,
-        address: str | None = None,
-        num_cpus: float = 1,
-        num_gpus: float | None = None,
-        memory: float | None = None,
-        resources: Mapping[str, float] | None = None,
-    ) -> None:
+    OPTIONS = MappingProxyType(
+        {"jobs": 2, "address": None, "num_cpus": 1, "num_gpus": None, "memory": None, "resources": None}
+    )
+
+    def __init__(self, workers: int | None = None, jobs: int = 2, address: str | None = None, **reserved: Any) -> None:
         super().__init__(workers or jobs)
         try:
             import ray
@@ -45,22 +40,29 @@ class RayEngine(ClusterEngine):
             ray.init(address or "local", log_to_driver=False, logging_level="ERROR", ignore_reinit_error=True)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise InputError(f"hydra.launcher.address={address}: {' '.join(str(error).split())}") from error
-        if num_gpus is None:
-            num_gpus = min(1, ray.cluster_resources().get("GPU", 0))
-        self._threads = int(num_cpus) or None
-        self._reserved = {"num_cpus": num_cpus, "num_gpus": num_gpus, "memory": memory, "resources": resources}
+        gpus = min(1, ray.cluster_resources().get("GPU", 0))
+        given = {name: value for name, value in reserved.items() if value is not None}
+        self._reserved = {"num_cpus": 1, "num_gpus": gpus, **given}
         self._hosts: dict[str, str] = {}
         self._questions: dict[str, Any] = {}
         self._count = 0
 
     def start(self, folder: Path, count: int) -> None:
-        """Start so many actors; those that the cluster has no room for wait until it has."""
+        """Start so many actors; those that the cluster has no room for wait until it has.
+
+        Raises:
+            InputError: Ray cannot reserve that.
+        """
         path = {"env_vars": {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}}
         space = {"namespace": str(folder.absolute()), "lifetime": "detached", "scheduling_strategy": "SPREAD"}
-        actor = self._ray.remote(**space, **self._reserved, runtime_env=path)(RayWorker)
+        threads = int(self._reserved["num_cpus"]) or None
+        try:
+            actor = self._ray.remote(**space, **self._reserved, runtime_env=path)(RayWorker)
+        except (ValueError, TypeError) as error:
+            raise InputError(f"hydra/launcher=ray: {' '.join(str(error).split())}") from error
         for number in range(self._count + 1, self._count + count + 1):
             name = f"Ray worker {number}"
-            here = (folder.absolute(), name, self._threads, Path.cwd(), dict(os.environ))
+            here = (folder.absolute(), name, threads, Path.cwd(), dict(os.environ))
             self._jobs[name] = actor.options(name=name).remote(*here)
         self._count += count
 

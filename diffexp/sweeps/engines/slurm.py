@@ -3,12 +3,13 @@
 import subprocess
 import time
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from diffexp.errors import InputError
 from diffexp.sweeps.engines.cluster import ClusterEngine
 from diffexp.sweeps.engines.slurm_job import SlurmWorker
-from diffexp.sweeps.engines.slurm_options import executor_options
+from diffexp.sweeps.engines.slurm_options import OPTIONS, executor_options
 from diffexp.sweeps.engines.slurm_queue import REASONS, reason, states
 
 FOLDER = ".slurm"
@@ -31,6 +32,8 @@ class SlurmEngine(ClusterEngine):
     Raises:
         InputError: submitit or SLURM is not installed, or an option is not known or cannot have its value.
     """
+
+    OPTIONS = MappingProxyType({"jobs": 2, **OPTIONS})
 
     def __init__(self, workers: int | None = None, jobs: int = 2, **options: Any) -> None:
         super().__init__(workers or jobs)
