@@ -3,6 +3,7 @@
 import re
 import secrets
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,6 +143,8 @@ class Task:
     """Found before the first cell, so that a plugin may be edited while a sweep runs."""
     failures: list[Failure] = field(default_factory=list)
     """Failures of the runs in this process; those in workers are read from their folders."""
+    ending: ExitStack = field(default_factory=ExitStack)
+    """What a launcher does after the last cell; Hydra does not tell it."""
 
     def __call__(self, config: DictConfig) -> float | None:
         """Run the config; returns the value of its ``objective``, for a sweeper that searches."""

@@ -25,6 +25,7 @@ from diffexp.cli.fast_compose import CachedLoader
 from diffexp.cli.hydra_config import CONFIG_NAME
 from diffexp.cli.hydra_internals import BASIC_SWEEPER
 from diffexp.cli.keys import BY_NAME, MULTI_CHOICE_GROUPS, TOP_LEVEL
+from diffexp.cli.launcher import BATCHED, WORKERS
 from diffexp.cli.names import KnownNames
 from diffexp.cli.words import quoted_text, split_word
 from diffexp.errors import InputError, hint, unknown_option
@@ -67,19 +68,21 @@ class Preflight:
         self.names = KnownNames(self.catalog, options)
         self._nodes: dict[str, Any] = {}
 
-    def check(self, words: Sequence[str], multirun: bool) -> Checked:
+    def check(self, given: Sequence[str], multirun: bool) -> Checked:
         """Compose the run; of a sweep, check every value of every swept key once.
 
         Raises:
             InputError: the first mistake.
         """
-        words = [self._with_quotes(word) for word in words]
+        words = [self._with_quotes(word) for word in given]
         overrides = [self._parse(word) for word in words]
         swept = {override.get_key_element(): self._alternatives(override) for override in overrides}
         first, task = self._compose(next(crossed(swept.values(), self._has)), multirun)
         if not multirun and first.hydra.mode != RunMode.MULTIRUN:
             self._refuse_sweeps(overrides)
             return Checked(first, words, multirun=False)
+        if launcher := needed_launcher(first, overrides):
+            return self.check([*given, launcher], multirun)
         basic = first.hydra.sweeper.get(TARGET) == BASIC_SWEEPER
         if basic and first.hydra.sweeper.params:
             params = [self._parse(f"{key}={value}") for key, value in first.hydra.sweeper.params.items()]
@@ -181,6 +184,8 @@ class Preflight:
             return [override]
         if override.is_hydra_override():
             raise InputError(f"{override.input_line}: the keys of Hydra itself cannot be swept")
+        if (own := BY_NAME.get(override.key_or_group)) and not own.swept:
+            raise InputError(f"{override.input_line}: all cells have the same {own.name}; give one value")
         key, value = override.get_key_element(), override.value()
         if not override.is_discrete_sweep():
             return [self._parse(f"{key}={value.start}")] if isinstance(value, IntervalSweep) else [override]
@@ -251,6 +256,21 @@ class Preflight:
             except Exception:
                 return str(override.input_line)
         return ""
+
+
+def needed_launcher(sweep: DictConfig, overrides: Sequence[Override]) -> str | None:
+    """The word to add to those of a sweep so that ``workers`` has an effect; None if none is missing.
+
+    Raises:
+        InputError: the command names a launcher that has no workers.
+    """
+    choice, launcher = sweep.hydra.runtime.choices["hydra/launcher"], sweep.hydra.launcher.get(TARGET)
+    if sweep.workers is None or launcher == WORKERS:
+        return None
+    if launcher == BATCHED and not any(override.key_or_group == "hydra/launcher" for override in overrides):
+        return "hydra/launcher=local"
+    more = "runs all cells in this process" if launcher == BATCHED else "has settings of its own"
+    raise InputError(f"workers={sweep.workers}: hydra/launcher={choice} {more}; leave one of them out")
 
 
 def _message(error: Exception) -> str:

@@ -31,6 +31,8 @@ class Key:
     choices: tuple[str, ...] = ()
     also: Callable[[Any], str | None] = lambda value: None
     """A further condition: what is wrong with a value other than null, or None."""
+    swept: bool = True
+    """Whether the cells of a sweep may have different values."""
     free_text: bool = False
     """Whether a string is free text, in which commas and brackets have no meaning."""
 
@@ -94,6 +96,14 @@ KEYS = (
     Key("device", _TEXT, "auto", "auto, cpu, cuda, cuda:1, mps, xpu", also=_no_device),
     Key("dtype", _TEXT, "auto", f"precision of the network: {', '.join(_DTYPES)}", choices=_DTYPES),
     Key("compile", OptionType("bool"), False, "compile the network with torch.compile"),
+    Key(
+        "workers",
+        _INT_OR_NULL,
+        None,
+        "worker processes; null: one, or as hydra/launcher says",
+        at_least=1,
+        swept=False,
+    ),
     Key("resume", _TEXT_OR_NULL, None, "folder of an earlier run or sweep to finish"),
     Key("objective", _TEXT_OR_NULL, None, "metric that a search optimises (hydra/sweeper=optuna)"),
     Key("name", _TEXT_OR_NULL, None, "name of the run in the tracker; null: built from the overrides", free_text=True),

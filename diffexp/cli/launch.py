@@ -127,8 +127,10 @@ def _launch_sweep(
             resumed.check_cells(cells, lambda number, cell: compose_job(loader, master, number, cell))
         record = resumed.record if resumed else SweepRecord(overrides, cells, str(config_dir) if config_dir else None)
         record.write(folder)
+        task = Task(catalog)
         try:
-            failures = _run_sweep(loader, master, cells, catalog)
+            with task.ending:
+                _run_sweep(loader, master, cells, task)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(str(folder)) from None
         finally:
@@ -137,14 +139,12 @@ def _launch_sweep(
         if first.objective:
             direction = first.hydra.sweeper.get("direction") or "minimize"
             log.info("%s", best_text(read_cells(folder), first.objective, str(direction)))
-    return folder, read_failures(folder, failures)
+    return folder, read_failures(folder, task.failures)
 
 
-def _run_sweep(
-    loader: CachedLoader, master: DictConfig, cells: list[list[str]] | None, catalog: Catalog
-) -> list[Failure]:
-    """Launch the cells, or let the sweeper choose them, as ``Hydra.multirun`` does; returns this process's failures."""
-    task, plugins = Task(catalog), Plugins.instance()
+def _run_sweep(loader: CachedLoader, master: DictConfig, cells: list[list[str]] | None, task: Task) -> None:
+    """Launch the cells, or let the sweeper choose them, as ``Hydra.multirun`` does."""
+    plugins = Plugins.instance()
     configure_log(master.hydra.hydra_logging, master.hydra.verbose)
     callbacks = Callbacks(master)
     callbacks.on_multirun_start(config=master, config_name=CONFIG_NAME)
@@ -162,7 +162,6 @@ def _run_sweep(
             for job in launcher.launch(cells[first : first + size], initial_job_idx=first):
                 _ = job.return_value  # raises what a job did not record
     callbacks.on_multirun_end(config=master, config_name=CONFIG_NAME)
-    return task.failures
 
 
 def _write_results(folder: Path) -> None:

@@ -117,5 +117,7 @@ def resumed_sweep(overrides: Sequence[str]) -> Resumed | None:
     for text in more:
         if not LAUNCHER.match(text):
             raise InputError(f"resume={named[-1]} finishes the sweep with its original config; remove {text}")
-    kept = [text for text in found.overrides if not (more and LAUNCHER.match(text))]
+    anew = any(text.startswith("hydra/launcher=") for text in more)  # its options are others
+    given = {_key(text) for text in more}
+    kept = [text for text in found.overrides if not (LAUNCHER.match(text) and (anew or _key(text) in given))]
     return Resumed(folder, replace(found, overrides=[*kept, *more], attempts=found.attempts + 1))

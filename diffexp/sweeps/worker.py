@@ -38,11 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     logging.raiseExceptions = False  # a full disk is no reason for a traceback at every line
     retain_freed_heap()
-    for name in ENDING_SIGNALS:
-        number = getattr(signal, name, None)  # not all systems have all
-        if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
-            signal.signal(number, signal.default_int_handler)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a shell starts in the background
+    end_by_signals()
     try:
         run_worker(given.folder, given.job, given.threads)
     except InputError as error:
@@ -51,6 +47,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     return 0
+
+
+def end_by_signals() -> None:
+    """Let signals end this process as Ctrl-C does, the first of them: clusters send them to a process twice."""
+    numbers = [number for name in ENDING_SIGNALS if (number := getattr(signal, name, None))]  # not all systems have all
+
+    def end(*_: object) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in numbers:
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, end)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a shell starts in the background
 
 
 def run_worker(folder: Path, job: str = "", threads: int | None = None) -> None:

@@ -111,8 +111,9 @@ def joined(sweep: Path, job: str, work: Mapping[int, float]) -> Iterator[Journal
 
 
 def read_workers(sweep: Path) -> list[Worker]:
-    """All workers that a sweep has had, dead ones too."""
-    return [worker for file in sorted(sweep.glob(f"{FOLDER}/*/{STATE}")) if (worker := _read(file))]
+    """All workers that a sweep has had, dead ones too, in the order of their last reports."""
+    found = [(_time_of(file), worker) for file in sweep.glob(f"{FOLDER}/*/{STATE}") if (worker := _read(file))]
+    return [worker for _, worker in sorted(found, key=lambda one: one[0])]
 
 
 def live_workers(sweep: Path, watch: Watch) -> set[str]:
@@ -129,6 +130,13 @@ def record_end(sweep: Path, name: str, reason: str) -> None:
 def read_end(sweep: Path, name: str) -> str | None:
     """Why a worker has ended; None where nobody knows."""
     return read_json(sweep / FOLDER / name / END).get("reason")
+
+
+def _time_of(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _read(file: Path) -> Worker | None:

@@ -1,9 +1,10 @@
 """What an engine does: start workers, say which have ended and why, stop them. Everything else is common to all."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 from diffexp.errors import INTERRUPTED
 
@@ -20,7 +21,15 @@ class Ended:
 
 
 class Engine(Protocol):
-    """Starts the workers of one sweep or run."""
+    """Starts the workers of one sweep or run.
+
+    A class is called with the number of workers that the command names, or None, and with values for its ``OPTIONS``.
+    """
+
+    OPTIONS: ClassVar[Mapping[str, Any]]
+    """The keys of ``hydra.launcher`` and their defaults."""
+    workers: int
+    """How many there are to be."""
 
     def start(self, folder: Path, count: int) -> None:
         """Start so many more workers on the work file in a folder.
@@ -32,6 +41,8 @@ class Engine(Protocol):
 
     def adopt(self, folder: Path) -> set[str]:
         """Count the workers that an earlier driver has started on a folder and that still run or wait in a queue.
+
+        Called once, before the first ``start``.
 
         Returns:
             Their labels.
@@ -69,3 +80,8 @@ def exit_reason(code: int) -> str | None:
     if code < 0:
         return f"killed by signal {-code}" + (" (out of memory?)" if code == -9 else "")
     return {0: None, INTERRUPTED: "interrupted"}.get(code, f"ended with exit code {code}")
+
+
+def on_host(reason: str | None, host: str) -> str | None:
+    """The reason with the host, where that is known."""
+    return f"{reason} on {host}" if reason and host else reason

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
-from diffexp.sweeps.engines.base import Ended
+from diffexp.sweeps.engines.base import Ended, on_host
 
 STOP_SECONDS = 120.0
 """How long workers may take to write what they have finished."""
@@ -40,7 +40,7 @@ class ClusterEngine(ABC):
 
     def _end(self, label: str, reason: str | None, host: str) -> None:
         del self._jobs[label]
-        self._ended.append(Ended(label, f"{reason} on {host}" if reason and host else reason))
+        self._ended.append(Ended(label, on_host(reason, host)))
 
     def running(self) -> int:
         self._poll()
