@@ -116,7 +116,7 @@ class Workplace:
             assert running is None or running.poll() is None, running.communicate()
             return len({note.pid for note in self.notes("draw")[after:]}) >= workers
 
-        wait_for(drawn, f"no {workers} workers draw samples: {self._logs()}")
+        wait_for(drawn, f"no {workers} workers draw samples: {self._logs()}", LIMIT)
         return self.notes("draw")[after:]
 
     def _logs(self) -> str:

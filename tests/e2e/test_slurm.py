@@ -74,7 +74,7 @@ def test_a_sweep_goes_on_after_preemption_a_cancelled_job_and_a_dead_driver(slur
 
 
 def test_what_ends_jobs_is_named_and_their_cells_go_on(slurm: SlurmCluster, work: Workplace):
-    limits = ["hydra.launcher.timeout_min=1", "hydra.launcher.max_num_timeout=0"]
+    limits = ["hydra.launcher.timeout_min=10", "hydra.launcher.max_num_timeout=0"]
     cells = [*SWEEP.split(), "loop.tag=range(12)", *SLURM, *limits, "hydra.sweep.dir=sweep"]
     driver = work.start(*cells)
     pids = {note.task: note.pid for note in work.wait_for_draws(driver, workers=2)}
