@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
+from diffexp.errors import InputError
 from diffexp.sweeps.engines.base import Ended, on_host
 
 STOP_SECONDS = 120.0
@@ -16,9 +17,14 @@ class ClusterEngine(ABC):
 
     Args:
         workers: how many jobs there are to be.
+
+    Raises:
+        InputError: there are to be none.
     """
 
     def __init__(self, workers: int) -> None:
+        if not isinstance(workers, int) or workers < 1:
+            raise InputError(f"hydra.launcher.jobs={workers} must be at least 1")
         self.workers = workers
         self._jobs: dict[str, Any] = {}
         """What is known of the jobs that have not ended, by label."""

@@ -10,11 +10,11 @@ from diffexp.errors import InputError
 from diffexp.sweeps.engines.cluster import ClusterEngine
 from diffexp.sweeps.engines.slurm_job import SlurmWorker
 from diffexp.sweeps.engines.slurm_options import OPTIONS, executor_options
-from diffexp.sweeps.engines.slurm_queue import REASONS, reason, states
+from diffexp.sweeps.engines.slurm_queue import REASONS, as_outside_of_jobs, reason, results, states
 
 FOLDER = ".slurm"
 """The folder in that of the sweep which has the scripts and logs of its jobs."""
-POLL_SECONDS = 2.0, 10.0
+POLL_SECONDS = 1.0, 10.0
 """The least and the most time between two questions to SLURM's controller."""
 SIGNAL_SECONDS = 90
 """How long before its end SLURM signals a job, by submitit's default."""
@@ -51,7 +51,8 @@ class SlurmEngine(ClusterEngine):
         self._folder = folder.absolute() / FOLDER
         patience = 0.8 * self._options.get("slurm_signal_delay_s", SIGNAL_SECONDS)
         try:
-            jobs = self._executor().submit_array([SlurmWorker(folder.absolute(), patience)] * count)
+            with as_outside_of_jobs():
+                jobs = self._executor().submit_array([SlurmWorker(folder.absolute(), patience)] * count)
         except RuntimeError as error:
             raise InputError(f"SLURM refused the jobs: {' '.join(str(error).split())}") from error
         self._jobs |= {LABEL + job.job_id: ("PENDING", "") for job in jobs}
@@ -83,7 +84,7 @@ class SlurmEngine(ClusterEngine):
             subprocess.run(["scancel", words, *numbers], capture_output=True)
 
     def _poll(self) -> None:
-        """Ask for the state of every job: one that is twice found to have ended in the same way is not requeued."""
+        """Ask for the state of every job; one that has a result, or has ended when asked twice, is not requeued."""
         now = time.monotonic()
         pause = min(max(POLL_SECONDS[0], (now - self._began) / 30), POLL_SECONDS[1])
         numbers = [label.removeprefix(LABEL) for label in self._jobs]
@@ -91,5 +92,5 @@ class SlurmEngine(ClusterEngine):
         self._asked = now if known else self._asked
         for job, (state, node) in (known or {}).items():
             before, self._jobs[LABEL + job] = self._jobs[LABEL + job], (state, node)
-            if state in REASONS and state == before[0]:
+            if state in REASONS and (state == before[0] or results(self._folder, job)):
                 self._end(LABEL + job, reason(self._folder, job, state), node or before[1])

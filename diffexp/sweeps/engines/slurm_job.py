@@ -39,7 +39,7 @@ class SlurmWorker:
         Raises:
             WorkerFailed: it did not end by itself with exit code 0.
         """
-        process = subprocess.Popen(worker_command(self._folder), env=_environment())
+        process = subprocess.Popen(worker_command(self._folder), env=task_environment())
         self._pid = process.pid
         try:
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
@@ -74,9 +74,13 @@ def _wait_for_requeue() -> None:
         time.sleep(1.0)
 
 
-def _environment() -> dict[str, str]:
-    """The variables of a worker: where a node runs several tasks that see all of its GPUs, each has its own."""
-    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    number = int(os.environ.get("SLURM_LOCALID", "0"))
-    own = len(gpus) > 1 and number < len(gpus)
-    return {**os.environ, "CUDA_VISIBLE_DEVICES": gpus[number]} if own else {**os.environ}
+def task_environment() -> dict[str, str]:
+    """The variables of a worker: its share of the cores that the job has on this node, and of GPUs that tasks share."""
+    found = {**os.environ}
+    if "SLURM_CPUS_PER_TASK" not in found:
+        cores, tasks = (int(found.get(name, "1")) for name in ("SLURM_CPUS_ON_NODE", "SLURM_NTASKS_PER_NODE"))
+        found["SLURM_CPUS_PER_TASK"] = str(max(1, cores // tasks))
+    gpus, number = found.get("CUDA_VISIBLE_DEVICES", "").split(","), int(found.get("SLURM_LOCALID", "0"))
+    if len(gpus) > 1 and number < len(gpus):
+        found["CUDA_VISIBLE_DEVICES"] = gpus[number]
+    return found

@@ -1,8 +1,10 @@
 """What SLURM says of jobs: their states, and why those that have ended did."""
 
+import os
 import pickle
 import subprocess
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 REASONS = {
@@ -18,6 +20,19 @@ REASONS = {
     "UNKNOWN": "cancelled before it began, or ended long ago",
 }
 """The states in which a job ends; ``UNKNOWN`` is one that SLURM has forgotten."""
+
+
+@contextmanager
+def as_outside_of_jobs() -> Iterator[None]:
+    """Hide the variables of the job that this process is in, which jobs that it submits would inherit."""
+    found = {name: os.environ[name] for name in os.environ if name.startswith(("SLURM_", "SLURMD_"))}
+    own = {name: value for name, value in found.items() if "SLURM_JOB_ID" in found and name != "SLURM_CONF"}
+    for name in own:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(own)
 
 
 def states(jobs: Collection[str]) -> dict[str, tuple[str, str]] | None:
@@ -39,11 +54,18 @@ def states(jobs: Collection[str]) -> dict[str, tuple[str, str]] | None:
     return {job: found.get(job, ("UNKNOWN", "")) for job in jobs}
 
 
+def results(folder: Path, job: str) -> list[tuple[str, str | None]]:
+    """What submitit has written of each task that has ended: ``success``, or ``error`` and the traceback."""
+    return [pickle.loads(file.read_bytes()) for file in sorted(folder.glob(f"{job}_*_result.pkl"))]
+
+
 def reason(folder: Path, job: str, state: str) -> str | None:
-    """Why a job has ended: its state, or what its tasks have raised, which submitit writes into ``folder``."""
-    results = [pickle.loads(file.read_bytes()) for file in folder.glob(f"{job}_*_result.pkl")]
-    if not results or state not in ("COMPLETED", "FAILED", "UNKNOWN"):
+    """Why a job has ended: its state, or what its tasks have raised."""
+    found = results(folder, job)
+    if not found or state not in ("COMPLETED", "FAILED", "UNKNOWN"):
         return REASONS[state]
-    raised = [trace.strip().splitlines()[-1].partition(": ")[2] for outcome, trace in results if outcome == "error"]
+    raised = [
+        (trace or "").strip().splitlines()[-1].partition(": ")[2] for outcome, trace in found if outcome == "error"
+    ]
     late = any("timed-out" in text for text in raised)  # as submitit says
     return REASONS["TIMEOUT"] if late else raised[0] if raised else None

@@ -1,5 +1,6 @@
 """What SLURM says of jobs, with stand-ins for its commands."""
 
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ import pytest
 from diffexp.errors import InputError
 from diffexp.sweeps.engines.base import exit_reason
 from diffexp.sweeps.engines.slurm import SlurmEngine
+from diffexp.sweeps.engines.slurm_job import task_environment
 from diffexp.sweeps.engines.slurm_options import COMMON, OF_SLURM, OPTIONS, executor_options
-from diffexp.sweeps.engines.slurm_queue import REASONS, reason, states
+from diffexp.sweeps.engines.slurm_queue import REASONS, as_outside_of_jobs, reason, states
 
 
 @pytest.fixture
@@ -130,3 +132,38 @@ def test_jobs_that_slurm_refuses_are_one_line(commands: Path, tmp_path: Path):
     with pytest.raises(InputError) as raised:
         SlurmEngine(partition="fast").start(tmp_path, 2)
     assert str(raised.value) == "SLURM refused the jobs: sbatch: error: invalid partition specified: fast"
+
+
+def test_a_job_that_submits_jobs_hides_what_is_its_own(monkeypatch: pytest.MonkeyPatch):
+    job = {"SLURM_JOB_ID": "3", "SLURM_ARRAY_TASK_ID": "1", "SLURM_CPUS_PER_TASK": "8"}
+    for name, value in {**job, "SLURM_CONF": "/etc/slurm.conf", "SBATCH_PARTITION": "gpu"}.items():
+        monkeypatch.setenv(name, value)
+    with as_outside_of_jobs():
+        assert not job.keys() & os.environ.keys()
+        assert {"SLURM_CONF", "SBATCH_PARTITION"} <= os.environ.keys()
+    assert job.items() <= os.environ.items()
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"SLURM_CPUS_PER_TASK": "3", "SLURM_CPUS_ON_NODE": "8"}, ("3", None)),
+        ({"SLURM_CPUS_ON_NODE": "8", "SLURM_NTASKS_PER_NODE": "4"}, ("2", None)),
+        ({"CUDA_VISIBLE_DEVICES": "4,5,6,7", "SLURM_LOCALID": "2"}, ("1", "6")),
+        ({"CUDA_VISIBLE_DEVICES": "5", "SLURM_LOCALID": "2"}, ("1", "5")),
+    ],
+)
+def test_a_worker_has_the_share_of_its_task(
+    variables: dict[str, str], expected: tuple[str, str | None], monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE", "SLURM_NTASKS_PER_NODE", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    found = task_environment()
+    assert (found["SLURM_CPUS_PER_TASK"], found.get("CUDA_VISIBLE_DEVICES")) == expected
+
+
+def test_no_jobs_are_refused():
+    with pytest.raises(InputError, match=r"hydra.launcher.jobs=0 must be at least 1"):
+        SlurmEngine(None, jobs=0)
