@@ -2,22 +2,24 @@
 
 import csv
 import os
-import shutil
 import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import diffexp
+from diffexp.files import write_text
 from tests.runs import images
 from tests.slurm_cluster import wait_for
 
 LIMIT = 240
 """Seconds after which a command hangs."""
+LONG = 30
+"""A pace at which nothing ends while a test looks."""
 PLUGIN = '''
 """Models and loops that note what they do, and take their time."""
 
@@ -42,10 +44,12 @@ def noted(runtime):
 
 
 @loop
-def slow(batch, *, tag: int = 0, seconds: float = 0.4):
+def slow(batch, *, tag: int = 0):
     drawn = denoise(batch) * (1 - tag / 100)
     note("draw", *(f"{tag}:{index}" for index in batch.indices))
-    time.sleep(seconds)
+    began = time.monotonic()
+    while time.monotonic() < began + float((Path(__file__).parents[1] / "pace.txt").read_text()):
+        time.sleep(0.1)
     return drawn
 '''
 SWEEP = "-m model=noted loop=slow steps=4 num_samples=4 batch_size=1 metric=cost tracker=none hydra.launcher.batch=1"
@@ -58,6 +62,43 @@ class Note:
     """The number of the job in its array."""
     kind: str
     samples: tuple[str, ...]
+
+
+class Command:
+    """A command of diffexp in a process group of its own, whose output can be read while it runs."""
+
+    def __init__(self, folder: Path, words: Sequence[str], environment: Mapping[str, str]) -> None:
+        number = len([*folder.glob("out-*.txt")])
+        self._out, self._errors = (folder / f"{name}-{number}.txt" for name in ("out", "errors"))
+        with self._out.open("x") as out, self._errors.open("x") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "diffexp", *words],
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=errors,
+                start_new_session=True,
+            )
+
+    def output(self) -> str:
+        """What it has printed so far; the test fails if it has ended."""
+        assert self._process.poll() is None, self.finish()
+        return self._out.read_text()
+
+    def send(self, number: signal.Signals) -> None:
+        os.killpg(self._process.pid, number)
+        if number == signal.SIGKILL:
+            self._process.wait()
+
+    def finish(self) -> tuple[int, str, str]:
+        """Wait for its end: the exit code, the output and the errors."""
+        try:
+            code = self._process.wait(LIMIT)
+        finally:
+            if self._process.poll() is None:
+                self.send(signal.SIGKILL)
+        return code, self._out.read_text(), self._errors.read_text()
 
 
 class Workplace:
@@ -74,26 +115,14 @@ class Workplace:
         (folder / "plugins").mkdir()
         (folder / "plugins" / "noted.py").write_text(PLUGIN)
         self._notes = folder / "notes.txt"
+        self.pace(0)
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "diffexp", *words],
-            cwd=self.folder,
-            env=self._environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+    def pace(self, seconds: float) -> None:
+        """How long every batch takes from now on, the batches in work included."""
+        write_text(self.folder / "pace.txt", str(seconds))
 
-    def finish(self, running: subprocess.Popen[str]) -> tuple[int, str, str]:
-        try:
-            out, errors = running.communicate(timeout=LIMIT)
-        finally:
-            if running.poll() is None:
-                os.killpg(running.pid, signal.SIGKILL)
-                running.wait()
-        return running.returncode, out, errors
+    def start(self, *words: str) -> "Command":
+        return Command(self.folder, words, self._environment)
 
     def notes(self, kind: str) -> list[Note]:
         """What has been noted, in order."""
@@ -109,11 +138,12 @@ class Workplace:
     def forget(self) -> None:
         self._notes.unlink()
 
-    def wait_for_draws(self, running: subprocess.Popen[str] | None, workers: int, after: int = 0) -> list[Note]:
+    def wait_for_draws(self, running: Command | None, workers: int, after: int = 0) -> list[Note]:
         """The notes since the first ``after``, once so many processes have drawn samples."""
 
         def drawn() -> bool:
-            assert running is None or running.poll() is None, running.communicate()
+            if running:
+                running.output()
             return len({note.pid for note in self.notes("draw")[after:]}) >= workers
 
         wait_for(drawn, f"no {workers} workers draw samples: {self._logs()}", LIMIT)
@@ -133,8 +163,3 @@ def pictures(sweep: Path) -> dict[str, Any]:
     """All samples of a sweep, by cell and index."""
     cells = [path for path in sweep.iterdir() if (path / "samples").is_dir()]
     return {f"{cell.name}/{index}": image for cell in cells for index, image in images(cell).items()}
-
-
-def remove(*folders: Path) -> None:
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)

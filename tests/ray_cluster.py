@@ -17,7 +17,7 @@ class RayCluster:
         from ray.cluster_utils import Cluster
 
         head = {**NODE, "include_dashboard": False, "_system_config": QUICK}
-        self._cluster = Cluster(initialize_head=True, head_node_args=head)
+        self._cluster: Any = Cluster(initialize_head=True, head_node_args=head)
         self._second: Any = self._cluster.add_node(**NODE)
         self._cluster.wait_for_nodes()
         self.address: str = self._cluster.address

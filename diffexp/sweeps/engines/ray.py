@@ -1,5 +1,6 @@
 """Workers as detached actors of a Ray cluster: one that runs, or one that starts and ends with the driver."""
 
+import logging
 import os
 from pathlib import Path
 from types import MappingProxyType
@@ -35,9 +36,9 @@ class RayEngine(ClusterEngine):
             import ray
         except ImportError as error:
             raise InputError("hydra/launcher=ray needs Ray: pip install 'diffexp[ray]'") from error
-        self._ray = ray
+        self._ray: Any = ray
         try:
-            ray.init(address or "local", log_to_driver=False, logging_level="ERROR", ignore_reinit_error=True)
+            ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise InputError(f"hydra.launcher.address={address}: {' '.join(str(error).split())}") from error
         gpus = min(1, ray.cluster_resources().get("GPU", 0))
