@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def preempt(slurm: SlurmCluster, work: Workplace, job: str) -> None:
     work.pace(0.5)
     wait_for(lambda: slurm.jobs().get(job) == "PENDING", f"{job} is not requeued: {slurm.jobs()}")
     work.pace(LONG)
+    time.sleep(3)  # within the second of its end, the node refuses a job
     slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")  # SLURM itself waits for two minutes
 
 

@@ -54,11 +54,11 @@ class RayEngine(ClusterEngine):
         Raises:
             InputError: Ray cannot reserve that.
         """
-        path = {"env_vars": {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}}
+        path = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
         space = {"namespace": str(folder.absolute()), "lifetime": "detached", "scheduling_strategy": "SPREAD"}
         threads = int(self._reserved["num_cpus"]) or None
         try:
-            actor = self._ray.remote(**space, **self._reserved, runtime_env=path)(RayWorker)
+            actor = self._ray.remote(**space, **self._reserved, runtime_env={"env_vars": path})(RayWorker)
         except (ValueError, TypeError) as error:
             raise InputError(f"hydra/launcher=ray: {' '.join(str(error).split())}") from error
         for number in range(self._count + 1, self._count + count + 1):
