@@ -52,7 +52,7 @@ class Driver:
         """Warnings of cells that were printed."""
         if (self._others or adopted) and work.attempt == 1:
             raise InputError(
-                f"{len(self._others) + len(adopted)} workers of an earlier sweep still run in {work.folder}; "
+                f"workers of an earlier sweep still run in {work.folder} ({len(self._others) + len(adopted)} of them); "
                 "wait until they have ended, or choose another folder with hydra.sweep.dir=..."
             )
 
@@ -77,12 +77,15 @@ class Driver:
         try:
             with sweep_logging():
                 self._note_those_done(left, progress)
-                while left and self._tend(sum(batches_of(cell.config) for cell in left.values())):
+                while True:
                     began = time.monotonic()
+                    for ended in self._engine.ended():  # before the cells, which have ended before their worker
+                        self._note_end_of(ended)
                     self._note_ends(left, words, progress)
                     self._show(progress)
-                    if left:
-                        time.sleep(max(POLL_SECONDS, 10 * (time.monotonic() - began)))
+                    if not left or not self._has_workers(sum(batches_of(cell.config) for cell in left.values())):
+                        break
+                    time.sleep(max(POLL_SECONDS, 10 * (time.monotonic() - began)))
         except BaseException:
             self._stop(len(left))
             raise
@@ -148,14 +151,12 @@ class Driver:
                 self._told.add(text)
                 log.warning("%s%s", cell and f"{cell}: ", text)
 
-    def _tend(self, left: int) -> bool:
-        """See which workers have ended, and start as many as are needed; whether any are there.
+    def _has_workers(self, left: int) -> bool:
+        """Start as many workers as are needed; whether there are any.
 
         Args:
             left: how many workers could do something at the same time, at most.
         """
-        for ended in self._engine.ended():
-            self._note_end_of(ended)
         others = len(self._others & live_workers(self._folder, self._watch)) if self._others else 0
         missing = min(self._engine.workers, left) - self._engine.running() - others
         if missing > 0 and self._useless <= 3 * self._engine.workers + 2:
@@ -200,5 +201,7 @@ class Driver:
         if unbegun:
             why = f": {self._last_end}" if self._last_end else ""
             place = self._folder / FOLDER
-            lost.append(Failure(str(self._folder), f"{unbegun} cells were not begun{why} (see {place})", False))
+            lost.append(
+                Failure(str(self._folder), f"{unbegun} of {len(cells)} cells never began{why} (see {place})", False)
+            )
         return lost

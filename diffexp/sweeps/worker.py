@@ -13,6 +13,7 @@ from diffexp.catalog.discover import discover
 from diffexp.catalog.sources import VARIABLE
 from diffexp.errors import BAD_INPUT, INTERRUPTED, InputError, one_line
 from diffexp.experiment.allocator import retain_freed_heap
+from diffexp.experiment.lock import Watch
 from diffexp.sweeps.cell import Cell
 from diffexp.sweeps.work import Work, read_work
 
@@ -105,8 +106,12 @@ def run_worker(folder: Path, job: str = "", threads: int | None = None) -> None:
 
     label = job or _slurm_job()
     with joined(work.folder, label, {}) as journal:
-        claims = Claims(work, catalog, journal)
-        Runner(run_cell, catalog, work.batch, resume=work.resume).run_from(claims, journal)
+        runner = Runner(run_cell, catalog, work.batch, resume=work.resume)
+        claims = Claims(work, catalog, journal, runner.add_finished)
+        runner.run_from(claims, journal)
+    unattended = work.resume and not work.is_run and not Watch().is_held(work.folder)
+    advice = f"; for its table and report: python -m diffexp {work.resume}" if unattended else ""
+    print(f"nothing is left to do in {work.folder}{advice}")
 
 
 def _prepare_process(work: Work, threads: int | None) -> None:
