@@ -58,17 +58,24 @@ class BatchWriter:
         self.broken: list[int] = []
         """Indices of samples that are not finite."""
 
-    def write(self, indices: Sequence[int], samples: Tensor, *, raw: bool) -> Finished:
+    def write(self, indices: Sequence[int], samples: Tensor, *, raw: bool) -> None:
         """Decode and write a batch of ``samples`` [B, *shape]; with ``raw`` also what images cannot hold."""
+        self.save(indices, self.decode(indices, samples), raw=raw)
+
+    def decode(self, indices: Sequence[int], samples: Tensor) -> Finished:
+        """Decode a batch of ``samples`` [B, *shape]."""
         with self._run.context.cpu_section():
             images = self._run.model.decode(samples).float().cpu()
         samples = samples.float().cpu()
         self.first = images[:SHOWN_IMAGES] if self.first is None else self.first
         self.broken += [i for i, finite in zip(indices, samples.flatten(1).isfinite().all(1).tolist()) if not finite]
-        if images.ndim > 2 and raw:
-            self._output.store_raw(indices, samples)
-        self._output.save_samples(indices, images)
         return Finished(samples, images)
+
+    def save(self, indices: Sequence[int], batch: Finished, *, raw: bool) -> None:
+        """Write a decoded batch."""
+        if batch.images.ndim > 2 and raw:
+            self._output.store_raw(indices, batch.samples)
+        self._output.save_samples(indices, batch.images)
 
 
 class Collected:
@@ -100,7 +107,7 @@ class Collected:
 
     def add(self, indices: Sequence[int], captions: Sequence[str], images: Tensor) -> None:
         """Take in a batch that is on disk; ``images`` [B, C, H, W] in [0, 1], or points [B, d]."""
-        self.image_shape = shape_on_disk(images) if images.ndim > 2 else None
+        self.image_shape = shape_on_disk(images)
         if images.ndim == 2:
             self._shown.append(images)
         elif len(self.indices) < MAX_GRID:

@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from diffexp.components.models.base import Model
+from diffexp.experiment.writer import BackgroundWriter, Writer
 
 
 class Bar(Protocol):
@@ -52,6 +53,10 @@ class RunContext:
         """Wait for pending kernels on ``device``, so that ``clock`` includes them."""
         if device.type == "cuda":
             torch.cuda.synchronize(device)
+
+    def writer(self) -> Writer:
+        """What writes the samples of the run: a thread of its own, beside the one that draws them."""
+        return BackgroundWriter()
 
     def finished(self, samples: int) -> None:
         """Count samples that have been written to disk."""

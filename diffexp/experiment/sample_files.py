@@ -116,8 +116,10 @@ class SampleFiles:
         return indices, torch.tensor([found[index] for index in indices])
 
 
-def shape_on_disk(images: Tensor) -> list[int]:
-    """The shape [C, H, W] that images [B, C, H, W] have as PNGs, grey or in colour."""
+def shape_on_disk(images: Tensor) -> list[int] | None:
+    """The shape [C, H, W] that images [B, C, H, W] have as PNGs, grey or in colour; None for points [B, d]."""
+    if images.ndim == 2:
+        return None
     _, channels, height, width = images.shape
     return [3 if channels >= 3 else 1, height, width]
 

@@ -1,8 +1,10 @@
-"""Sampling of a whole run, batch by batch; each batch is on disk before the next begins."""
+"""Sampling of a whole run, batch by batch; a batch is written while the next one is drawn."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
+from diffexp.components.metrics.base import Finished
 from diffexp.experiment.batches import Drawing, batch_size
 from diffexp.experiment.build import Components
 from diffexp.experiment.collected import BatchWriter, Collected, Samples, warn_of_broken, warn_of_interrupt
@@ -10,6 +12,7 @@ from diffexp.experiment.folder import RunFolder
 from diffexp.experiment.metric_suite import MetricSuite
 from diffexp.experiment.parts import read_division
 from diffexp.experiment.pictures.previews import latents_to_rgb
+from diffexp.experiment.sample_files import shape_on_disk
 from diffexp.experiment.shared import draw_with_others
 from diffexp.experiment.tally import Tally
 
@@ -36,7 +39,7 @@ def load_samples(run: Components, config: Mapping[str, Any], output: RunFolder) 
 
 
 def _draw_all(run: Components, config: Mapping[str, Any], output: RunFolder, suite: MetricSuite, size: int) -> Samples:
-    """Draw all samples in this process; a finished batch is measured at once."""
+    """Draw all samples in this process; a finished batch is measured, and the next drawn, while it is written."""
     total = int(config["num_samples"])
     collected, writer = Collected(run, output, suite), BatchWriter(run, output)
     collected.load(size)
@@ -44,20 +47,29 @@ def _draw_all(run: Components, config: Mapping[str, Any], output: RunFolder, sui
     drawing = Drawing.of(run, config, size, -(-len(todo) // size))
     monitor = drawing.monitor
     monitor.tally += Tally.of(output.record)
-    interrupted = False
+    interrupted, files = False, run.context.writer()
+
+    def write(indices: Sequence[int], batch: Finished, raw: bool, record: Mapping[str, Any]) -> None:
+        writer.save(indices, batch, raw=raw)
+        output.update(**record)  # once they are on disk
+        run.context.finished(len(indices))
+
     try:
         for batch, samples in drawing.batches(todo):
-            finished = writer.write(batch.indices, samples, raw=suite.reads_samples)
+            indices, finished = batch.indices, writer.decode(batch.indices, samples)
+            record = monitor.record() | {"image_shape": shape_on_disk(finished.images)}
+            files.write(partial(write, indices, finished, suite.reads_samples, record))
             # At once: an interrupt may follow.
-            collected.add(batch.indices, run.model.describe(batch.condition), finished.images)
-            output.update(**monitor.record(), image_shape=collected.image_shape)
-            collected.measure(batch.indices, finished)
-            run.context.finished(len(batch.indices))
+            collected.add(indices, run.model.describe(batch.condition), finished.images)
+            collected.measure(indices, finished)
+        files.wait()
     except KeyboardInterrupt:
+        files.wait()
         warn_of_interrupt(output, len(collected.indices), total)
         interrupted = True
     finally:
         monitor.close()
+        files.close()
         output.join_points()
     if not interrupted:
         output.images.join()
