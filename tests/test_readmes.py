@@ -51,6 +51,7 @@ BASH = [
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with what the commands of the READMEs take for granted."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for workers
     for variable in ("DIFFEXP_PLUGINS", "PYTHONSAFEPATH"):
         monkeypatch.setenv(variable, "")
         monkeypatch.delenv(variable)

@@ -93,7 +93,7 @@ class Preflight:
             raise InputError(f"this sweep has {number} cells, and {MOST_CELLS} are the most")
         cells = [*crossed(swept.values(), self._has)]
         self._check_cells(cells, task)
-        named = [[str(one.input_line) for one in cell if not one.is_hydra_override()] for cell in cells]
+        named = [[str(one.input_line) for one in cell if _is_of_cell(one)] for cell in cells]
         return Checked(first, words, multirun=True, cells=named if basic else None)
 
     def _check_cells(self, cells: Sequence[Sequence[Override]], first: dict[str, Any]) -> None:
@@ -184,8 +184,8 @@ class Preflight:
             return [override]
         if override.is_hydra_override():
             raise InputError(f"{override.input_line}: the keys of Hydra itself cannot be swept")
-        if (own := BY_NAME.get(override.key_or_group)) and not own.swept:
-            raise InputError(f"{override.input_line}: all cells have the same {own.name}; give one value")
+        if not _is_of_cell(override):
+            raise InputError(f"{override.input_line}: all cells have the same {override.key_or_group}; give one value")
         key, value = override.get_key_element(), override.value()
         if not override.is_discrete_sweep():
             return [self._parse(f"{key}={value.start}")] if isinstance(value, IntervalSweep) else [override]
@@ -227,7 +227,7 @@ class Preflight:
         except Exception as error:  # Hydra has many, and does not always name the word
             raise InputError(self._unfit(overrides, mode, error)) from error
         HydraConfig.instance().set_config(config)
-        return config, task_config(config)
+        return config, task_config(config, self.catalog)
 
     def _unfit(self, overrides: Sequence[Override], mode: RunMode, error: Exception) -> str:
         """Why a config cannot be composed: the word, and what is wrong with it."""
@@ -256,6 +256,12 @@ class Preflight:
             except Exception:
                 return str(override.input_line)
         return ""
+
+
+def _is_of_cell(override: Override) -> bool:
+    """Whether a word belongs to the cells of a sweep, and not to the sweep as a whole."""
+    own = BY_NAME.get(override.key_or_group)
+    return not override.is_hydra_override() and (own is None or own.swept)
 
 
 def needed_launcher(sweep: DictConfig, overrides: Sequence[Override]) -> str | None:

@@ -15,10 +15,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffexp.catalog.discover import Catalog, discover
 from diffexp.catalog.sources import VARIABLE, resolved_paths
-from diffexp.cli.cells import Task, compose_job, save_hydra_files, task_config
+from diffexp.cli.cells import Task, as_containers, task_config
 from diffexp.cli.check import Checked, Preflight
+from diffexp.cli.composer import CellComposer
 from diffexp.cli.fast_compose import CachedLoader
 from diffexp.cli.hydra_config import CONFIG_NAME, hydra_session
+from diffexp.cli.hydra_files import save_hydra_files
 from diffexp.cli.hydra_internals import Callbacks
 from diffexp.cli.resume import Resumed, resumed_words
 from diffexp.errors import InputError
@@ -28,6 +30,7 @@ from diffexp.report.over_seeds import NAME as OVER_SEEDS, over_seeds
 from diffexp.sweeps.failures import Failure, read_failures
 from diffexp.sweeps.logs import LOG_FORMAT, LogFile
 from diffexp.sweeps.objective import best_text
+from diffexp.sweeps.outcome import outcome_table
 from diffexp.sweeps.record import SweepRecord
 from diffexp.sweeps.results import read_cells, write_results
 
@@ -62,7 +65,7 @@ def run(overrides: list[str]) -> "RunResult":
         from diffexp.experiment.run import run_experiment
 
         with lock(folder):
-            save_hydra_files(checked.config, folder)
+            save_hydra_files(as_containers(checked.config), folder)
             with _log_file(folder / "diffexp.log"):
                 return run_experiment(task_config(checked.config), folder, catalog)
 
@@ -124,7 +127,7 @@ def _launch_sweep(
     master = loader.load_configuration(CONFIG_NAME, words, RunMode.MULTIRUN)
     with lock(folder):
         if resumed:
-            resumed.check_cells(cells, lambda number, cell: compose_job(loader, master, number, cell))
+            resumed.check_cells(cells, CellComposer(loader, master, catalog).compose)
         record = resumed.record if resumed else SweepRecord(overrides, cells, str(config_dir) if config_dir else None)
         record.write(folder)
         task = Task(catalog)
@@ -136,6 +139,8 @@ def _launch_sweep(
         finally:
             _write_results(folder)
             report_sweep(folder, catalog)
+            if table := outcome_table(folder, record):
+                log.info("%s", table)
         if first.objective:
             direction = first.hydra.sweeper.get("direction") or "minimize"
             log.info("%s", best_text(read_cells(folder), first.objective, str(direction)))
@@ -166,8 +171,9 @@ def _run_sweep(loader: CachedLoader, master: DictConfig, cells: list[list[str]] 
 
 def _write_results(folder: Path) -> None:
     try:
-        write_results(folder)
-        for line in over_seeds(read_cells(folder), folder / OVER_SEEDS):
+        cells = read_cells(folder)
+        write_results(folder, cells)
+        for line in over_seeds(cells, folder / OVER_SEEDS):
             log.info("%s", line)
     except OSError as error:  # a full disk; the failures are still to be printed
         log.warning("no table of results: %s", error.strerror)

@@ -8,7 +8,7 @@ it, and goes on with the samples that it has.
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -72,9 +72,16 @@ def status_of(folder: Path) -> str | None:
 
 
 class Claims:
-    """The open cells of a sweep, for one worker; see ``diffexp.sweeps.source.Source``."""
+    """The open cells of a sweep, for one worker; see ``diffexp.sweeps.source.Source``.
 
-    def __init__(self, work: Work, catalog: Catalog, journal: Journal) -> None:
+    Args:
+        on_done: is called with the folder of every cell that others have done.
+    """
+
+    def __init__(
+        self, work: Work, catalog: Catalog, journal: Journal, on_done: Callable[[Path], None] = lambda folder: None
+    ) -> None:
+        self._on_done = on_done
         self._folder = work.folder
         self._catalog = catalog
         self._journal = journal
@@ -94,7 +101,10 @@ class Claims:
             self._reread()
             free = self._free()
             if free:
-                return self._best(free, loaded)
+                model = self._best(free, loaded)
+                for alone in (True, False):
+                    self._next_look.pop((model, alone), None)
+                return model
             waits_for_driver = self._work.more and self._watch.is_held(self._folder)
             if not self._busy and not waits_for_driver:
                 return None
@@ -183,6 +193,8 @@ class Claims:
         if status := status_of(cell.folder):
             self._over[number] = status
             self._journal.end(number, status)
+            if status == "done":
+                self._on_done(cell.folder)
             return False
         if self._watch.is_held(cell.folder):
             self._busy[number] = cell

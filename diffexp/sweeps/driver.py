@@ -16,7 +16,7 @@ from diffexp.sweeps.claims import FILE as CLAIM, read_claim, status_of
 from diffexp.sweeps.engines.base import Ended, Engine
 from diffexp.sweeps.failures import FILE as FAILURE, Failure, clear_failure, record_interrupt
 from diffexp.sweeps.logs import sweep_logging
-from diffexp.sweeps.outcome import end_line
+from diffexp.sweeps.outcome import end_line, names_of
 from diffexp.sweeps.progress import Progress
 from diffexp.sweeps.work import Work
 from diffexp.sweeps.workers import FOLDER, live_workers, read_end, read_workers, record_end
@@ -27,8 +27,6 @@ POLL_SECONDS = 0.5
 """How often the folder is read, at most; it takes a tenth of the time."""
 CLOSE_SECONDS = 5.0
 """How long workers may take to notice that there is nothing left to do."""
-MOST_NAMES = 4
-"""Names of cells in a message."""
 
 
 class Driver:
@@ -48,11 +46,13 @@ class Driver:
         self._others = {one.name for one in read_workers(work.folder) if one.name in live and one.job not in adopted}
         """The workers of an earlier driver that the engine does not know, or those that were started by hand."""
         self._useless = 0
-        """Workers that ended since the sweep last got on: those that died, and three for one that gave up."""
+        """Workers that ended since a cell last did: dying counts once, giving up or never beginning thrice."""
         self._last_end = ""
+        self._told = set[str]()
+        """Warnings of cells that were printed."""
         if (self._others or adopted) and work.attempt == 1:
             raise InputError(
-                f"{len(self._others) + len(adopted)} workers of an earlier sweep still run in {work.folder}; "
+                f"workers of an earlier sweep still run in {work.folder} ({len(self._others) + len(adopted)} of them); "
                 "wait until they have ended, or choose another folder with hydra.sweep.dir=..."
             )
 
@@ -77,12 +77,15 @@ class Driver:
         try:
             with sweep_logging():
                 self._note_those_done(left, progress)
-                while left and self._tend(len(left)):
+                while True:
                     began = time.monotonic()
+                    for ended in self._engine.ended():  # before the cells, which have ended before their worker
+                        self._note_end_of(ended)
                     self._note_ends(left, words, progress)
                     self._show(progress)
-                    if left:
-                        time.sleep(max(POLL_SECONDS, 10 * (time.monotonic() - began)))
+                    if not left or not self._has_workers(len(left)):
+                        break
+                    time.sleep(max(POLL_SECONDS, 10 * (time.monotonic() - began)))
         except BaseException:
             self._stop(len(left))
             raise
@@ -143,11 +146,13 @@ class Driver:
         running = {cell: share for worker in known if worker.name in live for cell, share in worker.running.items()}
         progress.adopt(running, sum(worker.samples for worker in known))
         progress.show()
+        for text, cell in (one for worker in known for one in worker.warnings.items()):
+            if text not in self._told:
+                self._told.add(text)
+                log.warning("%s%s", cell and f"{cell}: ", text)
 
-    def _tend(self, left: int) -> bool:
-        """See which workers have ended, and start as many as are needed; whether any are there."""
-        for ended in self._engine.ended():
-            self._note_end_of(ended)
+    def _has_workers(self, left: int) -> bool:
+        """Start as many workers as the cells that are left need; whether there are any."""
         others = len(self._others & live_workers(self._folder, self._watch)) if self._others else 0
         missing = min(self._engine.workers, left) - self._engine.running() - others
         if missing > 0 and self._useless <= 3 * self._engine.workers + 2:
@@ -155,8 +160,8 @@ class Driver:
         return bool(self._engine.running() or others)
 
     def _note_end_of(self, ended: Ended) -> None:
-        self._useless += 1 if ended.reason else 3
         worker = next((one for one in reversed(read_workers(self._folder)) if one.job == ended.job), None)
+        self._useless += 1 if ended.reason and worker else 3
         title = worker.title if worker else ended.job
         self._last_end = f"{title}: {ended.reason or 'ended'}"
         if ended.reason is None:
@@ -165,9 +170,8 @@ class Driver:
         if worker:
             record_end(self._folder, worker.name, ended.reason)
         names = {cell.number: cell.folder.name for cell in self._work.cells}
-        cells = ", ".join(names[number] for number in running[:MOST_NAMES] if number in names)
-        more = f" and {len(running) - MOST_NAMES} more" if len(running) > MOST_NAMES else ""
-        log.warning("%s: %s%s", title, ended.reason, f"; it ran {cells}{more}" if cells else "")
+        cells = names_of([names[number] for number in running if number in names])
+        log.warning("%s: %s%s", title, ended.reason, f"; it ran {cells}" if cells else "")
 
     def _stop(self, left: int) -> None:
         advice = f"; go on later with: python -m diffexp {self._work.resume}" if self._work.resume else ""
@@ -193,5 +197,7 @@ class Driver:
         if unbegun:
             why = f": {self._last_end}" if self._last_end else ""
             place = self._folder / FOLDER
-            lost.append(Failure(str(self._folder), f"{unbegun} cells were not begun{why} (see {place})", False))
+            lost.append(
+                Failure(str(self._folder), f"{unbegun} of {len(cells)} cells never began{why} (see {place})", False)
+            )
         return lost

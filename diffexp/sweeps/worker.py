@@ -13,6 +13,7 @@ from diffexp.catalog.discover import discover
 from diffexp.catalog.sources import VARIABLE
 from diffexp.errors import BAD_INPUT, INTERRUPTED, InputError
 from diffexp.experiment.allocator import retain_freed_heap
+from diffexp.experiment.lock import Watch
 from diffexp.sweeps.cell import Cell
 from diffexp.sweeps.work import Work, read_work
 
@@ -91,8 +92,11 @@ def run_worker(folder: Path, job: str = "", threads: int | None = None) -> None:
         run_experiment(cell.config, cell.folder, catalog, sweep, context)
 
     with joined(work.folder, job or _slurm_job(), {}) as journal:
-        claims = Claims(work, catalog, journal)
-        Runner(run_cell, catalog, work.batch, resume=work.resume).run_from(claims, journal)
+        runner = Runner(run_cell, catalog, work.batch, resume=work.resume)
+        runner.run_from(Claims(work, catalog, journal, runner.add_finished), journal)
+    unattended = work.resume and not Watch().is_held(work.folder)
+    advice = f"; for its table and report: python -m diffexp {work.resume}" if unattended else ""
+    print(f"nothing is left to do in {work.folder}{advice}")
 
 
 def _prepare_process(work: Work, threads: int | None) -> None:

@@ -4,6 +4,7 @@
 one who shows the progress of the sweep; and ``end.json``, why it ended, if its engine knows.
 """
 
+import logging
 import os
 import secrets
 import socket
@@ -16,6 +17,7 @@ from typing import Any
 
 from diffexp.experiment.lock import Watch, lock
 from diffexp.files import read_json, write_json
+from diffexp.sweeps.logs import Warnings
 from diffexp.sweeps.progress import Progress
 
 FOLDER = ".workers"
@@ -42,6 +44,8 @@ class Worker:
     """How cells that it knows of have ended."""
     samples: int = 0
     """How many it has written."""
+    warnings: Mapping[str, str] = field(default_factory=dict)
+    """What it warned of, with the first cell that it concerned."""
 
     @property
     def title(self) -> str:
@@ -63,6 +67,8 @@ class Journal(Progress):
         self._folder = folder
         self.worker = worker
         self._written = -WRITE_SECONDS
+        self._warnings = Warnings()
+        logging.getLogger("diffexp").addHandler(self._warnings)
 
     def begin(self, work: Mapping[int, float], attempt: int) -> None:
         """Begin a new attempt at the sweep, or one with more cells."""
@@ -80,6 +86,7 @@ class Journal(Progress):
 
     def close(self) -> None:
         super().close()
+        logging.getLogger("diffexp").removeHandler(self._warnings)
         self.write()
 
     def write(self) -> None:
@@ -87,7 +94,9 @@ class Journal(Progress):
         self._written = time.monotonic()
         running, ended, samples = self.state()
         with suppress(OSError):
-            now = replace(self.worker, running=running, ended=ended, samples=samples)
+            now = replace(
+                self.worker, running=running, ended=ended, samples=samples, warnings=dict(self._warnings.found)
+            )
             write_json(self._folder / STATE, asdict(now))
 
 
