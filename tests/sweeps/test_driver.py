@@ -56,6 +56,7 @@ class MadeUpEngine:
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
     monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.1)
     return Work(tmp_path, (), Path.cwd(), resume="resume=here")
 
 
