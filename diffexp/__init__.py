@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from diffexp.components.user_files import read_images as read_images
     from diffexp.errors import InputError as InputError
     from diffexp.experiment.run import RunResult as RunResult
+    from diffexp.experiment.sample_files import read_samples as read_samples
     from diffexp.plan.compile import Direct as Direct, Sampler as Sampler, sample as sample
     from diffexp.plan.execute import (
         History as History,
@@ -102,6 +103,7 @@ _PUBLIC = {
     "diffexp.components.user_files": "read_images",
     "diffexp.errors": "InputError",
     "diffexp.experiment.run": "RunResult",
+    "diffexp.experiment.sample_files": "read_samples",
     "diffexp.plan.compile": "Direct Sampler sample",
     "diffexp.plan.execute": "History advance begin clamped execute",
     "diffexp.plan.levels": "CLEAN Level Levels Schedule",

@@ -6,7 +6,7 @@ import math
 import os
 import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,39 @@ def replace_whole(path: Path) -> Iterator[Path]:
 def _create(path: Path) -> None:
     """Create an empty file, which must not be there."""
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+
+
+def cache_folder(name: str) -> Path | None:
+    """The folder of a cache: in ``$DIFFEXP_CACHE``, by default ``diffexp`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
+
+    Returns:
+        None where ``DIFFEXP_CACHE=off`` disables all caches on disk.
+    """
+    given = os.environ.get("DIFFEXP_CACHE")
+    if given == "off":
+        return None
+    with suppress(RuntimeError):  # there may be no home
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffexp"
+        return (Path(given).expanduser() if given else base) / name
+    return None
+
+
+def prune(folder: Path, most_bytes: int) -> None:
+    """Remove the oldest files of a folder where all are more than ``most_bytes`` together, down to nine tenths."""
+    files: list[tuple[float, int, Path]] = []
+    for path in folder.iterdir():
+        with suppress(OSError):  # another process may remove them too
+            state = path.stat()
+            files.append((state.st_mtime, state.st_size, path))
+    total = sum(size for _, size, _ in files)
+    if total <= most_bytes:
+        return
+    for _, size, path in sorted(files):
+        if total <= 0.9 * most_bytes:
+            break
+        with suppress(OSError):
+            path.unlink()
+            total -= size
 
 
 def write_text(path: Path, text: str) -> None:

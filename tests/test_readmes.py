@@ -133,6 +133,8 @@ def perform(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
             return run_module("diffexp", [*rest, "--cfg", "hydra"], monkeypatch)  # checked; there is no cluster
         case ["python", "-m", "diffexp", *rest] | ["diffexp", *rest]:
             return run_module("diffexp", shortened(rest), monkeypatch)
+        case ["torchrun", "--nproc-per-node", "2", "-m", "diffexp", *rest]:  # with ranks: tests/e2e/test_shared_runs.py
+            return run_module("diffexp", shortened(rest), monkeypatch)
         case ["python", "-m", "diffexp.certify", *rest]:
             few = ["scheduler=euler" if word == "scheduler=all" else word for word in rest]
             return run_module("diffexp.certify", few, monkeypatch)

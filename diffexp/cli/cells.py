@@ -29,6 +29,7 @@ from diffexp.sweeps.objective import objective_value
 from diffexp.sweeps.record import read_sweep
 
 if TYPE_CHECKING:
+    from diffexp.experiment.context import RunContext
     from diffexp.experiment.run import SweepInfo
 
 
@@ -184,6 +185,8 @@ class Task:
     """Found before the first cell, so that a plugin may be edited while a sweep runs."""
     failures: list[Failure] = field(default_factory=list)
     """Failures of the runs in this process; those in workers are read from their folders."""
+    context: "RunContext | None" = None
+    """See ``run_experiment``."""
     ending: ExitStack = field(default_factory=ExitStack)
     """What a launcher does after the last cell; Hydra does not tell it."""
 
@@ -202,7 +205,7 @@ class Task:
                     clear_failure(folder)
                     from diffexp.experiment.run import run_experiment
 
-                    run_experiment(task, folder, self.catalog, sweep)
+                    run_experiment(task, folder, self.catalog, sweep, self.context)
                 clear_failure(folder)  # perhaps of another process, which found the folder in use
         except Exception as error:  # the other cells of a sweep continue
             self.failures.append(record_failure(folder, error))

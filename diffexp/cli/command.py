@@ -81,6 +81,7 @@ def _run_or_raise(catalog: Catalog, options: argparse.Namespace) -> int:
     from diffexp.cli.hydra_config import CONFIG_NAME, hydra_session
     from diffexp.cli.hydra_internals import show
     from diffexp.cli.launch import launch
+    from diffexp.cli.ranks import Ranks
     from diffexp.cli.resume import resumed_sweep, resumed_words
 
     resumed = resumed_sweep(options.overrides)
@@ -100,6 +101,14 @@ def _run_or_raise(catalog: Catalog, options: argparse.Namespace) -> int:
         if options.cfg or options.info:
             options.overrides = checked.words
             show(CONFIG_NAME, options)
+            return 0
+        ranks = Ranks.of_environment()
+        if ranks and checked.multirun:
+            checked = Preflight(loader, catalog).check(ranks.words_of_sweep(options.overrides), multirun=True)
+        if ranks:
+            ranks.choose_device()
+        if ranks and ranks.rank > 0:
+            ranks.work()
             return 0
         folder, failures = launch(loader, checked, catalog, config_dir, resumed)
     return _report(folder, failures, multirun=checked.multirun)

@@ -79,6 +79,7 @@ def _bad_tag(value: Any) -> str | None:
 _INT, _TEXT, _ANY = OptionType("int"), OptionType("str"), OptionType("any")
 _INT_OR_NULL, _TEXT_OR_NULL = OptionType("int", optional=True), OptionType("str", optional=True)
 _NUMBER_OR_NULL, _TEXTS_OR_NULL = OptionType("float", optional=True), OptionType("text", optional=True)
+_FILES = ("png", "safetensors", "tar")
 _DTYPES = ("auto", "float32", "float16", "bfloat16", "float64")
 
 KEYS = (
@@ -96,6 +97,7 @@ KEYS = (
     Key("device", _TEXT, "auto", "auto, cpu, cuda, cuda:1, mps, xpu", also=_no_device),
     Key("dtype", _TEXT, "auto", f"precision of the network: {', '.join(_DTYPES)}", choices=_DTYPES),
     Key("compile", OptionType("bool"), False, "compile the network with torch.compile"),
+    Key("samples", _TEXT, "png", "files of images: png, or shards: safetensors, tar (WebDataset)", choices=_FILES),
     Key(
         "workers",
         _INT_OR_NULL,

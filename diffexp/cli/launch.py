@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
-from hydra.core.utils import configure_log, env_override, run_job as run_by_hydra
+from hydra.core.utils import configure_log, env_override
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -22,9 +22,13 @@ from diffexp.cli.fast_compose import CachedLoader
 from diffexp.cli.hydra_config import CONFIG_NAME, hydra_session
 from diffexp.cli.hydra_files import save_hydra_files
 from diffexp.cli.hydra_internals import Callbacks
+from diffexp.cli.ranks import Ranks
 from diffexp.cli.resume import Resumed, resumed_words
+from diffexp.cli.single import launch_run, needs_workers, run_by_workers
+from diffexp.cli.words import folder_word
 from diffexp.errors import InputError
 from diffexp.experiment.lock import lock
+from diffexp.experiment.summary import read_metrics
 from diffexp.report import report_sweep
 from diffexp.report.over_seeds import NAME as OVER_SEEDS, over_seeds
 from diffexp.sweeps.failures import Failure, read_failures
@@ -33,6 +37,7 @@ from diffexp.sweeps.objective import best_text
 from diffexp.sweeps.outcome import outcome_table
 from diffexp.sweeps.record import SweepRecord
 from diffexp.sweeps.results import read_cells, write_results
+from diffexp.sweeps.work import NAME as WORK
 
 if TYPE_CHECKING:
     from diffexp.experiment.run import RunResult
@@ -62,12 +67,24 @@ def run(overrides: list[str]) -> "RunResult":
             raise InputError(NO_SWEEP)
         HydraConfig.instance().set_config(checked.config)
         folder = Path(checked.config.hydra.run.dir).absolute()
+        task = task_config(checked.config)
+        if needs_workers(task, checked.config.hydra):
+            return _run_by_workers(task, checked.config, folder, catalog)
         from diffexp.experiment.run import run_experiment
 
         with lock(folder):
             save_hydra_files(as_containers(checked.config), folder)
             with _log_file(folder / "diffexp.log"):
-                return run_experiment(task_config(checked.config), folder, catalog)
+                return run_experiment(task, folder, catalog)
+
+
+def _run_by_workers(task: dict[str, Any], config: DictConfig, folder: Path, catalog: Catalog) -> "RunResult":
+    save_hydra_files(config, folder)
+    for failure in run_by_workers(task, config.hydra, folder, catalog):
+        raise (InputError if failure.input_error else RuntimeError)(failure.message)
+    from diffexp.experiment.run import RunResult
+
+    return RunResult(folder, "done", {name: value for name, value in read_metrics(folder).items() if value is not None})
 
 
 def launch(
@@ -89,33 +106,8 @@ def launch(
     with env_override({VARIABLE: os.pathsep.join(map(str, resolved_paths(catalog.plugin_paths)))}):
         HydraConfig.instance().set_config(checked.config)
         if not checked.multirun:
-            folder = Path(checked.config.hydra.run.dir).absolute()
-            with lock(folder):
-                return folder, _launch_run(loader, checked.config, folder, catalog)
+            return launch_run(loader, checked.config, catalog)
         return _launch_sweep(loader, checked, catalog, config_dir, resumed)
-
-
-def _launch_run(loader: CachedLoader, config: DictConfig, folder: Path, catalog: Catalog) -> list[Failure]:
-    """Run a composed config as ``Hydra.run`` does, which would compose it again from text."""
-    OmegaConf.set_readonly(config.hydra, False)
-    config.hydra.mode = RunMode.RUN
-    task = Task(catalog)
-    try:
-        configure_log(config.hydra.hydra_logging, config.hydra.verbose)
-        callbacks = Callbacks(config)
-        callbacks.on_run_start(config=config, config_name=CONFIG_NAME)
-        returned = run_by_hydra(
-            hydra_context=HydraContext(config_loader=loader, callbacks=callbacks),
-            task_function=task,
-            config=config,
-            job_dir_key="hydra.run.dir",
-            job_subdir_key=None,
-        )
-        callbacks.on_run_end(config=config, config_name=CONFIG_NAME, job_return=returned)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(str(folder)) from None
-    _ = returned.return_value  # raises what the experiment did not record
-    return task.failures
 
 
 def _launch_sweep(
@@ -123,13 +115,17 @@ def _launch_sweep(
 ) -> tuple[Path, list[Failure]]:
     first, overrides, cells = checked.config, checked.words, checked.cells
     folder = resumed.folder if resumed else _sweep_folder(first, overrides)
-    words = [*overrides, "hydra.mode=MULTIRUN", _override("hydra.sweep.dir", folder)]
+    words = [*overrides, "hydra.mode=MULTIRUN", folder_word("hydra.sweep.dir", folder)]
     master = loader.load_configuration(CONFIG_NAME, words, RunMode.MULTIRUN)
     with lock(folder):
         if resumed:
             resumed.check_cells(cells, CellComposer(loader, master, catalog).compose)
         record = resumed.record if resumed else SweepRecord(overrides, cells, str(config_dir) if config_dir else None)
         record.write(folder)
+        if ranks := Ranks.of_environment():
+            if record.attempts == 1:
+                (folder / WORK).unlink(missing_ok=True)  # of an earlier sweep
+            ranks.announce(folder)
         task = Task(catalog)
         try:
             with task.ending:
@@ -188,11 +184,6 @@ def _sweep_folder(config: DictConfig, overrides: Sequence[str]) -> Path:
         number += 1
         candidate = folder.with_name(f"{folder.name}-{number}")
     return candidate
-
-
-def _override(key: str, folder: Path) -> str:
-    text = str(folder).replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${")
-    return f"{key}='{text}'"
 
 
 @contextmanager

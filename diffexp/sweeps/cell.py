@@ -38,3 +38,8 @@ def amount_of_work(config: Mapping[str, Any]) -> float:
     """An estimate of a cell's model evaluations."""
     limits = (config.get(key) for key in ("steps", "max_nfe", "max_forward_passes"))
     return float(min(most for most in limits if most is not None) * config["num_samples"])
+
+
+def batches_of(config: Mapping[str, Any]) -> int:
+    """The number of batches of a cell, which as many workers can draw at the same time."""
+    return -(-int(config["num_samples"]) // int(config["batch_size"]))

@@ -16,6 +16,7 @@ from typing import Any
 
 from diffexp.catalog.discover import Catalog
 from diffexp.experiment.lock import FolderInUse, Watch, lock
+from diffexp.experiment.parts import has_open_parts
 from diffexp.files import read_json, write_json
 from diffexp.sweeps.cell import Cell, amount_of_work, model_key
 from diffexp.sweeps.failures import FILE as FAILURE, record_loss
@@ -90,6 +91,10 @@ class Claims:
         self._mine: dict[int, Cell] = {}
         self._busy: dict[int, Cell] = {}
         """Cells that others ran when the folder was last searched."""
+        self._helped: Cell | None = None
+        """A cell that another worker runs and this one draws parts of."""
+        self._refused: set[int] = set()
+        """Cells that this worker cannot help with."""
         self._next_look: dict[object, float] = {}
         self._workers = 1
         self._stamp = 0
@@ -105,6 +110,9 @@ class Claims:
                 for alone in (True, False):
                     self._next_look.pop((model, alone), None)
                 return model
+            self._helped = self._divided(loaded)
+            if self._helped:
+                return model_key(self._helped.config)
             waits_for_driver = self._work.more and self._watch.is_held(self._folder)
             if not self._busy and not waits_for_driver:
                 return None
@@ -118,6 +126,10 @@ class Claims:
 
     def take(self, model: str, alone: bool) -> Cell | None:
         self._reread()
+        helped = self._helped
+        if alone and helped and helped.number not in self._mine and model_key(helped.config) == model:
+            self._mine[helped.number] = helped
+            return helped
         if not alone and len(self._mine) >= self._fair_share():
             return None
         if not self._is_time((model, alone)):
@@ -129,8 +141,19 @@ class Claims:
                 return cell
         return None
 
+    def helps(self, cell: Cell) -> bool:
+        """Whether a cell that was taken is one that another worker runs, and has parts to draw."""
+        return cell is self._helped
+
+    def refuse(self, cell: Cell) -> None:
+        """Help with a cell no more."""
+        self._refused.add(cell.number)
+
     @contextmanager
     def claim(self, cell: Cell) -> Iterator[None]:
+        if self.helps(cell):  # its parts are claimed one by one
+            yield
+            return
         with ExitStack() as stack:
             try:
                 stack.enter_context(lock(cell.folder))
@@ -147,6 +170,7 @@ class Claims:
 
     def ended(self, cell: Cell, status: str) -> None:
         del self._mine[cell.number]
+        self._helped = None
         if status == "elsewhere":
             self._busy[cell.number] = cell
             self._next_look[cell.number] = time.monotonic() + POLL_SECONDS
@@ -179,7 +203,15 @@ class Claims:
         return left if left and left.attempt == self._work.attempt else None
 
     def _alone(self, cell: Cell) -> bool:
-        return runs_alone(cell, self._catalog) or self._left_behind(cell.folder) is not None
+        """Whether a cell runs by itself: also a run that workers share, whose batches are then those of one process."""
+        lost = self._left_behind(cell.folder) is not None
+        return lost or self._work.is_run or runs_alone(cell, self._catalog)
+
+    def _divided(self, loaded: str) -> Cell | None:
+        """A cell that others run and that has open parts, best one of the loaded model."""
+        busy = [cell for number, cell in self._busy.items() if number not in self._refused]
+        busy.sort(key=lambda cell: model_key(cell.config) != loaded)
+        return next((cell for cell in busy if has_open_parts(cell.folder, self._watch)), None)
 
     def _free(self) -> list[Cell]:
         """The cells that this worker could run; notes those that others run."""

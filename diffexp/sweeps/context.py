@@ -14,6 +14,7 @@ from torch import Tensor
 from diffexp.components.models.base import Condition, Model
 from diffexp.components.models.passes import with_predict
 from diffexp.experiment.context import Bar, RunContext
+from diffexp.experiment.writer import Writer
 from diffexp.sweeps.batch_size import BatchLimit
 from diffexp.sweeps.batching import Client, Rendezvous
 from diffexp.sweeps.cell import Cell
@@ -132,6 +133,10 @@ class CellContext(SweepContext):
     def clock(self) -> float:
         """The processor time of this thread and the cell's share of the time of model calls, in seconds."""
         return time.thread_time() + self._client.seconds
+
+    def writer(self) -> Writer:
+        """The cell itself: it is a thread beside the one that calls the model, for the other cells."""
+        return Writer()
 
     def synchronize(self, device: torch.device) -> None:
         """Do nothing: every call of the model has been waited for where it was timed."""

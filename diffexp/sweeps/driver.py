@@ -11,7 +11,7 @@ from dataclasses import replace
 from diffexp.errors import InputError
 from diffexp.experiment.lock import Watch
 from diffexp.files import read_json, write_json
-from diffexp.sweeps.cell import Cell, amount_of_work, distinguishing_words
+from diffexp.sweeps.cell import Cell, amount_of_work, batches_of, distinguishing_words
 from diffexp.sweeps.claims import FILE as CLAIM, read_claim, status_of
 from diffexp.sweeps.engines.base import Ended, Engine
 from diffexp.sweeps.failures import FILE as FAILURE, Failure, clear_failure, record_interrupt
@@ -83,7 +83,7 @@ class Driver:
                         self._note_end_of(ended)
                     self._note_ends(left, words, progress)
                     self._show(progress)
-                    if not left or not self._has_workers(len(left)):
+                    if not left or not self._has_workers(sum(batches_of(cell.config) for cell in left.values())):
                         break
                     time.sleep(max(POLL_SECONDS, 10 * (time.monotonic() - began)))
         except BaseException:
@@ -110,7 +110,7 @@ class Driver:
             clear_failure(cell.folder)
             if not self._watch.is_held(cell.folder):
                 (cell.folder / CLAIM).unlink(missing_ok=True)  # of an earlier attempt
-            if self._work.attempt == 1:  # what an earlier sweep left in the folder is not this one's
+            if self._work.attempt == 1 and cell.folder != self._folder:  # what an earlier sweep left there
                 (cell.folder / "run.json").unlink(missing_ok=True)
             elif status_of(cell.folder) == "done":
                 from diffexp.experiment.finished import finished_run  # imports torch
@@ -152,7 +152,11 @@ class Driver:
                 log.warning("%s%s", cell and f"{cell}: ", text)
 
     def _has_workers(self, left: int) -> bool:
-        """Start as many workers as the cells that are left need; whether there are any."""
+        """Start as many workers as are needed; whether there are any.
+
+        Args:
+            left: how many workers could do something at the same time, at most.
+        """
         others = len(self._others & live_workers(self._folder, self._watch)) if self._others else 0
         missing = min(self._engine.workers, left) - self._engine.running() - others
         if missing > 0 and self._useless <= 3 * self._engine.workers + 2:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from diffexp.catalog.discover import discover
 from diffexp.catalog.sources import VARIABLE
-from diffexp.errors import BAD_INPUT, INTERRUPTED, InputError
+from diffexp.errors import BAD_INPUT, INTERRUPTED, InputError, one_line
 from diffexp.experiment.allocator import retain_freed_heap
 from diffexp.experiment.lock import Watch
 from diffexp.sweeps.cell import Cell
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+HELP_SECONDS = 30.0
+"""How long a worker draws parts of one cell before it looks for a cell that nobody runs."""
 ENDING_SIGNALS = ("SIGTERM", "SIGUSR2", "SIGHUP")
 """Signals that end a worker as Ctrl-C does: those of clusters, of preemption, and of a terminal that is closed."""
 
@@ -82,19 +84,32 @@ def run_worker(folder: Path, job: str = "", threads: int | None = None) -> None:
     catalog = discover()
 
     from diffexp.experiment.run import SweepInfo, run_experiment  # imports torch
+    from diffexp.experiment.shared import help_run
     from diffexp.sweeps.claims import Claims
     from diffexp.sweeps.runner import Runner
+    from diffexp.sweeps.source import Elsewhere
     from diffexp.sweeps.workers import joined
 
     def run_cell(cell: Cell, context: "RunContext") -> None:
+        context.job = label or None
+        if claims.helps(cell):
+            try:
+                help_run(cell.config, cell.folder, catalog, context, HELP_SECONDS)
+            except Exception as error:  # the worker that runs the cell records it, should it fail there too
+                log.warning("%s goes on without this worker: %s", cell.folder.name, one_line(error))
+                claims.refuse(cell)
+            raise Elsewhere
         # Resumed: what is in the folder was begun by another worker of this sweep, or at an earlier attempt.
-        sweep = SweepInfo(work.folder, cell.number, resumed=True, swept=work.swept)
+        context.resumed = context.divided = True
+        sweep = None if work.is_run else SweepInfo(work.folder, cell.number, swept=work.swept)
         run_experiment(cell.config, cell.folder, catalog, sweep, context)
 
-    with joined(work.folder, job or _slurm_job(), {}) as journal:
+    label = job or _slurm_job()
+    with joined(work.folder, label, {}) as journal:
         runner = Runner(run_cell, catalog, work.batch, resume=work.resume)
-        runner.run_from(Claims(work, catalog, journal, runner.add_finished), journal)
-    unattended = work.resume and not Watch().is_held(work.folder)
+        claims = Claims(work, catalog, journal, runner.add_finished)
+        runner.run_from(claims, journal)
+    unattended = work.resume and not work.is_run and not Watch().is_held(work.folder)
     advice = f"; for its table and report: python -m diffexp {work.resume}" if unattended else ""
     print(f"nothing is left to do in {work.folder}{advice}")
 
