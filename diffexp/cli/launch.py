@@ -24,11 +24,12 @@ from diffexp.cli.hydra_files import save_hydra_files
 from diffexp.cli.hydra_internals import Callbacks
 from diffexp.cli.ranks import Ranks
 from diffexp.cli.resume import Resumed, resumed_words
-from diffexp.cli.single import launch_run, needs_workers, run_by_workers
+from diffexp.cli.single import launch_run, needs_workers, run_by_workers, share_with_ranks
 from diffexp.cli.words import folder_word
 from diffexp.errors import InputError
 from diffexp.experiment.lock import lock
 from diffexp.experiment.summary import read_metrics
+from diffexp.files import read_json
 from diffexp.report import report_sweep
 from diffexp.report.over_seeds import NAME as OVER_SEEDS, over_seeds
 from diffexp.sweeps.failures import Failure, read_failures
@@ -65,26 +66,34 @@ def run(overrides: list[str]) -> "RunResult":
         checked = Preflight(loader, catalog).check(words, multirun=False)
         if checked.multirun:
             raise InputError(NO_SWEEP)
+        ranks = Ranks.of_environment()
+        if ranks:
+            ranks.choose_device()
+        if ranks and ranks.rank > 0:
+            return _result(ranks.work())
         HydraConfig.instance().set_config(checked.config)
-        folder = Path(checked.config.hydra.run.dir).absolute()
+        folder, settings = Path(checked.config.hydra.run.dir).absolute(), checked.config.hydra
         task = task_config(checked.config)
-        if needs_workers(task, checked.config.hydra):
-            return _run_by_workers(task, checked.config, folder, catalog)
+        if not ranks and needs_workers(task, settings):
+            save_hydra_files(as_containers(checked.config), folder)
+            for failure in run_by_workers(task, settings, folder, catalog):
+                raise (InputError if failure.input_error else RuntimeError)(failure.message)
+            return _result(folder)
         from diffexp.experiment.run import run_experiment
 
         with lock(folder):
+            context = share_with_ranks(ranks, task, settings, folder, catalog) if ranks else None
             save_hydra_files(as_containers(checked.config), folder)
             with _log_file(folder / "diffexp.log"):
-                return run_experiment(task, folder, catalog)
+                return run_experiment(task, folder, catalog, context=context)
 
 
-def _run_by_workers(task: dict[str, Any], config: DictConfig, folder: Path, catalog: Catalog) -> "RunResult":
-    save_hydra_files(config, folder)
-    for failure in run_by_workers(task, config.hydra, folder, catalog):
-        raise (InputError if failure.input_error else RuntimeError)(failure.message)
+def _result(folder: Path) -> "RunResult":
+    """The result of a run that other processes have finished."""
     from diffexp.experiment.run import RunResult
 
-    return RunResult(folder, "done", {name: value for name, value in read_metrics(folder).items() if value is not None})
+    status = str(read_json(folder / "run.json").get("status"))
+    return RunResult(folder, status, {key: value for key, value in read_metrics(folder).items() if value is not None})
 
 
 def launch(

@@ -89,8 +89,8 @@ class Ranks:
                     return [folder_word("resume", folder)]
         return list(words)
 
-    def work(self) -> None:
-        """Be a worker in the folder that the first rank announces, until nothing is left to do.
+    def work(self) -> Path:
+        """Be a worker in the folder that the first rank announces, until nothing is left to do; returns the folder.
 
         Raises:
             InputError: it announced none, or has ended.
@@ -103,6 +103,7 @@ class Ranks:
         while not (folder / WORK).exists() and watch.is_held(folder):  # a sweep composes its cells first
             time.sleep(POLL_SECONDS)
         run_worker(folder, self.job)
+        return folder
 
     def choose_device(self) -> None:
         """Let this process see one GPU alone, if there are any."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import configure_log, run_job
@@ -30,6 +30,9 @@ from diffexp.sweeps.engines import engine_class
 from diffexp.sweeps.failures import Failure, clear_failure, read_failure
 from diffexp.sweeps.work import NAME, Work
 from diffexp.sweeps.workers import FOLDER
+
+if TYPE_CHECKING:
+    from diffexp.experiment.context import RunContext
 
 log = logging.getLogger(__name__)
 
@@ -62,14 +65,8 @@ def launch_run(loader: CachedLoader, config: DictConfig, catalog: Catalog) -> tu
     folder, task = Path(config.hydra.run.dir).absolute(), Task(catalog)
     with ExitStack() as stack:
         if ranks:
-            from diffexp.experiment.context import OwnerContext  # imports torch
-
-            if config.workers is not None:
-                log.warning("workers=%d has no effect: the ranks of torchrun are the workers", config.workers)
             stack.enter_context(lock(folder))
-            task.context = OwnerContext(ranks.job)
-            shared_work(task_config(config), config.hydra, folder, catalog).write()
-            ranks.announce(folder)
+            task.context = share_with_ranks(ranks, task_config(config), config.hydra, folder, catalog)
         elif needs_workers(task_config(config), config.hydra):
             task = SharedTask(catalog)
         else:
@@ -94,6 +91,27 @@ def _run_by_hydra(loader: CachedLoader, config: DictConfig, task: Task | SharedT
     except KeyboardInterrupt:
         raise KeyboardInterrupt(str(Path(config.hydra.run.dir).absolute())) from None
     _ = returned.return_value  # raises what the experiment did not record
+
+
+def share_with_ranks(
+    ranks: Ranks, task: Mapping[str, Any], settings: DictConfig, folder: Path, catalog: Catalog
+) -> "RunContext":
+    """Let the other ranks draw samples of a run whose lock this one holds; returns the context for running it.
+
+    Args:
+        task: its config.
+        settings: those of Hydra.
+
+    Raises:
+        InputError: as ``shared_work`` does.
+    """
+    from diffexp.experiment.context import OwnerContext  # imports torch
+
+    if task["workers"] is not None:
+        log.warning("workers=%d has no effect: the ranks of torchrun are the workers", task["workers"])
+    shared_work(task, settings, folder, catalog).write()
+    ranks.announce(folder)
+    return OwnerContext(ranks.job)
 
 
 def needs_workers(task: Mapping[str, Any], settings: DictConfig) -> bool:

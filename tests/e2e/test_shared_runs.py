@@ -181,6 +181,31 @@ def test_torchrun(tmp_path, start, alone, gate):
     assert out.count(f"{folder}\n") == 1, "one rank speaks for all"
 
 
+SCRIPT = """
+import sys
+
+import diffexp
+
+for words in (["seed=0", "workers=2"], ["seed=1"]):
+    result = diffexp.run([*sys.argv[1:], *words])
+    print(result.folder, result.status, result.metrics["nfe"], flush=True)
+"""
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_script_has_its_runs_drawn_by_workers_or_ranks(tmp_path, start, alone, ranks):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "script.py"]
+    code, out, errors = finish(start(tmp_path, *launcher, *RUN, "num_samples=60"))
+    assert code == 0, errors
+    folders = sorted(tmp_path.glob("outputs/*/*"), key=lambda folder: record(folder)["seed"])
+    expected = [f"{folder} done 5" for folder in folders] * ranks
+    assert sorted(line for line in out.splitlines() if line.endswith(" done 5")) == sorted(expected)
+    assert samples(folders[0]) == samples(alone) != samples(folders[1])
+    assert drawn(folders[0]) == 60
+    assert ("workers" in record(folders[1])) == (ranks == 2)
+
+
 @pytest.mark.parametrize(
     ("command", "jobs"),
     [
