@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from diffexp.plan.trace import NotLinear as NotLinear
     from diffexp.plan.training import Training as Training
     from diffexp.report import write_chart as write_chart, write_report as write_report
+    from diffexp.report.runs import load as load
 
 _PUBLIC = {
     "diffexp.api": "compile",
@@ -115,6 +116,7 @@ _PUBLIC = {
     "diffexp.plan.trace": "NotLinear",
     "diffexp.plan.training": "Training",
     "diffexp.report": "write_chart write_report",
+    "diffexp.report.runs": "load",
 }
 """Module to the names that it defines."""
 _HOMES = {name: home for home, names in _PUBLIC.items() for name in names.split()}

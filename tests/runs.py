@@ -71,6 +71,16 @@ def curved(denoise, x, levels, noise):
 
 
 @scheduler
+def blended(denoise, x, levels, noise):
+    """Not linear, and a sample depends on the others of its batch."""
+    for here, there in levels.pairs():
+        x0, eps = denoise.predict(x, here)
+        x0 = torch.tanh(x0 + 0.5 * x0.mean()) + 0 * noise()
+        x = there.alpha * x0 + there.sigma * eps
+    return x
+
+
+@scheduler
 class beyond:
     """A class that is not linear and counts its timesteps from 1000 down, one above what the model was trained on."""
 

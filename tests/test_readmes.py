@@ -51,6 +51,7 @@ BASH = [
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with what the commands of the READMEs take for granted."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for workers
     for variable in ("DIFFEXP_PLUGINS", "PYTHONSAFEPATH"):
         monkeypatch.setenv(variable, "")
         monkeypatch.delenv(variable)
@@ -128,7 +129,11 @@ def perform(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
             return perform(rest, monkeypatch)
         case ["python", "-m", "pytest", *files] | ["pytest", *files]:
             return int(not all((ROOT / file).exists() for file in files if not file.startswith("-")))
+        case ["python", "-m", "diffexp", *rest] if {"hydra/launcher=slurm", "hydra/launcher=ray"} & {*rest}:
+            return run_module("diffexp", [*rest, "--cfg", "hydra"], monkeypatch)  # checked; there is no cluster
         case ["python", "-m", "diffexp", *rest] | ["diffexp", *rest]:
+            return run_module("diffexp", shortened(rest), monkeypatch)
+        case ["torchrun", "--nproc-per-node", "2", "-m", "diffexp", *rest]:  # with ranks: tests/e2e/test_shared_runs.py
             return run_module("diffexp", shortened(rest), monkeypatch)
         case ["python", "-m", "diffexp.certify", *rest]:
             few = ["scheduler=euler" if word == "scheduler=all" else word for word in rest]

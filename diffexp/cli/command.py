@@ -103,6 +103,8 @@ def _run_or_raise(catalog: Catalog, options: argparse.Namespace) -> int:
             show(CONFIG_NAME, options)
             return 0
         ranks = Ranks.of_environment()
+        if ranks and checked.multirun:
+            checked = Preflight(loader, catalog).check(ranks.words_of_sweep(options.overrides), multirun=True)
         if ranks:
             ranks.choose_device()
         if ranks and ranks.rank > 0:

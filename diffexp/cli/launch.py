@@ -15,11 +15,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffexp.catalog.discover import Catalog, discover
 from diffexp.catalog.sources import VARIABLE, resolved_paths
-from diffexp.cli.cells import Task, compose_job, save_hydra_files, task_config
+from diffexp.cli.cells import Task, as_containers, task_config
 from diffexp.cli.check import Checked, Preflight
+from diffexp.cli.composer import CellComposer
 from diffexp.cli.fast_compose import CachedLoader
 from diffexp.cli.hydra_config import CONFIG_NAME, hydra_session
+from diffexp.cli.hydra_files import save_hydra_files
 from diffexp.cli.hydra_internals import Callbacks
+from diffexp.cli.ranks import Ranks
 from diffexp.cli.resume import Resumed, resumed_words
 from diffexp.cli.single import launch_run, needs_workers, run_by_workers
 from diffexp.cli.words import folder_word
@@ -34,6 +37,7 @@ from diffexp.sweeps.objective import best_text
 from diffexp.sweeps.outcome import outcome_table
 from diffexp.sweeps.record import SweepRecord
 from diffexp.sweeps.results import read_cells, write_results
+from diffexp.sweeps.work import NAME as WORK
 
 if TYPE_CHECKING:
     from diffexp.experiment.run import RunResult
@@ -69,7 +73,7 @@ def run(overrides: list[str]) -> "RunResult":
         from diffexp.experiment.run import run_experiment
 
         with lock(folder):
-            save_hydra_files(checked.config, folder)
+            save_hydra_files(as_containers(checked.config), folder)
             with _log_file(folder / "diffexp.log"):
                 return run_experiment(task, folder, catalog)
 
@@ -115,9 +119,13 @@ def _launch_sweep(
     master = loader.load_configuration(CONFIG_NAME, words, RunMode.MULTIRUN)
     with lock(folder):
         if resumed:
-            resumed.check_cells(cells, lambda number, cell: compose_job(loader, master, number, cell))
+            resumed.check_cells(cells, CellComposer(loader, master, catalog).compose)
         record = resumed.record if resumed else SweepRecord(overrides, cells, str(config_dir) if config_dir else None)
         record.write(folder)
+        if ranks := Ranks.of_environment():
+            if record.attempts == 1:
+                (folder / WORK).unlink(missing_ok=True)  # of an earlier sweep
+            ranks.announce(folder)
         task = Task(catalog)
         try:
             with task.ending:
@@ -159,8 +167,9 @@ def _run_sweep(loader: CachedLoader, master: DictConfig, cells: list[list[str]] 
 
 def _write_results(folder: Path) -> None:
     try:
-        write_results(folder)
-        for line in over_seeds(read_cells(folder), folder / OVER_SEEDS):
+        cells = read_cells(folder)
+        write_results(folder, cells)
+        for line in over_seeds(cells, folder / OVER_SEEDS):
             log.info("%s", line)
     except OSError as error:  # a full disk; the failures are still to be printed
         log.warning("no table of results: %s", error.strerror)

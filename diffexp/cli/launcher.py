@@ -4,6 +4,8 @@ import logging
 import os
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,11 +17,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from diffexp.catalog.discover import discover
 from diffexp.catalog.sources import resolved_paths
-from diffexp.cli.cells import ComposedCell, Task, compose_job, save_hydra_files, sweep_info
-from diffexp.cli.fast_compose import fast_copy
+from diffexp.cli.cells import ComposedCell, Task, sweep_info
+from diffexp.cli.composer import CellComposer
+from diffexp.cli.fast_compose import CachedLoader, fast_copy
+from diffexp.cli.hydra_files import save_hydra_files
 from diffexp.cli.hydra_internals import register_plugin
 from diffexp.errors import InputError
 from diffexp.sweeps.cell import Cell
+from diffexp.sweeps.claims import FILE as CLAIM
 from diffexp.sweeps.driver import Driver
 from diffexp.sweeps.engines import ENGINES, engine_class
 from diffexp.sweeps.failures import Failure
@@ -57,6 +62,7 @@ class CellLauncher(Launcher):
         self._task = cast(Task, task_function)  # as ``launch`` hands it to Hydra
         self._config = config
         self._catalog = discover()
+        self._composer = CellComposer(cast(CachedLoader, hydra_context.config_loader), config, self._catalog)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the cells; one that fails has no value, and the others continue.
@@ -68,22 +74,23 @@ class CellLauncher(Launcher):
         setup_globals()
         hydra = self._config.hydra
         configure_log(hydra.hydra_logging, hydra.verbose)
-        loader, callbacks = self._context.config_loader, self._context.callbacks
-        jobs = [compose_job(loader, self._config, initial_job_idx + i, words) for i, words in enumerate(job_overrides)]
+        callbacks = self._context.callbacks
+        jobs = [self._composer.compose(initial_job_idx + i, words) for i, words in enumerate(job_overrides)]
         check_folders(jobs)
         log.info("%d cells in %s", len(jobs), hydra.sweep.dir)
-        together = [job for job in jobs if not job.alone]
-        for job in together:
+        together = [job for job in jobs if not job.place.alone]
+        observed = together if callbacks.callbacks else ()  # without them no config has to be made
+        for job in observed:
             callbacks.on_job_start(config=job.composed, task_function=self._task)
         self._sweep = Path(hydra.sweep.dir).absolute()
         record = read_sweep(self._sweep) or SweepRecord([], None)
         resume = f"resume={self._sweep}" if record.cells else ""  # not of a search
         self._task.failures += self._run_cells(together, record, resume)
-        returned = {job.number: job_return(job) for job in together}
-        for job in together:
+        returned: dict[int, JobReturn] = {job.number: CellReturn(job) for job in together}
+        for job in observed:
             callbacks.on_job_end(config=job.composed, job_return=returned[job.number])
         for job in jobs:
-            if job.alone:
+            if job.place.alone:
                 returned[job.number] = self._run_alone(job)
         return [returned[job.number] for job in jobs]
 
@@ -114,10 +121,12 @@ class BatchedLauncher(CellLauncher):
     def __init__(self, batch: int | None = None) -> None:
         super().__init__(batch)
         self._runner: Runner | None = None
-        self._composed: dict[int, DictConfig] = {}
+        self._jobs: dict[int, ComposedCell] = {}
 
     def _run_cells(self, cells: Sequence[ComposedCell], record: SweepRecord, resume: str) -> list[Failure]:
-        self._composed |= {cell.number: cell.composed for cell in cells}
+        self._jobs, self._info = {cell.number: cell for cell in cells}, sweep_info(self._sweep, 0)
+        for cell in cells if record.attempts > 1 else ():
+            (cell.folder / CLAIM).unlink(missing_ok=True)  # of workers that were lost
         if self._runner is None:  # one for all batches of cells of a sweeper, which then share a loaded model
             from diffexp.sweeps.runner import Runner
 
@@ -127,8 +136,8 @@ class BatchedLauncher(CellLauncher):
     def _run(self, job: Cell, context: "RunContext") -> None:
         from diffexp.experiment.run import run_experiment
 
-        save_hydra_files(self._composed[job.number], job.folder)
-        run_experiment(job.config, job.folder, self._catalog, sweep_info(self._sweep, job.number), context)
+        save_hydra_files(self._jobs[job.number].content, job.folder)
+        run_experiment(job.config, job.folder, self._catalog, replace(self._info, job=job.number), context)
 
 
 class WorkersLauncher(CellLauncher):
@@ -155,29 +164,38 @@ class WorkersLauncher(CellLauncher):
             self._driver = Driver(engine_class(self._engine)(self._config.workers, **self._options), work)
             self._task.ending.callback(self._driver.close)
         for cell in cells:
-            save_hydra_files(cell.composed, cell.folder)
+            save_hydra_files(cell.content, cell.folder)
         launched = max((cell.number for cell in cells), default=-1) + 1
         return self._driver.run(cells, more=record.cells is None or launched < len(record.cells))
 
 
-def job_return(job: ComposedCell) -> JobReturn:
-    """The result of a cell, for the sweeper."""
-    composed = job.composed
-    of_task, of_hydra = (fast_copy(composed) for _ in range(2))  # OmegaConf.masked_copy takes four times as long
-    with open_dict(of_task), open_dict(of_hydra):
-        del of_task["hydra"]
-        for key in of_task:
-            del of_hydra[key]
-    found = JobReturn(
-        overrides=job.overrides,
-        cfg=of_task,
-        hydra_cfg=of_hydra,
-        working_dir=os.getcwd(),
-        task_name=composed.hydra.job.name,
-        status=JobStatus.COMPLETED,
-    )
-    found.return_value = objective_value(job.config, job.folder)
-    return found
+class CellReturn(JobReturn):
+    """The result of a cell, for the sweeper and callbacks; its configs, which few of these read, are made on demand."""
+
+    def __init__(self, job: ComposedCell) -> None:
+        self._job = job
+        self.overrides = job.overrides
+        self.working_dir = os.getcwd()
+        self.task_name = job.content["hydra"]["job"]["name"]
+        self.status = JobStatus.COMPLETED
+        self.return_value = objective_value(job.config, job.folder)
+
+    @cached_property
+    def cfg(self) -> DictConfig:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The config of the run."""
+        found = fast_copy(self._job.composed)
+        with open_dict(found):
+            del found["hydra"]
+        return found
+
+    @cached_property
+    def hydra_cfg(self) -> DictConfig:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Hydra's own settings."""
+        found = fast_copy(self._job.composed)
+        with open_dict(found):
+            for key in self.cfg:
+                del found[key]
+        return found
 
 
 def check_folders(jobs: Sequence[ComposedCell]) -> None:
@@ -187,7 +205,7 @@ def check_folders(jobs: Sequence[ComposedCell]) -> None:
         InputError: the first cell that has not.
     """
     for job in jobs:
-        if job.folder.parent != Path(job.composed.hydra.sweep.dir).absolute():
+        if job.folder.parent != job.place.sweep:
             subdir = job.composed.hydra.sweep.subdir
             raise InputError(
                 f"hydra.sweep.subdir={subdir}: the folders of the cells lie side by side; write it without /"

@@ -5,6 +5,8 @@ Only the variables that ``torchrun`` sets are needed (RANK, WORLD_SIZE, LOCAL_RA
 """
 
 import os
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from diffexp.errors import InputError
+from diffexp.sweeps.work import NAME as WORK
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore
@@ -21,6 +24,9 @@ KEY = "diffexp/folder"
 PATIENCE = timedelta(minutes=10)
 """How long ranks wait for the folder, which the first one decides before it loads anything."""
 
+POLL_SECONDS = 0.2
+SWEEP_WORDS = ("hydra/launcher=local", "workers=1")
+"""The words of a sweep by ranks: the first one drives it and starts a worker, the others join."""
 _turns = count()
 """Numbers the runs that this process takes part in: a script may have several."""
 
@@ -49,6 +55,11 @@ class Ranks:
         """The name of this process in records and messages."""
         return f"rank {self.rank}"
 
+    def words_of_sweep(self, words: Sequence[str]) -> list[str]:
+        """The words of a sweep with those that let the ranks be its workers."""
+        given = {word.lstrip("+").partition("=")[0] for word in words}
+        return [*words, *(word for word in SWEEP_WORDS if word.partition("=")[0] not in given)]
+
     def announce(self, folder: Path) -> None:
         """Tell the other ranks the folder to work in."""
         _store(self.rank).set(f"{KEY}/{next(_turns)}", str(folder))
@@ -72,15 +83,19 @@ class Ranks:
         return Path(_store(self.rank).get(key).decode()) if restarted and _store(self.rank).check([key]) else None
 
     def work(self) -> None:
-        """Draw samples in the folder that the first rank announces, until nothing is left to do.
+        """Be a worker in the folder that the first rank announces, until nothing is left to do.
 
         Raises:
-            InputError: it announced none.
+            InputError: it announced none, or has ended.
             KeyboardInterrupt: as ``run_worker`` does.
         """
+        from diffexp.experiment.lock import Watch
         from diffexp.sweeps.worker import run_worker
 
-        run_worker(self.folder(), self.job)
+        folder, watch = self.folder(), Watch()
+        while not (folder / WORK).exists() and watch.is_held(folder):  # a sweep composes its cells first
+            time.sleep(POLL_SECONDS)
+        run_worker(folder, self.job)
 
     def choose_device(self) -> None:
         """Let this process see one GPU alone, if there are any."""

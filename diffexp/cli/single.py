@@ -66,6 +66,8 @@ def launch_run(loader: CachedLoader, config: DictConfig, catalog: Catalog) -> tu
         if ranks:
             from diffexp.experiment.context import OwnerContext  # imports torch
 
+            if config.workers is not None:
+                log.warning("workers=%d has no effect: the ranks of torchrun are the workers", config.workers)
             stack.enter_context(lock(folder))
             task.context = OwnerContext(ranks.job)
             shared_work(task_config(config), config.hydra, folder, catalog).write()

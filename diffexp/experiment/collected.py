@@ -58,10 +58,6 @@ class BatchWriter:
         self.broken: list[int] = []
         """Indices of samples that are not finite."""
 
-    def write(self, indices: Sequence[int], samples: Tensor, *, raw: bool) -> None:
-        """Decode and write a batch of ``samples`` [B, *shape]; with ``raw`` also what images cannot hold."""
-        self.save(indices, self.decode(indices, samples), raw=raw)
-
     def decode(self, indices: Sequence[int], samples: Tensor) -> Finished:
         """Decode a batch of ``samples`` [B, *shape]."""
         with self._run.context.cpu_section():

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from diffexp.catalog.discover import discover
+from diffexp.catalog.discover import Catalog
 from diffexp.catalog.kinds import KINDS
 from diffexp.components.prompts import read_texts
 from diffexp.errors import InputError
@@ -49,9 +49,9 @@ def steps_of(config: Mapping[str, Any]) -> int:
     return config["steps"] if listed is None else listed
 
 
-def usual_samples(model: str, prompt: str | list[str] | None) -> int:
+def usual_samples(model: str, prompt: str | list[str] | None, catalog: Catalog) -> int:
     """Number of samples where the user sets none: the model's trait ``default_samples``, small for large networks."""
-    entry = discover().find("model", model)
+    entry = catalog.find("model", model)
     number = entry.traits.get("default_samples", SAMPLES) if entry else SAMPLES
     if number != ONE_PER_PROMPT:
         return number

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -185,6 +186,10 @@ class RunFolder(SampleFiles):
             "model_seconds": 0.0,
         }
 
+    def note(self, **facts: Any) -> None:
+        """Set entries of ``run.json``, to be written with those of the next ``update``."""
+        self.record |= facts
+
     def update(self, **facts: Any) -> None:
         """Set entries of ``run.json``; they are written from ``replace`` on."""
         self.record |= facts
@@ -194,14 +199,14 @@ class RunFolder(SampleFiles):
     def _write(self) -> None:
         write_json(self.folder / "run.json", self.record)
 
-    @property
+    @cached_property
     def words(self) -> list[str] | None:
         """The words of the command line that Hydra composed the run from; None for a run without Hydra."""
         found = read_yaml(self.folder / ".hydra" / "overrides.yaml")
         return [str(word) for word in found] if isinstance(found, list) else None
 
     def _command(self) -> str:
-        words = sys.argv[1:] if self.words is None else self.words
+        words = sys.argv[1:] if self.words is None else [*self.words]
         # The words of a cell may name an experiment that is a sweep.
         if self.is_cell and any(word.startswith("experiment=") for word in words):
             words.append("hydra.mode=RUN")

@@ -86,7 +86,7 @@ def run_experiment(
         output.update(wandb_id=run.tracker.run_id)
         samples, metrics = _sample_and_measure(run, config, output)
         _publish(run, config, output, samples)
-        output.update(nfe=samples.nfe, forward_passes=samples.forward_passes)
+        output.note(nfe=samples.nfe, forward_passes=samples.forward_passes)
         check_seed(samples.drew_noise, given)
         record.metrics = metrics
         if samples.interrupted:
@@ -122,7 +122,7 @@ def _build_and_check(
         if known:
             check_same_samples(known, output.record | identity)
     output.replace()
-    output.update(**identity)
+    output.note(**identity)
     if named:
         copied = output.copy_samples(RunFolder(named.folder))
         log.info("%d of %d samples copied from %s", copied, config["num_samples"], named.folder)

@@ -4,9 +4,10 @@ import logging
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 
 from diffexp.catalog.discover import Catalog
+from diffexp.components.metrics.base import Finished
 from diffexp.errors import InputError
 from diffexp.experiment.batches import Drawing
 from diffexp.experiment.build import Components, assemble
@@ -22,8 +24,9 @@ from diffexp.experiment.context import RunContext
 from diffexp.experiment.cost import peak_memory_mb, reset_peak_memory
 from diffexp.experiment.folder import RunFolder, recorded_shape
 from diffexp.experiment.identity import identity_of
+from diffexp.experiment.lock import Watch
 from diffexp.experiment.metric_suite import MetricSuite
-from diffexp.experiment.parts import Division, Parts, Share, Worker, read_division, sum_of, workers_of
+from diffexp.experiment.parts import Division, Parts, Share, Worker, has_open_parts, read_division, sum_of, workers_of
 from diffexp.experiment.pictures.previews import latents_to_rgb
 from diffexp.experiment.resume import check_same_samples, read_earlier
 from diffexp.experiment.sample_files import SampleFiles
@@ -46,6 +49,7 @@ class PartDrawing:
         left = sum(division.batches(part) for part in range(division.count) if not self.parts.is_done(part))
         self.drawing = Drawing.of(run, config, division.batch_size, left)
         self.writer = BatchWriter(run, output)
+        self._files = run.context.writer()
         self._run, self._output = run, output
 
     def draw(self, part: int) -> None:
@@ -54,17 +58,31 @@ class PartDrawing:
         todo = sorted(set(division.indices(part)) - self.finished(part))
         drawing.monitor.expect(parts.batches_left)
         earlier, before, broken = parts.shares(part), replace(drawing.monitor.tally), len(self.writer.broken)
-        own = list[Share]()
-        for _, whole in groupby(todo, lambda index: index // division.batch_size):
-            for batch, samples in drawing.batches(list(whole)):
-                if not parts.is_offered:
-                    return
-                self.writer.write(batch.indices, samples, raw=division.raw)
-                peak, tally = peak_memory_mb(self._run.model.device), drawing.monitor.tally - before
-                own = [Share(parts.worker, tally, peak, drawing.drew_noise, self.writer.broken[broken:])]
-                parts.write(part, [*earlier, *own], done=False)
-                self._run.context.finished(len(batch.indices))
-        parts.write(part, [*earlier, *own], done=True)
+        shares = earlier
+
+        def write(indices: Sequence[int], batch: Finished, shares: Sequence[Share]) -> None:
+            self.writer.save(indices, batch, raw=division.raw)
+            parts.write(part, shares, done=False)  # once they are on disk
+            self._run.context.finished(len(indices))
+
+        try:
+            for _, whole in groupby(todo, lambda index: index // division.batch_size):
+                for batch, samples in drawing.batches(list(whole)):
+                    if not parts.is_offered:
+                        return
+                    finished = self.writer.decode(batch.indices, samples)
+                    peak, tally = peak_memory_mb(self._run.model.device), drawing.monitor.tally - before
+                    own = Share(parts.worker, tally, peak, drawing.drew_noise, self.writer.broken[broken:])
+                    shares = [*earlier, own]
+                    self._files.write(partial(write, batch.indices, finished, shares))
+        finally:
+            self._files.wait()  # before another worker may claim the part
+        parts.write(part, shares, done=True)
+
+    def close(self) -> None:
+        """Draw no more."""
+        self.drawing.monitor.close()
+        self._files.close()
 
     def finished(self, part: int) -> set[int]:
         """The samples of a part that are on disk."""
@@ -73,7 +91,7 @@ class PartDrawing:
         return {*self._output.intact_images(shape, within), *self._output.finished_points(within)[0]}
 
 
-class _Owner(PartDrawing):
+class Owner(PartDrawing):
     """Draws parts, and takes in those of all workers in order, so that metrics are those of one process."""
 
     def __init__(
@@ -143,7 +161,7 @@ def draw_with_others(
     total, known = int(config["num_samples"]), read_division(output.folder)
     fits = known is not None and (known.num_samples, known.batch_size) == (total, size)
     division = known if known and fits else Division.of(total, size, suite.reads_samples, Tally.of(output.record))
-    owner = _Owner(run, config, output, suite, division)
+    owner = Owner(run, config, output, suite, division)
     monitor, collected, interrupted = owner.drawing.monitor, owner.collected, False
     try:
         owner.draw_all()
@@ -152,7 +170,7 @@ def draw_with_others(
         warn_of_interrupt(output, len(collected.indices), total)
         interrupted = True
     finally:
-        monitor.close()
+        owner.close()
         output.join_points()
     if not interrupted:
         output.images.join()
@@ -188,7 +206,7 @@ def help_run(
         InputError: this process would draw other samples than the owner.
     """
     division, owned = read_division(folder), read_earlier(folder)
-    if division is None or owned is None:
+    if division is None or owned is None or not has_open_parts(folder, Watch()):
         return 0
     config = {**config, "metric": {}, "tracker": {"name": "none"}, "snapshot_every": 0}
     with context.cpu_section():
@@ -211,5 +229,5 @@ def help_run(
                 if time.monotonic() > began + seconds:
                     break
     finally:
-        drawing.drawing.monitor.close()
+        drawing.close()
     return drawing.drawing.monitor.tally.drawn

@@ -8,7 +8,7 @@ it, and goes on with the samples that it has.
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -73,9 +73,16 @@ def status_of(folder: Path) -> str | None:
 
 
 class Claims:
-    """The open cells of a sweep, for one worker; see ``diffexp.sweeps.source.Source``."""
+    """The open cells of a sweep, for one worker; see ``diffexp.sweeps.source.Source``.
 
-    def __init__(self, work: Work, catalog: Catalog, journal: Journal) -> None:
+    Args:
+        on_done: is called with the folder of every cell that others have done.
+    """
+
+    def __init__(
+        self, work: Work, catalog: Catalog, journal: Journal, on_done: Callable[[Path], None] = lambda folder: None
+    ) -> None:
+        self._on_done = on_done
         self._folder = work.folder
         self._catalog = catalog
         self._journal = journal
@@ -99,7 +106,10 @@ class Claims:
             self._reread()
             free = self._free()
             if free:
-                return self._best(free, loaded)
+                model = self._best(free, loaded)
+                for alone in (True, False):
+                    self._next_look.pop((model, alone), None)
+                return model
             self._helped = self._divided(loaded)
             if self._helped:
                 return model_key(self._helped.config)
@@ -215,6 +225,8 @@ class Claims:
         if status := status_of(cell.folder):
             self._over[number] = status
             self._journal.end(number, status)
+            if status == "done":
+                self._on_done(cell.folder)
             return False
         if self._watch.is_held(cell.folder):
             self._busy[number] = cell

@@ -18,7 +18,7 @@ from diffexp.experiment.writer import Writer
 from diffexp.sweeps.batch_size import BatchLimit
 from diffexp.sweeps.batching import Client, Rendezvous
 from diffexp.sweeps.cell import Cell
-from diffexp.sweeps.duplicates import DuplicateRuns, samples_key
+from diffexp.sweeps.duplicates import DuplicateRuns
 from diffexp.sweeps.progress import Progress
 
 POLL_SECONDS = 0.2
@@ -172,7 +172,7 @@ class CellContext(SweepContext):
             self.waits = False
 
     def find_duplicate(self, record: Mapping[str, Any]) -> Path | None:
-        key = samples_key(record)
+        key = self._shared.duplicates.key(record)
         while (first := self._shared.duplicates.claim(key, self._result)) is not self._result:
             if not first.done():
                 self._registration.close()  # nobody waits for a cell that waits for another

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from diffexp.errors import InputError
-from diffexp.experiment.lock import Watch
+from diffexp.experiment.lock import PATIENCE_SECONDS, Watch
 from diffexp.files import read_json, write_json
 from diffexp.sweeps.cell import Cell, amount_of_work, batches_of, distinguishing_words
 from diffexp.sweeps.claims import FILE as CLAIM, read_claim, status_of
@@ -42,17 +42,31 @@ class Driver:
         self._work = work
         self._folder = work.folder
         self._watch = Watch()
-        live, adopted = live_workers(work.folder, self._watch), engine.adopt(work.folder)
-        self._others = {one.name for one in read_workers(work.folder) if one.name in live and one.job not in adopted}
+        self._adopted = engine.adopt(work.folder)
+        self._others = self._live_others()
         """The workers of an earlier driver that the engine does not know, or those that were started by hand."""
+        if work.attempt == 1:
+            self._refuse_workers()
         self._useless = 0
         """Workers that ended since a cell last did: dying counts once, giving up or never beginning thrice."""
         self._last_end = ""
         self._told = set[str]()
         """Warnings of cells that were printed."""
-        if (self._others or adopted) and work.attempt == 1:
+
+    def _live_others(self) -> set[str]:
+        live = live_workers(self._folder, self._watch)
+        return {one.name for one in read_workers(self._folder) if one.name in live and one.job not in self._adopted}
+
+    def _refuse_workers(self) -> None:
+        """Raise InputError if workers of an earlier sweep still run; of other machines that takes a while to know."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while self._others and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+            self._others = self._live_others()
+        if self._others or self._adopted:
+            number = len(self._others | self._adopted)
             raise InputError(
-                f"{len(self._others) + len(adopted)} workers of an earlier sweep still run in {work.folder}; "
+                f"workers of an earlier sweep still run in {self._folder} ({number} of them); "
                 "wait until they have ended, or choose another folder with hydra.sweep.dir=..."
             )
 
@@ -77,12 +91,15 @@ class Driver:
         try:
             with sweep_logging():
                 self._note_those_done(left, progress)
-                while left and self._tend(sum(batches_of(cell.config) for cell in left.values())):
+                while True:
                     began = time.monotonic()
+                    for ended in self._engine.ended():  # before the cells, which have ended before their worker
+                        self._note_end_of(ended)
                     self._note_ends(left, words, progress)
                     self._show(progress)
-                    if left:
-                        time.sleep(max(POLL_SECONDS, 10 * (time.monotonic() - began)))
+                    if not left or not self._has_workers(sum(batches_of(cell.config) for cell in left.values())):
+                        break
+                    time.sleep(max(POLL_SECONDS, 10 * (time.monotonic() - began)))
         except BaseException:
             self._stop(len(left))
             raise
@@ -142,20 +159,19 @@ class Driver:
         known = [worker for worker in read_workers(self._folder) if worker.attempt == self._work.attempt]
         running = {cell: share for worker in known if worker.name in live for cell, share in worker.running.items()}
         progress.adopt(running, sum(worker.samples for worker in known))
+        progress.note = f"{len(live)} workers"
         progress.show()
         for text, cell in (one for worker in known for one in worker.warnings.items()):
             if text not in self._told:
                 self._told.add(text)
                 log.warning("%s%s", cell and f"{cell}: ", text)
 
-    def _tend(self, left: int) -> bool:
-        """See which workers have ended, and start as many as are needed; whether any are there.
+    def _has_workers(self, left: int) -> bool:
+        """Start as many workers as are needed; whether there are any.
 
         Args:
             left: how many workers could do something at the same time, at most.
         """
-        for ended in self._engine.ended():
-            self._note_end_of(ended)
         others = len(self._others & live_workers(self._folder, self._watch)) if self._others else 0
         missing = min(self._engine.workers, left) - self._engine.running() - others
         if missing > 0 and self._useless <= 3 * self._engine.workers + 2:
@@ -200,5 +216,7 @@ class Driver:
         if unbegun:
             why = f": {self._last_end}" if self._last_end else ""
             place = self._folder / FOLDER
-            lost.append(Failure(str(self._folder), f"{unbegun} cells were not begun{why} (see {place})", False))
+            lost.append(
+                Failure(str(self._folder), f"{unbegun} of {len(cells)} cells never began{why} (see {place})", False)
+            )
         return lost

@@ -59,6 +59,6 @@ def _status(folder: Path, watch: Watch) -> str:
     status = read_json(folder / "run.json").get("status")
     if status in ("done", "failed"):
         return status
-    if watch.is_held(folder):
+    if status != "interrupted" and watch.is_held(folder):
         return "running"
     return "lost" if read_claim(folder) else "interrupted"

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,13 +59,16 @@ def read_cells(sweep: Path) -> list[CellResult]:
     return [found[key] for key in sorted(found)]
 
 
-def write_results(sweep: Path) -> Path | None:
+def write_results(sweep: Path, cells: Sequence[CellResult] | None = None) -> Path | None:
     """Write the table; returns None if there is no cell yet.
 
     Columns: ``cell``, ``overrides``, every config key in which the cells differ, ``status``, ``error``, every metric,
     ``folder`` (relative to the sweep).
+
+    Args:
+        cells: those of ``read_cells(sweep)``, where they have been read already.
     """
-    cells = read_cells(sweep)
+    cells = read_cells(sweep) if cells is None else cells
     if not cells:
         return None
     keys = differing_keys([cell.config for cell in cells if cell.config])

@@ -6,17 +6,19 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 from diffexp.catalog.discover import Catalog
 from diffexp.errors import InputError
 from diffexp.experiment.context import RunContext
 from diffexp.experiment.device import read_device
 from diffexp.experiment.finished import finished_run
+from diffexp.files import read_json
 from diffexp.sweeps.batch_size import MAX_ROWS, BatchLimit
 from diffexp.sweeps.batching import STRAGGLER_SECONDS
 from diffexp.sweeps.cell import Cell, amount_of_work, distinguishing_words
 from diffexp.sweeps.context import CellContext, SharedResources, SoloContext, SweepContext
-from diffexp.sweeps.duplicates import DuplicateRuns, samples_key
+from diffexp.sweeps.duplicates import DuplicateRuns
 from diffexp.sweeps.failures import Failure, clear_failure, record_failure, record_interrupt
 from diffexp.sweeps.logs import cell_logging, sweep_logging
 from diffexp.sweeps.outcome import end_line
@@ -117,7 +119,7 @@ class Runner:
         self._straggler_seconds = straggler_seconds
         self._patience_seconds = patience_seconds
         self._resume = resume
-        self._duplicates = DuplicateRuns()
+        self._duplicates = DuplicateRuns(catalog)
         self._model = ""
         self._shared: SharedResources | None = None
         self._words: dict[int, str] = {}
@@ -154,11 +156,14 @@ class Runner:
         return self._failures
 
     def _is_done(self, cell: Cell) -> bool:
-        earlier = finished_run(cell.folder)
-        if earlier is None:
-            return False
-        self._duplicates.add_finished(samples_key(earlier.record), cell.folder)
-        return True
+        done = finished_run(cell.folder) is not None
+        if done:
+            self.add_finished(cell.folder)
+        return done
+
+    def add_finished(self, folder: Path) -> None:
+        """Note a cell that is done already: cells with the same samples copy its files."""
+        self._duplicates.add_finished(self._duplicates.key(read_json(folder / "run.json")), folder)
 
     def _resources(self, model: str, source: Source) -> SharedResources:
         if model != self._model or self._shared is None:

@@ -102,6 +102,13 @@ def test_a_mistake(preflight, word, expected):
         ("seed=range(0,5,0)", "seed=range(0,5,0): range() arg 3 must not be zero"),
         ("seed=range(0,9999) steps=range(1,99)", "this sweep has 979902 cells, and 100000 are the most"),
         ("guidance=glob(diff*)", "guidance=diffusers needs guidance._target_=..."),
+        ("workers=1,2", "workers=1,2: all cells have the same workers; give one value"),
+        ("workers=0 steps=1,2", "workers=0 must be at least 1"),
+        ("workers=2 hydra/launcher=batched", "workers=2: hydra/launcher=batched runs all cells in this process; leave"),
+        (
+            "workers=2 hydra/launcher=basic",
+            "workers=2: hydra/launcher=basic has settings of its own; leave one of them",
+        ),
         ("hydra.verbose=true,false", "hydra.verbose=true,false: the keys of Hydra itself cannot be swept"),
         ("experiment=compare_schedulers hydra.sweeper.params.max_nfe='5,0'", "max_nfe=0 must be at least 1"),
     ],

@@ -1,6 +1,5 @@
 """One run by several processes, as a user starts them: workers that are killed, a driver that is killed, torchrun."""
 
-import json
 import os
 import signal
 import subprocess
@@ -13,6 +12,9 @@ from typing import Any
 import pytest
 
 import diffexp
+from diffexp.experiment.lock import Watch
+from diffexp.files import read_json
+from diffexp.sweeps.workers import live_workers
 from tests.runs import metrics, record
 
 PLACES = [str(Path(diffexp.__path__[0]).parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
@@ -112,7 +114,7 @@ def gate(tmp_path) -> Path:
 
 def holder(folder: Path) -> int:
     """The process that has locked a folder."""
-    return json.loads((folder / ".lock").read_text())["pid"] if (folder / ".lock").exists() else 0
+    return read_json(folder / ".lock").get("pid", 0)
 
 
 def test_a_run_goes_on_whoever_is_killed(tmp_path, start, alone, gate):
@@ -121,14 +123,14 @@ def test_a_run_goes_on_whoever_is_killed(tmp_path, start, alone, gate):
     words = [*RUN, "num_samples=60", f"loop.gate={gate}", "workers=2", f"hydra.run.dir={folder}"]
     driver = start(tmp_path, "diffexp", *words)
     until(lambda: len(waiting(gate)) == 2)
-    owner = holder(folder)
+    owner = until(lambda: holder(folder))
     assert owner in waiting(gate) and owner != driver.pid
     os.kill(owner, signal.SIGKILL)
     os.kill(driver.pid, signal.SIGKILL)
     finish(driver)
     joined = start(tmp_path, "diffexp.sweeps", str(folder))
     until(lambda: joined.pid in waiting(gate))
-    assert holder(folder) == joined.pid, "it owns the run now"
+    until(lambda: holder(folder) == joined.pid)  # it owns the run now
     resumed = start(tmp_path, "diffexp", f"resume={folder}", "workers=2")
     until(lambda: holder(folder / ".workers") == resumed.pid)
     (gate / "open").touch()
@@ -143,6 +145,21 @@ def test_a_run_goes_on_whoever_is_killed(tmp_path, start, alone, gate):
     for name in ("nfe", "forward_passes", "sliced_wasserstein2/samples"):
         assert found[name] == pytest.approx(expected[name], rel=1e-9)
     assert not (tmp_path / "outputs").exists(), "it went on in its folder"
+
+
+def test_an_interrupted_command_stops_its_workers(tmp_path, start, gate):
+    folder = tmp_path / "run"
+    words = [*RUN, "num_samples=60", f"loop.gate={gate}", "workers=2", f"hydra.run.dir={folder}"]
+    driver = start(tmp_path, "diffexp", *words)
+    until(lambda: len(waiting(gate)) == 2)
+    os.kill(driver.pid, signal.SIGINT)
+    code, out, errors = finish(driver)
+    assert code == 130
+    assert f"go on later with: python -m diffexp resume={folder}" in out
+    assert errors.splitlines()[-1] == f"error: interrupted; what was finished is in {folder}"
+    assert live_workers(folder, Watch()) == set()
+    assert (record(folder)["status"], record(folder)["drawn"]) == ("interrupted", 4)
+    assert not (folder / ".hydra" / "failure.json").exists()
 
 
 def test_torchrun(tmp_path, start, alone, gate):
@@ -160,15 +177,27 @@ def test_torchrun(tmp_path, start, alone, gate):
     assert out.count(f"{folder}\n") == 1, "one rank speaks for all"
 
 
-def test_idle_workers_of_a_sweep_help_with_a_large_cell(tmp_path, start, alone, gate):
-    words = [*RUN, "num_samples=4,60", f"loop.gate={gate}", "workers=2", "hydra.sweep.dir=sweep"]
-    running = start(tmp_path, "diffexp", "-m", *words)
+@pytest.mark.parametrize(
+    ("command", "jobs"),
+    [
+        (["diffexp", "-m", "workers=2"], {"worker 1", "worker 2"}),
+        (
+            ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "diffexp", "-m"],
+            {"worker 1", "rank 1"},
+        ),
+    ],
+    ids=["workers", "ranks"],
+)
+def test_idle_workers_of_a_sweep_help_with_a_large_cell(tmp_path, start, alone, gate, command, jobs):
+    words = [*RUN, "num_samples=4,60", f"loop.gate={gate}", "hydra.sweep.dir=sweep"]
+    running = start(tmp_path, *command, *words)
     until(lambda: len(waiting(gate)) == 2)
     (gate / "open").touch()
     code, _, errors = finish(running)
     assert code == 0, errors
     small, large = sorted((tmp_path / "sweep").glob("[01]_*"))
-    assert len(record(large)["workers"]) == 2
+    assert {worker["job"] for worker in record(large)["workers"]} == jobs
     assert drawn(large) == record(large)["drawn"] == 60
     assert "workers" not in record(small), "one batch has no parts"
     assert samples(large) == samples(alone)
+    assert (tmp_path / "sweep" / "results.csv").is_file()

@@ -14,7 +14,7 @@ from diffexp.experiment.context import OwnerContext, RunContext
 from diffexp.experiment.lock import FolderInUse, lock
 from diffexp.experiment.parts import Division, Parts, Worker, read_division
 from diffexp.experiment.run import RunResult, run_experiment
-from diffexp.experiment.shared import help_run
+from diffexp.experiment.shared import Owner, PartDrawing, help_run
 from diffexp.experiment.tally import Tally
 from diffexp.files import write_json
 from tests.runs import (
@@ -28,6 +28,7 @@ from tests.runs import (
     raise_at,
     record,
     same_but_for_rounding,
+    told,
 )
 
 MANY = (*PICTURES, "num_samples=23", "snapshot_every=1")
@@ -137,6 +138,52 @@ def test_metrics_that_read_more_than_images_are_those_of_one_process(run, own, h
     assert metrics(folder) == pytest.approx(metrics(alone), rel=1e-9)
     assert any(name.endswith("/low") for name in metrics(folder))
     assert files(folder) == files(alone), "nothing of the parts is left, and none of the raw samples"
+
+
+def test_fid_and_kid_are_those_of_the_whole(run, own, monkeypatch, catalog, compose):
+    """The owner draws one part, a helper all others."""
+    words = ("steps=2", "num_samples=24", "batch_size=4", "metric=[fid,kid]", "snapshot_every=0")
+    alone = run(*words)
+    draw = PartDrawing.draw
+
+    def draw_one(self: PartDrawing, part: int) -> None:
+        if self.drawing.monitor.tally.drawn and isinstance(self, Owner):
+            raise KeyboardInterrupt
+        draw(self, part)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PartDrawing, "draw", draw_one)
+        with pytest.raises(KeyboardInterrupt):
+            own(*words)
+    assert help_run(compose(*words), alone.folder.parent / "shared", catalog, RunContext()) == 20
+    shared = own(*words, resumed=True)
+    assert bytes_of(shared.folder) == bytes_of(alone.folder)
+    assert {"fid/mnist_cnn/low", "kid/mnist_cnn/high"} < shared.metrics.keys()
+    assert shared.metrics == pytest.approx(alone.metrics, rel=1e-9)
+
+
+def test_a_tracker_sees_one_run(own, stopped, catalog, compose, caplog):
+    """A helper starts none, not even one that fails."""
+    words = (*MANY, "tracker=lost")
+    caplog.clear()
+    assert help_run(compose(*words), stopped, catalog, RunContext()) == 14
+    assert told(caplog) == []
+    own(*words, resumed=True)
+    assert told(caplog) == ["tracker Lost failed in start, the run goes on without it: OSError: no space left"]
+
+
+def test_a_sampler_that_couples_samples_is_shared_sample_by_sample(run, own, helper, monkeypatch, caplog):
+    words = (*PICTURES, "scheduler=blended")
+    alone = run(*words).folder
+    sizes, drawn = list[int](), list[int]()
+    network(monkeypatch, slowly(sizes))
+    thread = helper(*words, drawn=drawn)
+    folder = own(*words).folder
+    thread.join()
+    assert set(sizes) == {1} and 0 < sum(drawn) < 7
+    assert bytes_of(folder) == bytes_of(alone)
+    message = "blended chooses its steps for a whole batch: one sample at a time is drawn"
+    assert told(caplog).count(message) == 2, "of both runs, not of the helper"
 
 
 # endings

@@ -113,6 +113,18 @@ def test_what_is_done_or_has_failed_is_not_run_again(work, join):
     assert 3 in take_all(again, model)
 
 
+def test_cells_that_others_have_done_are_told(work, catalog):
+    write_json(work.cells[1].folder / "run.json", {"status": "done"})
+    record_failure(work.cells[3].folder, ValueError("no"))
+    told: list[Path] = []
+    with joined(work.folder, "worker 1", {}) as journal:
+        claims = Claims(work, catalog, journal, told.append)
+        take_all(claims, model_key(work.cells[0].config))
+    assert told == [work.cells[1].folder]
+    (worker,) = read_workers(work.folder)
+    assert worker.ended == {1: "done", 3: "failed"}
+
+
 def test_a_worker_ends_when_nothing_is_left_and_waits_for_what_others_run(work, join, monkeypatch):
     claims = join("worker 1")
     for cell in work.cells[1:]:

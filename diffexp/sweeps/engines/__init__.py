@@ -6,7 +6,7 @@ Each is a module with a class such as ``LocalEngine``, an ``Engine`` as ``base``
 from importlib import import_module
 from typing import Any
 
-ENGINES = ("local",)
+ENGINES = ("local", "slurm", "ray")
 """``hydra/launcher=<name>``."""
 
 
