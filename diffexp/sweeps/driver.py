@@ -48,7 +48,7 @@ class Driver:
         if work.attempt == 1:
             self._refuse_workers()
         self._useless = 0
-        """Workers that ended since a sample or a cell last did: dying counts once, giving up or never beginning thrice."""
+        """Workers that ended since the sweep last got on: dying counts once, giving up or never beginning thrice."""
         self._samples = 0
         self._last_end = ""
         self._told = set[str]()
