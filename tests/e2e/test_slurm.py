@@ -3,13 +3,15 @@
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.cluster_sweeps import LIMIT, LONG, SWEEP, Workplace, pictures, rows
-from tests.runs import same_but_for_rounding
+from tests.runs import images, record, same_but_for_rounding
 from tests.slurm_cluster import MISSING, SlurmCluster, wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")]
@@ -118,4 +120,30 @@ def test_ctrl_c_ends_the_jobs_and_a_node_that_fails_loses_nothing(slurm: SlurmCl
     assert (code, errors) == (0, ""), out
     assert [row["status"] for row in rows(work.folder / "sweep")] == ["done"] * 12
     assert {sample: work.drawn()[sample] for sample in drawn} == drawn, "a finished sample was drawn again"
+    assert not slurm.jobs()
+
+
+def test_a_run_by_two_jobs_is_that_of_one_process(slurm: SlurmCluster, work: Workplace):
+    """Also where one of them is preempted."""
+    run = "model=noted loop=slow steps=4 num_samples=24 batch_size=2 metric=cost tracker=none".split()
+    code, out, errors = work.start(*run, "hydra.run.dir=alone").finish()
+    assert (code, errors) == (0, ""), out
+    work.forget()
+    work.pace(LONG)
+    driver = work.start(*run, *SLURM, "workers=2", "hydra.run.dir=run")
+    work.wait_for_draws(driver, workers=2)
+    work.pace(0.5)
+    wait_for(lambda: min(Counter(note.task for note in work.notes("draw")).values()) > 1, "a job has stopped to draw")
+    work.pace(LONG)
+    preempted = {sample for note in work.notes("draw") if note.task == "1" for sample in note.samples}
+    slurm.run("scancel", "--signal=USR2", sorted(slurm.jobs())[1])
+    work.pace(0)
+    code, out, errors = driver.finish()
+    assert (code, errors) == (0, ""), out
+    assert {*work.drawn()} == {f"0:{index}" for index in range(24)}
+    assert {sample for sample, count in work.drawn().items() if count > 1} <= preempted, "the batch in work at most"
+    found, wanted = images(work.folder / "run"), images(work.folder / "alone")
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[index], wanted[index]) for index in wanted)
+    assert len({worker["job"] for worker in record(work.folder / "run")["workers"]}) == 2
     assert not slurm.jobs()
