@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -12,7 +13,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from diffexp.catalog.diffusers import FAMILIES, class_names
 from diffexp.catalog.discover import Catalog
@@ -67,6 +68,8 @@ class Preflight:
         self.catalog = replace(catalog, configs=(*catalog.configs, *listed))  # also those of --config-dir
         self.names = KnownNames(self.catalog, options)
         self._nodes: dict[str, Any] = {}
+        self._choices: list[Override] = []
+        """The choices of the first cell."""
 
     def check(self, given: Sequence[str], multirun: bool) -> Checked:
         """Compose the run; of a sweep, check every value of every swept key once.
@@ -77,6 +80,7 @@ class Preflight:
         words = [self._with_quotes(word) for word in given]
         overrides = [self._parse(word) for word in words]
         swept = {override.get_key_element(): self._alternatives(override) for override in overrides}
+        self._choices = self.loader.split([values[0] for values in swept.values()])[0]
         first, task = self._compose(next(crossed(swept.values(), self._has)), multirun)
         if not multirun and first.hydra.mode != RunMode.MULTIRUN:
             self._refuse_sweeps(overrides)
@@ -124,9 +128,16 @@ class Preflight:
         """The node of a group with this choice, before values are set in it."""
         word = str(choice.input_line)
         if word not in self._nodes:
-            tree = self.loader.choose(CONFIG_NAME, [choice], RunMode.RUN)[0]
-            self._nodes[word] = OmegaConf.to_container(tree[choice.key_or_group])
+            self._nodes[word] = OmegaConf.to_container(self._tree(choice)[choice.key_or_group])
         return self._nodes[word]
+
+    def _tree(self, choice: Override) -> DictConfig:
+        """The config with this choice: that of a cell, which is needed anyway, where choices set their nodes alone."""
+        like = [choice if other.key_or_group == choice.key_or_group else other for other in self._choices]
+        if choice in like and all(one.key_or_group in KINDS or one.is_hydra_override() for one in like):
+            with suppress(HydraException, OmegaConfBaseException):  # another choice does not compose
+                return self.loader.choose(CONFIG_NAME, like, RunMode.RUN)[0]
+        return self.loader.choose(CONFIG_NAME, [choice], RunMode.RUN)[0]
 
     def _has(self, choice: Override, option: str) -> bool:
         """Whether a choice has an option; of what only a run can know, true."""

@@ -14,6 +14,7 @@ from diffexp.catalog.kinds import KINDS
 from diffexp.catalog.types import OptionType, is_missing
 from diffexp.errors import hint
 
+_FILES = ("png", "safetensors", "tar")
 MAX_TAG = 64
 """Longest tag that W&B accepts; with a longer one it refuses the run."""
 
@@ -70,6 +71,11 @@ def _no_class(value: Any) -> str | None:
     return None if fits else "is not a class number or name, or a list of these"
 
 
+def _count(value: Any) -> str | None:
+    counts = isinstance(value, int) or str(value).isdecimal()
+    return f"is no kind of files ({', '.join(_FILES)}); write num_samples={value}" if counts else None
+
+
 def _bad_tag(value: Any) -> str | None:
     lengths = [len(str(tag)) for tag in value] if isinstance(value, list | tuple) else []
     wrong = next((length for length in lengths if not 1 <= length <= MAX_TAG), None)
@@ -79,7 +85,6 @@ def _bad_tag(value: Any) -> str | None:
 _INT, _TEXT, _ANY = OptionType("int"), OptionType("str"), OptionType("any")
 _INT_OR_NULL, _TEXT_OR_NULL = OptionType("int", optional=True), OptionType("str", optional=True)
 _NUMBER_OR_NULL, _TEXTS_OR_NULL = OptionType("float", optional=True), OptionType("text", optional=True)
-_FILES = ("png", "safetensors", "tar")
 _DTYPES = ("auto", "float32", "float16", "bfloat16", "float64")
 
 KEYS = (
@@ -97,7 +102,14 @@ KEYS = (
     Key("device", _TEXT, "auto", "auto, cpu, cuda, cuda:1, mps, xpu", also=_no_device),
     Key("dtype", _TEXT, "auto", f"precision of the network: {', '.join(_DTYPES)}", choices=_DTYPES),
     Key("compile", OptionType("bool"), False, "compile the network with torch.compile"),
-    Key("samples", _TEXT, "png", "files of images: png, or shards: safetensors, tar (WebDataset)", choices=_FILES),
+    Key(
+        "samples",
+        _TEXT,
+        "png",
+        "files of images: png, or shards: tar, safetensors",
+        choices=_FILES,
+        also=_count,
+    ),
     Key(
         "workers",
         _INT_OR_NULL,

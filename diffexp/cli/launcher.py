@@ -24,6 +24,7 @@ from diffexp.cli.hydra_files import save_hydra_files
 from diffexp.cli.hydra_internals import register_plugin
 from diffexp.errors import InputError
 from diffexp.sweeps.cell import Cell
+from diffexp.sweeps.claims import FILE as CLAIM
 from diffexp.sweeps.driver import Driver
 from diffexp.sweeps.engines import ENGINES, engine_class
 from diffexp.sweeps.failures import Failure
@@ -124,6 +125,8 @@ class BatchedLauncher(CellLauncher):
 
     def _run_cells(self, cells: Sequence[ComposedCell], record: SweepRecord, resume: str) -> list[Failure]:
         self._jobs, self._info = {cell.number: cell for cell in cells}, sweep_info(self._sweep, 0)
+        for cell in cells if record.attempts > 1 else ():
+            (cell.folder / CLAIM).unlink(missing_ok=True)  # of workers that were lost
         if self._runner is None:  # one for all batches of cells of a sweeper, which then share a loaded model
             from diffexp.sweeps.runner import Runner
 

@@ -115,7 +115,7 @@ class Report:
     def statuses(self) -> list[tuple[str, int]]:
         return Counter(cell.status for cell in self.runs).most_common()
 
-    @property
+    @cached_property
     def replicated(self) -> bool:
         """Whether some cells are means over several seeds."""
         return any(cell.members for cell in self.cells)

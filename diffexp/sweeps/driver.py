@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from diffexp.errors import InputError
-from diffexp.experiment.lock import Watch
+from diffexp.experiment.lock import PATIENCE_SECONDS, Watch
 from diffexp.files import read_json, write_json
 from diffexp.sweeps.cell import Cell, amount_of_work, batches_of, distinguishing_words
 from diffexp.sweeps.claims import FILE as CLAIM, read_claim, status_of
@@ -42,17 +42,31 @@ class Driver:
         self._work = work
         self._folder = work.folder
         self._watch = Watch()
-        live, adopted = live_workers(work.folder, self._watch), engine.adopt(work.folder)
-        self._others = {one.name for one in read_workers(work.folder) if one.name in live and one.job not in adopted}
+        self._adopted = engine.adopt(work.folder)
+        self._others = self._live_others()
         """The workers of an earlier driver that the engine does not know, or those that were started by hand."""
+        if work.attempt == 1:
+            self._refuse_workers()
         self._useless = 0
         """Workers that ended since a cell last did: dying counts once, giving up or never beginning thrice."""
         self._last_end = ""
         self._told = set[str]()
         """Warnings of cells that were printed."""
-        if (self._others or adopted) and work.attempt == 1:
+
+    def _live_others(self) -> set[str]:
+        live = live_workers(self._folder, self._watch)
+        return {one.name for one in read_workers(self._folder) if one.name in live and one.job not in self._adopted}
+
+    def _refuse_workers(self) -> None:
+        """Raise InputError if workers of an earlier sweep still run; of other machines that takes a while to know."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while self._others and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+            self._others = self._live_others()
+        if self._others or self._adopted:
+            number = len(self._others | self._adopted)
             raise InputError(
-                f"workers of an earlier sweep still run in {work.folder} ({len(self._others) + len(adopted)} of them); "
+                f"workers of an earlier sweep still run in {self._folder} ({number} of them); "
                 "wait until they have ended, or choose another folder with hydra.sweep.dir=..."
             )
 
@@ -145,6 +159,7 @@ class Driver:
         known = [worker for worker in read_workers(self._folder) if worker.attempt == self._work.attempt]
         running = {cell: share for worker in known if worker.name in live for cell, share in worker.running.items()}
         progress.adopt(running, sum(worker.samples for worker in known))
+        progress.note = f"{len(live)} workers"
         progress.show()
         for text, cell in (one for worker in known for one in worker.warnings.items()):
             if text not in self._told:

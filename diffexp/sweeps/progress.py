@@ -49,6 +49,8 @@ class Progress:
         self._running: set[int] = set()
         self._ended: dict[int, str] = {}
         self._samples = self._counted = 0
+        self.note = ""
+        """The end of the progress line."""
         self._began = self._redrawn = time.perf_counter()
         self._line = tqdm(
             total=1.0,
@@ -117,7 +119,7 @@ class Progress:
         parts += [f"{running} running", f"{len(self._work) - ended - running} waiting", f"{rate:.3g} samples/s"]
         if fraction > 0:
             parts.append(f"{tqdm.format_interval(elapsed * (1 - fraction) / fraction)} left")
-        return ", ".join(parts)
+        return ", ".join([*parts, self.note] if self.note else parts)
 
     def show(self) -> None:
         """Redraw the line, a few times a second at most."""

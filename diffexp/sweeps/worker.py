@@ -43,12 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     retain_freed_heap()
     end_by_signals()
     try:
-        run_worker(given.folder, given.job, given.threads)
+        work = run_worker(given.folder, given.job, given.threads)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         return INTERRUPTED
+    unattended = work.resume and not work.is_run and not Watch().is_held(work.folder)
+    advice = f"; for its table and report: python -m diffexp {work.resume}" if unattended else ""
+    print(f"nothing is left to do in {work.folder}{advice}")
     return 0
 
 
@@ -67,13 +70,16 @@ def end_by_signals() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a shell starts in the background
 
 
-def run_worker(folder: Path, job: str = "", threads: int | None = None) -> None:
+def run_worker(folder: Path, job: str = "", threads: int | None = None) -> Work:
     """Run open cells of a sweep until nothing is left to do or to wait for.
 
     Args:
         folder: of the sweep, with a work file.
         job: the label of the worker; empty: that of its SLURM job, if it is one.
         threads: how many cores it may use; None: those of its SLURM task, or as many as torch likes.
+
+    Returns:
+        The work file.
 
     Raises:
         InputError: there is no work file, or its plugins cannot be read here.
@@ -109,9 +115,7 @@ def run_worker(folder: Path, job: str = "", threads: int | None = None) -> None:
         runner = Runner(run_cell, catalog, work.batch, resume=work.resume)
         claims = Claims(work, catalog, journal, runner.add_finished)
         runner.run_from(claims, journal)
-    unattended = work.resume and not work.is_run and not Watch().is_held(work.folder)
-    advice = f"; for its table and report: python -m diffexp {work.resume}" if unattended else ""
-    print(f"nothing is left to do in {work.folder}{advice}")
+    return work
 
 
 def _prepare_process(work: Work, threads: int | None) -> None:

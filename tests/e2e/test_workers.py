@@ -164,6 +164,18 @@ def test_a_worker_is_asked_to_end_and_another_goes_on(place):
     check_done(sweep, known)
 
 
+def test_everything_is_killed_and_one_process_finishes(place):
+    sweep = place / "sweep"
+    driver = start(place, *f"{WORDS} steps=5,6,7 num_samples=40 workers=2".split())
+    wait_for(lambda: len(samples(sweep)) >= 8, driver)
+    for process in (driver.pid, *(worker.pid for worker in live(sweep))):
+        os.kill(process, signal.SIGKILL)
+    finish(driver)
+    known = samples(sweep)
+    assert command(place, "resume=sweep", "hydra/launcher=batched")[::2] == (0, "")
+    check_done(sweep, known)
+
+
 def test_a_search_is_run_by_workers(place):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     search = "defaults: [override /hydra/sweeper: optuna]\nhydra: {sweeper: {params: {steps: 'range(3,9)'}}}\n"

@@ -13,7 +13,12 @@ from tests.runs import PICTURES, images, network, raise_at, record
 
 def test_the_next_batch_waits_for_the_one_before():
     writer, first, seen = BackgroundWriter(), threading.Event(), list[str]()
-    writer.write(lambda: (first.wait(10), seen.append("first"))[0] and None)
+
+    def slow() -> None:
+        first.wait(10)
+        seen.append("first")
+
+    writer.write(slow)
     assert seen == [], "the caller goes on"
     threading.Timer(0.1, first.set).start()
     writer.write(lambda: seen.append("second"))
@@ -104,7 +109,8 @@ def test_the_writer_is_done_before_a_failure_is_recorded(run, monkeypatch, tmp_p
     network(monkeypatch, raise_at(6, ValueError("broken")))
 
     def noted(self, **facts):
-        threads.append("writer" if threading.current_thread() is not threading.main_thread() else facts.get("status"))
+        in_main = threading.current_thread() is threading.main_thread()
+        threads.append(str(facts.get("status")) if in_main else "writer")
         update(self, **facts)
 
     monkeypatch.setattr(RunFolder, "update", noted)

@@ -22,7 +22,7 @@ from diffexp.sweeps.record import SweepRecord
 from diffexp.sweeps.work import Work, read_work
 from diffexp.sweeps.workers import joined, record_end
 
-CONFIG = {"model": {"name": "a"}, "loop": {"name": "denoise"}, "steps": 5, "num_samples": 4}
+CONFIG = {"model": {"name": "a"}, "loop": {"name": "denoise"}, "steps": 5, "num_samples": 4, "batch_size": 4}
 
 
 @dataclass
@@ -56,6 +56,7 @@ class MadeUpEngine:
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
     monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.1)
     return Work(tmp_path, (), Path.cwd(), resume="resume=here")
 
 
