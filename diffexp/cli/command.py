@@ -84,6 +84,9 @@ def _run_or_raise(catalog: Catalog, options: argparse.Namespace) -> int:
     from diffexp.cli.ranks import Ranks
     from diffexp.cli.resume import resumed_sweep, resumed_words
 
+    ranks = Ranks.of_environment()
+    if ranks:
+        options.overrides = ranks.words(options.overrides)
     resumed = resumed_sweep(options.overrides)
     if resumed:
         options.overrides, options.config_dir = resumed.record.overrides, resumed.record.config_dir
@@ -102,7 +105,6 @@ def _run_or_raise(catalog: Catalog, options: argparse.Namespace) -> int:
             options.overrides = checked.words
             show(CONFIG_NAME, options)
             return 0
-        ranks = Ranks.of_environment()
         if ranks and checked.multirun:
             checked = Preflight(loader, catalog).check(ranks.words_of_sweep(options.overrides), multirun=True)
         if ranks:

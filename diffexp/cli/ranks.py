@@ -14,7 +14,9 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from diffexp.cli.words import folder_word
 from diffexp.errors import InputError
+from diffexp.sweeps.record import NAME as SWEEP
 from diffexp.sweeps.work import NAME as WORK
 
 if TYPE_CHECKING:
@@ -62,7 +64,7 @@ class Ranks:
 
     def announce(self, folder: Path) -> None:
         """Tell the other ranks the folder to work in."""
-        _store(self.rank).set(f"{KEY}/{next(_turns)}", str(folder))
+        _store(self.rank).set(f"{KEY}/{_restarts()}/{next(_turns)}", str(folder))
 
     def folder(self) -> Path:
         """The folder that the first rank announces.
@@ -73,14 +75,19 @@ class Ranks:
         from torch.distributed import DistError
 
         try:
-            return Path(_store(self.rank).get(f"{KEY}/{next(_turns)}").decode())
+            return Path(_store(self.rank).get(f"{KEY}/{_restarts()}/{next(_turns)}").decode())
         except DistError as error:
             raise InputError(f"rank {self.rank} was not told the folder of the run: rank 0 has ended") from error
 
-    def earlier_folder(self) -> Path | None:
-        """The folder of the attempt before, where ``torchrun`` has started all ranks again."""
-        restarted, key = int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0) > 0, f"{KEY}/0"
-        return Path(_store(self.rank).get(key).decode()) if restarted and _store(self.rank).check([key]) else None
+    def words(self, words: Sequence[str]) -> list[str]:
+        """The words of the command, or those that continue it where ``torchrun`` has started all ranks again."""
+        for restart in reversed(range(_restarts())):
+            key = f"{KEY}/{restart}/0"
+            if _store(self.rank).check([key]):
+                folder = Path(_store(self.rank).get(key).decode())
+                if any((folder / name).exists() for name in (SWEEP, "run.json")):
+                    return [folder_word("resume", folder)]
+        return list(words)
 
     def work(self) -> None:
         """Be a worker in the folder that the first rank announces, until nothing is left to do.
@@ -105,6 +112,11 @@ class Ranks:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
             devices = visible if len(visible) == count and all(visible) else [str(n) for n in range(count)]
             os.environ["CUDA_VISIBLE_DEVICES"] = devices[self.local_rank % count]
+
+
+def _restarts() -> int:
+    """How often ``torchrun`` has started the ranks again."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0)
 
 
 @cache

@@ -59,8 +59,6 @@ def launch_run(loader: CachedLoader, config: DictConfig, catalog: Catalog) -> tu
     OmegaConf.set_readonly(config.hydra, False)
     config.hydra.mode = RunMode.RUN
     ranks = Ranks.of_environment()
-    if ranks and (earlier := ranks.earlier_folder()):
-        config.hydra.run.dir = config.resume = str(earlier)
     folder, task = Path(config.hydra.run.dir).absolute(), Task(catalog)
     with ExitStack() as stack:
         if ranks:

@@ -111,14 +111,21 @@ class Driver:
         return lost
 
     def close(self) -> None:
-        """Tell the workers that no further cells follow, and wait until they have ended."""
+        """Tell the workers that no further cells follow, and wait until they have ended.
+
+        One that still holds a cell is not asked to end: a cell that is done may be uploaded by its tracker.
+        """
         if self._work.more:
             self._work = replace(self._work, more=False)
             self._work.write()
         deadline = time.monotonic() + CLOSE_SECONDS
-        while self._engine.running() and time.monotonic() < deadline:
+        while self._engine.running() and (time.monotonic() < deadline or self._holds_any()):
             time.sleep(POLL_SECONDS / 5)
         self._engine.stop()
+
+    def _holds_any(self) -> bool:
+        """Whether a worker holds the lock of a cell."""
+        return any(self._watch.is_held(cell.folder) for cell in self._work.cells)
 
     def _prepare(self, cells: Sequence[Cell]) -> None:
         """Open the cells that are to run: of a resumed sweep those that failed, of a new one all."""

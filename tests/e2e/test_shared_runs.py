@@ -163,13 +163,17 @@ def test_an_interrupted_command_stops_its_workers(tmp_path, start, gate):
 
 
 def test_torchrun(tmp_path, start, alone, gate):
-    folder = tmp_path / "run"
-    words = [*RUN, "num_samples=60", f"loop.gate={gate}", f"hydra.run.dir={folder}"]
-    running = start(tmp_path, "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "diffexp", *words)
+    """Two ranks, of which the first is killed and started again."""
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1", "-m", "diffexp"]
+    running = start(tmp_path, *launcher, *RUN, "num_samples=60", f"loop.gate={gate}")
     until(lambda: len(waiting(gate)) == 2)
+    (folder,) = tmp_path.glob("outputs/*/*")
+    os.kill(until(lambda: holder(folder)), signal.SIGKILL)
+    until(lambda: len(waiting(gate)) == 4)
     (gate / "open").touch()
     code, out, errors = finish(running)
     assert code == 0, errors
+    assert [*tmp_path.glob("outputs/*/*")] == [folder], "they go on in the same one"
     assert (record(folder)["status"], record(folder)["drawn"]) == ("done", 60)
     assert {worker["job"] for worker in record(folder)["workers"]} == {"rank 0", "rank 1"}
     assert drawn(folder) == 60
