@@ -259,12 +259,12 @@ class Claims:
         """Read the work file again if it was written since: a search has more cells, or the sweep is resumed."""
         if self._is_time(WORK):
             with suppress(OSError):
-                if (self._folder / WORK).stat().st_mtime_ns != self._stamp:
+                stamp = (self._folder / WORK).stat().st_mtime_ns  # before it is read
+                if stamp != self._stamp:
                     self._adopt(read_work(self._folder))
+                    self._stamp = stamp
 
     def _adopt(self, work: Work) -> None:
-        with suppress(OSError):
-            self._stamp = (work.folder / WORK).stat().st_mtime_ns
         self._work = work
         self._models: dict[str, list[Cell]] = {}
         for cell in work.cells:

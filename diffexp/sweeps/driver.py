@@ -48,7 +48,8 @@ class Driver:
         if work.attempt == 1:
             self._refuse_workers()
         self._useless = 0
-        """Workers that ended since a cell last did: dying counts once, giving up or never beginning thrice."""
+        """Workers that ended since the sweep last got on: dying counts once, giving up or never beginning thrice."""
+        self._samples = 0
         self._last_end = ""
         self._told = set[str]()
         """Warnings of cells that were printed."""
@@ -94,7 +95,8 @@ class Driver:
                 while True:
                     began = time.monotonic()
                     for ended in self._engine.ended():  # before the cells, which have ended before their worker
-                        self._note_end_of(ended)
+                        if message := self._note_end_of(ended):
+                            log.warning("%s", message)
                     self._note_ends(left, words, progress)
                     self._show(progress)
                     if not left or not self._has_workers(sum(batches_of(cell.config) for cell in left.values())):
@@ -165,7 +167,10 @@ class Driver:
         live = live_workers(self._folder, self._watch)
         known = [worker for worker in read_workers(self._folder) if worker.attempt == self._work.attempt]
         running = {cell: share for worker in known if worker.name in live for cell, share in worker.running.items()}
-        progress.adopt(running, sum(worker.samples for worker in known))
+        samples = sum(worker.samples for worker in known)
+        if samples > self._samples:
+            self._samples, self._useless = samples, 0
+        progress.adopt(running, samples)
         progress.note = f"{len(live)} workers"
         progress.show()
         for text, cell in (one for worker in known for one in worker.warnings.items()):
@@ -185,26 +190,29 @@ class Driver:
             self._engine.start(self._folder, missing)
         return bool(self._engine.running() or others)
 
-    def _note_end_of(self, ended: Ended) -> None:
+    def _note_end_of(self, ended: Ended) -> str:
+        """Record why a worker has ended, for those who find its cells; a message, if it did not end by itself."""
         worker = next((one for one in reversed(read_workers(self._folder)) if one.job == ended.job), None)
         self._useless += 1 if ended.reason and worker else 3
         title = worker.title if worker else ended.job
         self._last_end = f"{title}: {ended.reason or 'ended'}"
         if ended.reason is None:
-            return
+            return ""
         running = sorted(worker.running) if worker else []
         if worker:
             record_end(self._folder, worker.name, ended.reason)
         names = {cell.number: cell.folder.name for cell in self._work.cells}
         cells = names_of([names[number] for number in running if number in names])
-        log.warning("%s: %s%s", title, ended.reason, f"; it ran {cells}" if cells else "")
+        return self._last_end + (f"; it ran {cells}" if cells else "")
 
     def _stop(self, left: int) -> None:
         advice = f"; go on later with: python -m diffexp {self._work.resume}" if self._work.resume else ""
         log.warning("stopping: %d workers write what they have finished%s", self._engine.running(), advice)
-        self._engine.stop()
-        for ended in self._engine.ended():
-            self._note_end_of(ended)
+        try:
+            self._engine.stop()
+        finally:  # also at a second Ctrl-C
+            for ended in self._engine.ended():
+                self._note_end_of(ended)
 
     def _settle(self, cells: Sequence[Cell]) -> list[Failure]:
         """Record as interrupted what dead workers left behind; the cells that nobody will finish."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from diffexp.components.metrics import bootstrap, frechet, kid
+from diffexp.components.metrics import bootstrap, feature_metric, frechet, kid
 from diffexp.components.metrics.base import RunFacts
 from diffexp.components.metrics.bootstrap import estimate, mean_of, weights
 from diffexp.components.metrics.fid import FID
@@ -84,3 +84,12 @@ def test_resamples_are_kept_as_bytes():
     made: Callable[..., Tensor] = weights
     assert made(range(30)).dtype == torch.uint8
     assert made(range(30)).shape == (30, bootstrap.RESAMPLES)
+
+
+def test_features_of_many_batches_are_few_tensors_in_their_order(monkeypatch):
+    monkeypatch.setattr(feature_metric, "BLOCK", 10)
+    images, made = torch.rand(24, 1, 32, 32, generator=torch.Generator().manual_seed(0)), FID()
+    for batch in images.split(3):
+        made.update(batch * 2 - 1, batch)
+    assert [len(rows) for rows in made.batches] == [12, 12]
+    assert torch.allclose(torch.cat(made.batches), made.features.of(images), atol=1e-4)

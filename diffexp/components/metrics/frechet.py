@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-CHUNK = 1000
+CHUNK = 250
 """Samples whose products are in memory."""
 
 

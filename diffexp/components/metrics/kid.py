@@ -13,7 +13,7 @@ from diffexp.components.metrics.base import RunFacts
 from diffexp.components.metrics.bootstrap import Estimate, estimate_at_once
 from diffexp.components.metrics.feature_metric import FeatureMetric
 
-CHUNK, COLUMNS = 1000, 2000
+CHUNK, COLUMNS = 250, 2000
 """Sides of the parts of the kernel matrix that are in memory."""
 
 
@@ -41,9 +41,10 @@ class KID(FeatureMetric):
         among_real = _mean_kernel(real)
 
         def distances(weights: Tensor) -> Tensor:
-            parts = zip(across.split(COLUMNS), weights.split(COLUMNS))
-            to_real = sum((some @ part.double() for some, part in parts), start=torch.zeros(1, dtype=torch.float64))
-            total = weights.sum(dim=0, dtype=torch.float64)
+            to_real, total = torch.zeros(2, weights.shape[1], dtype=torch.float64)
+            for some, part in zip(across.split(CHUNK), _parts(weights, CHUNK)):
+                to_real += some @ part
+                total += part.sum(dim=0)
             return weighted_mean_kernel(features, weights) - 2 * (to_real / total) + among_real
 
         return {name: estimate_at_once(distances, run.indices_of(len(features)))}

@@ -1,6 +1,5 @@
 """Workers as detached actors of a Ray cluster: one that runs, or one that starts and ends with the driver."""
 
-import logging
 import os
 from pathlib import Path
 from types import MappingProxyType
@@ -9,7 +8,8 @@ from typing import Any
 from diffexp.errors import InputError
 from diffexp.sweeps.engines.base import exit_reason
 from diffexp.sweeps.engines.cluster import ClusterEngine
-from diffexp.sweeps.engines.ray_actor import RayWorker, death_reason
+from diffexp.sweeps.engines.ray_actor import RayWorker
+from diffexp.sweeps.engines.ray_cluster import connect, death_reason
 
 
 class RayEngine(ClusterEngine):
@@ -32,16 +32,8 @@ class RayEngine(ClusterEngine):
 
     def __init__(self, workers: int | None = None, jobs: int = 2, address: str | None = None, **reserved: Any) -> None:
         super().__init__(workers or jobs)
-        try:
-            import ray
-        except ImportError as error:
-            raise InputError("hydra/launcher=ray needs Ray: pip install 'diffexp[ray]'") from error
-        self._ray: Any = ray
-        try:
-            ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise InputError(f"hydra.launcher.address={address}: {' '.join(str(error).split())}") from error
-        gpus = min(1, ray.cluster_resources().get("GPU", 0))
+        self._ray: Any = connect(address)
+        gpus = min(1, self._ray.cluster_resources().get("GPU", 0))
         given = {name: value for name, value in reserved.items() if value is not None}
         self._reserved = {"num_cpus": 1, "num_gpus": gpus, **given}
         self._hosts: dict[str, str] = {}

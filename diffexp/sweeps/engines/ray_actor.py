@@ -14,14 +14,6 @@ LINGER_SECONDS = 60.0
 """How long an actor whose worker has ended waits for the driver to ask why; then it frees its place in the cluster."""
 
 
-def death_reason(error: Exception) -> str:
-    """Why an actor has died, in one line."""
-    text = " ".join(str(error).split())
-    if "node has died" in text:
-        return "node failure"
-    return "Ray's process was killed (out of memory?)" if "worker process has died" in text else text
-
-
 class RayWorker:
     """A worker that ends with its actor; Ray kills the process group of an actor that dies.
 
