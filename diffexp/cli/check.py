@@ -26,7 +26,7 @@ from diffexp.cli.fast_compose import CachedLoader
 from diffexp.cli.hydra_config import CONFIG_NAME
 from diffexp.cli.hydra_internals import BASIC_SWEEPER
 from diffexp.cli.keys import BY_NAME, MULTI_CHOICE_GROUPS, TOP_LEVEL
-from diffexp.cli.launcher import BATCHED, WORKERS
+from diffexp.cli.launcher import needed_launcher
 from diffexp.cli.names import KnownNames
 from diffexp.cli.words import quoted_text, split_word
 from diffexp.errors import InputError, hint, unknown_option
@@ -273,21 +273,6 @@ def _is_of_cell(override: Override) -> bool:
     """Whether a word belongs to the cells of a sweep, and not to the sweep as a whole."""
     own = BY_NAME.get(override.key_or_group)
     return not override.is_hydra_override() and (own is None or own.swept)
-
-
-def needed_launcher(sweep: DictConfig, overrides: Sequence[Override]) -> str | None:
-    """The word to add to those of a sweep so that ``workers`` has an effect; None if none is missing.
-
-    Raises:
-        InputError: the command names a launcher that has no workers.
-    """
-    choice, launcher = sweep.hydra.runtime.choices["hydra/launcher"], sweep.hydra.launcher.get(TARGET)
-    if sweep.workers is None or launcher == WORKERS:
-        return None
-    if launcher == BATCHED and not any(override.key_or_group == "hydra/launcher" for override in overrides):
-        return "hydra/launcher=local"
-    more = "runs all cells in this process" if launcher == BATCHED else "has settings of its own"
-    raise InputError(f"workers={sweep.workers}: hydra/launcher={choice} {more}; leave one of them out")
 
 
 def _message(error: Exception) -> str:

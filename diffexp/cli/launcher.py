@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from diffexp.catalog.discover import discover
+from diffexp.catalog.kinds import TARGET
 from diffexp.catalog.sources import resolved_paths
 from diffexp.cli.cells import ComposedCell, Task, sweep_info
 from diffexp.cli.composer import CellComposer
@@ -218,6 +220,21 @@ def check_folders(jobs: Sequence[ComposedCell]) -> None:
                 f"hydra.sweep.subdir gives cells {other.number} and {job.number} the same folder {job.folder.name}; "
                 "put ${hydra.job.num} into it"
             )
+
+
+def needed_launcher(sweep: DictConfig, overrides: Sequence[Override]) -> str | None:
+    """The word to add to those of a sweep so that ``workers`` has an effect; None if none is missing.
+
+    Raises:
+        InputError: the command names a launcher that has no workers.
+    """
+    choice, launcher = sweep.hydra.runtime.choices["hydra/launcher"], sweep.hydra.launcher.get(TARGET)
+    if sweep.workers is None or launcher == WORKERS:
+        return None
+    if launcher == BATCHED and not any(override.key_or_group == "hydra/launcher" for override in overrides):
+        return "hydra/launcher=local"
+    more = "runs all cells in this process" if launcher == BATCHED else "has settings of its own"
+    raise InputError(f"workers={sweep.workers}: hydra/launcher={choice} {more}; leave one of them out")
 
 
 def register() -> None:
