@@ -13,7 +13,7 @@ from diffexp.components.metrics.base import RunFacts
 from diffexp.components.metrics.bootstrap import Estimate, estimate_at_once
 from diffexp.components.metrics.feature_metric import FeatureMetric
 
-CHUNK, COLUMNS = 250, 2000
+CHUNK, COLUMNS = 250, 500
 """Sides of the parts of the kernel matrix that are in memory."""
 
 
@@ -37,7 +37,7 @@ class KID(FeatureMetric):
         if compared is None:
             return {}
         features, real = compared[0], compared[1].samples
-        across = torch.cat([_kernel(some, real).mean(dim=1) for some in features.split(CHUNK)])
+        across = torch.cat([_mean_to(some, real) for some in features.split(CHUNK)])
         among_real = _mean_kernel(real)
 
         def distances(weights: Tensor) -> Tensor:
@@ -75,6 +75,11 @@ def _parts(weights: Tensor, size: int) -> Iterator[Tensor]:
 @lru_cache(maxsize=4)
 def _mean_kernel(features: Tensor) -> float:
     return weighted_mean_kernel(features, torch.ones(len(features), 1, dtype=torch.float64)).item()
+
+
+def _mean_to(some: Tensor, real: Tensor) -> Tensor:
+    """Mean kernel between each of some samples (n, d) and all real ones, (n,) float64."""
+    return sum((_kernel(some, part).sum(dim=1) for part in real.split(COLUMNS)), torch.zeros(())) / len(real)
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:
