@@ -36,7 +36,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bootstrap, "BLOCK", 1 << 14)
     monkeypatch.setattr(frechet, "CHUNK", 40)
     monkeypatch.setattr(kid, "CHUNK", 40)
-    monkeypatch.setattr(kid, "COLUMNS", 60)
+    monkeypatch.setattr(kid, "COLUMNS", 120)
 
 
 def computed(metric: type[FID] | type[KID], count: int) -> tuple[bootstrap.Estimate, int]:
