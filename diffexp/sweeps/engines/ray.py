@@ -46,11 +46,11 @@ class RayEngine(ClusterEngine):
         Raises:
             InputError: Ray cannot reserve that.
         """
-        path = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
         space = {"namespace": str(folder.absolute()), "lifetime": "detached", "scheduling_strategy": "SPREAD"}
         threads = int(self._reserved["num_cpus"]) or None
         try:
-            actor = self._ray.remote(**space, **self._reserved, runtime_env={"env_vars": path})(RayWorker)
+            # Without a runtime_env: Ray then starts Python through a shell, and a path with a space is cut there.
+            actor = self._ray.remote(**space, **self._reserved)(RayWorker)
         except (ValueError, TypeError) as error:
             raise InputError(f"hydra/launcher=ray: {' '.join(str(error).split())}") from error
         for number in range(self._count + 1, self._count + count + 1):
