@@ -1,6 +1,7 @@
 """Half-samples: intervals and pairs where the truth is known."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,11 +10,14 @@ from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
 from diffexp.components.metrics.base import RunFacts
+from diffexp.components.metrics.feature_metric import FeatureMetric
 from diffexp.components.metrics.features import load_features
 from diffexp.components.metrics.fid import FID
+from diffexp.components.metrics.fid_infinity import FIDInfinity
 from diffexp.components.metrics.half_samples import FEWEST, SPLITS, Estimate, estimate, mean_of, splits, spread
 from diffexp.components.metrics.intervals import t_quantile
 from diffexp.components.metrics.kid import KID
+from diffexp.components.metrics.mind import MIND, random_directions, sliced_squared_distances
 from diffexp.report.comparison import p_value
 
 
@@ -128,11 +132,55 @@ def test_the_difference_of_runs_from_the_same_noise_is_known_better_than_either(
 # distances of features
 
 
-def value_of(kind: type[FID] | type[KID], features: Tensor) -> Estimate:
-    metric = kind()
+def value_of(kind: Callable[[], FeatureMetric], features: Tensor) -> Estimate:
+    metric: Any = kind()
     metric.batches.append(features)
     (found,) = metric.compute(facts(len(features))).values()
     return found
+
+
+def test_mind_of_as_many_samples_as_real_images_is_that_of_sorted_projections():
+    real = load_features("mnist_cnn").reference.samples
+    features = (1.2 * real + 0.1)[torch.randperm(len(real), generator=torch.Generator().manual_seed(0))]
+    directions = random_directions(64, 20)
+    sorted_ones = [(rows @ directions.T).double().sort(dim=0).values for rows in (features, real)]
+    expected = (sorted_ones[0] - sorted_ones[1]).square().mean()
+    one = torch.ones(len(real), 1)
+    assert sliced_squared_distances(features, one, real, directions).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert sliced_squared_distances(real, one, real, directions).item() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_mind_of_weighted_points_is_that_of_the_points_that_they_stand_for():
+    """Of 3 points on a line, and 2 of them, to 4: as if each was there 4 or 6 times."""
+    own, real, line = torch.tensor([[0.0], [1.0], [5.0]]), torch.tensor([[1.0], [1.5], [2.0], [7.0]]), torch.ones(1, 1)
+    found = sliced_squared_distances(own, torch.tensor([[1.0, 1.0], [1.0, 0.0], [1.0, 1.0]]), real, line)
+    for value, points in zip(found.tolist(), ([0.0, 1.0, 5.0], [0.0, 5.0])):
+        many = torch.tensor(points).repeat_interleave(12 // len(points))
+        expected = (many - real.flatten().repeat_interleave(3)).square().mean().item()
+        assert value == pytest.approx(expected, rel=1e-6)
+
+
+def test_mind_tells_samples_that_are_off_from_others():
+    real = load_features("mnist_cnn").reference.samples
+    near, far = (value_of(lambda: MIND(projections=30), rows) for rows in (real[:300], real[:300] + 0.5))
+    assert near.interval and far.interval and near.interval[1] < far.interval[0]
+    assert different(near, far, 300) < 1e-6
+
+
+def test_fid_infinity_takes_away_what_falls_with_the_samples():
+    """Of the distribution of the real images FID is 0 for endlessly many samples only."""
+    mean, covariance = load_features("mnist_cnn").reference.moments
+    root = torch.linalg.cholesky(covariance)
+    features = (mean + draws(600, 64) @ root.T).float()
+    raw, extrapolated = value_of(FID, features), value_of(FIDInfinity, features)
+    assert extrapolated.interval and raw.interval
+    low, high = extrapolated.interval
+    assert abs(extrapolated.value) < 0.25 * raw.value
+    assert low < 0.1 * raw.value and high > -0.1 * raw.value
+    assert raw.interval[0] > 0.9 * raw.value
+    few = FIDInfinity()
+    few.batches.append(features[:259])
+    assert few.compute(facts(259)) == {}
 
 
 @pytest.mark.slow

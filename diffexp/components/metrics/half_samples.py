@@ -131,6 +131,41 @@ def estimate_at_once(
     return _estimate(statistic(_weighted(indices, groups)), len(indices), bounds, None)
 
 
+def extrapolate(statistic: Statistic, indices: Sequence[int], groups: Sequence[object] | None = None) -> Estimate:
+    """``estimate`` of what a statistic would be for endlessly many samples, if its bias falls as 1 / N.
+
+    2 s(N) - s(N / 2), where s(N / 2) is the mean over halves; for a half, s(N / 4) is the mean over its own halves.
+
+    Raises:
+        ValueError: there are fewer than ``FEWEST`` samples.
+    """
+    if len(indices) < FEWEST:
+        raise ValueError(f"{len(indices)} samples are too few to be halved; it takes {FEWEST}")
+    whole = estimate(statistic, indices, groups=groups)
+    at_once = max(1, BLOCK // len(indices))
+    quarters = torch.cat([statistic(some.double()) for some in _quarters(indices, groups).split(at_once, dim=1)])
+    halves = 2 * whole.halves - quarters.reshape(2, 2, -1).mean(dim=1)
+    return Estimate(2 * whole.value - whole.halves.mean().item(), halves, len(indices))
+
+
+def _quarters(indices: Sequence[int], groups: Sequence[object] | None) -> Tensor:
+    """Both halves of the first and of the second half of every split, (N, 4 * SPLITS) uint8.
+
+    They take turns with the pairs, of which the half has one sample each.
+    """
+    bits = np.zeros((len(indices), SPLITS), dtype=np.uint8)
+    pairs = _pairs(indices, _as_key(groups))
+    for number, pair in enumerate(pairs):
+        first = pairs[number - number % 2][0]
+        own = np.random.default_rng((_SEED + 1, indices[first])).integers(0, 2, size=SPLITS, dtype=np.uint8)
+        for place in pair:
+            if place is not None:
+                bits[place] = own ^ (number % 2)
+    half = splits(indices, groups).numpy()
+    parts = [side * bit for side in (half, 1 - half) for bit in (bits, 1 - bits)]
+    return torch.from_numpy(np.concatenate(parts, axis=1))
+
+
 def _estimate(values: Tensor, count: int, bounds: tuple[float, float], of_mean: tuple[float, float] | None) -> Estimate:
     return Estimate(values[0].item(), values[1:].reshape(2, len(values) // 2), count, bounds, of_mean)
 
