@@ -174,10 +174,8 @@ def test_fid_infinity_takes_away_what_falls_with_the_samples():
     features = (mean + draws(600, 64) @ root.T).float()
     raw, extrapolated = value_of(FID, features), value_of(FIDInfinity, features)
     assert extrapolated.interval and raw.interval
-    low, high = extrapolated.interval
     assert abs(extrapolated.value) < 0.35 * raw.value
     assert low < 0.1 * raw.value and high > -0.1 * raw.value
-    assert raw.interval[0] > 0.9 * raw.value
     few = FIDInfinity()
     few.batches.append(features[:259])
     assert few.compute(facts(259)) == {}
