@@ -105,23 +105,29 @@ class LiveReport(Report):
         self, cells: Sequence[CellResult], out: Path, state: State, images: Callable[[Path], StoredImages]
     ) -> None:
         super().__init__(cells, out)
-        self.live = state
+        self.live = self._state = state
         self._images = images
+        self._urls: dict[Path, str] = {}
 
     @cached_property
     def thumbnails(self) -> Thumbnails:
         return make_thumbnails(self.cells, link=self._link_to, stored=self._images)
+
+    def _link(self, folder: Path) -> str:
+        if folder not in self._urls:
+            self._urls[folder] = super()._link(folder)
+        return self._urls[folder]
 
     def _link_to(self, file: Path) -> str:
         return f"{self._link(file.parents[1])}/{file.parent.name}/{file.name}"
 
     @cached_property
     def pairs(self) -> tuple[list[tuple[int, int]], str]:
-        return super().pairs if self.live.over else ([], NOT_COMPARED)
+        return super().pairs if self._state.over else ([], NOT_COMPARED)
 
     @cached_property
     def comparisons(self) -> list[tuple[Quality, list[Difference]]]:
-        return super().comparisons if self.live.over else [(quality, []) for quality in self.qualities]
+        return super().comparisons if self._state.over else [(quality, []) for quality in self.qualities]
 
     def data(self) -> Mapping[str, Any]:
         return {**super().data(), "shrunk": self.thumbnails.side > LARGE}

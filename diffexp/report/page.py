@@ -24,7 +24,7 @@ from diffexp.sweeps.replicates import merge_replicates
 from diffexp.sweeps.results import CellResult
 
 if TYPE_CHECKING:
-    from diffexp.report.live import State
+    from diffexp.report.live_report import State
 
 STYLES = ("chart", "report", "live")
 SCRIPTS = ("base", "charts", "pictures", "viewer", "pairs", "results", "start", "live")

@@ -30,12 +30,8 @@ def names_of(target: str) -> tuple[str, ...]:
         text = unquote_to_bytes(path).decode("utf-8")
     except UnicodeDecodeError as error:
         raise MalformedTarget("not UTF-8") from error
-    if (
-        not text.startswith("/")
-        or not path.isascii()
-        or UNUSABLE.intersection(text)
-        or (os.name == "nt" and ":" in text)
-    ):
+    unusable = UNUSABLE | {":"} if os.name == "nt" else UNUSABLE
+    if not text.startswith("/") or not path.isascii() or unusable.intersection(text):
         raise MalformedTarget("no path")
     names = text[1:].removesuffix("/").split("/")
     if names == [""] and len(text) <= 1:

@@ -66,7 +66,7 @@ class Server(ThreadingHTTPServer):
         files = ServedFolder(root)
         self.page = WatchedPage(files.root)
         try:
-            super().__init__(("127.0.0.1", port), partial(Handler, files))
+            super().__init__(("127.0.0.1", port), partial(Handler, files, self.page))
         except OSError as error:
             why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
             raise InputError(f"port={port} {why}; choose another, or port=0 for any that is free") from error
@@ -74,7 +74,7 @@ class Server(ThreadingHTTPServer):
     def server_bind(self) -> None:
         """Bind the socket without asking the network for the name of this machine."""
         socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[:2]
+        self.server_name, self.server_port = "127.0.0.1", self.server_address[1]
 
     @property
     def url(self) -> str:
@@ -92,15 +92,18 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "diffexp", ""
     timeout = IDLE_SECONDS
-    server: Server
 
-    def __init__(self, files: ServedFolder, *arguments: object) -> None:
+    def __init__(self, files: ServedFolder, page: WatchedPage, *arguments: object) -> None:
         self._files = files
+        self._page = page
         super().__init__(*arguments)  # pyright: ignore[reportArgumentType]
 
     def parse_request(self) -> bool:
         """Read the head of a request; False after an answer to one that is refused."""
         if not super().parse_request():
+            return False
+        if not self.request_version.startswith("HTTP/1."):  # 0.9 has no headers, neither in the answer
+            self.send_error(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "HTTP/1.1 is needed")
             return False
         if self.command not in ("GET", "HEAD"):
             self.send_error(HTTPStatus.METHOD_NOT_ALLOWED, "this server is read only")
@@ -137,7 +140,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _send_page(self) -> None:
         try:
-            page = self.server.page.current()
+            page = self._page.current()
         except Exception as error:  # whatever is in the folder; the next request may find it in order
             log.warning("no page: %s", one_line(error))
             log.debug("its traceback", exc_info=error)
@@ -185,8 +188,7 @@ class Handler(BaseHTTPRequestHandler):
         location: str = "",
     ) -> None:
         """Send an answer; only its head if that is what was asked for, or if the browser has this version already."""
-        known = re.findall(r'"([^"]*)"|(\*)', self.headers.get("If-None-Match", "")) if self.headers else []
-        if version and any(version == tag or star for tag, star in known):
+        if version and self._has(version):
             status = HTTPStatus.NOT_MODIFIED
         self.send_response(status)
         self.send_header("Cache-Control", "no-cache")
@@ -212,6 +214,11 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self._copy(BytesIO(content) if isinstance(content, bytes) else content, length)
 
+    def _has(self, version: str) -> bool:
+        """Whether the browser has a version already."""
+        known = re.findall(r'"([^"]*)"|(\*)', self.headers.get("If-None-Match", ""))
+        return any(version == tag or star for tag, star in known)
+
     def _copy(self, content: BinaryIO, length: int) -> None:
         """Send as many bytes as were announced, whatever happens to the file meanwhile."""
         while length and (part := content.read(min(length, 1 << 16))):
@@ -224,7 +231,11 @@ class Handler(BaseHTTPRequestHandler):
         """Answer with a line of text, and close the connection."""
         self.close_connection = True
         status = HTTPStatus(code)
-        self._send(status, f"{status.value} {status.phrase}: {message or explain or ''}\n".encode(), TYPES[".txt"])
+        self._send(
+            status,
+            f"{status.value} {status.phrase}: {message or explain or ''}\n".encode("utf-8", "replace"),
+            TYPES[".txt"],
+        )
 
     def log_message(self, format: str, *arguments: object) -> None:
         log.debug(format, *arguments)
