@@ -2,16 +2,25 @@
 
 const IDLE = 3e3, IDLE_IN_FIELD = 15e3, SLOW = 30e3, SILENT = 12e4;
 const live = { at: 0, paused: false, unreachable: false, key: `diffexp ${location.pathname}` };
-const focusable = () => $$("a[href], button, select, input, [tabindex]");
+
+/** An element as its nearest ancestor with an id, and its number among the elements there that can have the focus. */
+const focusable = (root) => [root, ...$$("a[href], button, select, input, [tabindex]", root)];
+function addressOf(element) {
+  const root = element?.closest("[id]");
+  return root ? [root.id, focusable(root).indexOf(element)] : null;
+}
+function elementAt([id, index]) {
+  const root = document.getElementById(id);
+  return root && focusable(root)[index];
+}
 
 /** Where the reader is, for the page after this one. */
 function place() {
-  const focused = document.activeElement;
   return {
     paused: live.paused,
     scroll: [scrollX, scrollY],
     boxes: $$(".scroll").map((box) => [box.scrollLeft, box.scrollTop]),
-    focus: focused === document.body ? null : focused.id || focusable().indexOf(focused),
+    focus: addressOf(document.activeElement),
   };
 }
 
@@ -24,8 +33,7 @@ function restore() {
   if (!kept) return;
   live.paused = kept.paused;
   $$(".scroll").forEach((box, index) => { [box.scrollLeft, box.scrollTop] = kept.boxes[index] ?? [0, 0]; });
-  const focused = typeof kept.focus === "string" ? document.getElementById(kept.focus) : focusable()[kept.focus ?? -1];
-  focused?.focus({ preventScroll: true });
+  if (kept.focus) elementAt(kept.focus)?.focus({ preventScroll: true });
   scrollTo({ left: kept.scroll[0], top: kept.scroll[1], behavior: "instant" });
 }
 
