@@ -1,6 +1,7 @@
 """``python -m diffexp.report --watch DIR``: the page of a folder through a server on this machine."""
 
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,6 +33,6 @@ def watch(arguments: Sequence[str]) -> None:
 
 
 def _port(text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or int(text) > 65535:
-        raise InputError(f"port={text} is no port: give a number from 0, any that is free, to 65535")
-    return int(text)
+    if not re.fullmatch(r"0*[0-9]{1,5}", text, re.ASCII) or int(text[-5:]) > 65535:
+        raise InputError(f"port={text[:20]} is no port: give a number from 0, any that is free, to 65535")
+    return int(text[-5:])
