@@ -1,12 +1,13 @@
 """Progress of a whole sweep: one changing line on a terminal, nothing elsewhere."""
 
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
+
+from diffexp.experiment.bars import shows_bars
 
 REDRAW_SECONDS = 0.25
 
@@ -55,7 +56,7 @@ class Progress:
         self._line = tqdm(
             total=1.0,
             bar_format="{percentage:3.0f}%|{bar:16}| {desc}",
-            disable=not sys.stderr.isatty(),
+            disable=not shows_bars(),
             leave=False,
             dynamic_ncols=True,
         )

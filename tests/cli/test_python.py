@@ -4,6 +4,8 @@ import asyncio
 import json
 import logging
 import os
+import sys
+import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html.parser import HTMLParser
@@ -18,6 +20,7 @@ from PIL import Image
 
 import diffexp
 from diffexp.errors import InputError
+from diffexp.experiment.bars import shows_bars
 from tests.runs import network, raise_at
 
 FAST: dict[str, Any] = {"model": "mixture", "num_samples": 6, "tracker": "none", "metric": ["cost"], "steps": 2}
@@ -173,3 +176,12 @@ def test_a_mistake_is_one_line(call: Any, message: str, place: Path) -> None:
         call()
     assert message in str(caught.value) and "\n" not in str(caught.value)
     assert not list(place.iterdir()), "before anything has begun"
+
+
+def test_progress_is_shown_in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not shows_bars(), "neither a terminal nor a notebook"
+    for config, shown in (({"IPKernelApp": {}}, True), ({"TerminalIPythonApp": {}}, False)):
+        module = types.ModuleType("IPython")
+        monkeypatch.setattr(module, "get_ipython", lambda config=config: types.SimpleNamespace(config=config), False)
+        monkeypatch.setitem(sys.modules, "IPython", module)
+        assert shows_bars() is shown
