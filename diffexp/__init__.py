@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from diffexp.components.sampler import build_sampler as build_sampler
     from diffexp.components.trackers.base import Comparison as Comparison, RunInfo as RunInfo, SampleRow as SampleRow
     from diffexp.components.user_files import read_images as read_images
+    from diffexp.drawing import Drawing as Drawing
     from diffexp.errors import InputError as InputError
     from diffexp.experiment.result import RunResult as RunResult
     from diffexp.experiment.sample_files import read_samples as read_samples
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     from diffexp.report import write_chart as write_chart, write_report as write_report
     from diffexp.report.runs import Runs as Runs, load as load
     from diffexp.report.sweep_result import SweepResult as SweepResult
+    from diffexp.report.tables import write_table as write_table
 
 _PUBLIC = {
     "diffexp.api": "compile",
@@ -102,6 +104,7 @@ _PUBLIC = {
     "diffexp.components.sampler": "build_sampler",
     "diffexp.components.trackers.base": "Comparison RunInfo SampleRow",
     "diffexp.components.user_files": "read_images",
+    "diffexp.drawing": "Drawing",
     "diffexp.errors": "InputError",
     "diffexp.experiment.result": "RunResult",
     "diffexp.experiment.sample_files": "read_samples",
@@ -119,6 +122,7 @@ _PUBLIC = {
     "diffexp.report": "write_chart write_report",
     "diffexp.report.runs": "Runs load",
     "diffexp.report.sweep_result": "SweepResult",
+    "diffexp.report.tables": "write_table",
 }
 """Module to the names that it defines."""
 _HOMES = {name: home for home, names in _PUBLIC.items() for name in names.split()}
