@@ -120,6 +120,8 @@ def _report(folder: Path, failures: list["Failure"], *, multirun: bool) -> int:
     """Print the outcome; returns the exit code."""
     if not failures:
         if multirun:
+            if (folder / "report.html").is_file():
+                print(f"open the report with: python -m webbrowser {(folder / 'report.html').as_uri()}")
             for name in ("results.csv", "report.html"):
                 if (folder / name).is_file():
                     print(f"{name.partition('.')[0]}: {folder / name}")

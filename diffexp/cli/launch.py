@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +16,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffexp.catalog.discover import Catalog, discover
 from diffexp.catalog.sources import VARIABLE, resolved_paths
-from diffexp.cli.cells import Task, as_containers, task_config
+from diffexp.cli.cells import OWN_SUBDIR, Task, as_containers, cell_subdir, task_config
 from diffexp.cli.check import Checked, Preflight
 from diffexp.cli.composer import CellComposer
+from diffexp.cli.ending import end_sweep
 from diffexp.cli.fast_compose import CachedLoader
 from diffexp.cli.hydra_config import CONFIG_NAME, hydra_session
 from diffexp.cli.hydra_files import save_hydra_files
 from diffexp.cli.hydra_internals import Callbacks
+from diffexp.cli.latest import link_latest
 from diffexp.cli.ranks import Ranks
 from diffexp.cli.resume import Resumed, resumed_words
 from diffexp.cli.single import launch_run, needs_workers, run_by_workers, share_with_ranks
@@ -30,14 +33,11 @@ from diffexp.errors import InputError
 from diffexp.experiment.lock import lock
 from diffexp.experiment.summary import read_metrics
 from diffexp.files import read_json
-from diffexp.report import report_sweep
-from diffexp.report.over_seeds import NAME as OVER_SEEDS, over_seeds
 from diffexp.sweeps.failures import Failure, read_failures
 from diffexp.sweeps.logs import LOG_FORMAT, LogFile
 from diffexp.sweeps.objective import best_text
-from diffexp.sweeps.outcome import outcome_table
 from diffexp.sweeps.record import SweepRecord
-from diffexp.sweeps.results import read_cells, write_results
+from diffexp.sweeps.results import read_cells
 from diffexp.sweeps.work import NAME as WORK
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def run(overrides: list[str]) -> "RunResult":
         task = task_config(checked.config)
         if not ranks and needs_workers(task, settings):
             save_hydra_files(as_containers(checked.config), folder)
+            link_latest(folder)
             for failure in run_by_workers(task, settings, folder, catalog):
                 raise (InputError if failure.input_error else RuntimeError)(failure.message)
             return _result(folder)
@@ -84,6 +85,7 @@ def run(overrides: list[str]) -> "RunResult":
         with lock(folder):
             context = share_with_ranks(ranks, task, settings, folder, catalog) if ranks else None
             save_hydra_files(as_containers(checked.config), folder)
+            link_latest(folder)
             with _log_file(folder / "diffexp.log"):
                 return run_experiment(task, folder, catalog, context=context)
 
@@ -124,13 +126,13 @@ def _launch_sweep(
 ) -> tuple[Path, list[Failure]]:
     first, overrides, cells = checked.config, checked.words, checked.cells
     folder = resumed.folder if resumed else _sweep_folder(first, overrides)
-    words = [*overrides, "hydra.mode=MULTIRUN", folder_word("hydra.sweep.dir", folder)]
-    master = loader.load_configuration(CONFIG_NAME, words, RunMode.MULTIRUN)
+    record = resumed.record if resumed else new_record(loader, checked, config_dir)
+    master = master_config(loader, checked, record, folder)
     with lock(folder):
         if resumed:
             resumed.check_cells(cells, CellComposer(loader, master, catalog).compose)
-        record = resumed.record if resumed else SweepRecord(overrides, cells, str(config_dir) if config_dir else None)
         record.write(folder)
+        link_latest(folder)
         if ranks := Ranks.of_environment():
             if record.attempts == 1:
                 (folder / WORK).unlink(missing_ok=True)  # of an earlier sweep
@@ -142,10 +144,7 @@ def _launch_sweep(
         except KeyboardInterrupt:
             raise KeyboardInterrupt(str(folder)) from None
         finally:
-            _write_results(folder)
-            report_sweep(folder, catalog)
-            if table := outcome_table(folder, record):
-                log.info("%s", table)
+            end_sweep(folder, record, catalog, first.objective)
         if first.objective:
             direction = first.hydra.sweeper.get("direction") or "minimize"
             log.info("%s", best_text(read_cells(folder), first.objective, str(direction)))
@@ -174,14 +173,28 @@ def _run_sweep(loader: CachedLoader, master: DictConfig, cells: list[list[str]] 
     callbacks.on_multirun_end(config=master, config_name=CONFIG_NAME)
 
 
-def _write_results(folder: Path) -> None:
-    try:
-        cells = read_cells(folder)
-        write_results(folder, cells)
-        for line in over_seeds(cells, folder / OVER_SEEDS):
-            log.info("%s", line)
-    except OSError as error:  # a full disk; the failures are still to be printed
-        log.warning("no table of results: %s", error.strerror)
+def new_record(loader: CachedLoader, checked: Checked, config_dir: Path | None) -> SweepRecord:
+    """The record of a sweep that begins."""
+    first: Any = OmegaConf.to_container(checked.config.hydra, resolve=False)
+    record = SweepRecord(checked.words, checked.cells, str(config_dir) if config_dir else None)
+    if first["sweep"]["subdir"] != OWN_SUBDIR:
+        return record
+    swept = record.swept
+    if checked.cells is None:
+        chosen = [one.get_key_element() for one in loader.parse(checked.words) if one.is_sweep_override()]
+        swept = frozenset([*chosen, *(first["sweeper"].get("params") or ())])
+    return replace(record, subdir=cell_subdir(len(checked.cells) if checked.cells else None, swept))
+
+
+def master_config(loader: CachedLoader, checked: Checked, record: SweepRecord, folder: Path) -> DictConfig:
+    """The config that the cells of a sweep are composed from.
+
+    Args:
+        folder: of the sweep.
+    """
+    subdir = [f"hydra.sweep.subdir='{record.subdir}'"] if record.subdir else []
+    words = [*checked.words, "hydra.mode=MULTIRUN", folder_word("hydra.sweep.dir", folder), *subdir]
+    return loader.load_configuration(CONFIG_NAME, words, RunMode.MULTIRUN)
 
 
 def _sweep_folder(config: DictConfig, overrides: Sequence[str]) -> Path:
