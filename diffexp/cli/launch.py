@@ -3,8 +3,9 @@
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
@@ -14,28 +15,24 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffexp.catalog.discover import Catalog
 from diffexp.catalog.sources import VARIABLE, resolved_paths
-from diffexp.cli.cells import Task
+from diffexp.cli.cells import OWN_SUBDIR, Task, cell_subdir
 from diffexp.cli.check import Checked
 from diffexp.cli.composer import CellComposer
+from diffexp.cli.ending import end_sweep
 from diffexp.cli.fast_compose import CachedLoader
 from diffexp.cli.hydra_config import CONFIG_NAME
 from diffexp.cli.hydra_internals import Callbacks
+from diffexp.cli.latest import link_latest
 from diffexp.cli.ranks import Ranks
 from diffexp.cli.resume import Resumed
 from diffexp.cli.single import launch_run
 from diffexp.cli.words import folder_word
 from diffexp.experiment.lock import lock
-from diffexp.report import report_sweep
-from diffexp.report.over_seeds import NAME as OVER_SEEDS, over_seeds
 from diffexp.sweeps.failures import Failure, read_failures
 from diffexp.sweeps.objective import best_text
-from diffexp.sweeps.outcome import outcome_table
 from diffexp.sweeps.record import SweepRecord
-from diffexp.sweeps.results import read_cells, write_results
+from diffexp.sweeps.results import read_cells
 from diffexp.sweeps.work import NAME as WORK
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 
@@ -68,13 +65,13 @@ def _launch_sweep(
 ) -> tuple[Path, list[Failure]]:
     first, overrides, cells = checked.config, checked.words, checked.cells
     folder = resumed.folder if resumed else _sweep_folder(first, overrides)
-    words = [*overrides, "hydra.mode=MULTIRUN", folder_word("hydra.sweep.dir", folder)]
-    master = loader.load_configuration(CONFIG_NAME, words, RunMode.MULTIRUN)
+    record = resumed.record if resumed else new_record(loader, checked, config_dir)
+    master = master_config(loader, checked, record, folder)
     with lock(folder):
         if resumed:
             resumed.check_cells(cells, CellComposer(loader, master, catalog).compose)
-        record = resumed.record if resumed else SweepRecord(overrides, cells, str(config_dir) if config_dir else None)
         record.write(folder)
+        link_latest(folder)
         if ranks := Ranks.of_environment():
             if record.attempts == 1:
                 (folder / WORK).unlink(missing_ok=True)  # of an earlier sweep
@@ -86,10 +83,7 @@ def _launch_sweep(
         except KeyboardInterrupt:
             raise KeyboardInterrupt(str(folder)) from None
         finally:
-            _write_results(folder)
-            report_sweep(folder, catalog)
-            if table := outcome_table(folder, record):
-                log.info("%s", table)
+            end_sweep(folder, record, catalog, first.objective)
         if first.objective:
             direction = first.hydra.sweeper.get("direction") or "minimize"
             log.info("%s", best_text(read_cells(folder), first.objective, str(direction)))
@@ -118,14 +112,28 @@ def _run_sweep(loader: CachedLoader, master: DictConfig, cells: list[list[str]] 
     callbacks.on_multirun_end(config=master, config_name=CONFIG_NAME)
 
 
-def _write_results(folder: Path) -> None:
-    try:
-        cells = read_cells(folder)
-        write_results(folder, cells)
-        for line in over_seeds(cells, folder / OVER_SEEDS):
-            log.info("%s", line)
-    except OSError as error:  # a full disk; the failures are still to be printed
-        log.warning("no table of results: %s", error.strerror)
+def new_record(loader: CachedLoader, checked: Checked, config_dir: Path | None) -> SweepRecord:
+    """The record of a sweep that begins."""
+    first: Any = OmegaConf.to_container(checked.config.hydra, resolve=False)
+    record = SweepRecord(checked.words, checked.cells, str(config_dir) if config_dir else None)
+    if first["sweep"]["subdir"] != OWN_SUBDIR:
+        return record
+    swept = record.swept
+    if checked.cells is None:
+        chosen = [one.get_key_element() for one in loader.parse(checked.words) if one.is_sweep_override()]
+        swept = frozenset([*chosen, *(first["sweeper"].get("params") or ())])
+    return replace(record, subdir=cell_subdir(len(checked.cells) if checked.cells else None, swept))
+
+
+def master_config(loader: CachedLoader, checked: Checked, record: SweepRecord, folder: Path) -> DictConfig:
+    """The config that the cells of a sweep are composed from.
+
+    Args:
+        folder: of the sweep.
+    """
+    subdir = [f"hydra.sweep.subdir='{record.subdir}'"] if record.subdir else []
+    words = [*checked.words, "hydra.mode=MULTIRUN", folder_word("hydra.sweep.dir", folder), *subdir]
+    return loader.load_configuration(CONFIG_NAME, words, RunMode.MULTIRUN)
 
 
 def _sweep_folder(config: DictConfig, overrides: Sequence[str]) -> Path:

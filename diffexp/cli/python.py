@@ -16,6 +16,7 @@ from diffexp.cli.check import Preflight
 from diffexp.cli.hydra_config import hydra_session
 from diffexp.cli.hydra_files import save_hydra_files
 from diffexp.cli.keywords import Keywords
+from diffexp.cli.latest import link_latest
 from diffexp.cli.launch import launch
 from diffexp.cli.ranks import Ranks
 from diffexp.cli.resume import resumed_sweep, resumed_words
@@ -71,6 +72,7 @@ def run(words: Sequence[str] = (), /, **keywords: Any) -> "RunResult":
         task = task_config(checked.config)
         if not ranks and needs_workers(task, settings):
             save_hydra_files(as_containers(checked.config), folder)
+            link_latest(folder)
             for failure in run_by_workers(task, settings, folder, catalog):
                 raise (InputError if failure.input_error else RuntimeError)(failure.message)
             return _result(folder)
@@ -79,6 +81,7 @@ def run(words: Sequence[str] = (), /, **keywords: Any) -> "RunResult":
         with lock(folder):
             context = share_with_ranks(ranks, task, settings, folder, catalog) if ranks else None
             save_hydra_files(as_containers(checked.config), folder)
+            link_latest(folder)
             with _log_file(folder / "diffexp.log"):
                 return run_experiment(task, folder, catalog, context=context)
 

@@ -138,9 +138,8 @@ class _Canvas:
         across, down = (start + (left + right) / 2) / zoom, (top + bottom) / 2 / zoom
         middle = _moved(matrix, (x + dx + across, y + dy + down))
         corner = (round(middle[0] - turned.width / 2), round(middle[1] - turned.height / 2))
-        self.whole.paste(
-            Image.new("RGB", turned.size, colour[:3]), corner, turned.point(lambda v: v * colour[3] // 255)
-        )
+        seen = turned.point([shade * colour[3] // 255 for shade in range(256)])
+        self.whole.paste(Image.new("RGB", turned.size, colour[:3]), corner, seen)
 
 
 def _tag(element: Element) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,10 +65,13 @@ def write_chart(folders: Sequence[Path], out: Path, metric: str | None = None, c
     return Drawing(chart_svg(chart, report.legend), chart.title).save(out)
 
 
-def report_sweep(sweep: Path, catalog: Catalog) -> Path | None:
+def report_sweep(sweep: Path, catalog: Catalog, show: Callable[[Report], object] = lambda report: None) -> Path | None:
     """Write the report of a sweep that has just ended into its folder, and log it to the tracker of its cells.
 
     Errors are logged and cost the report alone. The tracker gets the report once every cell has ended.
+
+    Args:
+        show: is called with the report once it is written.
 
     Returns:
         The page, or None if there is none.
@@ -77,6 +80,7 @@ def report_sweep(sweep: Path, catalog: Catalog) -> Path | None:
         return None  # no cell has begun
     try:
         page, report = _write([sweep], None)
+        show(report)
         if all(cell.status in FINAL for cell in report.runs):
             _track(sweep, page, report, catalog)
     except Exception as error:

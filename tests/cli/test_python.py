@@ -20,7 +20,7 @@ from PIL import Image
 
 import diffexp
 from diffexp.errors import InputError
-from diffexp.experiment.bars import shows_bars
+from diffexp.experiment.progress import draws_bars
 from tests.runs import network, raise_at
 
 FAST: dict[str, Any] = {"model": "mixture", "num_samples": 6, "tracker": "none", "metric": ["cost"], "steps": 2}
@@ -179,9 +179,9 @@ def test_a_mistake_is_one_line(call: Any, message: str, place: Path) -> None:
 
 
 def test_progress_is_shown_in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not shows_bars(), "neither a terminal nor a notebook"
+    assert not draws_bars(), "neither a terminal nor a notebook"
     for config, shown in (({"IPKernelApp": {}}, True), ({"TerminalIPythonApp": {}}, False)):
         module = types.ModuleType("IPython")
         monkeypatch.setattr(module, "get_ipython", lambda config=config: types.SimpleNamespace(config=config), False)
         monkeypatch.setitem(sys.modules, "IPython", module)
-        assert shows_bars() is shown
+        assert draws_bars() is shown
