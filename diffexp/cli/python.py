@@ -11,6 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
 from diffexp.catalog.discover import discover
+from diffexp.catalog.given import given
 from diffexp.cli.cells import as_containers, task_config
 from diffexp.cli.check import Preflight
 from diffexp.cli.hydra_config import hydra_session
@@ -18,6 +19,7 @@ from diffexp.cli.hydra_files import save_hydra_files
 from diffexp.cli.keywords import Keywords
 from diffexp.cli.latest import link_latest
 from diffexp.cli.launch import launch
+from diffexp.cli.objects import Objects
 from diffexp.cli.ranks import Ranks
 from diffexp.cli.resume import resumed_sweep, resumed_words
 from diffexp.cli.single import needs_workers, run_by_workers, share_with_ranks
@@ -42,7 +44,8 @@ def run(words: Sequence[str] = (), /, **keywords: Any) -> "RunResult":
         words: ``["scheduler=euler", "steps=20"]``.
         **keywords: ``scheduler="euler", steps=20, prompt="a cat, sitting", metric=["cost", "fid"]``. Options of a group
             stand in a dict, ``scheduler={"name": "ddim", "eta": 1}``, or as ``**{"scheduler.eta": 1}``. Numbers, texts,
-            None, paths, lists, arrays and scalars of NumPy and torch are values.
+            None, paths, lists, arrays and scalars of NumPy and torch are values. ``model`` may be an object: a
+            ``diffexp.Model``, or a pipeline of diffusers, whose network is run as if it had been loaded by its name.
 
     Raises:
         InputError: as on the command line, where it is one line and exit code 2.
@@ -55,13 +58,20 @@ def run(words: Sequence[str] = (), /, **keywords: Any) -> "RunResult":
     _check_words(words, "run", 'diffexp.run(["steps=2"])')
     if set(FLAGS) & set(words):
         raise InputError(NO_SWEEP)
+    objects = Objects()
+    own = Keywords(discover(), swept=False, name_of=objects.name_of).words(keywords)
+    with given(objects.entries):
+        return _run([*words, *own], objects)
+
+
+def _run(words: Sequence[str], objects: Objects) -> "RunResult":
     catalog = discover()
-    given = [*words, *Keywords(catalog, swept=False).words(keywords)]
-    given, config_dir = resumed_words(given)
+    words, config_dir = resumed_words(words)
     with _undisturbed(), hydra_session(catalog, Path(config_dir) if config_dir else None) as loader:
-        checked = Preflight(loader, catalog).check(given, multirun=False)
+        checked = Preflight(loader, catalog).check(words, multirun=False)
         if checked.multirun:
             raise InputError(NO_SWEEP)
+        objects.check(task_config(checked.config), checked.config.hydra)
         ranks = Ranks.of_environment()
         if ranks:
             ranks.choose_device()
@@ -107,15 +117,21 @@ def sweep(words: Sequence[str] = (), /, **keywords: Any) -> "SweepResult":
         >>> swept.best("fid", max_cost=10)["scheduler"]  # doctest: +SKIP
     """
     _check_words(words, "sweep", 'diffexp.sweep(["steps=2,3"])')
-    catalog = discover()
-    given = [word for word in words if word not in FLAGS] + Keywords(catalog, swept=True).words(keywords)
-    ranks = Ranks.of_environment()
-    given = ranks.words(given) if ranks else given
-    resumed = resumed_sweep(given)
-    given, config_dir = (resumed.record.overrides, resumed.record.config_dir) if resumed else resumed_words(given)
+    objects = Objects()
+    own = Keywords(discover(), swept=True, name_of=objects.name_of).words(keywords)
+    with given(objects.entries):
+        return _sweep([*(word for word in words if word not in FLAGS), *own], objects)
+
+
+def _sweep(words: list[str], objects: Objects) -> "SweepResult":
+    catalog, ranks = discover(), Ranks.of_environment()
+    words = ranks.words(words) if ranks else words
+    resumed = resumed_sweep(words)
+    words, config_dir = (resumed.record.overrides, resumed.record.config_dir) if resumed else resumed_words(words)
     with _undisturbed(), hydra_session(catalog, Path(config_dir) if config_dir else None) as loader:
         preflight = Preflight(loader, catalog)
-        checked = preflight.check(ranks.words_of_sweep(given) if ranks else given, multirun=True)
+        checked = preflight.check(ranks.words_of_sweep(words) if ranks else words, multirun=True)
+        objects.check(task_config(checked.config), checked.config.hydra)
         if ranks:
             ranks.choose_device()
         if ranks and ranks.rank > 0:
