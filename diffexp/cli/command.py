@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 from diffexp.catalog.discover import Catalog, discover
 from diffexp.cli.names import KnownNames
 from diffexp.errors import BAD_INPUT, FAILED, INTERRUPTED, InputError, one_line
+from diffexp.sweeps.console import styled
 
 if TYPE_CHECKING:
     from diffexp.sweeps.failures import Failure
@@ -120,6 +121,8 @@ def _report(folder: Path, failures: list["Failure"], *, multirun: bool) -> int:
     """Print the outcome; returns the exit code."""
     if not failures:
         if multirun:
+            if (folder / "report.html").is_file():
+                print(f"open the report with: python -m webbrowser {(folder / 'report.html').as_uri()}")
             for name in ("results.csv", "report.html"):
                 if (folder / name).is_file():
                     print(f"{name.partition('.')[0]}: {folder / name}")
@@ -148,5 +151,5 @@ def _refuse(message: str) -> NoReturn:
 def _complain(message: str, code: int) -> int:
     """Print an error; returns the exit code. What somebody pasted may be long."""
     shown = message if len(message) <= LONGEST else f"{message[: LONGEST // 2]} ... {message[-LONGEST // 2 :]}"
-    print(f"error: {shown}", file=sys.stderr)
+    print(f"{styled('error:', 'bold red', sys.stderr)} {shown}", file=sys.stderr)
     return code

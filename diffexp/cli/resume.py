@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from diffexp.cli.latest import real_folder
 from diffexp.cli.words import folder_word
 from diffexp.errors import InputError
 from diffexp.experiment.parts import read_division
@@ -37,10 +38,13 @@ def resumed_words(overrides: Sequence[str]) -> tuple[list[str], str | None]:
     named = [word.partition("=")[2].strip("'\"") for word in overrides if word.startswith("resume=")]
     if not named or not PLAIN.fullmatch(named[-1]):
         return list(overrides), None
-    record, hydra = read_run_or_raise(named[-1]).record, Path(named[-1], ".hydra").expanduser()
+    place, record = real_folder(named[-1]), read_run_or_raise(named[-1]).record
+    hydra = place / ".hydra"
+    if Path(named[-1]).expanduser().is_symlink():
+        overrides = [folder_word("resume", place) if _key(word) == "resume" else word for word in overrides]
     if not (hydra / "overrides.yaml").is_file():
         return list(overrides), None
-    earlier, place = _words(record, hydra / "overrides.yaml"), Path(named[-1]).expanduser().absolute()
+    earlier = _words(record, hydra / "overrides.yaml")
     own = []
     if record.get("status") != "done" and read_division(place) and all(map(CHANGES_NO_SAMPLE.match, overrides)):
         own = [folder_word("hydra.run.dir", place)]  # where its other workers go on
@@ -120,7 +124,7 @@ def resumed_sweep(overrides: Sequence[str]) -> Resumed | None:
         InputError: there are other words than those for the launcher.
     """
     named = [match[1].strip("'\"") for text in overrides if (match := re.fullmatch(r"resume=(.+)", text))]
-    folder = Path(named[-1]).expanduser().absolute() if named else None
+    folder = real_folder(named[-1]) if named else None
     found = read_sweep(folder) if folder else None
     if folder is None or found is None:
         return None

@@ -102,7 +102,12 @@ def quoted_text(key: str, value: str) -> str:
             f"""{key}={value} may be a list or a text: write '{key}=["{inner}"]' for a list, """
             f"""'{key}="[{inner}]"' to keep the brackets"""
         )
-    escaped = re.sub(r"\$\{(?![^{}]*\})", r"\\${", value)
+    return quote(value)
+
+
+def quote(text: str) -> str:
+    """A text in quotes, which Hydra's grammar reads as it is; complete interpolations ``${...}`` remain some."""
+    escaped = re.sub(r"\$\{(?![^{}]*\})", r"\\${", text)
     return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), escaped) + "'"
 
 
