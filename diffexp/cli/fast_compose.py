@@ -16,8 +16,9 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
 from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from diffexp.catalog.kinds import KINDS
 from diffexp.cli.hydra_internals import ConfigLoaderImpl, ConfigRepository, get_overrides_dirname
 
 T = TypeVar("T")
@@ -129,6 +130,9 @@ class CachedLoader(ConfigLoaderImpl):
         if validate_sweep_overrides:
             self.validate_sweep_overrides_legal(parsed, run_mode, from_shell)
         config, values = self.choose(config_name, parsed, run_mode)
+        for kind in KINDS.values():
+            if kind.several and OmegaConf.is_dict(config.get(kind.name)):  # options of the only choice may stand there
+                OmegaConf.set_struct(config[kind.name], False)
         for value in values:
             try:
                 self._apply_overrides_to_config([value], config)

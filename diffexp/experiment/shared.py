@@ -208,7 +208,7 @@ def help_run(
     division, owned = read_division(folder), read_earlier(folder)
     if division is None or owned is None or not has_open_parts(folder, Watch()):
         return 0
-    config = {**config, "metric": {}, "tracker": {"name": "none"}, "snapshot_every": 0}
+    config = {**config, "metric": {}, "tracker": {}, "snapshot_every": 0}
     with context.cpu_section():
         run = assemble(config, catalog, context)
         own = {"config": config} | identity_of(run, config, catalog)
