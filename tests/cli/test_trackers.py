@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from diffexp.catalog.discover import discover
+from diffexp.cli import composer as composer_module
 from diffexp.cli.cells import task_config
 from diffexp.cli.check import Preflight
 from diffexp.cli.composer import CellComposer
@@ -69,12 +70,12 @@ MISTAKES = {
     "tracker=wandb,notes": "tracker=wandb,notes: for several trackers write tracker=[wandb,notes]",
     "tracker=[wandb,nots]": "tracker=nots is not known; did you mean 'notes'?",
     "tracker=[]": "tracker needs a choice (available: ",
-    "tracker.projct=x": "unknown option 'tracker.projct' of tracker=wandb; did you mean 'tracker.project'?",
+    "tracker.projct=x": "unknown option 'tracker.wandb.projct' of tracker=wandb; did you mean 'tracker.wandb.",
     "tracker.wandb.projct=x": "unknown option 'tracker.wandb.projct' of tracker=wandb; did you mean 'tracker.wandb.",
     "tracker=[wandb,notes] tracker.project=x": "unknown option 'tracker.project'; did you mean 'tracker.",
     "tracker=[wandb,notes] tracker.wandb.path=x": "unknown option 'tracker.wandb.path' of tracker=wandb",
     "tracker.notes.path=x": "tracker.notes has no effect without tracker=notes: choose tracker=[wandb,notes]",
-    "tracker=none tracker.project=x": "unknown option 'tracker.project' of tracker=none",
+    "tracker=none tracker.project=x": "unknown option 'tracker.none.project' of tracker=none",
     "tracker.project=[1]": "tracker.wandb.project=[1] is not a string",
 }
 
@@ -108,3 +109,16 @@ def test_cells_that_differ_in_an_option_of_the_only_tracker(preflight: Preflight
     composer = CellComposer(preflight.loader, checked.config, preflight.catalog)
     cells = [composer.compose(number, cell) for number, cell in enumerate(checked.cells or ())]
     assert [cell.config["tracker"] for cell in cells] == [{"wandb": WANDB | {"project": name}} for name in "abc"]
+
+
+def test_cells_are_not_composed_anew_for_an_option_of_the_only_tracker(
+    preflight: Preflight, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["seed=1,2,3", "tracker.project=a", f"hydra.sweep.dir={tmp_path}"]
+    checked = preflight.check(words, multirun=True)
+    composer, composed = CellComposer(preflight.loader, checked.config, preflight.catalog), []
+    original = composer_module.compose_job
+    monkeypatch.setattr(composer_module, "compose_job", lambda *given: composed.append(given) or original(*given))
+    for number, cell in enumerate(checked.cells or ()):
+        composer.compose(number, cell)
+    assert len(composed) == 1
