@@ -52,10 +52,15 @@ class Curves:
 
     title: str
     x_name: str
+    """The cost, in words."""
     names: list[str]
     xs: list[list[float]]
     """Costs of each line, increasing."""
     ys: list[list[float]]
+    metric: str = ""
+    """The quality, by its name in ``metrics.json``."""
+    cost: str = ""
+    """Likewise."""
 
 
 @dataclass(frozen=True)
