@@ -123,12 +123,11 @@ def _write(folders: Sequence[Path], out: Path | None) -> tuple[Path, Report]:
 
 
 def _track(sweep: Path, page: Path, report: Report, catalog: Catalog) -> None:
-    from diffexp.components.trackers.base import Guarded
+    from diffexp.experiment.build import build_trackers
     from diffexp.report.comparison import NAME as COMPARISON
     from diffexp.report.tracker import comparison_of
     from diffexp.sweeps.results import NAME as RESULTS
 
     node = next((cell.record["config"]["tracker"] for cell in report.runs if cell.record.get("config")), None)
     if node is not None:
-        tracker = Guarded(catalog.build("tracker", node))
-        tracker.compare(comparison_of(report, sweep, page, [sweep / RESULTS, sweep / COMPARISON]))
+        build_trackers(node, catalog).compare(comparison_of(report, sweep, page, [sweep / RESULTS, sweep / COMPARISON]))
