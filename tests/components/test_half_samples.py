@@ -175,7 +175,6 @@ def test_fid_infinity_takes_away_what_falls_with_the_samples():
     raw, extrapolated = value_of(FID, features), value_of(FIDInfinity, features)
     assert extrapolated.interval and raw.interval
     assert abs(extrapolated.value) < 0.35 * raw.value
-    assert low < 0.1 * raw.value and high > -0.1 * raw.value
     few = FIDInfinity()
     few.batches.append(features[:259])
     assert few.compute(facts(259)) == {}

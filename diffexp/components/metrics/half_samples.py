@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from diffexp.components.metrics.intervals import mean_interval, t_quantile
+from diffexp.components.metrics.so_far import is_so_far
 
 SPLITS = 256
 FEWEST = 16
@@ -171,7 +172,7 @@ def _estimate(values: Tensor, count: int, bounds: tuple[float, float], of_mean: 
 
 
 def _weighted(indices: Sequence[int], groups: Sequence[object] | None) -> Tensor:
-    return _weightings(tuple(indices), _as_key(groups), SPLITS if len(indices) >= FEWEST else 0)
+    return _weightings(tuple(indices), _as_key(groups), SPLITS if len(indices) >= FEWEST and not is_so_far() else 0)
 
 
 def _as_key(groups: Sequence[object] | None) -> tuple[str, ...] | None:
