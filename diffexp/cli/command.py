@@ -125,6 +125,10 @@ def _run_or_raise(catalog: Catalog, options: argparse.Namespace) -> int:
             options.overrides = checked.words
             show(CONFIG_NAME, options)
             return 0
+        if options.dry_run:
+            from diffexp.cli.dry_run import dry_run
+
+            return dry_run(loader, checked, catalog, config_dir, resumed) if not (ranks and ranks.rank) else 0
         if ranks and checked.multirun:
             checked = Preflight(loader, catalog).check(ranks.words_of_sweep(options.overrides), multirun=True)
         if ranks:
