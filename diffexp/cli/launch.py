@@ -2,11 +2,10 @@
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
@@ -14,88 +13,29 @@ from hydra.core.utils import configure_log, env_override
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from diffexp.catalog.discover import Catalog, discover
+from diffexp.catalog.discover import Catalog
 from diffexp.catalog.sources import VARIABLE, resolved_paths
-from diffexp.cli.cells import OWN_SUBDIR, Task, as_containers, cell_subdir, task_config
-from diffexp.cli.check import Checked, Preflight
+from diffexp.cli.cells import OWN_SUBDIR, Task, cell_subdir
+from diffexp.cli.check import Checked
 from diffexp.cli.composer import CellComposer
 from diffexp.cli.ending import end_sweep
 from diffexp.cli.fast_compose import CachedLoader
-from diffexp.cli.hydra_config import CONFIG_NAME, hydra_session
-from diffexp.cli.hydra_files import save_hydra_files
+from diffexp.cli.hydra_config import CONFIG_NAME
 from diffexp.cli.hydra_internals import Callbacks
 from diffexp.cli.latest import link_latest
 from diffexp.cli.ranks import Ranks
-from diffexp.cli.resume import Resumed, resumed_words
-from diffexp.cli.single import launch_run, needs_workers, run_by_workers, share_with_ranks
+from diffexp.cli.resume import Resumed
+from diffexp.cli.single import launch_run
 from diffexp.cli.words import folder_word
-from diffexp.errors import InputError
 from diffexp.experiment.lock import lock
-from diffexp.experiment.summary import read_metrics
-from diffexp.files import read_json
+from diffexp.report import live_page
 from diffexp.sweeps.failures import Failure, read_failures
-from diffexp.sweeps.logs import LOG_FORMAT, LogFile
 from diffexp.sweeps.objective import best_text
 from diffexp.sweeps.record import SweepRecord
 from diffexp.sweeps.results import read_cells
 from diffexp.sweeps.work import NAME as WORK
 
-if TYPE_CHECKING:
-    from diffexp.experiment.run import RunResult
-
 log = logging.getLogger(__name__)
-
-NO_SWEEP = "a sweep is started from the command line: python -m diffexp -m ..."
-
-
-def run(overrides: list[str]) -> "RunResult":
-    """Run one experiment from Python: ``diffexp.run(["scheduler=euler", "steps=20"])``.
-
-    Writes the same folder as the command does.
-
-    Raises:
-        InputError: as on the command line, where it is one line and exit code 2.
-    """
-    if isinstance(overrides, str):
-        raise InputError(f'give a list of words, as in diffexp.run(["{overrides}"])')
-    if "-m" in overrides or "--multirun" in overrides:
-        raise InputError(NO_SWEEP)
-    catalog = discover()
-    words, config_dir = resumed_words(overrides)
-    with hydra_session(catalog, Path(config_dir) if config_dir else None) as loader:
-        checked = Preflight(loader, catalog).check(words, multirun=False)
-        if checked.multirun:
-            raise InputError(NO_SWEEP)
-        ranks = Ranks.of_environment()
-        if ranks:
-            ranks.choose_device()
-        if ranks and ranks.rank > 0:
-            return _result(ranks.work())
-        HydraConfig.instance().set_config(checked.config)
-        folder, settings = Path(checked.config.hydra.run.dir).absolute(), checked.config.hydra
-        task = task_config(checked.config)
-        if not ranks and needs_workers(task, settings):
-            save_hydra_files(as_containers(checked.config), folder)
-            link_latest(folder)
-            for failure in run_by_workers(task, settings, folder, catalog):
-                raise (InputError if failure.input_error else RuntimeError)(failure.message)
-            return _result(folder)
-        from diffexp.experiment.run import run_experiment
-
-        with lock(folder):
-            context = share_with_ranks(ranks, task, settings, folder, catalog) if ranks else None
-            save_hydra_files(as_containers(checked.config), folder)
-            link_latest(folder)
-            with _log_file(folder / "diffexp.log"):
-                return run_experiment(task, folder, catalog, context=context)
-
-
-def _result(folder: Path) -> "RunResult":
-    """The result of a run that other processes have finished."""
-    from diffexp.experiment.run import RunResult
-
-    status = str(read_json(folder / "run.json").get("status"))
-    return RunResult(folder, status, {key: value for key, value in read_metrics(folder).items() if value is not None})
 
 
 def launch(
@@ -139,7 +79,7 @@ def _launch_sweep(
             ranks.announce(folder)
         task = Task(catalog)
         try:
-            with task.ending:
+            with live_page(folder), task.ending:
                 _run_sweep(loader, master, cells, task)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(str(folder)) from None
@@ -206,19 +146,3 @@ def sweep_folder(config: DictConfig, overrides: Sequence[str]) -> Path:
         number += 1
         candidate = folder.with_name(f"{folder.name}-{number}")
     return candidate
-
-
-@contextmanager
-def _log_file(file: Path) -> Iterator[None]:
-    handler = LogFile(file)
-    handler.setFormatter(logging.Formatter(LOG_FORMAT))
-    logger = logging.getLogger("diffexp")
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        logger.removeHandler(handler)
-        handler.close()

@@ -102,7 +102,12 @@ def quoted_text(key: str, value: str) -> str:
             f"""{key}={value} may be a list or a text: write '{key}=["{inner}"]' for a list, """
             f"""'{key}="[{inner}]"' to keep the brackets"""
         )
-    return in_quotes(re.sub(r"\$\{(?![^{}]*\})", r"\\${", value))
+    return quote(value)
+
+
+def quote(text: str) -> str:
+    """A text in quotes, which Hydra's grammar reads as it is; complete interpolations ``${...}`` remain some."""
+    return in_quotes(re.sub(r"\$\{(?![^{}]*\})", r"\\${", text))
 
 
 def in_quotes(text: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from tqdm.auto import tqdm
+from tqdm.auto import tqdm  # a widget in a notebook
 
 from diffexp.components.models.base import Model
 from diffexp.experiment.progress import LineBar, draws_bars

@@ -82,6 +82,9 @@ class RunRecord(TypedDict):
     plugins: Sequence[Mapping[str, Any]] | None
     """The files of all plugins of the run: ``used_for``, ``path``, ``sha256`` and ``copy``, a path in the folder."""
     wandb_id: str | None
+    """At Weights & Biases, or of the first other tracker that has one."""
+    tracker_ids: NotRequired[Mapping[str, str]]
+    """Identifiers of the run in its trackers, where there are some."""
     drawn: int
     """Samples that ``sampling_seconds`` and ``model_seconds`` are the time of."""
     sampling_seconds: float

@@ -16,7 +16,8 @@ LINE_SECONDS = 30.0
 
 def draws_bars() -> bool:
     """Whether a bar that changes can be drawn: on a terminal and in a notebook."""
-    return sys.stderr.isatty() or any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
+    ipython = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return sys.stderr.isatty() or "IPKernelApp" in getattr(ipython, "config", ())
 
 
 class ProgressLines:

@@ -132,6 +132,7 @@ class Owner(PartDrawing):
             self._next += 1
         if self._next > began:
             known = {key: value for key, value in self.tally().record.items() if value is not None}
+            self.collected.log_metrics(self.tally(), self.tally().nfe or 0)
             self._record.update(
                 **known, image_shape=self.collected.image_shape, workers=workers_of(self.parts.all_shares)
             )
@@ -184,7 +185,6 @@ def draw_with_others(
         tally.nfe or output.record["nfe"] or monitor.nfe,
         passes,
         snapshots=latents_to_rgb(monitor.snapshots, owner.writer.first),
-        steps=monitor.steps,
         interrupted=interrupted,
         drew_noise=drawn < total or any(share.drew_noise for share in shares),
         peak_memory_mb=max((peak for share in shares if (peak := share.peak_memory_mb)), default=None),
@@ -209,7 +209,7 @@ def help_run(
     division, owned = read_division(folder), read_earlier(folder)
     if division is None or owned is None or not has_open_parts(folder, Watch()):
         return 0
-    config = {**config, "metric": {}, "tracker": {"name": "none"}, "snapshot_every": 0}
+    config = {**config, "metric": {}, "tracker": {}, "snapshot_every": 0}
     with context.cpu_section():
         run = assemble(config, catalog, context)
         own = {"config": config} | identity_of(run, config, catalog)
