@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -145,7 +146,7 @@ def _report(folder: Path, failures: list["Failure"], *, multirun: bool) -> int:
     if not failures:
         if multirun:
             if (folder / "report.html").is_file():
-                print(f"open the report with: python -m webbrowser {(folder / 'report.html').as_uri()}")
+                print(f"open the report with: {opens(folder / 'report.html')}")
             for name in ("results.csv", "report.html"):
                 if (folder / name).is_file():
                     print(f"{name.partition('.')[0]}: {folder / name}")
@@ -156,6 +157,16 @@ def _report(folder: Path, failures: list["Failure"], *, multirun: bool) -> int:
         return _complain(failures[0].message + more, code)
     lines = [f"{Path(failure.folder).name}: {failure.message}" for failure in failures]
     return _complain("\n  ".join([f"{len(failures)} of the sweep's runs failed, see {folder}", *lines]), code)
+
+
+def opens(page: Path) -> str:
+    """The command that shows a page: in a browser here, or where there is no screen, from a server on this machine."""
+    screens = sys.platform in ("win32", "darwin") or any(
+        os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")
+    )
+    if screens and not os.environ.get("SSH_CONNECTION"):
+        return f"python -m webbrowser {page.as_uri()}"
+    return f"python -m diffexp.report --watch {shlex.quote(str(page.parent))}"
 
 
 def _config_dir(options: argparse.Namespace) -> Path | None:
