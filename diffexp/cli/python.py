@@ -172,7 +172,8 @@ def _undisturbed() -> Iterator[None]:
         GlobalHydra.instance().hydra, HydraConfig.instance().cfg, store.repo = hydra, config, repo
         for handler in set(root.handlers) - set(handlers):
             handler.close()
-        root.handlers, root.level = handlers, level
+        root.handlers = handlers
+        root.setLevel(level)
 
 
 @contextmanager
