@@ -14,6 +14,7 @@ from diffexp.sweeps.console import styled
 if TYPE_CHECKING:
     from diffexp.sweeps.failures import Failure
 
+FROM_IMAGE = "--from-image"
 LONGEST = 1500
 """Characters of a message, at most."""
 
@@ -51,11 +52,15 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     catalog = discover()
     names = KnownNames.of(catalog)
+    if any(word == FROM_IMAGE or word.startswith(f"{FROM_IMAGE}=") for word in arguments):
+        return _print_command_of(arguments, names)
     if not any(word.startswith(("--config-d", "--shell", "-sc", "-cd", "hydra.searchpath")) for word in arguments):
         names.check_words(arguments)
     from diffexp.cli.hydra_internals import get_args_parser
 
     parser = get_args_parser()
+    parser.add_argument(FROM_IMAGE)  # alone, as above; here for the nearest spelling
+    parser.add_argument("--dry-run", action="store_true")
     parser.error = _refuse
     names.check_flags(arguments, parser._option_string_actions)
     options = parser.parse_intermixed_args(arguments)  # flags may stand between the words
@@ -65,6 +70,20 @@ def _dispatch(arguments: list[str]) -> int:
         if getattr(options, flag) is not None:
             raise InputError(f"--{flag.replace('_', '-')} is not supported; add a folder of configs with --config-dir")
     return _run(catalog, options)
+
+
+def _print_command_of(arguments: list[str], names: KnownNames) -> int:
+    """Print the command that makes an image again; returns the exit code."""
+    from diffexp.cli.from_image import command_of
+
+    file = arguments[-1].removeprefix(f"{FROM_IMAGE}=")
+    if len(arguments) > 2 or (len(arguments) == 2) != (arguments[0] == FROM_IMAGE) or file in ("", FROM_IMAGE):
+        raise InputError(f"{FROM_IMAGE} takes an image file and nothing else: {FROM_IMAGE} samples/000000.png")
+    found = command_of(Path(file).expanduser(), names.groups)
+    print(found.command)
+    for note in found.notes:
+        print(f"{styled('note:', 'bold', sys.stderr)} {note}", file=sys.stderr)
+    return 0
 
 
 def _run(catalog: Catalog, options: argparse.Namespace) -> int:

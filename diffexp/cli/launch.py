@@ -28,6 +28,7 @@ from diffexp.cli.resume import Resumed
 from diffexp.cli.single import launch_run
 from diffexp.cli.words import folder_word
 from diffexp.experiment.lock import lock
+from diffexp.report import live_page
 from diffexp.sweeps.failures import Failure, read_failures
 from diffexp.sweeps.objective import best_text
 from diffexp.sweeps.record import SweepRecord
@@ -78,7 +79,7 @@ def _launch_sweep(
             ranks.announce(folder)
         task = Task(catalog)
         try:
-            with task.ending:
+            with live_page(folder), task.ending:
                 _run_sweep(loader, master, cells, task)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(str(folder)) from None

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from diffexp.cli.watch import FLAG, watch
 from diffexp.cli.words import split_words
 from diffexp.errors import InputError
 
@@ -16,7 +17,10 @@ USAGE = """usage: python -m diffexp.report DIR... [key=value ...]   (folders of 
                   .svg .png       one chart of the page
   metric=NAME   of the chart, or what the table to be read is ordered by, as in metrics.json (default: the first on the
                 page)
-  cost=NAME     of the chart: forward_passes (default), nfe or seconds_per_image"""
+  cost=NAME     of the chart: forward_passes (default), nfe or seconds_per_image
+
+or: python -m diffexp.report --watch DIR [port=8765]   (the page of DIR on this machine, at http://127.0.0.1:8765/, made
+                anew when runs change, until Ctrl-C; port=0 takes any that is free)"""
 KEYS = ("out", "metric", "cost")
 CHARTS, READABLE = (".svg", ".png"), (".md", ".tex")
 SUFFIXES = (".html", ".csv", ".parquet", *READABLE, *CHARTS)
@@ -31,7 +35,10 @@ def main(arguments: list[str]) -> int:
         print(USAGE)
         return 0
     try:
-        print(f"report: {_write(arguments)}")
+        if FLAG in arguments:
+            watch(arguments)
+        else:
+            print(f"report: {_write(arguments)}")
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

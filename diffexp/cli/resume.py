@@ -12,7 +12,7 @@ from diffexp.cli.latest import real_folder
 from diffexp.cli.words import folder_word
 from diffexp.errors import InputError
 from diffexp.experiment.parts import read_division
-from diffexp.experiment.provenance import inputs_sha256
+from diffexp.experiment.provenance import given_config_dir, inputs_sha256
 from diffexp.experiment.resume import PLAIN, check_same_samples, read_earlier, read_run_or_raise
 from diffexp.files import read_yaml
 from diffexp.sweeps.cell import Cell
@@ -50,7 +50,7 @@ def resumed_words(overrides: Sequence[str]) -> tuple[list[str], str | None]:
         own = [folder_word("hydra.run.dir", place)]  # where its other workers go on
         given.add("hydra.run.dir")
     words = [word for word in earlier if _key(word) not in given]
-    return [*words, *own, *overrides], _config_dir(hydra / "hydra.yaml")
+    return [*words, *own, *overrides], given_config_dir(hydra / "hydra.yaml")
 
 
 def _words(record: Mapping[str, Any], file: Path) -> list[str]:
@@ -62,21 +62,11 @@ def _words(record: Mapping[str, Any], file: Path) -> list[str]:
     command = record.get("command")
     if isinstance(command, str) and command.startswith(COMMAND):
         with suppress(ValueError):  # a quotation without an end
-            return shlex.split(command)[len(shlex.split(COMMAND)) :]
+            return [word for word in shlex.split(command.removeprefix(COMMAND)) if not word.startswith("--config-dir=")]
     found = read_yaml(file)
     if not isinstance(found, list):
         raise InputError(f"{file} is damaged; give the words of the run again, without resume, or with another folder")
     return [str(word) for word in found]
-
-
-def _config_dir(composed: Path) -> str | None:
-    """The ``--config-dir`` of a run, from its ``.hydra/hydra.yaml``; without it the config is found to differ."""
-    try:
-        sources = read_yaml(composed)["hydra"]["runtime"]["config_sources"]
-        given = [source["path"] for source in sources if source["provider"] == "command-line"]
-    except (TypeError, KeyError):
-        return None
-    return given[0] if given else None
 
 
 def _key(override: str) -> str:

@@ -107,8 +107,12 @@ def quoted_text(key: str, value: str) -> str:
 
 def quote(text: str) -> str:
     """A text in quotes, which Hydra's grammar reads as it is; complete interpolations ``${...}`` remain some."""
-    escaped = re.sub(r"\$\{(?![^{}]*\})", r"\\${", text)
-    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), escaped) + "'"
+    return in_quotes(re.sub(r"\$\{(?![^{}]*\})", r"\\${", text))
+
+
+def in_quotes(text: str) -> str:
+    """A text in quotes for Hydra's grammar; interpolations ``${...}`` in it are kept."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text) + "'"
 
 
 def folder_word(key: str, folder: Path) -> str:

@@ -28,8 +28,7 @@ def differing_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
 def choices(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The kind and the node of everything that a config chooses."""
     for kind in KINDS.values():
-        nodes = (config[kind.name] or {}).values() if kind.several else [config[kind.name]]
-        yield from ((kind.name, node) for node in nodes if node)
+        yield from ((kind.name, node) for node in kind.nodes(config[kind.name]))
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

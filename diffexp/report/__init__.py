@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,6 +66,23 @@ def write_chart(folders: Sequence[Path], out: Path, metric: str | None = None, c
     return Drawing(chart_svg(chart, report.legend), chart.title).save(out)
 
 
+@contextmanager
+def live_page(sweep: Path) -> Iterator[None]:
+    """Write the page of a sweep into its folder while the block runs, every few seconds at most.
+
+    What is written is a page that loads itself again; ``report_sweep`` replaces it at the end. Errors are logged and
+    cost this page alone.
+    """
+    from diffexp.report.live import LivePage
+
+    page = LivePage(sweep, sweep / NAME)
+    page.start()
+    try:
+        yield
+    finally:
+        page.stop()
+
+
 def report_sweep(sweep: Path, catalog: Catalog, show: Callable[[Report], object] = lambda report: None) -> Path | None:
     """Write the report of a sweep that has just ended into its folder, and log it to the tracker of its cells.
 
@@ -105,12 +123,11 @@ def _write(folders: Sequence[Path], out: Path | None) -> tuple[Path, Report]:
 
 
 def _track(sweep: Path, page: Path, report: Report, catalog: Catalog) -> None:
-    from diffexp.components.trackers.base import Guarded
+    from diffexp.experiment.build import build_trackers
     from diffexp.report.comparison import NAME as COMPARISON
     from diffexp.report.tracker import comparison_of
     from diffexp.sweeps.results import NAME as RESULTS
 
     node = next((cell.record["config"]["tracker"] for cell in report.runs if cell.record.get("config")), None)
     if node is not None:
-        tracker = Guarded(catalog.build("tracker", node))
-        tracker.compare(comparison_of(report, sweep, page, [sweep / RESULTS, sweep / COMPARISON]))
+        build_trackers(node, catalog).compare(comparison_of(report, sweep, page, [sweep / RESULTS, sweep / COMPARISON]))

@@ -194,9 +194,11 @@ def _metrics(cell: CellResult) -> dict[str, Any]:
 
 
 def _short(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A flat config with ``scheduler`` in place of ``scheduler.name``."""
-    names = {f"{group}.name": group for group in (*GROUPS, "tracker")}
-    return {names.get(key, key): value for key, value in config.items()}
+    """A flat config with ``scheduler`` in place of ``scheduler.name``, and the names of all trackers in ``tracker``."""
+    names = {f"{group}.name": group for group in GROUPS}
+    trackers = {key: value for key, value in config.items() if re.fullmatch(r"tracker(\.[^.]+)?\.name", key)}
+    short = {names.get(key, key): value for key, value in config.items() if key not in trackers}
+    return short | ({"tracker": ",".join(trackers.values())} if trackers else {})
 
 
 def _moment(since: str | datetime) -> datetime:

@@ -16,9 +16,11 @@ import pytest
 from PIL import Image
 
 from diffexp.catalog.discover import discover
-from diffexp.components.trackers.base import Guarded, RunInfo, SampleRow, Tracker
+from diffexp.components.trackers.base import RunInfo, SampleRow, Tracker
 from diffexp.components.trackers.none import NoTracker
-from diffexp.components.trackers.wandb import TAKES_RUNS, WandbTracker, choose_mode, server_reachable
+from diffexp.components.trackers.several import Guarded
+from diffexp.components.trackers.wandb import TAKES_RUNS, WandbTracker
+from diffexp.components.trackers.wandb_mode import choose_mode, server_reachable
 from diffexp.errors import InputError
 from diffexp.report import report_sweep
 from diffexp.sweeps.results import write_results

@@ -73,6 +73,7 @@ class Metric(Protocol):
 
     With the class attribute ``reads_samples = True`` a run stores its raw samples until it is done, and the metric is
     skipped where they are missing; without it, ``samples`` of a resumed run are its image files, in [-1, 1].
+    With ``running = True``, ``compute`` may be called at any moment, and trackers get the values so far.
     """
 
     def applies(self, model: Model) -> str | None:

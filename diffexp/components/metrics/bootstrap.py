@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from diffexp.components.metrics.intervals import COVERAGE, mean_interval
+from diffexp.components.metrics.so_far import is_so_far
 
 RESAMPLES = 400
 FEWEST = 16
@@ -104,7 +105,7 @@ def estimate_at_once(
 
 
 def _resampled(indices: Sequence[int]) -> Tensor:
-    return _weightings(tuple(indices), RESAMPLES if len(indices) >= FEWEST else 0)
+    return _weightings(tuple(indices), RESAMPLES if len(indices) >= FEWEST and not is_so_far() else 0)
 
 
 @dataclass(frozen=True)
