@@ -1,7 +1,14 @@
-if ($("#metric")) setUpCharts();
 firstAxes();
-pictureControls();
-followers.push(showGrid, pairControls, showPairs);
-setUpViewer();
+readAddress();
+setUpAddress();
+setUpChart();
+setUpParallel();
+setUpGrid();
+setUpPairs();
 setUpResults();
-choose({});
+setUpViewer();
+on(["pick."], showSelection);
+// The first drawing; the chart draws itself as soon as its width is known.
+for (const show of [showAnswers, showParallel, pictureControls, pictureNote, showGrid, pairControls, showPairs, resultControls, showColumns, filterResults, showSelection]) show();
+if (get("sort")) sortResults();
+if (get("view")) showViewer();
