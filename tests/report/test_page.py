@@ -1,14 +1,13 @@
 """``report.html`` in a browser: every control, at the width of a laptop and of a phone, in light and dark."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from diffexp.report import write_report
-from tests.browser import EXECUTABLE, Browser
+from tests.browser import EXECUTABLE, Browser, choose, click, title, write
 from tests.made_up import made_up_cell, made_up_sweep
 
 pytestmark = [
@@ -17,21 +16,6 @@ pytestmark = [
 ]
 LAPTOP, PHONE = (1366, 860), (390, 844)
 SIZES = pytest.mark.parametrize("size", [LAPTOP, PHONE], ids=["laptop", "phone"])
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    browser = Browser()
-    yield browser
-    browser.close()
-
-
-@pytest.fixture
-def quiet(browser: Browser) -> Iterator[None]:
-    """After each test: no error on the page, and nothing asked of the network."""
-    browser.problems.clear()
-    yield
-    assert browser.problems == []
 
 
 @pytest.fixture(scope="module")
@@ -49,51 +33,6 @@ def pictures(browser: Browser) -> list[list[str]]:
         "[...document.querySelectorAll('#grid tbody tr')].map(row => [...row.querySelectorAll('td')].map("
         "cell => cell.querySelector('img')?.alt ?? cell.textContent))"
     )
-
-
-def choose(browser: Browser, label: str, value: str) -> None:
-    """Pick an option, by what the select is called and by what the option says."""
-    told = browser.run(
-        f"""(() => {{
-          const label = [...document.querySelectorAll('label')].find(
-            (label) => label.firstChild.textContent.trim() === {label!r} && label.querySelector('select'));
-          const select = label.querySelector('select');
-          const option = [...select.options].find((option) => option.textContent === {value!r});
-          select.value = option.value;
-          select.dispatchEvent(new Event('change'));
-          return select.value === option.value;
-        }})()"""
-    )
-    assert told
-
-
-def click(browser: Browser, selector: str) -> None:
-    """With the mouse, where the element is, so that something in front of it would get the click."""
-    x, y = browser.run(
-        f"""(() => {{
-          const element = document.querySelector({selector!r});
-          element.scrollIntoView({{ block: "center", behavior: "instant" }});
-          const box = element.getBoundingClientRect();
-          return [box.x + box.width / 2, box.y + box.height / 2];
-        }})()"""
-    )
-    for kind in ("mousePressed", "mouseReleased"):
-        browser.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
-
-
-def write(browser: Browser, selector: str, value: str) -> None:
-    """Into an input."""
-    browser.run(
-        f"""(() => {{
-          const input = document.querySelector({selector!r});
-          input.value = {value!r};
-          input.dispatchEvent(new Event("input"));
-        }})()"""
-    )
-
-
-def title(browser: Browser) -> str:
-    return browser.run("document.querySelector('#viewer-title').textContent")
 
 
 @SIZES

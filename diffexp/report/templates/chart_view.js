@@ -16,7 +16,7 @@ function chartControls() {
     ...(coloured.length > 1 ? [choice("Colour by", [["", "automatic"], ...coloured.map(({ name }) => [name, name])], get("colour"), (colour) => put({ colour, hidden: "" }))] : []),
     ...(isWords(get("x")) ? [] : [toggle("Log x", "log-x", chartNow.logx, set("logx"))]),
     toggle("Log y", "log-y", chartNow.logy, set("logy")),
-    toggle("Intervals", "intervals", get("intervals") === "1", set("intervals")),
+    toggle("Intervals", "intervals", withIntervals(), set("intervals")),
     make("span", { className: "field" }, "Save", make("span", { className: "stepper" }, save("svg"), save("png"))));
 }
 

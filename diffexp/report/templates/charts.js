@@ -1,11 +1,12 @@
 // The chart: any number of the cells over any other, and the best cells within a budget.
 
 Object.assign(defaults, {
-  metric: D.qualities[0]?.name ?? D.metrics.find((name) => name !== D.cost) ?? "", x: D.cost, colour: "", logx: "", logy: "", intervals: "1", hidden: "",
+  metric: D.qualities[0]?.name ?? D.metrics.find((name) => name !== D.cost) ?? "", x: D.cost, colour: "", logx: "", logy: "", intervals: "", hidden: "",
   condition: "",
 });
 const CHART_KEYS = ["metric", "x", "colour", "logx", "logy", "intervals", "hidden", "condition", "pick."];
 const STYLES = 16; // up to so many lines each have a style of their own
+const INTERVALS = 24; // up to so many lines are drawn with intervals, unless that is chosen
 const chartNow = { curves: [], points: [] };
 
 const isWords = (name) => axisOf.has(name) && !(name in D.keys) && !D.metrics.includes(name);
@@ -58,6 +59,8 @@ function frontsOf(curves, metric, x) {
   return [...groups.values()].map((points) => frontOf(points, quality.higher));
 }
 
+const withIntervals = () => get("intervals") === "" ? shownCurves().length <= INTERVALS : get("intervals") === "1";
+
 const mark = (style, attributes = {}) => draw("use", { href: `#m-${SHAPES[Math.floor(style / COLOURS) % SHAPES.length]}`, ...attributes });
 
 /** Lines of at most `most` letters. */
@@ -86,7 +89,7 @@ function drawChart(curves, width, height, legend) {
   heading.forEach(([style, text], row) => chart.append(draw("text", { class: style, x: legend || !narrow ? left : 8, y: 16 + 18 * row }, text)));
   if (!fits.length) return chart;
   const floor = logy ? Math.min(...fits.map((p) => p.y)) / 3 : -Infinity; // of intervals that reach to 0, a part is shown
-  const bars = get("intervals") === "1" ? fits.filter((p) => p.low !== undefined) : [];
+  const bars = withIntervals() ? fits.filter((p) => p.low !== undefined) : [];
   const ys = scale([...fits.map((p) => p.y), ...bars.flatMap((p) => [Math.max(p.low, floor), p.high])], height - bottom, top + 6, logy);
   const xs = scale(fits.map((p) => p.x), left, width - 14, logx);
   drawAxes(chart, xs, ys, { metric, x, height, left, narrow, points: fits });

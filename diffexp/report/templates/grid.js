@@ -107,7 +107,7 @@ function showGrid() {
   const body = make("tbody");
   rows.values.forEach((value, row) => {
     if (!places.some((column) => found.has(`${row},${column}`))) return;
-    body.append(make("tr", {}, make("th", { scope: "row" }, value), ...places.map((column) => make("td", {}, slot(found.get(`${row},${column}`) ?? [], `${row},${column}`)))));
+    body.append(make("tr", {}, make("th", { scope: "row" }, ...breakable(value)), ...places.map((column) => make("td", {}, slot(found.get(`${row},${column}`) ?? [], `${row},${column}`)))));
   });
   if (!places.length) return box.replaceChildren(make("p", { className: "note" }, "No cell has these values; choose “any” for one of them."));
   box.replaceChildren(make("table", {}, make("thead", {}, head), body));

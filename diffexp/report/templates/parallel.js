@@ -34,9 +34,11 @@ function shades() {
   };
 }
 
+let seen = false; // many lines are drawn only where they are looked at
+
 function showParallel() {
   const box = $("#parallel");
-  if (!box) return;
+  if (!seen) return;
   const names = dimensions(), width = Math.max(box.clientWidth - 2, 118 * names.length + 60);
   const apart = (width - 150) / Math.max(1, names.length - 1);
   const all = names.map((name, index) => dimension(name, 36 + index * apart)), kept = selections(), shade = shades();
@@ -130,4 +132,19 @@ function setUpParallel() {
     if (thread) view(Number(thread.dataset.cell), 0);
   });
   on(["metric", "x", "pick."], showParallel);
+  const show = () => {
+    seen = true;
+    showParallel();
+  };
+  new IntersectionObserver((entries, observer) => {
+    if (!entries.some((entry) => entry.isIntersecting)) return;
+    observer.disconnect();
+    show();
+  }, { rootMargin: "200px" }).observe(box);
+  addEventListener("beforeprint", show);
+  let width = 0;
+  new ResizeObserver(() => {
+    if (width && width !== box.clientWidth) showParallel();
+    width = box.clientWidth;
+  }).observe(box);
 }

@@ -13,12 +13,12 @@ const grid = {
   get fixed() { return D.axes.map((axis) => axis.values.indexOf(get(`at.${axis.name}`))); },
 };
 
-/** The share of an axis's values that are crossed with the other axes: for which most combinations of those exist. */
-function crossed(axis) {
+/** Whether an axis is crossed with the others: for each of its values, most combinations of the others exist. */
+function isCrossed(axis) {
   const combinations = D.axes[axis].values.map(() => new Set());
   for (const { place } of D.cells) combinations[place[axis]].add(place.filter((_, index) => index !== axis).join());
   const all = new Set(combinations.flatMap((own) => [...own])).size;
-  return combinations.filter((own) => own.size * 2 >= all).length / combinations.length;
+  return combinations.every((own) => own.size * 2 >= all);
 }
 
 function firstAxes() {
@@ -30,13 +30,14 @@ function firstAxes() {
   const start = D.cells.find((cell) => cell.pictures.some(Boolean)) ?? D.cells[0]; // begin where there is an image
   defaults.rows = D.axes[rows]?.name ?? "none";
   defaults.columns = D.axes[columns]?.name ?? "none";
+  const isWhole = D.cells.length >= 0.75 * D.axes.reduce((product, axis) => product * axis.values.length, 1);
   D.axes.forEach((axis, index) => { // where cells form no grid, one value of an axis would hide most of them
-    const isGrid = index === rows || index === columns ? crossed(index) > 0.5 : crossed(index) === 1;
+    const isGrid = index === rows || index === columns ? isWhole : isCrossed(index);
     defaults[`at.${axis.name}`] = isGrid ? axis.values[start.place[index]] : ANY;
   });
   defaults.many = String(D.samples.length >= 4 && D.cells.length <= 60 ? 4 : 1);
   const across = columns === NONE ? 6 : D.axes[columns].values.length;
-  const room = ($("#grid").clientWidth - 150) / (across * Math.ceil(Math.sqrt(Number(defaults.many)))) - 8;
+  const room = (Math.min(innerWidth, 1320) - 192) / (across * Math.ceil(Math.sqrt(Number(defaults.many)))) - 8;
   defaults.size = String(Math.max(48, Math.min(D.side <= 64 ? 96 : 192, Math.floor(room / 16) * 16)));
   defaults["pair.axis"] = D.axes[rows]?.name ?? D.axes[columns]?.name ?? "";
 }

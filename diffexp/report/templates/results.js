@@ -93,7 +93,7 @@ function markResults() {
       const rank = markOf(Number(row.dataset.cell), metric);
       if (!rank) continue;
       row.children[index].classList.add(rank);
-      row.children[index].prepend(make("span", { className: "rank", title: rank === "best" ? `best ${metric}` : "not significantly different from the best" }, rank === "best" ? "best" : "≈"));
+      row.children[index].prepend(make("span", { className: "rank", title: rank === "best" ? `best ${metric}` : "not significantly different from the best" }, rank === "best" ? "best" : "≈"), " ");
     }
   }
 }

@@ -66,9 +66,9 @@ const keys = { ArrowLeft: "left", ArrowRight: "right", ArrowUp: "up", ArrowDown:
 
 function setUpViewer() {
   const dialog = $("#viewer"), stage = $("#stage"), other = $("#viewer-with");
-  $("#viewer-close").onclick = () => dialog.close();
+  $("#viewer-close").onclick = () => put({ view: "" });
   dialog.addEventListener("close", () => put({ view: "" }));
-  dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+  dialog.addEventListener("click", (event) => { if (event.target === dialog) put({ view: "" }); });
   dialog.addEventListener("keydown", (event) => {
     const name = keys[event.key], typing = event.target.matches("select, input");
     if (!name || event.ctrlKey || event.metaKey || event.altKey || typing) return;
