@@ -201,10 +201,10 @@ class Report:
     def conditions(self) -> Conditions:
         return conditions(self.cells)
 
-    def answers(self, quality: Quality) -> list[Answer]:
-        """The best cell for every budget, of each condition."""
+    def answers(self, quality: Quality, cost: str | None = None) -> list[Answer]:
+        """The best cell for every budget of a cost, by default the main one, of each condition."""
         found = next(differences for other, differences in self.comparisons if other == quality)
-        points = points_of(self.cells, quality, self.cost)
+        points = points_of(self.cells, quality, cost or self.cost)
         return [answer for own in self._by_condition(points) for answer in answers(own, quality, found)]
 
     def best(self, quality: Quality) -> list[Answer]:

@@ -46,7 +46,11 @@ def page_data(report: Report) -> Mapping[str, Any]:
         "shrunk": any(uri and uri.startswith("data:image/jpeg") for found in thumbnails.images for uri in found),
         "qualities": [{"name": quality.name, "higher": quality.higher} for quality in report.qualities],
         "best": best,
-        "answers": {q.name: [_answer(answer) for answer in report.answers(q)] for q in report.qualities},
+        "answers": {
+            f"{quality.name} {cost}": [_answer(answer) for answer in report.answers(quality, cost)]
+            for quality in report.qualities
+            for cost in COSTS
+        },
         "pairs": {
             quality.name: [
                 [d.first, d.second, *(float(f"{n:.4g}") for n in (d.difference, d.low, d.high, d.p, d.p_holm))]

@@ -61,6 +61,7 @@ def test_metric_and_cost_change_chart_answers_and_captions(browser: Browser, pag
     assert browser.run(shown) == ["psnrseconds_per_image"]
     assert browser.run(caption) != before
     assert browser.run("document.querySelector('[data-answers]:not([hidden])').dataset.answers") == "psnr"
+    assert browser.run("document.querySelector('#answer-table th').textContent") == "≤ seconds per sample"
     # The front ends with the best of all; psnr grows here with what fid measures.
     assert browser.run("document.querySelectorAll('.chart-box:not([hidden]) .on-front').length") >= 1
 

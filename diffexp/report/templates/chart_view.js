@@ -59,14 +59,14 @@ function showLegend(chart) {
   });
   if ($(".front", chart)) {
     const line = draw("svg", { width: 26, height: 12, "aria-hidden": "true" }, draw("path", { class: "front", d: "M0 2H13V10H26" }));
-    entries.push(make("li", { className: "front-key" }, line, "Pareto front"));
+    entries.push(make("li", { className: "front-key" }, line, FRONT));
   }
   redraw($("#legend"), ...entries);
 }
 
 function chartNote(chart) {
   const several = D.cells.some((cell) => cell.seeds > 1), texts = [];
-  if ($(".bars", chart)) texts.push(`Bars and bands are 95 % intervals${several ? ": of cells with several seeds, of the mean over the seeds (Student's t), else for other noise" : " for other noise"}.`);
+  if ($(".bars", chart)) texts.push(`${$(".band", chart) ? "Bars and bands" : "Bars"} are 95 % intervals${several ? ": of cells with several seeds, of the mean over the seeds (Student's t), else for other noise" : " for other noise"}.`);
   if ($(".front", chart)) texts.push("No cell as cheap as a cell on the Pareto front is better" + (D.conditions.length > 1 ? ", of those of the same condition." : "."));
   if (chartNow.off) texts.push(`${chartNow.off} cells at or below 0 have no place on a logarithmic axis.`);
   if (chartNow.curves.length > 1) texts.push("Click a name to hide its line.");
@@ -74,7 +74,8 @@ function chartNote(chart) {
 }
 
 function showAnswers() {
-  const box = $("#answer-box"), metric = get("metric"), rows = (D.answers[metric] ?? []).filter(({ best }) => inCondition(best));
+  const box = $("#answer-box"), metric = get("metric"), cost = get("x") in D.costs ? get("x") : D.cost;
+  const rows = (D.answers[`${metric} ${cost}`] ?? []).filter(({ best }) => inCondition(best));
   box.hidden = !rows.length;
   if (!rows.length) {
     $("#answer-note").textContent = qualityOf(metric) ? "No finished cell has both this metric and a cost." : `${metric} is no metric of quality: nothing is ranked by it.`;
@@ -82,7 +83,7 @@ function showAnswers() {
   }
   box.dataset.answers = metric;
   $("caption", box).textContent = `Best ${metric} within a budget`;
-  const heads = [`≤ ${D.short[D.cost]}`, "best cell", metric, "no significant difference to"];
+  const heads = [`≤ ${D.short[cost]}`, "best cell", metric, "no significant difference to"];
   $("thead", box).replaceChildren(make("tr", {}, ...heads.map((text, index) => make("th", { scope: "col", className: index === 2 ? "value" : "" }, text))));
   const most = Math.max(...rows.map(({ best }) => decimals(number(D.cells[best].values[metric][0]))));
   const body = make("tbody"), several = new Set(rows.map(({ best }) => D.cells[best].condition)).size > 1;
@@ -108,7 +109,7 @@ function tip(point, event) {
   if (!point) return;
   const index = Number(point.dataset.cell), cell = D.cells[index];
   box.replaceChildren();
-  if (cell.pictures[0]) box.append(make("img", { src: cell.pictures[0], alt: "", className: D.shrunk ? "" : "pixelated" }));
+  if (cell.pictures[0]) box.append(make("img", { src: cell.pictures[0], alt: "", className: isSmall ? "pixelated" : "" }));
   box.append(make("strong", {}, cell.label));
   for (const name of new Set([get("metric"), get("x"), D.cost, "seconds_per_image"])) {
     if (cell.values[name]) box.append(make("div", {}, `${name} ${valueText(cell.values[name])}`));
@@ -140,7 +141,7 @@ function setUpChart() {
     event.preventDefault();
   });
   on(CHART_KEYS, showChart);
-  on(["metric", "condition"], showAnswers);
+  on(["metric", "x", "condition"], showAnswers);
   let width = 0, waiting;
   new ResizeObserver(() => { // the chart is drawn for the width that it has
     if (box.clientWidth === width) return;

@@ -7,6 +7,7 @@ Object.assign(defaults, {
 const CHART_KEYS = ["metric", "x", "colour", "logx", "logy", "intervals", "hidden", "condition", "pick."];
 const STYLES = 16; // up to so many lines each have a style of their own
 const INTERVALS = 24; // up to so many lines are drawn with intervals, unless that is chosen
+const FRONT = "Pareto front";
 const chartNow = { curves: [], points: [] };
 
 const isWords = (name) => axisOf.has(name) && !(name in D.keys) && !D.metrics.includes(name);
@@ -84,8 +85,9 @@ function drawChart(curves, width, height, legend) {
   const fits = points.filter((p) => (!logx || p.x > 0) && (!logy || p.y > 0));
   chartNow.points = fits;
   Object.assign(chartNow, { logx, logy, off: points.length - fits.length });
-  const rows = legend ? legendRows(curves, width - 20) : [];
-  const chart = draw("svg", { class: "chart", viewBox: `0 0 ${width} ${height + 24 * (rows.at(-1)?.row + 1 || 0)}`, role: "group", "aria-label": `${titleOf(metric)} over ${titleOf(x)}: ${fits.length} cells in ${curves.length} lines` });
+  const fronts = frontsOf(curves, metric, x).filter((front) => front.length > 1);
+  const rows = legend ? legendRows([...curves, ...(fronts.length ? [{ look: FRONT, style: 0 }] : [])], width - 20) : [];
+  const chart = draw("svg", { class: "chart", viewBox: `0 0 ${width} ${height + (rows.length ? 24 * (rows.at(-1).row + 1) + 10 : 0)}`, role: "group", "aria-label": `${titleOf(metric)} over ${titleOf(x)}: ${fits.length} cells in ${curves.length} lines` });
   heading.forEach(([style, text], row) => chart.append(draw("text", { class: style, x: legend || !narrow ? left : 8, y: 16 + 18 * row }, text)));
   if (!fits.length) return chart;
   const floor = logy ? Math.min(...fits.map((p) => p.y)) / 3 : -Infinity; // of intervals that reach to 0, a part is shown
@@ -102,7 +104,8 @@ function drawChart(curves, width, height, legend) {
   for (const curve of curves) chart.append(drawCurve(curve, kept, xs, ys, bars, ranked, picked));
   for (const { row, left: at, curve } of rows) {
     const entry = draw("g", { class: `series c${curve.style % COLOURS}`, transform: `translate(${at} ${height + 14 + 24 * row})` });
-    entry.append(mark(curve.style), draw("text", { x: 12, y: 5 }, curve.look));
+    if (curve.look === FRONT) entry.append(draw("path", { class: "front", d: "M-8 0H8" }), draw("text", { x: 12, y: 5 }, FRONT));
+    else entry.append(mark(curve.style), draw("text", { x: 12, y: 5 }, curve.look));
     chart.append(entry);
   }
   return chart;

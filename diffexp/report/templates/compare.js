@@ -47,7 +47,7 @@ function showShot(figure, cell, sample, titled) {
   if (!picture) return;
   if (image.getAttribute("src") !== picture) image.src = picture;
   image.alt = `${cell.label}, ${D.samples[sample]}`;
-  image.classList.toggle("pixelated", !D.shrunk && D.side <= 96);
+  image.classList.toggle("pixelated", isSmall);
   if (D.shrunk && cell.files && D.files[sample]) full(`${cell.links[sample] ?? cell.link}/${D.files[sample]}`, image, picture);
 }
 

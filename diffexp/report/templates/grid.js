@@ -2,6 +2,7 @@
 
 const TOGETHER = 4; // up to so many cells are shown in one place of the grid, until the others are asked for
 const opened = new Set();
+const isSmall = !D.shrunk && D.side <= 96; // images whose pixels may be seen
 const lazy = new IntersectionObserver((entries) => {
   for (const entry of entries) {
     if (!entry.isIntersecting) continue;
@@ -72,7 +73,7 @@ function tile(index, sample) {
   if (!cell.pictures[sample]) return make("div", { className: "empty", title: said }, "–");
   const image = make("img", { alt: said, decoding: "async", "data-cell": index, "data-sample": sample });
   lazy.observe(image);
-  return make("button", { type: "button", className: `tile${D.shrunk ? "" : " pixelated"}`, onclick: () => view(index, sample) }, image);
+  return make("button", { type: "button", className: `tile${isSmall ? " pixelated" : ""}`, onclick: () => view(index, sample) }, image);
 }
 
 /** The cells of one place; of several, each under what tells it from the others. */

@@ -81,6 +81,8 @@ function filterResults() {
   const texts = count < D.cells.length ? [`${count} of ${D.cells.length} cells are shown.`] : [];
   if ($("#result-table .best")) texts.push("“best” marks the best value of a metric, “≈” values that are not significantly different from it" + (D.conditions.length > 1 ? ", of each condition." : "."));
   texts.push("Intervals are 95 %.");
+  const table = $("#result-table");
+  if (table.scrollWidth > table.parentElement.clientWidth + 1) texts.push("The table goes on to the right: scroll it, or hide columns.");
   $("#result-note").textContent = texts.join(" ");
 }
 
@@ -100,7 +102,7 @@ function markResults() {
 
 function setUpResults() {
   for (const { head, name } of resultColumns()) $("button", head).onclick = () => put({ sort: get("sort") === name ? `-${name}` : name });
-  on(["show"], () => { showColumns(); resultControls(); });
+  on(["show"], () => { showColumns(); resultControls(); filterResults(); });
   on(["sort"], sortResults);
   on(["filter", "pick."], filterResults);
   markResults();
