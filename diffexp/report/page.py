@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from itertools import product
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -117,9 +118,13 @@ class Report:
             styles=[(name, asset(f"{name}.css")) for name in STYLES],
             scripts=[asset(f"{name}.js") for name in SCRIPTS],
             markers=marker_definitions(),
-            data=page_data(self),
+            data=self.data(),
             made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         )
+
+    def data(self) -> Mapping[str, Any]:
+        """What the scripts of the page know."""
+        return page_data(self)
 
     # the head
 
