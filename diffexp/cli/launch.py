@@ -30,7 +30,7 @@ from diffexp.errors import InputError
 from diffexp.experiment.lock import lock
 from diffexp.experiment.summary import read_metrics
 from diffexp.files import read_json
-from diffexp.report import report_sweep
+from diffexp.report import live_page, report_sweep
 from diffexp.report.over_seeds import NAME as OVER_SEEDS, over_seeds
 from diffexp.sweeps.failures import Failure, read_failures
 from diffexp.sweeps.logs import LOG_FORMAT, LogFile
@@ -137,7 +137,7 @@ def _launch_sweep(
             ranks.announce(folder)
         task = Task(catalog)
         try:
-            with task.ending:
+            with live_page(folder), task.ending:
                 _run_sweep(loader, master, cells, task)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(str(folder)) from None

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from diffexp.cli.watch import FLAG, watch
 from diffexp.cli.words import split_words
 from diffexp.errors import InputError
 
@@ -10,7 +11,9 @@ USAGE = """usage: python -m diffexp.report DIR... [key=value ...]   (folders of 
   out=FILE      the page, with comparison.csv, its table of pairs, beside it (default: report.html in DIR, or here for
                 several folders); or, if it ends in .svg, one chart as an image
   metric=NAME   of that chart, as in metrics.json (default: the first on the page)
-  cost=NAME     of that chart: forward_passes (default), nfe or seconds_per_image"""
+  cost=NAME     of that chart: forward_passes (default), nfe or seconds_per_image
+or: python -m diffexp.report --watch DIR [port=8765]   (the page of DIR on this machine, at http://127.0.0.1:8765/, made
+                anew when runs change, until Ctrl-C; port=0 takes any that is free)"""
 KEYS = ("out", "metric", "cost")
 
 
@@ -20,7 +23,10 @@ def main(arguments: list[str]) -> int:
         print(USAGE)
         return 0
     try:
-        print(f"report: {_write(arguments)}")
+        if FLAG in arguments:
+            watch(arguments)
+        else:
+            print(f"report: {_write(arguments)}")
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,23 @@ def write_chart(folders: Sequence[Path], out: Path, metric: str | None = None, c
         raise InputError(f"no cell has metric={metric} over cost={cost} (available metrics: {there})")
     write_text(out, chart_svg(chart, report.legend))
     return out
+
+
+@contextmanager
+def live_page(sweep: Path) -> Iterator[None]:
+    """Write the page of a sweep into its folder while the block runs, every few seconds at most.
+
+    What is written is a page that loads itself again; ``report_sweep`` replaces it at the end. Errors are logged and
+    cost this page alone.
+    """
+    from diffexp.report.live import LivePage
+
+    page = LivePage(sweep, sweep / NAME)
+    page.start()
+    try:
+        yield
+    finally:
+        page.stop()
 
 
 def report_sweep(sweep: Path, catalog: Catalog) -> Path | None:

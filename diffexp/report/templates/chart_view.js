@@ -142,7 +142,7 @@ function setUpChart() {
   });
   on(CHART_KEYS, showChart);
   on(["metric", "x", "condition"], showAnswers);
-  let width = 0, waiting;
+  let width = box.clientWidth, waiting;
   new ResizeObserver(() => { // the chart is drawn for the width that it has
     if (box.clientWidth === width) return;
     width = box.clientWidth;

@@ -111,7 +111,7 @@ async function measureDifference(first, second) {
       largest = Math.max(largest, apart);
     }
     const rms = Math.sqrt(squares / (a.width * a.height * 3));
-    return rms === 0 ? "The images are equal." : `rms difference ${number(rms)}, largest ${number(largest)}, of a pixel range of 1${D.shrunk ? " (of the small images in this page)" : ""}`;
+    return rms === 0 ? "The images are equal." : `rms difference ${number(rms)}, largest ${number(largest)}, of a pixel range of 1${D.shrunk && first.startsWith("data:") ? " (of the small images in this page)" : ""}`;
   } catch {
     return "";
   }

@@ -53,6 +53,9 @@ function showParallel() {
   const label = document.activeElement?.closest?.("#parallel [aria-label]")?.getAttribute("aria-label");
   box.replaceChildren(chart);
   if (label) $$("[aria-label]", chart).find((element) => element.getAttribute("aria-label") === label)?.focus({ preventScroll: true });
+}
+
+function parallelControls() {
   const save = (kind) => make("button", { type: "button", id: `parallel-${kind}`, onclick: () => savePicture($("#parallel .chart"), "all_axes", kind) }, kind.toUpperCase());
   redraw($("#parallel-controls"), make("span", { className: "field" }, "Save", make("span", { className: "stepper" }, save("svg"), save("png"))),
     make("span", { className: "scale-key" }, "worse", make("span", { className: "ramp", "aria-hidden": "true" }), `better ${get("metric")}`));
@@ -132,6 +135,8 @@ function setUpParallel() {
     if (thread) view(Number(thread.dataset.cell), 0);
   });
   on(["metric", "x", "pick."], showParallel);
+  on(["metric"], parallelControls);
+  parallelControls();
   const show = () => {
     seen = true;
     showParallel();

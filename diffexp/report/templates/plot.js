@@ -85,8 +85,8 @@ function svgFile(chart) {
 }
 
 function savePicture(chart, name, kind) {
-  const text = svgFile(chart);
-  if (kind === "svg") return download(`${name}.svg`, new Blob([text], { type: "image/svg+xml" }));
+  const text = svgFile(chart), type = "image/svg+xml";
+  if (kind === "svg") return download(`${name}.svg`, new Blob([text], { type }));
   const image = new Image(), [, , width, height] = chart.getAttribute("viewBox").split(" ").map(Number);
   image.onload = () => {
     const canvas = make("canvas", { width: 2 * width, height: 2 * height });
@@ -94,5 +94,5 @@ function savePicture(chart, name, kind) {
     canvas.toBlob((blob) => download(`${name}.png`, blob));
   };
   image.onerror = () => say("the picture cannot be made here; save it as SVG");
-  image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(text)}`;
+  image.src = `data:${type};charset=utf-8,${encodeURIComponent(text)}`;
 }

@@ -8,7 +8,7 @@ setUpPairs();
 setUpResults();
 setUpViewer();
 on(["pick."], showSelection);
-// The first drawing; charts draw themselves as soon as their width is known.
-for (const show of [showAnswers, pictureControls, pictureNote, showGrid, pairControls, showPairs, resultControls, showColumns, filterResults, showSelection]) show();
+// The first drawing; many lines of all axes are drawn where they are seen.
+for (const show of [showChart, showAnswers, pictureControls, pictureNote, showGrid, pairControls, showPairs, resultControls, showColumns, filterResults, showSelection]) show();
 if (get("sort")) sortResults();
 if (get("view")) showViewer();
