@@ -322,6 +322,9 @@ def test_columns_are_chosen(browser: Browser, page: Path, size: tuple[int, int])
     assert browser.run("document.querySelector('#columns').open"), "the menu stays open"
     click(browser, "#column-3")
     assert browser.run(heads) == shown
+    browser.key("Escape")
+    assert not browser.run("document.querySelector('#columns').open")
+    assert browser.run("document.activeElement.matches('#columns summary')")
 
 
 @SIZES

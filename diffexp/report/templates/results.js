@@ -105,5 +105,12 @@ function setUpResults() {
   on(["show"], () => { showColumns(); resultControls(); filterResults(); });
   on(["sort"], sortResults);
   on(["filter", "pick."], filterResults);
+  const menu = () => $("#columns");
+  addEventListener("click", (event) => { if (menu().open && !event.composedPath().includes(menu())) menu().open = false; });
+  $("#result-controls").addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || !menu().open) return;
+    menu().open = false;
+    $("summary", menu()).focus();
+  });
   markResults();
 }
