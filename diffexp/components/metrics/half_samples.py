@@ -55,12 +55,19 @@ class Estimate:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % interval of the mean over runs of this many samples; None where there are too few."""
+        """The 95 % interval of the mean over runs of this many samples; None where there are too few.
+
+        Of values that cannot be negative it is that of the root, squared: such distances are skewed, and scatter more
+        where they are large.
+        """
         if not self.halves.shape[1] or not self.halves.isfinite().all():
             return None
         variance, freedom = spread(self.halves, self.count)
         width = t_quantile(freedom.item()) * variance.sqrt().item()
         low, high = self.of_mean or (self.value - width, self.value + width)
+        if self.bounds == (0.0, math.inf) and self.value > 0 and not self.of_mean:
+            root, of_root = math.sqrt(self.value), width / (2 * math.sqrt(self.value))
+            low, high = max(root - of_root, 0.0) ** 2, (root + of_root) ** 2
         return max(low, self.bounds[0]), min(high, self.bounds[1])
 
 
