@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from decimal import Decimal
 from numbers import Integral, Real
 from os import PathLike, fspath
 from typing import Any
@@ -128,11 +129,13 @@ def _scalar(value: Any) -> Any:
     """The number or text in a scalar of NumPy or torch, a path, a dtype or a device."""
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
         return value.item()
-    if isinstance(value, bool | int | float | str | None):
-        return str(value) if isinstance(value, str) else value
+    if isinstance(value, bool | None):
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)  # of a member of an enumeration its value
     if isinstance(value, Integral):
         return int(value)
-    if isinstance(value, Real):
+    if isinstance(value, Real | Decimal):
         return float(value)
     if isinstance(value, PathLike):
         return fspath(value)

@@ -1,6 +1,9 @@
 """Keywords of ``diffexp.run`` and ``diffexp.sweep``: every Python value arrives in the config as it is."""
 
 from collections.abc import Iterator
+from decimal import Decimal
+from enum import Enum, IntEnum
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,14 @@ def preflight(catalog: Catalog) -> Iterator[Preflight]:
         yield Preflight(loader, catalog)
 
 
+class Number(IntEnum):
+    SEVEN = 7
+
+
+class Word(str, Enum):  # noqa: UP042  as older code has them
+    SEVEN = "seven"
+
+
 VALUES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"steps": np.int64(7), "guidance_scale": np.float32(1.5)}, {"steps": 7, "guidance_scale": 1.5}),
     ({"steps": torch.tensor(7), "seed": np.array(3)}, {"steps": 7, "seed": 3}),
@@ -39,6 +50,10 @@ VALUES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"label": np.array([3, 8])}, {"label": [3, 8]}),
     ({"label": pd.Series([3, 8])}, {"label": [3, 8]}),
     ({"label": "7"}, {"label": "7"}),
+    ({"steps": Number.SEVEN, "label": Word.SEVEN}, {"steps": 7, "label": "seven"}),
+    ({"guidance_scale": Decimal("1.5")}, {"guidance_scale": 1.5}),
+    ({"guidance_scale": Fraction(3, 2), "steps": np.uint8(7)}, {"guidance_scale": 1.5, "steps": 7}),
+    ({"name": np.str_("a, b"), "steps": torch.tensor([7.0])[0].int()}, {"name": "a, b", "steps": 7}),
     ({"label": range(3)}, {"label": [0, 1, 2]}),
     ({"tags": ["a,b", "true"], "dtype": torch.float16, "device": torch.device("cpu")}, {"tags": ["a,b", "true"]}),
     ({"resume": Path("/a folder/it's, here")}, {"resume": "/a folder/it's, here"}),
