@@ -60,6 +60,7 @@ VALUES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"metric": ["cost", "fid"]}, {"metric": {"cost", "fid"}}),
     ({"metric": []}, {"metric": set()}),
     ({"metric": {"fid": {"features": "pixels"}, "cost": None}}, {"metric": {"fid", "cost"}}),
+    ({"metric": [{"name": "fid", "features": "pixels"}, "cost"]}, {"metric": {"fid", "cost"}}),
     ({"metric": {"name": "fid"}}, {"metric": {"fid"}}),
     ({"tracker": ["none"]}, {"tracker": {"none"}}),
     ({"tracker": {"name": "wandb", "project": "a, b"}}, {"tracker": {"wandb"}}),
@@ -108,6 +109,11 @@ SWEEPS: list[tuple[dict[str, Any], list[str]]] = [
     ({"prompt": [["a", "b"], "c"]}, ["['a','b']", "'c'"]),
     ({"grid": {"timesteps": [900, 10]}}, ["[900,10]"]),
     ({"grid": {"timesteps": [[900, 10], [900, 20]]}}, ["[900,10]", "[900,20]"]),
+    (
+        {"scheduler": [{"name": "ddim", "eta": 1}, "heun"], "steps": [2, 3]},
+        ["ddim 1 2", "ddim 1 3", "heun 2", "heun 3"],
+    ),
+    ({"scheduler": [{"name": "ddim", "eta": [0, 1]}, {"name": "heun"}]}, ["ddim 0", "ddim 1", "heun"]),
     ({"scheduler": {"name": ["ddim", "heun"], "eta": [0, 0.5]}}, ["ddim 0", "ddim 0.5", "heun"]),
 ]
 
@@ -131,7 +137,11 @@ def test_a_list_names_the_values_of_a_sweep(
         ({"steps": object()}, "is no value of a config"),
         ({"steps": 1 + 2j}, "is no value of a config"),
         ({"notes": b"x"}, "is no value of a config"),
-        ({"scheduler": ["ddim", {"name": "heun"}]}, "a sweep takes names in a list"),
+        (
+            {"scheduler": [{"name": "ddim", "eta": 0}, {"name": "ddim", "eta": 1}]},
+            "scheduler.eta of ddim would be that of another ddim too",
+        ),
+        ({"grid": [{"name": "karras", "rho": 5}, "karras"]}, "grid.rho of karras would be that of another karras too"),
         ({"model": torch.nn.Linear(1, 1)}, "is no value of a config"),
     ],
 )
