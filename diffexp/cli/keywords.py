@@ -114,6 +114,8 @@ class Keywords:
         if name := self.name_of(key, value):
             return name
         if isinstance(value, Mapping):
+            if key in KINDS:
+                raise InputError(f"{key}: a run has one of them, a name or a dict, and no list of dicts")
             return "{" + ",".join(f"{quote(str(name))}:{self._value('', one)}" for name, one in value.items()) + "}"
         items = _items(value)
         if items is not None:

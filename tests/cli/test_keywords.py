@@ -149,3 +149,8 @@ def test_what_is_no_value(keywords: dict[str, Any], message: str, catalog: Catal
     with pytest.raises(InputError) as caught:
         Keywords(catalog, swept=True).words(keywords)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_run_has_one_choice(catalog: Catalog) -> None:
+    with pytest.raises(InputError, match="scheduler: a run has one of them"):
+        Keywords(catalog, swept=False).words({"scheduler": [{"name": "ddim"}]})
