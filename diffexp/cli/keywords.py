@@ -1,7 +1,8 @@
 """Python values as words of the command line: ``steps=10, prompt="a, b"`` as ``steps=10`` and ``prompt='a, b'``."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from numbers import Integral, Real
 from os import PathLike, fspath
 from typing import Any
@@ -45,10 +46,16 @@ class Keywords:
     def _pairs(self, key: str, value: Any) -> Iterator[tuple[str, str]]:
         if not KEY.fullmatch(key):
             raise InputError(f"'{key}' is not a key: write scheduler=..., or **{{'scheduler.eta': ...}} for an option")
+        several = key in KINDS and KINDS[key].several
+        if key in KINDS and isinstance(value, list | tuple) and any(isinstance(one, Mapping) for one in value):
+            if self.swept and not several:
+                yield from self._choices(key, value)
+                return
+            nodes = [dict(one) if isinstance(one, Mapping) else {"name": one} for one in value]
+            value = {str(node.pop("name", None)): node for node in nodes} if several else value
         if not isinstance(value, Mapping) or not _has_parts(key):
             yield key, self._text(key, value)
             return
-        several = key in KINDS and KINDS[key].several
         own = {str(name): item for name, item in value.items()}
         if several and "name" in own:  # one of several, with its options
             own = {str(own.pop("name")): own}
@@ -60,6 +67,27 @@ class Keywords:
             yield key, "diffusers"
         for name, item in own.items():
             yield from self._pairs(f"{key}.{name}", {} if item is None and several else item)
+
+    def _choices(self, key: str, choices: Sequence[Any]) -> Iterator[tuple[str, str]]:
+        """The words of a list of choices, some of which are dicts with options that the others do not have.
+
+        Raises:
+            InputError: an option would be one of another choice too.
+        """
+        nodes = [dict(one) if isinstance(one, Mapping) else {"name": one} for one in choices]
+        names = [self._value(key, node.pop("name", None)) for node in nodes]
+        yield key, ",".join(names)
+        for name, node in zip(names, nodes):
+            for option, value in node.items():
+                others = [other for other in {*names} - {name} if self._has(key, other, option)]
+                if others or names.count(name) > 1:
+                    shared = others[0] if others else f"another {name}"
+                    raise InputError(f"{key}.{option} of {name} would be that of {shared} too: sweep over them apart")
+                yield from self._pairs(f"{key}.{option}", value)
+
+    def _has(self, kind: str, name: str, option: str) -> bool:
+        entry = self.catalog.find(kind, name)
+        return entry is None or entry.accepts_any_option or any(own.name == option for own in entry.options)
 
     def _text(self, key: str, value: Any) -> str:
         items = _items(value)
@@ -87,7 +115,7 @@ class Keywords:
             return name
         if isinstance(value, Mapping):
             if key in KINDS:
-                raise InputError(f"{key}: a sweep takes names in a list; write options as **{{'{key}.option': [...]}}")
+                raise InputError(f"{key}: a run has one of them, a name or a dict, and no list of dicts")
             return "{" + ",".join(f"{quote(str(name))}:{self._value('', one)}" for name, one in value.items()) + "}"
         items = _items(value)
         if items is not None:
@@ -128,11 +156,13 @@ def _scalar(value: Any) -> Any:
     """The number or text in a scalar of NumPy or torch, a path, a dtype or a device."""
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
         return value.item()
-    if isinstance(value, bool | int | float | str | None):
-        return str(value) if isinstance(value, str) else value
+    if isinstance(value, bool | None):
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)  # of a member of an enumeration its value
     if isinstance(value, Integral):
         return int(value)
-    if isinstance(value, Real):
+    if isinstance(value, Real | Decimal):
         return float(value)
     if isinstance(value, PathLike):
         return fspath(value)

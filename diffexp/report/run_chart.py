@@ -45,12 +45,14 @@ def chart(runs: Runs, metric: str, x: str, by: Sequence[str]) -> Drawing:
     direction = "higher" if upward.partition("/")[0] in higher_is_better() else "lower"
     judged = upward not in NOT_QUALITY and upward not in table.attrs["config"]
     drawn = Chart(
-        title=" · ".join([f"{upward} over {across.replace('_', ' ')}", *_common(rows, keys)]),
+        title=f"{upward} over {across.replace('_', ' ')}",
+        note=" · ".join(_common(rows, keys)),
         x_label=COSTS.get(across, across),
         y_label=upward + (f" ({direction} is better)" if judged else ""),
         curves=curves,
     )
-    return Drawing(chart_svg(drawn, [Curve(curve.name, curve.style, ()) for curve in curves]), drawn.title)
+    svg = chart_svg(drawn, [Curve(curve.name, curve.style, ()) for curve in curves])
+    return Drawing(svg, " · ".join(part for part in (drawn.title, drawn.note) if part))
 
 
 def _distinguishing(rows: Sequence[Mapping[Any, Any]], config: Sequence[str], x: str, by: Sequence[str]) -> list[str]:

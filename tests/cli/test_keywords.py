@@ -1,6 +1,9 @@
 """Keywords of ``diffexp.run`` and ``diffexp.sweep``: every Python value arrives in the config as it is."""
 
 from collections.abc import Iterator
+from decimal import Decimal
+from enum import Enum, IntEnum
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,14 @@ def preflight(catalog: Catalog) -> Iterator[Preflight]:
         yield Preflight(loader, catalog)
 
 
+class Number(IntEnum):
+    SEVEN = 7
+
+
+class Word(str, Enum):  # noqa: UP042  as older code has them
+    SEVEN = "seven"
+
+
 VALUES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"steps": np.int64(7), "guidance_scale": np.float32(1.5)}, {"steps": 7, "guidance_scale": 1.5}),
     ({"steps": torch.tensor(7), "seed": np.array(3)}, {"steps": 7, "seed": 3}),
@@ -39,12 +50,17 @@ VALUES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"label": np.array([3, 8])}, {"label": [3, 8]}),
     ({"label": pd.Series([3, 8])}, {"label": [3, 8]}),
     ({"label": "7"}, {"label": "7"}),
+    ({"steps": Number.SEVEN, "label": Word.SEVEN}, {"steps": 7, "label": "seven"}),
+    ({"guidance_scale": Decimal("1.5")}, {"guidance_scale": 1.5}),
+    ({"guidance_scale": Fraction(3, 2), "steps": np.uint8(7)}, {"guidance_scale": 1.5, "steps": 7}),
+    ({"name": np.str_("a, b"), "steps": torch.tensor([7.0])[0].int()}, {"name": "a, b", "steps": 7}),
     ({"label": range(3)}, {"label": [0, 1, 2]}),
     ({"tags": ["a,b", "true"], "dtype": torch.float16, "device": torch.device("cpu")}, {"tags": ["a,b", "true"]}),
     ({"resume": Path("/a folder/it's, here")}, {"resume": "/a folder/it's, here"}),
     ({"metric": ["cost", "fid"]}, {"metric": {"cost", "fid"}}),
     ({"metric": []}, {"metric": set()}),
     ({"metric": {"fid": {"features": "pixels"}, "cost": None}}, {"metric": {"fid", "cost"}}),
+    ({"metric": [{"name": "fid", "features": "pixels"}, "cost"]}, {"metric": {"fid", "cost"}}),
     ({"metric": {"name": "fid"}}, {"metric": {"fid"}}),
     ({"tracker": ["none"]}, {"tracker": {"none"}}),
     ({"tracker": {"name": "wandb", "project": "a, b"}}, {"tracker": {"wandb"}}),
@@ -93,6 +109,11 @@ SWEEPS: list[tuple[dict[str, Any], list[str]]] = [
     ({"prompt": [["a", "b"], "c"]}, ["['a','b']", "'c'"]),
     ({"grid": {"timesteps": [900, 10]}}, ["[900,10]"]),
     ({"grid": {"timesteps": [[900, 10], [900, 20]]}}, ["[900,10]", "[900,20]"]),
+    (
+        {"scheduler": [{"name": "ddim", "eta": 1}, "heun"], "steps": [2, 3]},
+        ["ddim 1 2", "ddim 1 3", "heun 2", "heun 3"],
+    ),
+    ({"scheduler": [{"name": "ddim", "eta": [0, 1]}, {"name": "heun"}]}, ["ddim 0", "ddim 1", "heun"]),
     ({"scheduler": {"name": ["ddim", "heun"], "eta": [0, 0.5]}}, ["ddim 0", "ddim 0.5", "heun"]),
 ]
 
@@ -116,7 +137,11 @@ def test_a_list_names_the_values_of_a_sweep(
         ({"steps": object()}, "is no value of a config"),
         ({"steps": 1 + 2j}, "is no value of a config"),
         ({"notes": b"x"}, "is no value of a config"),
-        ({"scheduler": ["ddim", {"name": "heun"}]}, "a sweep takes names in a list"),
+        (
+            {"scheduler": [{"name": "ddim", "eta": 0}, {"name": "ddim", "eta": 1}]},
+            "scheduler.eta of ddim would be that of another ddim too",
+        ),
+        ({"grid": [{"name": "karras", "rho": 5}, "karras"]}, "grid.rho of karras would be that of another karras too"),
         ({"model": torch.nn.Linear(1, 1)}, "is no value of a config"),
     ],
 )
@@ -124,3 +149,8 @@ def test_what_is_no_value(keywords: dict[str, Any], message: str, catalog: Catal
     with pytest.raises(InputError) as caught:
         Keywords(catalog, swept=True).words(keywords)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_run_has_one_choice(catalog: Catalog) -> None:
+    with pytest.raises(InputError, match="scheduler: a run has one of them"):
+        Keywords(catalog, swept=False).words({"scheduler": [{"name": "ddim"}]})
