@@ -2,6 +2,7 @@
 
 import hashlib
 import platform
+import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -9,8 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from diffexp.catalog.types import flat
 from diffexp.components.user_files import images_in
-from diffexp.experiment.configs import flat
 from diffexp.files import read_yaml, sha256_of_file
 
 PACKAGES = ("diffexp", "torch", "diffusers", "hydra-core", "omegaconf", "wandb", "torchmetrics", "pillow")
@@ -59,6 +60,12 @@ def given_config_dir(composed: Path) -> str | None:
     except (OSError, ValueError, TypeError, KeyError):
         return None
     return given[0] if given else None
+
+
+@cache
+def hostname() -> str:
+    """The name of this machine."""
+    return socket.gethostname()
 
 
 @cache
