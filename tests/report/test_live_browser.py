@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,9 @@ def until(browser: Browser, script: str, expected: Any) -> None:
     """Wait until an expression has a value; the page may be loading when it is evaluated."""
     deadline, found = time.monotonic() + 40, None
     while time.monotonic() < deadline:
-        answer = browser.send("Runtime.evaluate", expression=script, returnByValue=True)
-        found = answer["result"].get("value")
+        with suppress(AssertionError):  # the page was replaced meanwhile
+            answer = browser.send("Runtime.evaluate", expression=script, returnByValue=True)
+            found = answer["result"].get("value")
         if found == expected:
             return
         time.sleep(0.2)
@@ -137,9 +139,10 @@ def test_a_served_page_is_loaded_again_when_there_is_a_newer_one(browser: Browse
         cell(sweep, 6)
         until(browser, SUMMARY, "7 of 12 cells done, 5 missing")
         assert browser.run("document.querySelector('#live-age').textContent").startswith("All runs shown have ended")
-        browser.run("document.querySelector('#result-table tbody a').click()")
+        act(browser, "const link = document.querySelector('#result-table tbody a'); setTimeout(() => link.click())")
         until(browser, "document.querySelector('h1').textContent", "0_s0_5")
-        browser.run("[...document.querySelectorAll('a')].find(a => a.textContent === 'samples/').click()")
+        find = "const link = [...document.querySelectorAll('a')].find(a => a.textContent.trim() === 'samples/')"
+        act(browser, f"{find}; setTimeout(() => link.click())")
         until(browser, "[...document.querySelectorAll('img')].filter(i => i.naturalWidth === 32).length", 2)
         browser.send("Page.navigate", url=server.url)
         until(browser, SUMMARY, "7 of 12 cells done, 5 missing")
