@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 
 # Before torch is imported: idle OpenMP threads that spin make tiny networks a hundred times slower.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -10,6 +11,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["WANDB_MODE"] = "offline"
 os.environ["WANDB_SILENT"] = "true"
+os.environ.setdefault("TRACKIO_DIR", tempfile.mkdtemp(prefix="trackio-"))  # read when trackio is imported
 os.environ.pop("DIFFEXP_PLUGINS", None)
 
 from collections.abc import Callable, Iterator

@@ -4,16 +4,19 @@ Queries in GraphQL, the stream of history and summary, uploads of files and arti
 the same port, as a server that is restarted, with what it knew.
 """
 
+import base64
 import json
+import socket
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 KEY = "a" * 40
-"""The only key that is accepted."""
+"""The key that is accepted."""
 ENTITY = "someone"
 
 
@@ -25,6 +28,8 @@ class LoggedRun:
     attributes: dict[str, Any] = field(default_factory=dict)
     """``displayName``, ``groupName``, ``jobType``, ``tags``, ``notes``, ``project``."""
     config: dict[str, Any] = field(default_factory=dict)
+    raw_config: str = "{}"
+    """As the client sent it."""
     history: list[dict[str, Any]] = field(default_factory=list)
     received: list[float] = field(default_factory=list)
     """When the rows of ``history`` arrived: ``time.time()``."""
@@ -49,30 +54,37 @@ class LoggedArtifact:
 
 
 class WandbServer:
-    """See above; use as a context manager.
+    """See above; use as a context manager."""
 
-    Args:
-        port: 0: any that is free.
-    """
+    def __init__(self) -> None:
+        self.port = 0
+        self.lock = threading.Lock()
+        self.changed = threading.Condition(self.lock)
+        self._http: ThreadingHTTPServer | None = None
+        self.connections: set[socket.socket] = set()
+        self.clear()
 
-    def __init__(self, port: int = 0) -> None:
+    def clear(self) -> None:
+        """Forget everything."""
+        self.key = KEY
         self.runs: dict[str, LoggedRun] = {}
         self.artifacts: dict[str, LoggedArtifact] = {}
+        self.views: list[Any] = []
+        """Saved workspaces."""
         self.requests: list[str] = []
         """The names of all GraphQL operations, and paths of other requests."""
         self.refused = 0
         """Requests with a wrong key."""
         self.clients: dict[str, str] = {}
-        self.lock = threading.Lock()
-        self.changed = threading.Condition(self.lock)
-        self.port = port
-        self._http: ThreadingHTTPServer | None = None
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
+        """Accept connections, on the port of before; without effect where it does."""
+        if self._http:
+            return
         server = self
 
         class Handler(_Handler):
@@ -84,11 +96,14 @@ class WandbServer:
         threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     def stop(self) -> None:
-        """Refuse connections until ``start``."""
-        if self._http:
-            self._http.shutdown()
-            self._http.server_close()
-            self._http = None
+        """Break all connections, and refuse new ones until ``start``."""
+        http, self._http = self._http, None
+        if http:
+            http.shutdown()
+            http.server_close()
+        for connection in [*self.connections]:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def __enter__(self) -> "WandbServer":
         self.start()
@@ -133,7 +148,7 @@ class WandbServer:
             "name": run.name,
             "displayName": run.attributes.get("displayName"),
             "description": None,
-            "config": json.dumps(run.config),
+            "config": run.raw_config,
             "sweepName": None,
             "project": project,
             "tags": [],
@@ -159,6 +174,7 @@ class WandbServer:
         run = self.runs.setdefault(name, LoggedRun(name, {"project": given.get("project")}))
         run.attributes |= {key: value for key, value in given.items() if value is not None and key != "config"}
         if given.get("config"):
+            run.raw_config = given["config"]
             run.config = {key: own["value"] for key, own in json.loads(given["config"]).items() if key != "_wandb"}
         return {"upsertBucket": {"bucket": self._bucket(run), "inserted": new}}
 
@@ -203,6 +219,11 @@ class WandbServer:
     def _do_artifacttype(self, given: Mapping[str, Any]) -> dict[str, Any]:
         return {"project": None}
 
+    def _do_upsertview2(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        self.views.append(json.loads(given["spec"]))
+        view = {"id": "view", "type": given["type"], "name": given["name"], "displayName": given["displayName"]}
+        return {"upsertView": {"view": {**view, "spec": given["spec"]}, "inserted": True}}
+
     def _do_runstate(self, given: Mapping[str, Any]) -> dict[str, Any]:
         return {"project": {"run": {"id": given["run"], "state": "running"}}}
 
@@ -236,6 +257,12 @@ class WandbServer:
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     state: WandbServer
+
+    def handle(self) -> None:
+        self.state.connections.add(self.connection)
+        with suppress(OSError):  # the client is gone, or ``stop`` was called
+            super().handle()
+        self.state.connections.discard(self.connection)
 
     def do_POST(self) -> None:
         body = self._read()
@@ -273,11 +300,9 @@ class _Handler(BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
     def _is_allowed(self) -> bool:
-        import base64
-
         scheme, _, text = self.headers.get("Authorization", "").partition(" ")
         key = base64.b64decode(text).decode().partition(":")[2] if scheme == "Basic" else text
-        if key == KEY:
+        if key == self.state.key:
             return True
         self.state.refused += 1
         self._reply({"errors": [{"message": "user is not logged in"}]}, 401)

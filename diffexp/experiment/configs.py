@@ -31,17 +31,6 @@ def choices(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]
         yield from ((kind.name, node) for node in kind.nodes(config[kind.name]))
 
 
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys; lists are unchanged."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
-
-
 def steps_of(config: Mapping[str, Any]) -> int:
     """The number of steps: ``steps``, or the length of an explicit timestep schedule."""
     listed = listed_steps(config["grid"].get("timesteps"), config["grid"].get("sigmas"))

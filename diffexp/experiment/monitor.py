@@ -151,7 +151,6 @@ class Monitor(Evaluator):
         if self._first and self.snapshot_every != 0:
             shown = x[: SHOWN_POINTS if x.ndim == 2 else SHOWN_IMAGES]
             self._take_snapshot(self.batch_nfe, CLEAN, shown, shown)
-            self.live.step(self.batch_nfe, {}, shown.clone())
         self._first, self._x0_before = False, None
         self.live.flush()
         self.context.synchronize(self.model.device)  # once per batch, so that its time is its own

@@ -10,8 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from diffexp.catalog.types import flat
 from diffexp.components.user_files import images_in
-from diffexp.experiment.configs import flat
 from diffexp.files import read_yaml, sha256_of_file
 
 PACKAGES = ("diffexp", "torch", "diffusers", "hydra-core", "omegaconf", "wandb", "torchmetrics", "pillow")

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from diffexp.catalog.sources import default_choices
+from diffexp.catalog.types import flat
 from diffexp.components.trackers.base import RunInfo
 from diffexp.experiment.build import Components
 from diffexp.experiment.collected import Samples
-from diffexp.experiment.configs import flat
 from diffexp.experiment.folder import RunFolder
 from diffexp.experiment.sample_rows import SampleRows
 

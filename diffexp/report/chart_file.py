@@ -47,9 +47,7 @@ def chart_svg(chart: Chart, legend: Sequence[Curve]) -> str:
     if len(chart.front) > 1:
         entries.append(("Pareto front", FRONT))
     if any(point.low is not None for curve in chart.curves for point in curve.points):
-        entries.append(
-            ("95 % bootstrap interval", Markup('<path class="line" style="stroke: var(--soft)" d="M0-7V7"/>'))
-        )
+        entries.append(("95 % interval", Markup('<path class="line" style="stroke: var(--soft)" d="M0-7V7"/>')))
     rows = _rows([name for name, _ in entries], chart.width - LEFT)
     row_markup = Markup('<g transform="translate({:.0f} {})">{}<text x="12" y="5">{}</text></g>')
     legend_markup = [

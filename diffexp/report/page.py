@@ -16,7 +16,7 @@ from diffexp.experiment.configs import differing_keys
 from diffexp.report.assets import asset
 from diffexp.report.axes import ABSENT, Placement, as_text, option_of, place_cells
 from diffexp.report.charts import Chart, Curve, marker_definitions
-from diffexp.report.comparison import Difference, choose_pairs, compare, read_all_resamples
+from diffexp.report.comparison import Difference, choose_pairs, compare, read_all_halves
 from diffexp.report.quality import Answer, Line, answers, chart_of, lines_of, points_of
 from diffexp.report.thumbnails import Thumbnails, make_thumbnails
 from diffexp.report.values import COSTS, Quality, Value, main_cost, metric_names, qualities, value_of
@@ -95,8 +95,8 @@ class Report:
     @cached_property
     def comparisons(self) -> list[tuple[Quality, list[Difference]]]:
         """The differences by metric, of the pairs that can be compared."""
-        resamples = read_all_resamples(self.cells)
-        return [(quality, compare(self.cells, resamples, quality, self.pairs[0])) for quality in self.qualities]
+        halves = read_all_halves(self.cells)
+        return [(quality, compare(self.cells, halves, quality, self.pairs[0])) for quality in self.qualities]
 
     @cached_property
     def thumbnails(self) -> Thumbnails:

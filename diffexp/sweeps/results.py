@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffexp.experiment.configs import differing_keys, flat
+from diffexp.catalog.types import flat
+from diffexp.experiment.configs import differing_keys
 from diffexp.experiment.resume import read_earlier
 from diffexp.experiment.summary import read_metrics
 from diffexp.files import read_json, read_yaml, write_text

@@ -62,6 +62,11 @@ def info(folder: Path, name: str = "run") -> RunInfo:
 
 def inspect(folder: Path) -> dict[str, Any]:
     (run,) = folder.glob("wandb/offline-run-*")
+    return inspected(run)
+
+
+def inspected(run: Path) -> dict[str, Any]:
+    """What wandb itself reads from the folder of a run."""
     command = [str(Path(sys.executable).parent / "wandb"), "leet", "inspect", "--summary", "--json", str(run)]
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 

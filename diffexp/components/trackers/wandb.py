@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffexp import tracker
+from diffexp.components.checkpoints.network import reachable
 from diffexp.components.trackers.base import Comparison, RunInfo, SampleRow
-from diffexp.components.trackers.wandb_mode import MODES, choose_mode, server
+from diffexp.components.trackers.wandb_mode import MODES, PROBE_SECONDS, choose_mode, server
 from diffexp.components.trackers.wandb_workspace import save_workspace
 from diffexp.errors import InputError
 
@@ -140,6 +141,9 @@ class WandbTracker:
     def log_files(self, name: str, files: Mapping[str, Path]) -> None:
         import wandb
 
+        if not (self.run.offline or self.run.disabled or reachable(server().geturl(), PROBE_SECONDS)):
+            # wandb asks the server about every artifact, and repeats that for a minute and a half.
+            raise ConnectionError(f"the server cannot be reached; {', '.join(files)} stays in the run folder")
         # One collection for all runs: equal files are one version of it, which those runs share.
         artifact = wandb.Artifact(name, type="code" if name == "plugins" else name)
         for path, file in files.items():
