@@ -1,6 +1,7 @@
 """Sweeps that were never run: folders as runs leave them, with made-up pictures and metrics."""
 
 import json
+import shlex
 import zlib
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -58,7 +59,15 @@ def made_up_cell(
         (folder / ".hydra" / "config.yaml").write_text(json.dumps(whole))
         return folder
     steps = int(whole.get("steps", 10))
-    facts = {"model_id": "mnist", "nfe": steps, "seconds": 0.1 * steps, "device": "cpu", "dtype": "float32"}
+    command = shlex.join(["python", "-m", "diffexp", *(f"{key}={value}" for key, value in config.items())])
+    facts = {
+        "command": command,
+        "model_id": "mnist",
+        "nfe": steps,
+        "seconds": 0.1 * steps,
+        "device": "cpu",
+        "dtype": "float32",
+    }
     (folder / "run.json").write_text(json.dumps({"status": status, "error": error, "config": whole} | facts))
     if points is not None:
         (folder / "samples" / "points.csv").write_text(points_csv(range(len(points)), points))

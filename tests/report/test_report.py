@@ -229,10 +229,10 @@ def test_the_budget_takes_whole_samples_away_and_says_so(tmp_path: Path):
     made_up_sweep(tmp_path, ["a", "b"], [5, 10], pictures=6)
     cells = read_cells(tmp_path)
     whole, cut = make_thumbnails(cells), make_thumbnails(cells, budget=1000)
-    assert (len(whole.samples), whole.note) == (6, "")
+    assert (len(whole.samples), whole.available) == (6, 6)
     assert 1 <= len(cut.samples) < 6
     assert all(len(found) == len(cut.samples) for found in cut.images)
-    assert cut.note == f"{len(cut.samples)} of up to 6 samples of each cell are shown"
+    assert cut.available == 6
 
 
 def test_broken_pictures_are_left_out(tmp_path: Path):
@@ -272,7 +272,7 @@ def test_a_page_of_a_sweep(tmp_path: Path):
         assert (sweep / unquote(cell["link"])).is_dir(), "links lead from the page to the run"
     text = " ".join(page.texts)
     assert "1 failed" in text and "1 missing" in text and "ValueError: no" in text
-    assert len(page.all("svg")) >= 4 and page.all("dialog")
+    assert page.all("svg") and page.all("dialog")
 
 
 def test_cells_that_never_began_are_in_their_place(tmp_path: Path):
@@ -333,7 +333,7 @@ def test_five_hundred_cells(tmp_path: Path):
     report = Report(collect([sweep]), sweep / "report.html")
     html = report.html()
     assert len(report.cells) == 500
-    assert html.count('data-cell="') >= 500 * len(report.charts)
+    assert html.count('data-cell="') == 500 and len(report.charts) == 4
     assert len(html) < 6_000_000
     assert len(report.legend) == 20, "a look for each scheduler, not for each line"
 
