@@ -22,6 +22,7 @@ from diffexp.files import read_json
 from diffexp.sweeps.cell import Cell, model_key
 from diffexp.sweeps.console import show
 from diffexp.sweeps.outcome import names_of
+from diffexp.sweeps.results import LATEST
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -172,7 +173,8 @@ class Forecaster:
 def _rate(run: Any, config: Mapping[str, Any]) -> Rate:
     from diffexp.experiment.estimate import earlier_rate, measured_rate
 
-    records = [file for pattern in RECORDS for file in Path(OUTPUTS).glob(pattern)]
+    found = (file for pattern in RECORDS for file in Path(OUTPUTS).glob(pattern))
+    records = [file for file in found if LATEST not in file.parts]  # which would count twice
     newest = sorted(records, key=lambda file: file.stat().st_mtime, reverse=True)[:MOST_RECORDS]
     if earlier := earlier_rate(newest, run, config):
         seconds, count = earlier

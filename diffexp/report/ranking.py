@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from diffexp.report.comparison import REAL, Difference
-from diffexp.report.page import Report, interval_text
+from diffexp.report.page import Report
+from diffexp.report.texts import interval_text
 from diffexp.report.values import Quality, Value, cost_of, value_of
-from diffexp.sweeps.conditions import conditions
 
 MAX_ROWS = 30
 """Cells that are shown."""
@@ -55,7 +55,7 @@ class Ranking:
         differing = [quality for quality in report.qualities if self._differs(quality, done)]
         asked = [quality for quality in report.qualities if quality.name == metric]
         self.qualities: list[Quality] = list(dict.fromkeys([*asked, *differing, *report.qualities[:1]]))
-        self.conditions = conditions(report.cells).of_cell
+        self.conditions = report.conditions.of_cell
         self.done = done
 
     def _differs(self, quality: Quality, done: Sequence[int]) -> bool:

@@ -167,13 +167,13 @@ def test_torchrun(tmp_path, start, alone, gate):
     launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1", "-m", "diffexp"]
     running = start(tmp_path, *launcher, *RUN, "num_samples=60", f"loop.gate={gate}")
     until(lambda: len(waiting(gate)) == 2)
-    (folder,) = tmp_path.glob("outputs/*/*")
+    (folder,) = tmp_path.glob("outputs/2*/*")
     os.kill(until(lambda: holder(folder)), signal.SIGKILL)
     until(lambda: len(waiting(gate)) == 4)
     (gate / "open").touch()
     code, out, errors = finish(running)
     assert code == 0, errors
-    assert [*tmp_path.glob("outputs/*/*")] == [folder], "they go on in the same one"
+    assert [*tmp_path.glob("outputs/2*/*")] == [folder], "they go on in the same one"
     assert (record(folder)["status"], record(folder)["drawn"]) == ("done", 60)
     assert {worker["job"] for worker in record(folder)["workers"]} == {"rank 0", "rank 1"}
     assert drawn(folder) == 60
@@ -198,7 +198,7 @@ def test_a_script_has_its_runs_drawn_by_workers_or_ranks(tmp_path, start, alone,
     launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "script.py"]
     code, out, errors = finish(start(tmp_path, *launcher, *RUN, "num_samples=60"))
     assert code == 0, errors
-    folders = sorted(tmp_path.glob("outputs/*/*"), key=lambda folder: record(folder)["seed"])
+    folders = sorted(tmp_path.glob("outputs/2*/*"), key=lambda folder: record(folder)["seed"])
     expected = [f"{folder} done 5" for folder in folders] * ranks
     assert sorted(line for line in out.splitlines() if line.endswith(" done 5")) == sorted(expected)
     assert samples(folders[0]) == samples(alone) != samples(folders[1])

@@ -141,14 +141,15 @@ def test_a_cell_that_kills_its_workers_fails_and_the_others_are_done(place):
     assert first == f"error: 2 of the sweep's runs failed, see {sweep}"
     for number, line in zip((2, 3), lines, strict=True):
         cell, told = (
-            f"{number}_mixture_ddim_{number + 3}",
+            f"{number}_mixture_ddim_{number + 3}_kills-true",
             "WorkersLost: 3 workers were lost with this cell, at last worker ",
         )
         assert line.startswith(f"  {cell}: {told}")
         assert line.endswith(": killed by signal 9 (out of memory?)")
         assert record(sweep / cell)["error"] == line.partition(": ")[2]
     assert [row["status"] for row in rows(sweep)] == ["done", "done", "failed", "failed"]
-    assert f"4 cells in {sweep}\n  done           2\n  failed         2  2_mixture_ddim_5, 3_mixture_ddim_6\n" in out
+    names = ", ".join(f"{number}_mixture_ddim_{number + 3}_kills-true" for number in (2, 3))
+    assert f"4 cells in {sweep}\n  done           2\n  failed         2  {names}\n" in out
 
 
 def test_a_worker_is_asked_to_end_and_another_goes_on(place):

@@ -187,9 +187,10 @@ def test_a_swept_axis_without_effect_ends_the_command_with_code_2(
     words = ["model=mixture", "tracker=none", "num_samples=2", "steps=2", "snapshot_every=0", "metric=cost"]
     assert run_command(["-m", *words, "guidance_scale=1,4", "hydra.sweep.dir=sweep"]) == 2
     printed = capsys.readouterr().err
-    for cell, scale in enumerate(("1.0", "4.0")):
-        assert f"{cell}_mixture_ddim_2: guidance_scale={scale} has no effect: {UNCONDITIONAL}" in printed
-    assert json.loads((tmp_path / "sweep" / "0_mixture_ddim_2" / "run.json").read_text())["status"] == "failed"
+    cells = ["0_mixture_ddim_2_guidance_scale1", "1_mixture_ddim_2_guidance_scale4"]
+    for cell, scale in zip(cells, ("1.0", "4.0"), strict=True):
+        assert f"{cell}: guidance_scale={scale} has no effect: {UNCONDITIONAL}" in printed
+    assert json.loads((tmp_path / "sweep" / cells[0] / "run.json").read_text())["status"] == "failed"
 
 
 def test_the_command_names_a_guidance_without_scale(
