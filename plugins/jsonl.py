@@ -10,7 +10,7 @@ Then ``pandas.read_json("outputs/runs.jsonl", lines=True)``, or
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,9 @@ from diffexp import RunInfo, SampleRow, tracker
 
 @tracker
 class Jsonl:
-    """Lines of JSON, one per event, each with the run's folder: start, step, images, samples, finish.
+    """Lines of JSON, one per event, each with the run's folder: start, step, batch, metrics, images, samples, finish.
 
-    Each line is appended with one system call, so that the workers of a sweep can share the file.
+    They are there while the run samples: ``batch`` says how many samples are done, ``metrics`` what they are so far. Each line is appended with one system call, so that the workers of a sweep can share the file.
 
     Args:
         path: the file, created if missing, only ever appended to.
@@ -42,6 +42,12 @@ class Jsonl:
     def log_step(self, step: int, values: dict[str, float]) -> None:
         if self.steps:
             self._write("step", step=step, **values)
+
+    def log_batch(self, rows: Sequence[SampleRow], done: int) -> None:
+        self._write("batch", done=done)
+
+    def log_metrics(self, samples: int, values: Mapping[str, float]) -> None:
+        self._write("metrics", samples=samples, **values)
 
     def log_images(self, key: str, paths: dict[str, Path]) -> None:
         self._write("images", **{key: {caption: str(path) for caption, path in paths.items()}})

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 
 # Before torch is imported: idle OpenMP threads that spin make tiny networks a hundred times slower.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -10,6 +11,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["WANDB_MODE"] = "offline"
 os.environ["WANDB_SILENT"] = "true"
+os.environ.setdefault("TRACKIO_DIR", tempfile.mkdtemp(prefix="trackio-"))  # read when trackio is imported
 os.environ.pop("DIFFEXP_PLUGINS", None)
 
 from collections.abc import Callable, Iterator
@@ -23,9 +25,9 @@ import torch
 from hypothesis import settings
 
 from diffexp.catalog.discover import Catalog, discover
+from diffexp.cli.cells import task_config
 from diffexp.cli.check import Preflight
 from diffexp.cli.hydra_config import hydra_session
-from diffexp.cli.launch import task_config
 from diffexp.experiment.context import RunContext
 from diffexp.experiment.run import RunResult, SweepInfo, run_experiment
 from diffexp.sweeps.cell import Cell

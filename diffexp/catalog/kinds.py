@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from diffexp.catalog.types import Option, OptionType
 
@@ -24,7 +25,9 @@ class Kind:
     injectable: tuple[str, ...] = ()
     """Further positional parameters that a plugin may declare, by these names."""
     several: bool = False
-    """Whether a run has any number of them; their options then stand under ``<kind>.<name>``."""
+    """Whether a run may have several; their options then stand under ``<kind>.<name>``."""
+    required: bool = True
+    """Whether a run has at least one."""
     instantiated: bool = False
     """Whether it is called with its options when the run is built; otherwise the options are bound for later calls."""
     common: tuple[Option, ...] = ()
@@ -40,6 +43,18 @@ class Kind:
     def path(self, name: str) -> str:
         """Key of the options of the plugin ``name`` in the config."""
         return f"{self.name}.{name}" if self.several else self.name
+
+    def nodes(self, value: Any) -> list[Mapping[str, Any]]:
+        """The nodes in the value that the kind has in a config, also in one of before it had several."""
+        if not value:
+            return []
+        return [node for node in value.values() if node] if self.several and not is_node(value) else [value]
+
+
+def is_node(value: Any) -> bool:
+    """Whether a value of a config is the node of one choice."""
+    named = isinstance(value, Mapping) and not {"name", TARGET}.isdisjoint(value)
+    return named and not isinstance(value.get("name"), Mapping)
 
 
 KINDS: Mapping[str, Kind] = {
@@ -67,6 +82,7 @@ KINDS: Mapping[str, Kind] = {
             "metric",
             "metrics",
             several=True,
+            required=False,
             instantiated=True,
             explanation="a metric is a class with applies, update and compute, or a function of its options that makes "
             "one",
@@ -74,6 +90,7 @@ KINDS: Mapping[str, Kind] = {
         Kind(
             "tracker",
             "trackers",
+            several=True,
             instantiated=True,
             explanation="a tracker is a class, or a function of its options that makes one",
         ),

@@ -250,3 +250,14 @@ def _union(types: list[OptionType]) -> OptionType:
     if bases == {"literal"}:
         return OptionType("literal", optional, choices=tuple(choice for found in kept for choice in found.choices))
     return OptionType("any", optional=True)
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted keys; lists are unchanged."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found

@@ -142,12 +142,15 @@ class Preflight:
     def _has(self, choice: Override, option: str) -> bool:
         """Whether a choice has an option; of what only a run can know, true."""
         kind, node = choice.key_or_group, self._node(choice)
-        if KINDS[kind].several:
-            return option.partition(".")[0] in node
+        head = option.partition(".")[0]
+        own = KINDS[kind].nodes(node)
+        return (KINDS[kind].several and head in node) or any(self._takes(kind, one, head) for one in own)
+
+    def _takes(self, kind: str, node: Any, option: str) -> bool:
         entry = self.catalog.find(kind, str(node.get("name")))
         if entry is None or TARGET in node or entry.accepts_any_option:
             return True
-        return option.partition(".")[0] in {own.name for own in (*KINDS[kind].common, *entry.options)}
+        return option in {own.name for own in (*KINDS[kind].common, *entry.options)}
 
     def _with_quotes(self, word: str) -> str:
         key, equals, value = word.partition("=")
@@ -217,9 +220,9 @@ class Preflight:
     def _refuse_sweeps(self, overrides: Sequence[Override]) -> None:
         for override in overrides:
             if override.is_sweep_override():
-                if override.key_or_group == "metric":
-                    values = override.get_value_string()
-                    raise InputError(f"{override.input_line}: for several metrics write metric=[{values}]")
+                kind, values = override.key_or_group, override.get_value_string()
+                if kind in KINDS and KINDS[kind].several:
+                    raise InputError(f"{override.input_line}: for several {kind}s write {kind}=[{values}]")
                 raise InputError(f"{override.input_line} lists several values: add -m to run them all")
 
     def _compose(self, overrides: Sequence[Override], multirun: bool) -> tuple[DictConfig, dict[str, Any]]:

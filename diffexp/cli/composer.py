@@ -20,7 +20,7 @@ from diffexp.catalog.discover import Catalog
 from diffexp.catalog.types import MISSING
 from diffexp.cli.cells import ComposedCell, as_containers, compose_job, resolved, resolved_task, set_up, with_counts
 from diffexp.cli.config import check_config, check_key, is_interpolated, with_value
-from diffexp.cli.fast_compose import SEARCH_PATH, CachedLoader, fast_copy
+from diffexp.cli.fast_compose import SEARCH_PATH, CachedLoader, fast_copy, placed
 from diffexp.cli.hydra_internals import current_config, get_overrides_dirname
 
 MOST_FORMS = 64
@@ -98,7 +98,8 @@ class CellComposer:
 
     def _form_of(self, cell: ComposedCell, overrides: Sequence[Override]) -> Form | None:
         """The form of a cell that Hydra composed; None where others of it may differ in more than values."""
-        content, given = cell.content, last_values(self._free(overrides))
+        content = cell.content
+        given = last_values(self._free(overrides), content)
         task = {key: value for key, value in content.items() if key != HYDRA}
         interpolated = frozenset(key for key, value in task.items() if is_interpolated(value))
         with current_config(cell.composed):
@@ -126,7 +127,8 @@ class CellComposer:
         Raises:
             OmegaConfBaseException: likewise.
         """
-        config, content, given = form.config, form.content, last_values(self._free(overrides))
+        config, content = form.config, form.content
+        given = last_values(self._free(overrides), content)
         for path, value in given.items():
             OmegaConf.update(config, path, value, force_add=True)
             content = with_value(content, path, value)
@@ -186,9 +188,9 @@ def is_scalar(override: Override) -> bool:
     )
 
 
-def last_values(overrides: Sequence[Override]) -> dict[str, Any]:
-    """The values that overrides set, by key."""
-    return {override.key_or_group: override.value() for override in overrides}
+def last_values(overrides: Sequence[Override], content: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that overrides set in a config, by key."""
+    return {placed(content, override.key_or_group): override.value() for override in overrides}
 
 
 def value_at(content: Any, path: str) -> Any:

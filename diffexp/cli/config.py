@@ -5,7 +5,7 @@ from typing import Any
 
 from diffexp.catalog.discover import Catalog
 from diffexp.catalog.entry import as_typed
-from diffexp.catalog.kinds import KINDS
+from diffexp.catalog.kinds import KINDS, TARGET, is_node
 from diffexp.catalog.types import MISSING, OptionType
 from diffexp.cli.keys import BY_NAME, TOP_LEVEL
 from diffexp.errors import InputError, hint, unknown_option
@@ -39,17 +39,39 @@ def check_key(key: str, value: Any, catalog: Catalog) -> Any:
         return value
     if key in BY_NAME:
         return _check_value(key, value)
+    if KINDS[key].required and (value is None or value in ({}, MISSING)):
+        raise InputError(f"{key} needs a choice{hint('', catalog.names(key))}")
     if not KINDS[key].several:
-        if value is None or value == MISSING:
-            raise InputError(f"{key} needs a choice{hint('', catalog.names(key))}")
         return check_node(key, value, catalog)
     nodes = {} if value is None or value == MISSING else value
     if not isinstance(nodes, Mapping):
         raise InputError(f"{key}={as_typed(value)} is not known{hint('', catalog.names(key))}")
-    for name, node in nodes.items():
-        if not isinstance(node, Mapping) or "name" not in node:
-            raise _misplaced(key, name, node, list(nodes), catalog)
-    return {name: check_node(key, node, catalog, name) for name, node in nodes.items()}
+    return {name: check_node(key, node, catalog, name) for name, node in _by_name(key, nodes, catalog).items()}
+
+
+def _by_name(kind: str, nodes: Mapping[str, Any], catalog: Catalog) -> dict[str, Mapping[str, Any]]:
+    """The nodes of a group of several by name; what stands beside them are options of the only one.
+
+    Raises:
+        InputError: there is something else.
+    """
+    found = {name: node for name, node in nodes.items() if is_node(node)}
+    loose = {name: value for name, value in nodes.items() if name not in found}
+    if is_node(loose):  # a YAML file's, which writes it as if there were no others
+        name = str(loose.get("name") or loose[TARGET]).rpartition(".")[2]
+    elif len(found) == 1:
+        (name,) = found
+    else:
+        name = ""
+    entry = catalog.find(kind, name)
+    for option, value in loose.items():
+        if option in ("name", TARGET) and is_node(loose):
+            continue
+        if not name or catalog.find(kind, option) or (entry is None and not is_node(loose)):
+            raise _misplaced(kind, option, value, list(nodes), catalog)
+        if entry:
+            entry.option_set(kind).check_name(option)
+    return {**found, name: {**found.get(name, {}), **loose}} if loose else found
 
 
 def check_node(kind: str, node: Any, catalog: Catalog, name: str = "") -> Any:

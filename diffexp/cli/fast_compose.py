@@ -7,7 +7,8 @@ end, command lines that choose the same options of the groups share all that com
 
 import copy
 import pickle
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from hydra.core.config_search_path import ConfigSearchPath
@@ -18,6 +19,7 @@ from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from diffexp.catalog.kinds import KINDS, is_node
 from diffexp.cli.hydra_internals import ConfigLoaderImpl, ConfigRepository, get_overrides_dirname
 
 T = TypeVar("T")
@@ -39,6 +41,16 @@ def fast_copy(thing: T) -> T:
     """A deep copy."""
     packed = packed_or_none(thing)
     return copy.deepcopy(thing) if packed is None else pickle.loads(packed)
+
+
+def placed(config: Mapping[Any, Any], key: str) -> str:
+    """Where a key is set: an option of the only choice in a group of several need not have the name of the choice."""
+    kind, _, option = key.partition(".")
+    nodes = config.get(kind) if kind in KINDS and KINDS[kind].several else None
+    if not option or "." in option or not isinstance(nodes, Mapping) or option in nodes:
+        return key
+    names = [name for name, node in nodes.items() if is_node(node)]
+    return f"{kind}.{names[0]}.{option}" if len(names) == 1 else key
 
 
 class CachedRepository(ConfigRepository):
@@ -131,7 +143,8 @@ class CachedLoader(ConfigLoaderImpl):
         config, values = self.choose(config_name, parsed, run_mode)
         for value in values:
             try:
-                self._apply_overrides_to_config([value], config)
+                here = replace(value, key_or_group=placed(config, value.key_or_group))
+                self._apply_overrides_to_config([here], config)
             except HydraException as error:
                 error.add_note(str(value.input_line))  # not every message names the word
                 raise

@@ -42,6 +42,7 @@ class Drawing:
             config["snapshot_every"],
             config.get("max_nfe"),
             run.context,
+            run.live,
             passes=run.passes,
             max_forward_passes=config.get("max_forward_passes"),
         )

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from diffexp.catalog.discover import Catalog
+from diffexp.catalog.kinds import KINDS, TARGET
 from diffexp.components.grids.choice import Grid
 from diffexp.components.guidance.base import Predict
 from diffexp.components.guidance.diffusers_guiders import is_guider
@@ -22,12 +23,13 @@ from diffexp.components.prompts import read_texts
 from diffexp.components.sampler import Recipe
 from diffexp.components.schedulers.foreign.diffusers_build import find_class
 from diffexp.components.schedulers.foreign.k_diffusion import READS_UNCONDITIONAL
-from diffexp.components.trackers.base import Guarded
+from diffexp.components.trackers.several import Trackers
 from diffexp.errors import InputError
 from diffexp.experiment.context import RunContext
 from diffexp.experiment.contracts import with_contract_checks
 from diffexp.experiment.device import read_device, read_dtype
 from diffexp.experiment.guide import Guide, rehearse
+from diffexp.experiment.live import Live
 from diffexp.plan.compile import Direct, Sampler
 from diffexp.plan.levels import Schedule
 from diffexp.plan.table import Plan
@@ -48,7 +50,7 @@ class Components:
     """The model under guidance."""
     loop: Callable[[Batch], torch.Tensor]
     metrics: Mapping[str, Metric]
-    tracker: Guarded
+    tracker: Trackers
     request: Request
     recipe: Recipe
     """What ``sampler`` is built from."""
@@ -66,6 +68,8 @@ class Components:
     """Hashes of the plugin files that define the model and its guidance."""
     from_noise: bool = True
     """Whether the loop takes the start noise to the sample by ``sampler`` alone: its trait ``solves_from_noise``."""
+    live: Live = field(default_factory=lambda: Live(Trackers({}), 0))
+    """Logs to ``tracker`` while the run samples."""
     context: RunContext = field(default_factory=RunContext)
     passes: PassCounter = field(default_factory=PassCounter)
     """Counts the forward passes of ``model``."""
@@ -101,13 +105,15 @@ def assemble(config: Mapping[str, Any], catalog: Catalog, context: RunContext | 
         name = f"scheduler={config['scheduler']['name']}"
         raise InputError(f"{name} reads the estimate without guidance, which is not at hand; add guidance_scale=1")
     recipe.warn_of_ignored_config()
+    trackers = build_trackers(config["tracker"], catalog)
     return Components(
         model=model,
         sampler=sampler,
         predict=guide(model, sampler),
         loop=_build(catalog, "loop", config["loop"]),
         metrics={name: _build(catalog, "metric", node) for name, node in (config["metric"] or {}).items() if node},
-        tracker=Guarded(_build(catalog, "tracker", config["tracker"])),
+        tracker=trackers,
+        live=Live(trackers, int(config["seed"])),
         request=request,
         recipe=recipe,
         guidance=str(config["guidance"].get("name")),
@@ -120,6 +126,18 @@ def assemble(config: Mapping[str, Any], catalog: Catalog, context: RunContext | 
         from_noise=bool(_traits(catalog, "loop", config["loop"]).get("solves_from_noise")),
         context=context,
         passes=passes,
+    )
+
+
+def build_trackers(value: Any, catalog: Catalog) -> Trackers:
+    """The trackers that the config ``tracker`` names, without those that log nothing: their trait is ``silent``.
+
+    Raises:
+        InputError: one is unknown, or what it needs is not installed.
+    """
+    nodes = [node for node in KINDS["tracker"].nodes(value) if not _traits(catalog, "tracker", node).get("silent")]
+    return Trackers(
+        {str(node.get("name") or node[TARGET]).rpartition(".")[2]: _build(catalog, "tracker", node) for node in nodes}
     )
 
 

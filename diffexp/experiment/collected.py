@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from diffexp.components.metrics.base import Finished
 from diffexp.components.pixels import to_model_range
 from diffexp.experiment.build import Components
+from diffexp.experiment.cost import facts_so_far
 from diffexp.experiment.folder import RunFolder, recorded_shape
 from diffexp.experiment.metric_suite import MetricSuite
 from diffexp.experiment.monitor import SHOWN_IMAGES
@@ -39,8 +41,6 @@ class Samples:
     tally: Tally
     """What the sampling of those that were drawn took, in all processes together."""
     snapshots: Sequence[Snapshot] = ()
-    steps: Sequence[tuple[int, dict[str, float]]] = ()
-    """Scalars of the first batch's steps."""
     interrupted: bool = False
     drew_noise: bool = True
     """Whether the samples depend on the seed, as far as is known."""
@@ -112,9 +112,16 @@ class Collected:
         self._captions += captions
 
     def measure(self, indices: Sequence[int], batch: Finished) -> None:
-        """Update the metrics by a batch."""
+        """Update the metrics by a batch that was taken in, and log it."""
         with self._run.context.cpu_section():
             self._suite.update(indices, batch.samples, batch.images)
+            self._run.live.batch(indices, self._captions[-len(indices) :], batch.images, len(self.indices))
+
+    def log_metrics(self, tally: Tally, nfe: int) -> None:
+        """Log the metrics so far; ``tally`` and ``nfe`` are what sampling took so far."""
+        with self._run.context.cpu_section():
+            samples = partial(self.samples, tally, nfe, tally.forward_passes)
+            self._run.live.metrics(self._suite, lambda: facts_so_far(self._run, samples()))
 
     def samples(self, tally: Tally, nfe: int, forward_passes: float | None, **rest: Any) -> Samples:
         """The samples of the run; ``rest`` are other fields of ``Samples``."""

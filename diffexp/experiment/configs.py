@@ -28,19 +28,7 @@ def differing_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
 def choices(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The kind and the node of everything that a config chooses."""
     for kind in KINDS.values():
-        nodes = (config[kind.name] or {}).values() if kind.several else [config[kind.name]]
-        yield from ((kind.name, node) for node in nodes if node)
-
-
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys; lists are unchanged."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
+        yield from ((kind.name, node) for node in kind.nodes(config[kind.name]))
 
 
 def steps_of(config: Mapping[str, Any]) -> int:

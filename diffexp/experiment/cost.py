@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,6 +24,11 @@ log = logging.getLogger(__name__)
 
 def run_facts(run: Components, samples: "Samples") -> RunFacts:
     """Return the facts about a run and its samples that metrics can use."""
+    return replace(facts_so_far(run, samples), scheduler_us_per_step=scheduler_us_per_step(run))
+
+
+def facts_so_far(run: Components, samples: "Samples") -> RunFacts:
+    """``run_facts`` without the scheduler's own time, which is measured at the end."""
     classes = run.model.classes if isinstance(run.model, HasClasses) else None
     peaks = (peak_memory_mb(run.model.device), samples.peak_memory_mb)
     return RunFacts(
@@ -31,7 +37,7 @@ def run_facts(run: Components, samples: "Samples") -> RunFacts:
         num_samples=samples.tally.drawn,
         seconds=samples.tally.seconds,
         model_seconds=samples.tally.model_seconds,
-        scheduler_us_per_step=scheduler_us_per_step(run),
+        scheduler_us_per_step=None,
         peak_memory_mb=max((peak for peak in peaks if peak is not None), default=None),
         plan=run.sampler if isinstance(run.sampler, Plan) and run.from_noise else None,
         model=run.model,

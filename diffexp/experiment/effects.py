@@ -18,11 +18,11 @@ from typing import Any
 from diffexp.catalog.discover import Catalog
 from diffexp.catalog.entry import Entry, as_typed
 from diffexp.catalog.kinds import TARGET
-from diffexp.catalog.types import to_containers
+from diffexp.catalog.types import flat, to_containers
 from diffexp.components.sampler import Recipe
 from diffexp.errors import InputError
 from diffexp.experiment.build import Components
-from diffexp.experiment.configs import choices, flat
+from diffexp.experiment.configs import choices
 from diffexp.experiment.guide import Guide, Rehearsal, rehearse
 from diffexp.plan.levels import listed_steps
 from diffexp.plan.table import Plan

@@ -1,5 +1,6 @@
 """The files of a run: the contract that other tools read."""
 
+import io
 import logging
 import math
 import os
@@ -16,10 +17,11 @@ from typing import Any, NotRequired, TypedDict
 from PIL import Image
 
 from diffexp.errors import InputError
+from diffexp.experiment.image_text import COMMAND, run_texts, sample_texts, with_texts
 from diffexp.experiment.parts import read_division, remove_parts
-from diffexp.experiment.per_sample import PER_SAMPLE, RESAMPLES
+from diffexp.experiment.per_sample import HALVES, PER_SAMPLE
 from diffexp.experiment.pictures.strips import Snapshot, film_gif, film_strip
-from diffexp.experiment.provenance import git_commit, installed_versions
+from diffexp.experiment.provenance import git_commit, given_config_dir, hostname, installed_versions
 from diffexp.experiment.sample_files import RAW_SAMPLES_DIR, SAMPLE_FILES, SampleFiles
 from diffexp.experiment.stores.base import Shape
 from diffexp.experiment.summary import read_metrics
@@ -28,7 +30,7 @@ from diffexp.plan.table import Plan
 
 log = logging.getLogger(__name__)
 
-RESULTS = ("metrics.json", PER_SAMPLE, RESAMPLES, "plan.csv", "grid.png", "trajectory.png", "trajectory.gif")
+RESULTS = ("metrics.json", PER_SAMPLE, HALVES, "plan.csv", "grid.png", "trajectory.png", "trajectory.gif")
 """What a run writes at its end; the results of an earlier run in the same folder are removed."""
 COUNTS = ("nfe", "forward_passes", "drawn", "sampling_seconds", "model_seconds")
 SAMPLING_FIELDS = (
@@ -62,6 +64,8 @@ class RunRecord(TypedDict):
     """Forward passes of the network per sample, those for guidance included."""
     image_shape: list[int] | None
     """Channels, height and width of the images on disk; None for points."""
+    host: str
+    """The machine of the process that has written this."""
     device: str | None
     dtype: str | None
     versions: Mapping[str, str]
@@ -78,6 +82,9 @@ class RunRecord(TypedDict):
     plugins: Sequence[Mapping[str, Any]] | None
     """The files of all plugins of the run: ``used_for``, ``path``, ``sha256`` and ``copy``, a path in the folder."""
     wandb_id: str | None
+    """At Weights & Biases, or of the first other tracker that has one."""
+    tracker_ids: NotRequired[Mapping[str, str]]
+    """Identifiers of the run in its trackers, where there are some."""
     drawn: int
     """Samples that ``sampling_seconds`` and ``model_seconds`` are the time of."""
     sampling_seconds: float
@@ -114,6 +121,7 @@ class RunFolder(SampleFiles):
         self.kind = config["samples"]
         remove_parts(self.folder)
         self.record = self._new_record(config)
+        self.texts = sample_texts(self.record)
         self._outdated = (*RESULTS, *SAMPLE_FILES, *PARTIAL_FILES, *PARTIAL_SAMPLES)
         found = self._found()
         foreign = [] if self.is_cell or (self.folder / "run.json").is_file() else [p for p in found if p.name[0] != "."]
@@ -131,6 +139,7 @@ class RunFolder(SampleFiles):
         known = {key: earlier[key] for key in SAMPLING_FIELDS if key in earlier}
         damaged = {key for key in COUNTS if not isinstance(known.get(key), int | float)}
         self.record = self._new_record(config) | {key: value for key, value in known.items() if key not in damaged}
+        self.texts = sample_texts(self.record)
         partial = () if read_division(self.folder) else PARTIAL_SAMPLES  # of which others may be writing some
         self._outdated = (*RESULTS, *PARTIAL_FILES, *partial)
 
@@ -178,6 +187,7 @@ class RunFolder(SampleFiles):
             "command": self._command(),
             "config": config,
             "seed": config["seed"],
+            "host": hostname(),
             "versions": installed_versions(),
             "git_commit": git_commit(),
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -210,6 +220,8 @@ class RunFolder(SampleFiles):
         # The words of a cell may name an experiment that is a sweep.
         if self.is_cell and any(word.startswith("experiment=") for word in words):
             words.append("hydra.mode=RUN")
+        if own := given_config_dir(self.folder / ".hydra" / "hydra.yaml"):
+            words.insert(0, f"--config-dir={own}")
         return shlex.join(["python", "-m", "diffexp", *words])
 
     def copy_samples(self, source: "RunFolder") -> int:
@@ -236,21 +248,30 @@ class RunFolder(SampleFiles):
         """Copy everything of a finished run with the same samples; return its metrics."""
         self.copy_samples(source)
         for path in (source.folder / name for name in RESULTS):
-            if path.exists():
+            if path.suffix == ".png" and path.exists():
+                self._write_png(path.name, path.read_bytes())
+            elif path.exists():
                 _copy_file(path, self.folder / path.name)
         record = read_json(source.folder / "run.json")
         self.update(same_as=source.folder.name, **{key: record.get(key) for key in SAMPLING_FIELDS})
         return {name: value for name, value in read_metrics(self.folder).items() if value is not None}
 
     def save_grid(self, image: Image.Image) -> None:
-        with replace_whole(self.folder / "grid.png") as temporary:
-            image.save(temporary, "PNG")
+        self._save_png("grid.png", image)
 
     def save_trajectory(self, snapshots: Sequence[Snapshot], title: str, captions: Sequence[str]) -> None:
         """Write ``trajectory.png``, a film strip, and ``trajectory.gif``."""
-        with replace_whole(self.folder / "trajectory.png") as temporary:
-            film_strip(snapshots, title=title, captions=captions).save(temporary, "PNG")
-        film_gif(self.folder / "trajectory.gif", snapshots, title=title)
+        self._save_png("trajectory.png", film_strip(snapshots, title=title, captions=captions))
+        film_gif(self.folder / "trajectory.gif", snapshots, title=title, comment=run_texts(self.record)[COMMAND])
+
+    def _save_png(self, name: str, image: Image.Image) -> None:
+        content = io.BytesIO()
+        image.save(content, "PNG")
+        self._write_png(name, content.getvalue())
+
+    def _write_png(self, name: str, png: bytes) -> None:
+        with replace_whole(self.folder / name) as temporary:
+            temporary.write_bytes(with_texts(png, run_texts(self.record)))
 
     def save_plan(self, plan: Plan) -> None:
         write_text(self.folder / "plan.csv", plan.to_csv())

@@ -1,6 +1,7 @@
 """The metrics of one run, updated batch by batch; one that raises is dropped, and nothing else is lost."""
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from diffexp.catalog.sources import default_choices
 from diffexp.components.metrics.base import Finished, Metric, RunFacts, SampleMetric
-from diffexp.components.metrics.bootstrap import Estimate, estimate, mean_of
+from diffexp.components.metrics.half_samples import Estimate, estimate, mean_of
+from diffexp.components.metrics.so_far import values_so_far
 from diffexp.components.models.base import Model
 from diffexp.errors import InputError
 from diffexp.experiment.per_sample import as_column, write_per_sample
@@ -113,10 +115,25 @@ class MetricSuite:
             values |= computed or {}
         return values
 
+    def so_far(self, facts: RunFacts) -> dict[str, float]:
+        """The values so far, without intervals, of the metrics that have them at any moment."""
+        facts = replace(facts, indices=tuple(self._indices))
+        values: dict[str, float] = {}
+        for name, metric in self._metrics.items():
+            if not (hasattr(metric, "compare") or getattr(metric, "running", False)):
+                continue
+            try:
+                with values_so_far():
+                    found = self._computed(name, metric, facts)
+                    values |= {key: _value(own, len(self._indices)) for key, own in found.items()}
+            except Exception as error:  # perhaps of too few samples
+                log.debug("no %s so far: %s", name, error)
+        return {name: value for name, value in values.items() if math.isfinite(value)}
+
     def write(self, folder: Path) -> None:
-        """Write per-sample values and the resamples of all intervals to the folder of the run."""
-        resamples = {name: found.resamples for name, found in self._estimates.items()}
-        write_per_sample(folder, self._indices, self._columns, resamples)
+        """Write per-sample values and the values on halves of the samples to the folder of the run."""
+        halves = {name: found.halves for name, found in self._estimates.items()}
+        write_per_sample(folder, self._indices, self._columns, halves)
 
     def _comparing(self) -> list[str]:
         return [name for name, metric in self._metrics.items() if hasattr(metric, "compare")]
@@ -139,17 +156,18 @@ class MetricSuite:
                 self._compared.setdefault(name, {}).setdefault(key, []).append(column.detach().cpu())
 
     def _compute(self, name: str, metric: Metric | SampleMetric, facts: RunFacts) -> dict[str, float]:
-        if hasattr(metric, "compare"):
-            computed: Mapping[str, Any] = {key: torch.cat(parts) for key, parts in self._compared.get(name, {}).items()}
-        else:
-            computed = cast(Metric, metric).compute(facts)
         values: dict[str, float] = {}
-        for key, value in computed.items():
+        for key, value in self._computed(name, metric, facts).items():
             try:
                 values |= self._numbers(key, value, facts.indices)
             except (TypeError, ValueError, RuntimeError) as error:
                 log.error("metric %s: %s is skipped, it is not one number per run or per sample: %s", name, key, error)
         return values
+
+    def _computed(self, name: str, metric: Metric | SampleMetric, facts: RunFacts) -> Mapping[str, Any]:
+        if hasattr(metric, "compare"):
+            return {key: torch.cat(parts) for key, parts in self._compared.get(name, {}).items()}
+        return cast(Metric, metric).compute(facts)
 
     def _numbers(self, name: str, value: Any, indices: Sequence[int]) -> dict[str, float]:
         """A number (or tensor with one element) as it is; per-sample values and estimates with their intervals."""
@@ -179,3 +197,11 @@ class MetricSuite:
     def _drop(self, name: str, reason: str, level: int) -> None:
         log.log(level, "metric %s is skipped: %s", name, reason)
         del self._metrics[name]
+
+
+def _value(value: Any, samples: int) -> float:
+    """A value that a metric computed, as one number."""
+    column = as_column(value, samples)
+    if column is not None and len(column):
+        return column.double().mean().item()
+    return value.value if isinstance(value, Estimate) else float(value)

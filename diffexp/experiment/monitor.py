@@ -17,8 +17,10 @@ from diffexp.components.guidance.base import Predict
 from diffexp.components.loops.base import ParallelNetwork
 from diffexp.components.models.base import Condition, Model, state_dtype
 from diffexp.components.models.passes import PassCounter
+from diffexp.components.trackers.several import Trackers
 from diffexp.errors import InputError
 from diffexp.experiment.context import RunContext
+from diffexp.experiment.live import Live
 from diffexp.experiment.pictures.strips import Snapshot
 from diffexp.experiment.tally import Tally
 from diffexp.plan.execute import Network
@@ -83,8 +85,8 @@ class Monitor(Evaluator):
     max_nfe: int | None = None
     """The run's own limit."""
     context: RunContext = field(default_factory=RunContext)
-    steps: list[tuple[int, dict[str, float]]] = field(default_factory=list)
-    """Scalars of the first batch's steps, for the tracker; stored here so that tracking costs the loop nothing."""
+    live: Live = field(default_factory=lambda: Live(Trackers({}), 0))
+    """Logs the scalars of the first batch's steps, and previews."""
     tally: Tally = field(default_factory=Tally)
     """Of the finished batches, also of those of the earlier attempts that this run continues."""
     evaluations: int = 0
@@ -102,6 +104,7 @@ class Monitor(Evaluator):
         self._began = time.perf_counter()
         self._batch_began = 0.0
         self._rows_before = 0
+        self._x0_before: Tensor | None = None
 
     @property
     def snapshots(self) -> list[Snapshot]:
@@ -137,7 +140,7 @@ class Monitor(Evaluator):
         self.batch_nfe = 0
         if self._first:
             self._snapshots.clear()
-            self.steps.clear()
+            self.live.restart()
 
     def finish_batch(self, x: Tensor) -> None:
         """Stop timing a batch; its samples ``x`` [batch, *shape] are the last snapshot of the first one."""
@@ -148,7 +151,8 @@ class Monitor(Evaluator):
         if self._first and self.snapshot_every != 0:
             shown = x[: SHOWN_POINTS if x.ndim == 2 else SHOWN_IMAGES]
             self._take_snapshot(self.batch_nfe, CLEAN, shown, shown)
-        self._first = False
+        self._first, self._x0_before = False, None
+        self.live.flush()
         self.context.synchronize(self.model.device)  # once per batch, so that its time is its own
         self.tally.seconds += self.context.clock() - self._batch_began
         self.tally.passes += self.passes.rows - self._rows_before
@@ -173,20 +177,52 @@ class Monitor(Evaluator):
         limit = self.max_forward_passes
         if limit is not None and self.passes.rows - self._rows_before > limit * len(u):
             raise InputError(f"max_forward_passes={limit}: the run takes more; give fewer steps")
-        if not self._first:
+        snapshot = self._first and step in self._snapshot_steps
+        shown_now = snapshot or self.live.is_due
+        if not (shown_now or (self._first and self.live)):
             return
-        if step in self._snapshot_steps:
-            shown = SHOWN_POINTS if u.ndim == 2 else SHOWN_IMAGES
-            self._take_snapshot(step, level, u[:shown], self._x0(u[:shown], output[:shown], level))
+        shown = SHOWN_POINTS if u.ndim == 2 else SHOWN_IMAGES
+        u, output = u[:shown], output[:shown]
+        try:
+            predicted = combine(self.model.prediction.clean(level), u, output)
+        except InputError:  # without any signal, where the noise says nothing of x0
+            if snapshot:
+                raise
+            predicted = None
+        if predicted is output:  # which the solver may change
+            predicted = output.clone()
+        x0 = predicted if predicted is None or self.model.clip is None else self.model.clip(predicted)
+        if snapshot and x0 is not None:
+            self._take_snapshot(step, level, u, x0)
+        if self.live:
+            scalars = self._scalars(u, predicted, x0, level) if self._first else {}
+            self.live.step(step, scalars, x0 if shown_now else None)
+
+    def _scalars(
+        self, u: Tensor, predicted: Tensor | None, x0: Tensor | None, level: Level
+    ) -> dict[str, float | Tensor]:
+        """Scalars of a step; those that are computed from samples are of the shown ones, and stay on the device.
+
+        Args:
+            u: what the network sees, [n, *shape].
+            predicted: x0 before it is clipped; None where nothing is known of it.
+        """
         elapsed = time.perf_counter() - self._began
-        scalars = {"timestep": level.timestep, "steps_per_second": self.evaluations / elapsed}
+        scalars: dict[str, float | Tensor] = {
+            "timestep": level.timestep,
+            "steps_per_second": self.evaluations / elapsed,
+            "x_std": u.float().std(correction=0),
+        }
         if math.isfinite(sigma := self.model.schedule.sigma_of(level)):  # not so without any signal
             scalars["sigma"] = sigma
-        self.steps.append((step, scalars))
-
-    def _x0(self, u: Tensor, output: Tensor, level: Level) -> Tensor:
-        x0 = combine(self.model.prediction.clean(level), u, output)
-        return x0 if self.model.clip is None else self.model.clip(x0)
+        if x0 is None or predicted is None:
+            return scalars
+        if self.model.clip is not None:
+            scalars["clipped_share"] = (predicted != x0).float().mean()
+        if self._x0_before is not None and self._x0_before.shape == x0.shape:
+            scalars["x0_change_rms"] = (x0 - self._x0_before).float().square().mean().sqrt()
+        self._x0_before = x0
+        return scalars
 
     def _take_snapshot(self, step: int, level: Level, x: Tensor, x0: Tensor) -> None:
         # A copy, because the solver may change its tensors. It stays on its device until the run is over.

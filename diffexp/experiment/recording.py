@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from diffexp.catalog.discover import Catalog
-from diffexp.components.trackers.base import Guarded
 from diffexp.errors import InputError, one_line
 from diffexp.experiment.folder import RunFolder
+from diffexp.experiment.live import Live
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 class Recording:
     """Values that the end of a run is recorded with, filled in by the run."""
 
-    tracker: Guarded | None = None
+    live: Live | None = None
     metrics: dict[str, float] = field(default_factory=dict)
 
 
@@ -47,8 +47,8 @@ def recording(output: RunFolder, catalog: Catalog, clock: Callable[[], float]) -
             finish(status)
 
     def finish(status: str) -> None:
-        if filled.tracker:
-            filled.tracker.finish(filled.metrics, status)
+        if filled.live:
+            filled.live.finish(filled.metrics, status)
 
     try:
         yield filled

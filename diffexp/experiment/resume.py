@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from diffexp.catalog.types import flat
 from diffexp.errors import InputError
-from diffexp.experiment.configs import KEYS_OF_THE_REPORT, differing_keys, flat
+from diffexp.experiment.configs import KEYS_OF_THE_REPORT, differing_keys
 from diffexp.files import read_json
 
 IRRELEVANT_TO_A_SAMPLE = (*KEYS_OF_THE_REPORT, "num_samples", "batch_size")

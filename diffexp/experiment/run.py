@@ -2,13 +2,12 @@
 
 import logging
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from diffexp.catalog.discover import Catalog
 from diffexp.components.models.truth import true_samples
-from diffexp.components.trackers.base import RunInfo
 from diffexp.experiment.build import Components, assemble
 from diffexp.experiment.collected import Samples
 from diffexp.experiment.context import RunContext
@@ -23,16 +22,14 @@ from diffexp.experiment.pictures.grid import overview
 from diffexp.experiment.plugin_sources import save_plugins
 from diffexp.experiment.recording import recording
 from diffexp.experiment.reference import Reference
+from diffexp.experiment.result import RunResult
 from diffexp.experiment.resume import Earlier, check_same_samples, is_continued, read_earlier, run_to_resume
-from diffexp.experiment.sample_rows import SampleRows
 from diffexp.experiment.sampling import generate, load_samples
 from diffexp.experiment.summary import metrics_line
+from diffexp.experiment.tracking import choice_of, publish, run_info
 from diffexp.plan.table import Plan
 
 log = logging.getLogger(__name__)
-
-IMAGES = {"grid": "grid.png", "trajectory": "trajectory.png", "animation": "trajectory.gif"}
-"""The images of a run that are tracked."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +42,6 @@ class SweepInfo:
     """Whether the run continues what an earlier attempt at the sweep left in its folder."""
     swept: Collection[str] = ()
     """The keys that the sweep varies, as far as they are known beforehand."""
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """Folder and metrics of a finished run."""
-
-    folder: Path
-    status: str
-    metrics: dict[str, float] = field(default_factory=dict)
 
 
 def run_experiment(
@@ -81,18 +69,17 @@ def run_experiment(
         run = _build_and_check(config, catalog, context, output, earlier)
         with context.cpu_section():
             check_effects(run, config, given, catalog)
-        record.tracker = run.tracker
-        run.tracker.start(_run_info(config, folder, sweep))
-        output.update(wandb_id=run.tracker.run_id)
+        record.live = run.live
+        _start_trackers(run, config, output, sweep, earlier)
         samples, metrics = _sample_and_measure(run, config, output)
-        _publish(run, config, output, samples)
+        publish(run, config, output, samples)
         output.note(nfe=samples.nfe, forward_passes=samples.forward_passes)
         check_seed(samples.drew_noise, given)
         record.metrics = metrics
         if samples.interrupted:
             raise KeyboardInterrupt
     log.info("%s\n%s", folder, metrics_line(metrics))
-    return RunResult(folder, "done", metrics)
+    return RunResult(folder, "done", metrics, run.sampler if isinstance(run.sampler, Plan) else None)
 
 
 def _open(output: RunFolder, config: Mapping[str, Any], *, resumed: bool) -> Earlier | None:
@@ -131,6 +118,16 @@ def _build_and_check(
     return run
 
 
+def _start_trackers(
+    run: Components, config: Mapping[str, Any], output: RunFolder, sweep: SweepInfo | None, earlier: Earlier | None
+) -> None:
+    known = (earlier.record.get("tracker_ids") if earlier else None) or {}
+    group, swept = (sweep.folder, sweep.swept) if sweep else (None, ())
+    run.tracker.start(run_info(run, config, output, group, swept, known))
+    if ids := run.tracker.run_ids:
+        output.update(tracker_ids=ids, wandb_id=ids.get("wandb", next(iter(ids.values()))))
+
+
 def _sample_and_measure(
     run: Components, config: Mapping[str, Any], output: RunFolder
 ) -> tuple[Samples, dict[str, float]]:
@@ -156,45 +153,15 @@ def _save_images(run: Components, config: Mapping[str, Any], output: RunFolder, 
     cost = f"{samples.nfe} evaluations"
     if samples.forward_passes not in (None, samples.nfe):
         cost += f", {samples.forward_passes:g} forward passes"
-    title = f"{run.model.id} · {_scheduler_name(config)} · {cost}"
+    title = f"{run.model.id} · {choice_of(config['scheduler'])} · {cost}"
     truth = true_samples(run.model, len(samples.indices)) if samples.shown.ndim == 2 else None
     output.save_grid(overview(samples.shown, samples.captions, truth, title))
     if samples.snapshots:
         output.save_trajectory(samples.snapshots, title, samples.captions)
 
 
-def _publish(run: Components, config: Mapping[str, Any], output: RunFolder, samples: Samples) -> None:
-    """Log steps, images and samples to the tracker."""
-    if not samples.indices:
-        return
-    for step, values in samples.steps:
-        run.tracker.log_step(step, values)
-    run.tracker.log_images("pictures", {k: p for k, n in IMAGES.items() if (p := output.folder / n).is_file()})
-    images = output.finished_images()
-    run.tracker.log_samples(SampleRows(samples.indices, samples.captions, int(config["seed"]), images))
-
-
-def _run_info(config: Mapping[str, Any], folder: Path, sweep: SweepInfo | None) -> RunInfo:
-    choices = f"{config['model']['name']}_{_scheduler_name(config)}_{config['steps']}"
-    return RunInfo(
-        folder=folder,
-        config=dict(config),
-        name=config["name"] or (folder.name if sweep else choices),  # cells may differ in anything, and so do folders
-        group=str(sweep.folder) if sweep else None,
-        job_type="cell" if sweep else "run",
-        tags=list(config["tags"] or []),
-        notes=config["notes"],
-        sweep=sweep is not None,
-    )
-
-
-def _scheduler_name(config: Mapping[str, Any]) -> str:
-    node = config["scheduler"]
-    return str(node.get("_target_") or node["name"]).rpartition(".")[2]
-
-
 def _announcement(config: Mapping[str, Any]) -> str:
-    names = f"{config['model']['name']} · {_scheduler_name(config)}"
+    names = f"{config['model']['name']} · {choice_of(config['scheduler'])}"
     budgets = {"max_nfe": "evaluations", "max_forward_passes": "forward passes"}
     limits = [f"at most {most} {noun}" for key, noun in budgets.items() if (most := config.get(key)) is not None]
     return " · ".join([names, *(limits or [f"{config['steps']} steps"]), f"{config['num_samples']} samples"])

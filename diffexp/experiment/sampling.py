@@ -62,6 +62,7 @@ def _draw_all(run: Components, config: Mapping[str, Any], output: RunFolder, sui
             # At once: an interrupt may follow.
             collected.add(indices, run.model.describe(batch.condition), finished.images)
             collected.measure(indices, finished)
+            collected.log_metrics(monitor.tally, monitor.nfe)
         files.wait()
     except KeyboardInterrupt:
         files.wait()
@@ -82,7 +83,6 @@ def _draw_all(run: Components, config: Mapping[str, Any], output: RunFolder, sui
         record["nfe"] or 0,
         record["forward_passes"],
         snapshots=latents_to_rgb(monitor.snapshots, writer.first),
-        steps=monitor.steps,
         interrupted=interrupted,
         drew_noise=drawing.drew_noise or not todo,
     )

@@ -24,6 +24,7 @@ from diffexp.experiment.context import RunContext
 from diffexp.experiment.cost import peak_memory_mb, reset_peak_memory
 from diffexp.experiment.folder import RunFolder, recorded_shape
 from diffexp.experiment.identity import identity_of
+from diffexp.experiment.image_text import sample_texts
 from diffexp.experiment.lock import Watch
 from diffexp.experiment.metric_suite import MetricSuite
 from diffexp.experiment.parts import Division, Parts, Share, Worker, has_open_parts, read_division, sum_of, workers_of
@@ -131,6 +132,7 @@ class Owner(PartDrawing):
             self._next += 1
         if self._next > began:
             known = {key: value for key, value in self.tally().record.items() if value is not None}
+            self.collected.log_metrics(self.tally(), self.tally().nfe or 0)
             self._record.update(
                 **known, image_shape=self.collected.image_shape, workers=workers_of(self.parts.all_shares)
             )
@@ -183,7 +185,6 @@ def draw_with_others(
         tally.nfe or output.record["nfe"] or monitor.nfe,
         passes,
         snapshots=latents_to_rgb(monitor.snapshots, owner.writer.first),
-        steps=monitor.steps,
         interrupted=interrupted,
         drew_noise=drawn < total or any(share.drew_noise for share in shares),
         peak_memory_mb=max((peak for share in shares if (peak := share.peak_memory_mb)), default=None),
@@ -208,7 +209,7 @@ def help_run(
     division, owned = read_division(folder), read_earlier(folder)
     if division is None or owned is None or not has_open_parts(folder, Watch()):
         return 0
-    config = {**config, "metric": {}, "tracker": {"name": "none"}, "snapshot_every": 0}
+    config = {**config, "metric": {}, "tracker": {}, "snapshot_every": 0}
     with context.cpu_section():
         run = assemble(config, catalog, context)
         own = {"config": config} | identity_of(run, config, catalog)
@@ -219,7 +220,9 @@ def help_run(
             f"{folder} is drawn on {device}; this process has {run.model.device}, which differs by rounding"
         )
     reset_peak_memory(run.model.device)
-    drawing = PartDrawing(run, config, SampleFiles(folder, config["samples"]), division)
+    output = SampleFiles(folder, config["samples"])
+    output.texts = sample_texts(owned.record)
+    drawing = PartDrawing(run, config, output, division)
     first = 1 + os.getpid() % max(1, division.count - 1)  # helpers begin in different places, no one with sample 0
     began = time.monotonic()
     try:

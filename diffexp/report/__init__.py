@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,30 +37,33 @@ def write_report(folders: Sequence[Path], out: Path | None = None) -> Path:
 
 
 def write_chart(folders: Sequence[Path], out: Path, metric: str | None = None, cost: str | None = None) -> Path:
-    """Write one chart of the page as an SVG file.
+    """Write one chart of the page as an SVG or a PNG file.
 
     Args:
         metric: as in ``metrics.json``; by default the first that the page shows.
         cost: ``forward_passes``, ``nfe`` or ``seconds_per_image``; by default the first that every finished cell has.
 
     Raises:
-        InputError: a folder contains no runs, or no cell has both metric and cost.
+        InputError: a folder contains no runs, no cell has both metric and cost, or no such cost is known.
     """
-    from diffexp.errors import InputError
-    from diffexp.files import write_text
+    from diffexp.drawing import Drawing
+    from diffexp.errors import InputError, nearest
     from diffexp.report.chart_file import chart_svg
     from diffexp.report.collect import collect
     from diffexp.report.page import Report
+    from diffexp.report.values import COSTS
 
+    if cost is not None and cost not in COSTS:
+        raise InputError(f"cost={cost} is not one of {', '.join(COSTS)}{nearest(cost, COSTS)}")
     report = Report(collect(folders), out.absolute())
     cost = cost or report.cost
     known = [(quality.name, chart) for quality, own, chart in report.charts if own == cost]
     chart = next((chart for name, chart in known if metric in (None, name)), None)
     if chart is None:
         there = ", ".join(name for name, _ in known) or "none"
-        raise InputError(f"no cell has metric={metric} over cost={cost} (available metrics: {there})")
-    write_text(out, chart_svg(chart, report.legend))
-    return out
+        wanted = "a metric" if metric is None else f"metric={metric}"
+        raise InputError(f"no cell has {wanted} over cost={cost} (available metrics: {there})")
+    return Drawing(chart_svg(chart, report.legend), chart.title).save(out)
 
 
 @contextmanager
@@ -80,10 +83,13 @@ def live_page(sweep: Path) -> Iterator[None]:
         page.stop()
 
 
-def report_sweep(sweep: Path, catalog: Catalog) -> Path | None:
+def report_sweep(sweep: Path, catalog: Catalog, show: Callable[[Report], object] = lambda report: None) -> Path | None:
     """Write the report of a sweep that has just ended into its folder, and log it to the tracker of its cells.
 
     Errors are logged and cost the report alone. The tracker gets the report once every cell has ended.
+
+    Args:
+        show: is called with the report once it is written.
 
     Returns:
         The page, or None if there is none.
@@ -92,6 +98,7 @@ def report_sweep(sweep: Path, catalog: Catalog) -> Path | None:
         return None  # no cell has begun
     try:
         page, report = _write([sweep], None)
+        show(report)
         if all(cell.status in FINAL for cell in report.runs):
             _track(sweep, page, report, catalog)
     except Exception as error:
@@ -116,12 +123,11 @@ def _write(folders: Sequence[Path], out: Path | None) -> tuple[Path, Report]:
 
 
 def _track(sweep: Path, page: Path, report: Report, catalog: Catalog) -> None:
-    from diffexp.components.trackers.base import Guarded
+    from diffexp.experiment.build import build_trackers
     from diffexp.report.comparison import NAME as COMPARISON
     from diffexp.report.tracker import comparison_of
     from diffexp.sweeps.results import NAME as RESULTS
 
     node = next((cell.record["config"]["tracker"] for cell in report.runs if cell.record.get("config")), None)
     if node is not None:
-        tracker = Guarded(catalog.build("tracker", node))
-        tracker.compare(comparison_of(report, sweep, page, [sweep / RESULTS, sweep / COMPARISON]))
+        build_trackers(node, catalog).compare(comparison_of(report, sweep, page, [sweep / RESULTS, sweep / COMPARISON]))

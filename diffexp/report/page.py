@@ -16,7 +16,7 @@ from diffexp.experiment.configs import differing_keys
 from diffexp.report.assets import asset
 from diffexp.report.axes import ABSENT, Placement, as_text, option_of, place_cells
 from diffexp.report.charts import Chart, Curve, Point, marker_definitions
-from diffexp.report.comparison import Difference, choose_pairs, compare, read_all_resamples
+from diffexp.report.comparison import Difference, choose_pairs, compare, read_all_halves
 from diffexp.report.page_data import page_data
 from diffexp.report.quality import Answer, Line, answers, chart_of, lines_of, points_of
 from diffexp.report.texts import breakable, decimals, interval_text, number, seeds_text, some_of
@@ -114,8 +114,8 @@ class Report:
     @cached_property
     def comparisons(self) -> list[tuple[Quality, list[Difference]]]:
         """The differences by metric, of the pairs that can be compared."""
-        resamples = read_all_resamples(self.cells)
-        return [(quality, compare(self.cells, resamples, quality, self.pairs[0])) for quality in self.qualities]
+        halves = read_all_halves(self.cells)
+        return [(quality, compare(self.cells, halves, quality, self.pairs[0])) for quality in self.qualities]
 
     @cached_property
     def thumbnails(self) -> Thumbnails:
@@ -219,16 +219,6 @@ class Report:
         """The best cell for every budget of a cost, by default the main one, of each condition."""
         found = next(differences for other, differences in self.comparisons if other == quality)
         points = points_of(self.cells, quality, cost or self.cost)
-        return [answer for own in self._by_condition(points) for answer in answers(own, quality, found)]
-
-    def best(self, quality: Quality) -> list[Answer]:
-        """The best cell of each condition, whatever its cost."""
-        found = next(differences for other, differences in self.comparisons if other == quality)
-        points = {
-            i: Point(i, 0.0, value.value)
-            for i, cell in enumerate(self.cells)
-            if cell.status == "done" and (value := value_of(cell, quality.name))
-        }
         return [answer for own in self._by_condition(points) for answer in answers(own, quality, found)]
 
     @property

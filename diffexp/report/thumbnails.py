@@ -15,6 +15,7 @@ from diffexp.catalog.discover import discover
 from diffexp.components.models.base import Runtime
 from diffexp.components.models.truth import true_samples
 from diffexp.experiment.folder import RunFolder
+from diffexp.experiment.image_text import without_texts
 from diffexp.experiment.pictures.points import draw_points, frame_around
 from diffexp.experiment.sample_files import SAMPLES_DIR
 from diffexp.experiment.stores.images import StoredImages, stored_images
@@ -131,7 +132,7 @@ def _picture(images: StoredImages, index: int, side: int, link: Link | None) -> 
 def _thumbnail(images: StoredImages, index: int, side: int) -> str | None:
     """An image as a data URI: its PNG if small, else as JPEG of at most ``side`` pixels; None if unreadable."""
     try:
-        png = images.png(index)
+        png = without_texts(images.png(index))
         if len(png) <= SMALL_FILE:
             return _uri("png", png)
         with Image.open(io.BytesIO(png)) as image:

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffexp.experiment.configs import differing_keys, flat
+from diffexp.catalog.types import flat
+from diffexp.experiment.configs import differing_keys
 from diffexp.experiment.resume import read_earlier
 from diffexp.experiment.summary import read_metrics
 from diffexp.files import read_json, read_yaml, write_text
 
 NAME = "results.csv"
+LATEST = "latest"
+"""Name of the link to the last run or sweep, in the folder of all outputs."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,11 @@ def is_run(folder: Path) -> bool:
     return (folder / ".hydra").is_dir() or read_earlier(folder) is not None
 
 
+def _is_link(folder: Path) -> bool:
+    """Whether a folder is the link to the last run, which would count twice."""
+    return folder.name == LATEST and folder.is_symlink()
+
+
 def read_cells(sweep: Path, read: "Callable[[Path], CellResult] | None" = None) -> list[CellResult]:
     """Read the cells of a sweep in the order of their numbers; one that never began is ``missing``, without folder.
 
@@ -55,7 +63,7 @@ def read_cells(sweep: Path, read: "Callable[[Path], CellResult] | None" = None) 
         read: reads a cell from its folder; by default ``read_cell``.
     """
     read = read or read_cell
-    found = {cell_number(folder): read(folder) for folder in sweep.glob("*") if is_run(folder)}
+    found = {cell_number(folder): read(folder) for folder in sweep.glob("*") if is_run(folder) and not _is_link(folder)}
     begun = {number for number, _ in found}
     for number, overrides in enumerate(read_json(sweep / "sweep.json").get("cells") or []):
         if number not in begun:

@@ -16,9 +16,11 @@ import pytest
 from PIL import Image
 
 from diffexp.catalog.discover import discover
-from diffexp.components.trackers.base import Guarded, RunInfo, SampleRow, Tracker
+from diffexp.components.trackers.base import RunInfo, SampleRow, Tracker
 from diffexp.components.trackers.none import NoTracker
-from diffexp.components.trackers.wandb import TAKES_RUNS, WandbTracker, choose_mode, server_reachable
+from diffexp.components.trackers.several import Guarded
+from diffexp.components.trackers.wandb import TAKES_RUNS, WandbTracker
+from diffexp.components.trackers.wandb_mode import choose_mode, server_reachable
 from diffexp.errors import InputError
 from diffexp.report import report_sweep
 from diffexp.sweeps.results import write_results
@@ -60,6 +62,11 @@ def info(folder: Path, name: str = "run") -> RunInfo:
 
 def inspect(folder: Path) -> dict[str, Any]:
     (run,) = folder.glob("wandb/offline-run-*")
+    return inspected(run)
+
+
+def inspected(run: Path) -> dict[str, Any]:
+    """What wandb itself reads from the folder of a run."""
     command = [str(Path(sys.executable).parent / "wandb"), "leet", "inspect", "--summary", "--json", str(run)]
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 

@@ -30,7 +30,7 @@ def required(preflight, group, option):
     """The keys that an option cannot do without."""
     extra = [f"{group}._target_=diffusers.DDIMScheduler"] if option == "diffusers" else []
     entry = preflight.catalog.entries.get((group, option))
-    path = f"metric.{option}" if group == "metric" else group
+    path = KINDS[group].path(option) if group in KINDS else group
     options = entry.options if entry else ()
     return extra + [f"{path}.{own.name}=1" for own in options if str(own.default).startswith(("???", "${"))]
 
@@ -54,13 +54,13 @@ def test_every_option_composes(preflight, group, option):
 def test_the_default_experiment(preflight):
     config = preflight.check([], multirun=False).config
     assert list(config.metric) == ["cost", "fid", "kid", "wasserstein"]
-    assert {kind: config[kind].name for kind in KINDS if kind != "metric"} == {
+    assert list(config.tracker) == ["wandb"]
+    assert {kind: config[kind].name for kind, own in KINDS.items() if not own.several} == {
         "model": "mnist",
         "scheduler": "ddim",
         "grid": "auto",
         "loop": "denoise",
         "guidance": "cfg",
-        "tracker": "wandb",
     }
     values = {key: config[key] for key in BY_NAME}
     assert values == {
@@ -125,7 +125,7 @@ def test_a_preset_takes_the_options_of_what_it_presets(preflight):
 
 def test_experiments(preflight):
     debug = preflight.check(["experiment=debug"], multirun=False)
-    assert (debug.config.tracker.name, list(debug.config.metric), debug.multirun) == ("none", ["cost"], False)
+    assert (list(debug.config.tracker), list(debug.config.metric), debug.multirun) == (["none"], ["cost"], False)
     assert preflight.check(["experiment=compare_schedulers"], multirun=False).multirun
 
 

@@ -7,8 +7,21 @@ from torch import Tensor
 import diffexp
 from diffexp.catalog.discover import discover
 from diffexp.components.models.base import Condition, Runtime
+from diffexp.components.trackers.none import NoTracker
+from diffexp.components.trackers.several import Trackers
+from diffexp.experiment.live import Live
 from diffexp.experiment.monitor import Monitor
 from diffexp.plan.levels import Level
+
+
+class Steps(NoTracker):
+    """Keeps what it gets of the steps."""
+
+    def __init__(self) -> None:
+        self.logged: list[tuple[int, dict[str, float]]] = []
+
+    def log_step(self, step: int, values: dict[str, float]) -> None:
+        self.logged.append((step, values))
 
 
 def test_every_level_is_evaluated_under_the_condition_of_its_sample() -> None:
@@ -33,13 +46,15 @@ def test_every_level_is_evaluated_under_the_condition_of_its_sample() -> None:
 @pytest.mark.parametrize("schedule", ["vp", "ve", "edm", "flow"])
 def test_sigma_is_the_one_that_grids_take(schedule: str) -> None:
     model = discover().build("model", {"name": "mixture", "schedule": schedule})(Runtime())
-    watch = Monitor(model, 3, 1, 1)
+    steps = Steps()
+    watch = Monitor(model, 3, 1, 1, live=Live(Trackers({"steps": steps}), seed=0))
     condition = Condition({}, None, ["a", "b"])
     asked = [0.9, 0.5, 0.1]
     plan = diffexp.compile("euler", steps=3, model=model, sigmas=asked)
     for row in plan.rows:
         watch.network(lambda u, t, condition: u, condition)(torch.zeros(2, 2, dtype=torch.float64), row.level)
-    assert [values["sigma"] for _, values in watch.steps] == pytest.approx(asked)
+    watch.live.finish({}, "done")
+    assert [values["sigma"] for _, values in steps.logged] == pytest.approx(asked)
     assert [shot.sigma for shot in watch.snapshots[:3]] == pytest.approx(asked)
     header, *lines = plan.to_csv().splitlines()
     cells = [dict(zip(header.split(","), line.split(","))) for line in lines]
@@ -49,7 +64,9 @@ def test_sigma_is_the_one_that_grids_take(schedule: str) -> None:
 
 def test_pure_noise_has_no_finite_sigma() -> None:
     model = discover().build("model", {"name": "mixture"})(Runtime())
-    watch = Monitor(model, 1, 1, 0)
+    steps = Steps()
+    watch = Monitor(model, 1, 1, 0, live=Live(Trackers({"steps": steps}), seed=0))
     watch.on_evaluation(torch.zeros(2, 2), torch.zeros(2, 2), Level(999.0, 0.0, 1.0))
-    ((_, values),) = watch.steps
+    watch.live.finish({}, "done")
+    ((_, values),) = steps.logged
     assert "sigma" not in values and values["timestep"] == 999

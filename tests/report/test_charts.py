@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from diffexp.cli.report import main
-from diffexp.experiment.pictures.ticks import log_ticks
+from diffexp.drawing.labels import spread
+from diffexp.drawing.ticks import log_ticks
 from diffexp.report.axes import place_cells
-from diffexp.report.chart_file import spread
 from diffexp.report.charts import Chart, Curve, Point
 from diffexp.report.quality import lines_of
 from tests.made_up import HOSTILE, cell_of, made_up_sweep
@@ -99,7 +99,7 @@ def test_a_chart_of_its_own(names: list[str], tmp_path: Path, capsys: pytest.Cap
     picture = ElementTree.parse(file).getroot()
     svg = "{http://www.w3.org/2000/svg}"
     texts = [element.text for element in picture.iter(f"{svg}text")]
-    assert {*names, "Pareto front", "95 % bootstrap interval", "seconds per sample"} <= set(texts)
+    assert {*names, "Pareto front", "95 % interval", "seconds per sample"} <= set(texts)
     assert all(texts.count(name) == 1 for name in names)
     assert len([mark for mark in picture.iter(f"{svg}use") if mark.get("data-cell")]) == 6
     assert "prefers-color-scheme" in file.read_text()

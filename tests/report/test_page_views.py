@@ -126,7 +126,7 @@ def test_what_cannot_be_ranked_is_not(browser: Browser, tmp_path: Path, counts: 
             (folder / "metrics.json").write_text(
                 json.dumps({k: v for k, v in metrics.items() if k[-4:] not in ("/low", "high")})
             )
-            (folder / "resamples.safetensors").unlink()
+            (folder / "half_samples.safetensors").unlink()
     browser.open(write_report([tmp_path]), *LAPTOP)
     assert warning in browser.run("document.querySelector('.warnings').textContent")
     assert browser.run("document.querySelectorAll('#result-table .best, #result-table .tie, #grid .best').length") == 0

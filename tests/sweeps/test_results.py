@@ -6,7 +6,8 @@ from pathlib import Path
 
 from hypothesis import given, strategies as st
 
-from diffexp.experiment.configs import differing_keys, flat
+from diffexp.catalog.types import flat
+from diffexp.experiment.configs import differing_keys
 from diffexp.sweeps.record import SweepRecord
 from diffexp.sweeps.results import read_cells, write_results
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from diffexp.components.metrics.so_far import is_so_far
+
 if TYPE_CHECKING:
     from diffexp.components.models.base import Model
 
@@ -21,6 +23,8 @@ def no_images(model: Model) -> str | None:
 
 def enough_samples(name: str, count: int, fewest: int = 2) -> bool:
     """Whether ``name`` can be computed from ``count`` samples; logs a warning if not, or if they are too few."""
+    if is_so_far():
+        return count >= fewest
     if count < fewest:
         log.warning("%s: skipped, it needs at least %d samples and this run has %d", name, fewest, count)
         return False

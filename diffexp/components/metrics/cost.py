@@ -21,6 +21,8 @@ class Cost:
     evaluates the network more than once.
     """
 
+    running = True
+
     def applies(self, model: Model) -> str | None:
         return None
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from diffexp.components.metrics.applicability import enough_samples
 from diffexp.components.metrics.base import RunFacts
 from diffexp.components.metrics.features import ReferenceStatistics, load_features
+from diffexp.components.metrics.so_far import is_so_far
 from diffexp.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class FeatureMetric:
         InputError: unknown ``features``.
     """
 
+    running = True
+
     def __init__(self, features: str) -> None:
         self.features = load_features(features)
         self.batches: list[Tensor] = []
@@ -58,5 +61,5 @@ class FeatureMetric:
         try:
             return torch.cat(self.batches), self.features.reference_of(run.classes)
         except InputError as reason:
-            log.warning("%s: skipped, %s", name, reason)
+            log.log(logging.DEBUG if is_so_far() else logging.WARNING, "%s: skipped, %s", name, reason)
             return None

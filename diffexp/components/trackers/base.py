@@ -1,19 +1,14 @@
-"""The protocol of trackers, and a wrapper that keeps a failing tracker from ending a run."""
+"""The protocol of trackers, and what they log."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from diffexp.errors import one_line
-
 if TYPE_CHECKING:
     from PIL import Image
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,6 +27,10 @@ class RunInfo:
     notes: str | None
     sweep: bool
     """Whether other runs may follow or be active in the same process."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What is known of the run besides its config: device, dtype, evaluations, hashes, commit, plugins."""
+    earlier_id: str | None = None
+    """Where the run continues one that was interrupted, in its folder: the ``run_id`` of that one."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +52,15 @@ class Curves:
 
     title: str
     x_name: str
+    """The cost, in words."""
     names: list[str]
     xs: list[list[float]]
     """Costs of each line, increasing."""
     ys: list[list[float]]
+    metric: str = ""
+    """The quality, by its name in ``metrics.json``."""
+    cost: str = ""
+    """Likewise."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +83,9 @@ class Tracker(Protocol):
     """Logs one run. The order of calls is ``start``, any of the ``log_*``, ``finish``.
 
     A tracker plugin is a class or factory marked ``@diffexp.tracker`` whose keyword-only parameters are its options.
-    A call that raises, which is logged, costs itself alone; after one of ``start`` there are no more. A tracker may
-    also have a method ``compare(comparison: Comparison)``, which is called at the end of a sweep on an object built
-    for that call.
+    All calls for a run come from one thread of the tracker's own, while the run goes on: a slow one delays nothing but
+    the end of the run. A call that raises, which is logged, costs itself alone; after one of ``start`` there are no
+    more. A tracker may also have the methods of ``LiveTracker``.
     """
 
     @property
@@ -110,55 +114,43 @@ class Tracker(Protocol):
         ...
 
 
-class Guarded:
-    """A tracker that never raises: it logs the first error of each method of the wrapped one.
+class LiveTracker(Tracker, Protocol):
+    """A tracker that logs more, and while the run samples; it may have any of these methods, and need not have all."""
 
-    A call that fails costs itself alone; without a ``start`` that succeeds all others are ignored.
-    """
+    def log_preview(self, step: int, image: Image.Image) -> None:
+        """Log the predicted x0 of a few samples at a solver step, as one image; about once a second, or less often."""
+        ...
 
-    def __init__(self, tracker: Tracker) -> None:
-        self._tracker: Tracker | None = tracker
-        self._run_id: str | None = None
-        self._failed: set[str] = set()
+    def log_batch(self, rows: Sequence[SampleRow], done: int) -> None:
+        """Log samples that are finished, as soon as they are: of a run the first 108.
 
-    @property
-    def run_id(self) -> str | None:
-        """Identifier of the run, also after an error."""
-        return self._run_id
+        Args:
+            done: the number of samples of the run that are finished.
+        """
+        ...
 
-    def start(self, info: RunInfo) -> None:
-        self._try("start", lambda tracker: tracker.start(info))
-        self._try("run_id", self._read_run_id)
+    def log_metrics(self, samples: int, values: Mapping[str, float]) -> None:
+        """Log metrics of the first ``samples`` samples, while there are more to come, and once of all."""
+        ...
 
-    def log_step(self, step: int, values: dict[str, float]) -> None:
-        self._try("log_step", lambda tracker: tracker.log_step(step, values))
+    def log_facts(self, facts: Mapping[str, Any]) -> None:
+        """Log facts that sampling has shown, as ``RunInfo.facts``: those with the same names are replaced."""
+        ...
 
-    def log_images(self, key: str, paths: dict[str, Path]) -> None:
-        self._try("log_images", lambda tracker: tracker.log_images(key, paths))
+    def log_files(self, name: str, files: Mapping[str, Path]) -> None:
+        """Log files of the run that are neither images nor metrics: the plan, the source of plugins.
 
-    def log_samples(self, rows: Sequence[SampleRow]) -> None:
-        self._try("log_samples", lambda tracker: tracker.log_samples(rows))
-
-    def finish(self, summary: dict[str, float], status: str) -> None:
-        self._try("finish", lambda tracker: tracker.finish(summary, status))
+        Args:
+            name: of the collection: ``plan``, ``plugins``.
+            files: by path within it.
+        """
+        ...
 
     def compare(self, comparison: Comparison) -> None:
-        """Log the results of a sweep; without effect for trackers that have no such method."""
-        self._try("compare", lambda tracker: getattr(tracker, "compare", lambda _: None)(comparison))
+        """Log the results of a sweep that is finished; called on an object made for it, which has no run."""
+        ...
 
-    def _read_run_id(self, tracker: Tracker) -> None:
-        self._run_id = tracker.run_id
-
-    def _try(self, what: str, call: Callable[[Tracker], None]) -> None:
-        if self._tracker is None:
-            return
-        try:
-            call(self._tracker)
-        except (Exception, SystemExit) as error:
-            if what not in self._failed:
-                told = type(self._tracker).__name__, what, one_line(error)
-                log.warning("tracker %s failed in %s, the run goes on without it: %s", *told)
-                log.debug("the tracker's traceback", exc_info=True)
-            self._failed.add(what)
-            if what == "start":
-                self._tracker = None
+    @staticmethod
+    def sync_command(folder: Path) -> str | None:
+        """The command that uploads what runs below a folder logged offline; None where there is nothing."""
+        ...

@@ -9,7 +9,7 @@ from diffexp import tracker
 from diffexp.components.trackers.base import RunInfo, SampleRow
 
 
-@tracker(name="none")
+@tracker(name="none", silent=True)
 class NoTracker:
     """Logs nothing."""
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
-import netrc
 import os
+import shlex
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from functools import cache, partial
+from dataclasses import replace
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, urlsplit
 
 from diffexp import tracker
 from diffexp.components.checkpoints.network import reachable
 from diffexp.components.trackers.base import Comparison, RunInfo, SampleRow
+from diffexp.components.trackers.wandb_mode import MODES, PROBE_SECONDS, choose_mode, server
+from diffexp.components.trackers.wandb_workspace import save_workspace
 from diffexp.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,8 +27,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MODES = ("auto", "online", "offline", "disabled")
-PROBE_SECONDS = 2.0
 INIT_SECONDS = 20.0
 """Time-out of the server's answer; wandb's own is a minute and a half."""
 MAX_NAME = 128
@@ -38,6 +39,12 @@ MAX_ROWS = 1000
 """Samples of the table, which has their images in memory; the run folder has the others."""
 STEP = "steps/step"
 """The axis of values logged per solver step."""
+SAMPLES = "samples_done"
+"""The axis of metrics and images: the samples of the run that are finished."""
+FINISH_SECONDS = 300.0
+"""How long the end of a run waits for the server to take the rest of it; wandb itself waits forever."""
+PICTURES = "pictures"
+"""The column of a comparison, and the key of its images."""
 EXIT_CODES = {"done": 0, "interrupted": 255}
 """Exit codes of a W&B run by status, as wandb reports an interrupted process; 1 for every other status."""
 TAKES_RUNS: dict[str, bool] = {}
@@ -48,7 +55,7 @@ FIRST_ATTEMPT = threading.Lock()
 
 @tracker(name="wandb")
 class WandbTracker:
-    """A W&B run beside the run folder: config, scalars per step, snapshots, grid, a table of 1,000 samples, metrics.
+    """A W&B run, live: config and facts, scalars and previews per step, samples, metrics, pictures, plan, plugins.
 
     Args:
         project: W&B project.
@@ -68,6 +75,12 @@ class WandbTracker:
         self.entity = entity
         self.mode = mode
         self._run: wandb.Run | None = None
+        self._facts: dict[str, Any] = {}
+        self._shown: set[int] = set()
+        """Indices of the samples whose images were logged."""
+        self._known = 0
+        """Samples that an earlier attempt at the run logged."""
+        self._defined: set[str] = set()
 
     @property
     def run_id(self) -> str | None:
@@ -80,52 +93,84 @@ class WandbTracker:
         return self._run
 
     def start(self, info: RunInfo) -> None:
+        self._folder = info.folder
         self._run = self._init(info)
         self._run.define_metric("steps/*", step_metric=STEP)
         if self._run.disabled:
             return
-        if self._run.offline:
-            log.info("W&B offline: upload later with: wandb sync %s", Path(self._run.dir).parent)
-        else:
+        self._known = int(self._run.summary.get(SAMPLES) or 0) if self._continues(info) else 0
+        if not self._run.offline:
             log.info("W&B run: %s", self._run.url)
+        elif not info.sweep:  # of the cells of a sweep there is one line at its end
+            log.info("W&B offline: upload later with: wandb sync %s", Path(self._run.dir).parent)
 
     def log_step(self, step: int, values: dict[str, float]) -> None:
         self.run.log({STEP: step} | {f"steps/{name}": value for name, value in values.items()})
+
+    def log_preview(self, step: int, image: Image.Image) -> None:
+        # Beside the scalars of the steps, so that the panel has a slider over the same axis.
+        self.run.log({STEP: step, "steps/x0": _image(image)})
 
     def log_images(self, key: str, paths: dict[str, Path]) -> None:
         # A panel each: images of one list must be of one size and of one kind.
         self.run.log({f"{key}/{caption}": _medium(path, caption) for caption, path in paths.items()})
 
+    def log_batch(self, rows: Sequence[SampleRow], done: int) -> None:
+        if done > self._known:  # of a run that is continued, the server has them
+            self._log_shown(rows, done)
+
+    def log_metrics(self, samples: int, values: Mapping[str, float]) -> None:
+        for name in values.keys() - self._defined:
+            self.run.define_metric(name, step_metric=SAMPLES)
+        self._defined |= values.keys()
+        self.run.log({SAMPLES: samples, **values})
+
+    def log_facts(self, facts: Mapping[str, Any]) -> None:
+        self._facts |= facts
+        self.run.config.update({"facts": self._facts}, allow_val_change=True)
+
     def log_samples(self, rows: Sequence[SampleRow]) -> None:
         import wandb
 
-        table = wandb.Table(columns=["index", "caption", "seed", "image"])
-        shown: list[wandb.Image] = []
+        table = wandb.Table(columns=["index", "caption", "seed", "file"])  # the images themselves are in ``samples``
         for row in rows[:MAX_ROWS]:
-            source = row.path or (row.load() if row.load else None)
-            table.add_data(row.index, row.caption, row.seed, _image(source) if source else None)
-            if source and len(shown) < MAX_IMAGES:
-                shown.append(_image(source, f"{row.index}: {row.caption}"))
+            table.add_data(row.index, row.caption, row.seed, row.path.name if row.path else None)
         self.run.log({"samples_table": table})
-        # Offline, the images of a table are staged outside the run folder until they are uploaded: log them here too.
-        if shown:
-            self.run.log({"samples": shown})
+        self._log_shown([row for row in rows[:MAX_IMAGES] if row.index not in self._shown], len(rows))
+
+    def log_files(self, name: str, files: Mapping[str, Path]) -> None:
+        import wandb
+
+        if not (self.run.offline or self.run.disabled or reachable(server().geturl(), PROBE_SECONDS)):
+            # wandb asks the server about every artifact, and repeats that for a minute and a half.
+            raise ConnectionError(f"the server cannot be reached; {', '.join(files)} stays in the run folder")
+        # One collection for all runs: equal files are one version of it, which those runs share.
+        artifact = wandb.Artifact(name, type="code" if name == "plugins" else name)
+        for path, file in files.items():
+            artifact.add_file(str(file), name=path)
+        self.run.log_artifact(artifact)
 
     def finish(self, summary: dict[str, float], status: str) -> None:
         try:
             self.run.summary.update({**summary, "status": status})
         finally:
-            self.run.finish(exit_code=EXIT_CODES.get(status, 1))
+            try:
+                self.run.finish(exit_code=EXIT_CODES.get(status, 1))
+            except TimeoutError:
+                TAKES_RUNS[server().netloc] = False
+                here = Path(self.run.dir).parent
+                log.warning("W&B has not received all of the run in time; upload the rest with: wandb sync %s", here)
 
     def compare(self, comparison: Comparison) -> None:
-        """Log a run of its own in the sweep's group: results with images, charts, the report and its tables."""
+        """Log a run of its own in the sweep's group: results, charts, images, the report and its tables."""
         import wandb
 
         self.start(comparison.info)
-        table = wandb.Table(columns=list(comparison.columns))
-        for row in comparison.rows:
-            table.add_data(*(_image(value) if isinstance(value, Path) else value for value in row))
         images = [(row, value) for row in comparison.rows for value in row if isinstance(value, Path)]
+        shown = [number for number, name in enumerate(comparison.columns) if name != PICTURES]
+        table = wandb.Table(columns=[comparison.columns[number] for number in shown])
+        for row in comparison.rows:
+            table.add_data(*(row[number] for number in shown))
         charts = {
             f"charts/{curves.title}": wandb.plot.line_series(
                 curves.xs, curves.ys, keys=curves.names, title=curves.title, xname=curves.x_name
@@ -136,16 +181,42 @@ class WandbTracker:
         page = wandb.Html(comparison.report.read_text(encoding="utf-8"), inject=False)
         self.run.log({"results": table, "report": page, **charts})
         if images:
-            self.run.log({"pictures": [_image(path, str(row[0])) for row, path in images[:MAX_IMAGES]]})
+            self.run.log({PICTURES: [_image(path, str(row[0])) for row, path in images[:MAX_IMAGES]]})
         artifact = wandb.Artifact(f"comparison-{self.run.id}", type="comparison")
         for file in comparison.files:
             artifact.add_file(str(file))
         self.run.log_artifact(artifact)
+        if not (self.run.offline or self.run.disabled) and find_spec("wandb_workspaces"):
+            save_workspace(self.run, comparison)
         self.finish({"cells": len(comparison.rows)}, "done")
+
+    @staticmethod
+    def sync_command(folder: Path) -> str | None:
+        """``wandb sync`` of all runs below a folder that were logged offline."""
+        patterns = ("wandb/offline-run-*", "*/wandb/offline-run-*")
+        found = [pattern for pattern in patterns if any(folder.glob(pattern))]
+        places = [f"{shlex.quote(str(folder))}/{pattern}" for pattern in found]
+        return " ".join(["wandb sync", *places]) if places else None
+
+    def _log_shown(self, rows: Sequence[SampleRow], done: int) -> None:
+        shown: list[wandb.Image] = []
+        for row in rows:
+            source = row.path or (row.load() if row.load else None)
+            if source and len(self._shown) < MAX_IMAGES:
+                self._shown.add(row.index)
+                shown.append(_image(source, f"{row.index}: {row.caption}"))
+        if shown:
+            self.run.log({SAMPLES: done, "samples": shown})
+
+    def _continues(self, info: RunInfo) -> bool:
+        """Whether the run goes on with one that the server knows."""
+        return bool(info.earlier_id) and any(info.folder.glob(f"wandb/run-*-{info.earlier_id}"))
 
     def _init(self, info: RunInfo) -> wandb.Run:
         """Start a run in the chosen mode, or offline where the server takes no runs."""
         mode, host = choose_mode(self.mode), server().netloc
+        self._facts = dict(info.facts)
+        info = info if self._continues(info) else replace(info, earlier_id=None)
         start = partial(init_run, self.project, self.entity, info)
         if mode != "online":
             return start(mode)
@@ -169,71 +240,28 @@ def init_run(project: str, entity: str | None, info: RunInfo, mode: str) -> wand
     # Imported here, so that a broken installation ends no run either.
     import wandb
 
-    settings: dict[str, Any] = {"silent": True, "console": "off"}  # ``start`` logs where the run is
+    settings: dict[str, Any] = {"silent": True, "console": "off", "finish_timeout_raises": True}
+    if "WANDB_FINISH_TIMEOUT" not in os.environ:
+        settings["finish_timeout"] = FINISH_SECONDS
     if "WANDB_INIT_TIMEOUT" not in os.environ:
         settings["init_timeout"] = INIT_SECONDS
     return wandb.init(
         project=project,
         entity=entity,
         dir=info.folder,
-        config=info.config,
+        config={**info.config, "facts": dict(info.facts)} if info.facts else info.config,
         name=info.name[:MAX_NAME],
-        group=info.group[-MAX_NAME:] if info.group else None,  # the end of a folder's path distinguishes sweeps
+        group=info.group[-MAX_NAME:] if info.group else None,
         job_type=info.job_type,
         tags=info.tags,
         notes=info.notes,
         mode=mode,  # pyright: ignore[reportArgumentType]  (WANDB_MODE may also be one of wandb's older names)
         # Runs of a sweep live in one process, perhaps at once, perhaps beside a run of the caller's own.
         reinit="create_new",
+        id=info.earlier_id if mode == "online" else None,
+        resume="allow" if info.earlier_id and mode == "online" else None,
         settings=wandb.Settings(**settings),
     )
-
-
-def choose_mode(requested: str) -> str:
-    """The mode for ``wandb.init``, determined in advance so that it neither prompts nor waits for a missing network.
-
-    WANDB_MODE takes precedence, then an explicit ``requested``; ``auto`` is online with credentials and a network.
-    """
-    mode = os.environ.get("WANDB_MODE") or requested
-    if mode not in ("auto", "online"):
-        return mode
-    host = server()
-    if not _has_credentials(host.netloc):
-        if mode == "online":
-            log.warning("W&B mode=online, but there is no API key for %s: logging offline", host.netloc)
-        return "offline"
-    if mode == "auto" and not server_reachable(host.geturl()):
-        log.warning("W&B: %s cannot be reached, logging offline", host.netloc)
-        return "offline"
-    return "online"
-
-
-def server() -> SplitResult:
-    """The address of the W&B server, which WANDB_BASE_URL may override."""
-    return urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai")
-
-
-def _has_credentials(host: str) -> bool:
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
-        return True
-    places = [os.environ.get("NETRC"), "~/.netrc", "~/_netrc"]
-    for place in places:
-        path = Path(place).expanduser() if place else None
-        if path is None or not path.is_file():
-            continue
-        try:
-            found = netrc.netrc(path).authenticators(host)
-        except (netrc.NetrcParseError, OSError):
-            continue
-        if found and found[2]:
-            return True
-    return False
-
-
-@cache
-def server_reachable(url: str) -> bool:
-    """Whether the server accepts connections; probed once per process."""
-    return reachable(url, PROBE_SECONDS)
 
 
 def _image(source: Path | Image.Image, caption: str | None = None) -> wandb.Image:

@@ -1,13 +1,38 @@
-"""Previews of latents without decoding them: a linear map to colours, fitted to the decoded images of the run."""
+"""Previews of samples: latents without decoding them, by a linear map to colours; a few samples as one image."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from diffexp.components.pixels import to_model_range
-from diffexp.experiment.pictures.strips import Snapshot
+from diffexp.experiment.pictures.grid import TILE
+from diffexp.experiment.pictures.points import frame_around
+from diffexp.experiment.pictures.strips import MAX_TILE, Snapshot, image_cell, point_cell
+from diffexp.experiment.pictures.text import PAPER
+
+
+def preview(x0: Tensor) -> Image.Image:
+    """Predicted samples [n, *shape] side by side, or as points; of latents, whose map to colours is unknown, a guess.
+
+    A latent's first three channels, each scaled by its spread, are red, green and blue.
+    """
+    x0 = torch.nan_to_num(x0.float().cpu())
+    if x0.ndim == 2:
+        return point_cell(x0, frame_around([x0]), 2 * MAX_TILE)
+    if x0.ndim > 4:  # a video: its middle frame
+        x0 = x0[:, :, x0.shape[2] // 2]
+    if x0.shape[1] not in (1, 3):
+        x0 = x0[:, :3] if x0.shape[1] > 3 else x0[:, :1]
+        x0 = x0 / x0.std(dim=(0, 2, 3), keepdim=True).clamp(min=1e-6) / 2
+    cells = [image_cell(sample, TILE, MAX_TILE) for sample in x0]
+    gap = 6
+    sheet = Image.new("RGB", (sum(cell.width + gap for cell in cells) - gap, cells[0].height), PAPER)
+    for column, cell in enumerate(cells):
+        sheet.paste(cell, (column * (cell.width + gap), 0))
+    return sheet
 
 
 def latents_to_rgb(snapshots: Sequence[Snapshot], images: Tensor | None) -> list[Snapshot]:

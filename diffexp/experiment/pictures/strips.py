@@ -6,6 +6,7 @@ Tensors are on the CPU. What is not finite in them is drawn as mid-grey (images)
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageDraw
 from torch import Tensor
@@ -87,17 +88,30 @@ def film_strip(
     return sheet
 
 
-def film_gif(path: Path, snapshots: Sequence[Snapshot], *, title: str = "", samples: int = 4) -> None:
-    """Write the course of a run as an animation: x_t beside the predicted x0, the last frame held longer."""
+def film_gif(
+    path: Path, snapshots: Sequence[Snapshot], *, title: str = "", samples: int = 4, comment: str = ""
+) -> None:
+    """Write the course of a run as an animation: x_t beside the predicted x0, the last frame held longer.
+
+    Args:
+        comment: a text in the file that is not shown.
+    """
     cells = _cells(snapshots, samples, GIF_TILE, MAX_GIF_TILE)
     frames = [
         _gif_frame(snapshot, pairs, title).quantize(256, dither=Image.Dither.NONE)
         for snapshot, pairs in zip(snapshots, cells, strict=True)
     ]
     durations = [FRAME_MS] * (len(frames) - 1) + [HOLD_MS]
+    options: dict[str, Any] = {"comment": comment.encode()} if comment else {}
     with replace_whole(path) as temporary:
         frames[0].save(
-            temporary, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=False
+            *(temporary, "GIF"),
+            **options,
+            save_all=True,
+            append_images=frames[1:],
+            duration=durations,
+            loop=0,
+            optimize=False,
         )
 
 
@@ -114,17 +128,18 @@ def _cells(
     """Return for every snapshot the pairs (x_t, predicted x0) as images of one size."""
     if snapshots[0].x.dim() == 2:
         axes = frame_around([s.x for s in snapshots]), frame_around([s.x0 for s in snapshots])
-        return [[(_point_cell(s.x, axes[0], largest), _point_cell(s.x0, axes[1], largest))] for s in snapshots]
+        return [[(point_cell(s.x, axes[0], largest), point_cell(s.x0, axes[1], largest))] for s in snapshots]
     return [
         [
-            (_image_cell(x, smallest, largest), _image_cell(x0, smallest, largest))
+            (image_cell(x, smallest, largest), image_cell(x0, smallest, largest))
             for x, x0 in zip(s.x[:samples], s.x0[:samples], strict=True)
         ]
         for s in snapshots
     ]
 
 
-def _image_cell(sample: Tensor, smallest: int, largest: int) -> Image.Image:
+def image_cell(sample: Tensor, smallest: int, largest: int) -> Image.Image:
+    """One sample in the model's range as an image whose sides are at least ``smallest`` and at most ``largest``."""
     image = to_image(from_model_range(sample)).convert("RGB")
     shorter, longer = min(image.size), max(image.size)
     if shorter < smallest:
@@ -136,7 +151,8 @@ def _image_cell(sample: Tensor, smallest: int, largest: int) -> Image.Image:
     return image
 
 
-def _point_cell(points: Tensor, frame: Frame, side: int) -> Image.Image:
+def point_cell(points: Tensor, frame: Frame, side: int) -> Image.Image:
+    """Points (N, d) in the part of the plane that ``frame`` shows."""
     cell = Image.new("RGB", (side, side), PAPER)
     draw_points(cell, (0, 0, side), frame, points, None)
     return cell
