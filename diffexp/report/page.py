@@ -221,16 +221,6 @@ class Report:
         points = points_of(self.cells, quality, cost or self.cost)
         return [answer for own in self._by_condition(points) for answer in answers(own, quality, found)]
 
-    def best(self, quality: Quality) -> list[Answer]:
-        """The best cell of each condition, whatever its cost."""
-        found = next(differences for other, differences in self.comparisons if other == quality)
-        points = {
-            i: Point(i, 0.0, value.value)
-            for i, cell in enumerate(self.cells)
-            if cell.status == "done" and (value := value_of(cell, quality.name))
-        }
-        return [answer for own in self._by_condition(points) for answer in answers(own, quality, found)]
-
     @property
     def compared(self) -> bool:
         """Whether any two cells could be compared."""

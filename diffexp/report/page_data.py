@@ -23,10 +23,6 @@ MAX_LISTED = 6
 def page_data(report: Report) -> Mapping[str, Any]:
     """The content of the page for its scripts; numbers have six significant digits."""
     thumbnails = report.thumbnails
-    best = {
-        quality.name: [_answer(answer, len(report.cells)) for answer in report.best(quality)]
-        for quality in report.qualities
-    }
     return {
         "axes": [_axis(axis) for axis in report.placement.axes],
         "cells": [_cell(report, i) for i in range(len(report.cells))],
@@ -45,7 +41,7 @@ def page_data(report: Report) -> Mapping[str, Any]:
         "side": thumbnails.side,
         "shrunk": any(uri and uri.startswith("data:image/jpeg") for found in thumbnails.images for uri in found),
         "qualities": [{"name": quality.name, "higher": quality.higher} for quality in report.qualities],
-        "best": best,
+        "marks": _marks(report),
         "answers": {
             f"{quality.name} {cost}": [_answer(answer) for answer in report.answers(quality, cost)]
             for quality in report.qualities
@@ -126,8 +122,20 @@ def _value(value: Value) -> list[float]:
     return [float(f"{number:.6g}") for number in (value.value, *ends)]
 
 
-def _answer(answer: Answer, most: int = MAX_LISTED) -> dict[str, Any]:
-    listed = answer.ties if len(answer.ties) <= most else ()
+def _marks(report: Report) -> dict[str, dict[int, str]]:
+    """For each metric the best cell of each condition and those not significantly worse, where any were compared."""
+    from diffexp.report.ranking import BEST, Ranking  # imports the page
+
+    ranking, of_cell, found = Ranking(report), report.conditions.of_cell, {}
+    for quality, differences in report.comparisons:
+        compared = {of_cell[d.first] for d in differences if of_cell[d.first] == of_cell[d.second]}
+        marks = ranking.marks(quality).items() if compared else ()
+        found[quality.name] = {i: "best" if mark == BEST else "tie" for i, mark in marks if of_cell[i] in compared}
+    return found
+
+
+def _answer(answer: Answer) -> dict[str, Any]:
+    listed = answer.ties if len(answer.ties) <= MAX_LISTED else ()
     return {
         "budget": answer.budget,
         "best": answer.best,

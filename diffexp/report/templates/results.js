@@ -79,7 +79,7 @@ function filterResults() {
   }
   const count = shownRows().length;
   const texts = count < D.cells.length ? [`${count} of ${D.cells.length} cells are shown.`] : [];
-  if ($("#result-table .best")) texts.push("“best” marks the best value of a metric, “≈” values that are not significantly different from it" + (D.conditions.length > 1 ? ", of each condition." : "."));
+  if ($("#result-table .best")) texts.push("“best” marks the best value of a metric, “≈” those that are not significantly worse" + (D.conditions.length > 1 ? ", of each condition." : "."));
   texts.push("Intervals are 95 %.");
   const table = $("#result-table");
   if (table.scrollWidth > table.parentElement.clientWidth + 1) texts.push("The table goes on to the right: scroll it, or hide columns.");
@@ -90,12 +90,12 @@ function filterResults() {
 function markResults() {
   for (const { head, index } of resultColumns()) {
     const metric = head.dataset.metric;
-    if (!metric || !D.best[metric]) continue;
+    if (!metric || !D.marks[metric]) continue;
     for (const row of $("#result-table tbody").rows) {
       const rank = markOf(Number(row.dataset.cell), metric);
       if (!rank) continue;
       row.children[index].classList.add(rank);
-      row.children[index].prepend(make("span", { className: "rank", title: rank === "best" ? `best ${metric}` : "not significantly different from the best" }, rank === "best" ? "best" : "≈"), " ");
+      row.children[index].prepend(make("span", { className: "rank", title: rank === "best" ? `best ${metric}` : "not significantly worse than the best" }, rank === "best" ? "best" : "≈"), " ");
     }
   }
 }

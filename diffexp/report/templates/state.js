@@ -84,17 +84,5 @@ function showSelection() {
 // Conditions: cells of different ones are shown together, but never ranked against each other.
 
 const inCondition = (cell) => get("condition") === "" || D.conditions[D.cells[cell].condition] === get("condition");
-/** For a metric, the best cell of each condition as `best`, those not significantly different from it as `tie`. */
-const marks = new Map();
-function markOf(cell, metric) {
-  if (!marks.has(metric)) {
-    const found = new Map();
-    for (const { best, ties, alone, compared } of D.best[metric] ?? []) {
-      if (alone || !compared) continue;
-      found.set(best, "best");
-      for (const tie of ties) found.set(tie, "tie");
-    }
-    marks.set(metric, found);
-  }
-  return marks.get(metric).get(cell);
-}
+/** Whether a cell is the "best" of its condition in a metric, or a "tie": not significantly worse. */
+const markOf = (cell, metric) => D.marks[metric]?.[cell];
