@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         scheduler as scheduler,
         tracker as tracker,
     )
-    from diffexp.cli.launch import run as run
+    from diffexp.cli.python import run as run, sweep as sweep
     from diffexp.components.grids import (
         at_sigmas as at_sigmas,
         check_steps as check_steps,
@@ -56,8 +56,9 @@ if TYPE_CHECKING:
     from diffexp.components.sampler import build_sampler as build_sampler
     from diffexp.components.trackers.base import Comparison as Comparison, RunInfo as RunInfo, SampleRow as SampleRow
     from diffexp.components.user_files import read_images as read_images
+    from diffexp.drawing import Drawing as Drawing
     from diffexp.errors import InputError as InputError
-    from diffexp.experiment.run import RunResult as RunResult
+    from diffexp.experiment.result import RunResult as RunResult
     from diffexp.experiment.sample_files import read_samples as read_samples
     from diffexp.plan.compile import Direct as Direct, Sampler as Sampler, sample as sample
     from diffexp.plan.execute import (
@@ -77,13 +78,15 @@ if TYPE_CHECKING:
     from diffexp.plan.trace import NotLinear as NotLinear
     from diffexp.plan.training import Training as Training
     from diffexp.report import write_chart as write_chart, write_report as write_report
-    from diffexp.report.runs import load as load
+    from diffexp.report.runs import Runs as Runs, load as load
+    from diffexp.report.sweep_result import SweepResult as SweepResult
+    from diffexp.report.tables import write_table as write_table
 
 _PUBLIC = {
     "diffexp.api": "compile",
     "diffexp.catalog.discover": "discover",
     "diffexp.catalog.register": "grid guidance loop metric model scheduler tracker",
-    "diffexp.cli.launch": "run",
+    "diffexp.cli.python": "run sweep",
     "diffexp.components.grids": "at_sigmas check_steps karras leading linspace sigma_range trailing",
     "diffexp.components.guidance.base": "Predict both_sides per_sample",
     "diffexp.components.loops.base": "Batch",
@@ -101,8 +104,9 @@ _PUBLIC = {
     "diffexp.components.sampler": "build_sampler",
     "diffexp.components.trackers.base": "Comparison RunInfo SampleRow",
     "diffexp.components.user_files": "read_images",
+    "diffexp.drawing": "Drawing",
     "diffexp.errors": "InputError",
-    "diffexp.experiment.run": "RunResult",
+    "diffexp.experiment.result": "RunResult",
     "diffexp.experiment.sample_files": "read_samples",
     "diffexp.plan.compile": "Direct Sampler sample",
     "diffexp.plan.execute": "History advance begin clamped execute",
@@ -116,7 +120,9 @@ _PUBLIC = {
     "diffexp.plan.trace": "NotLinear",
     "diffexp.plan.training": "Training",
     "diffexp.report": "write_chart write_report",
-    "diffexp.report.runs": "load",
+    "diffexp.report.runs": "Runs load",
+    "diffexp.report.sweep_result": "SweepResult",
+    "diffexp.report.tables": "write_table",
 }
 """Module to the names that it defines."""
 _HOMES = {name: home for home, names in _PUBLIC.items() for name in names.split()}

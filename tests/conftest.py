@@ -25,9 +25,9 @@ import torch
 from hypothesis import settings
 
 from diffexp.catalog.discover import Catalog, discover
+from diffexp.cli.cells import task_config
 from diffexp.cli.check import Preflight
 from diffexp.cli.hydra_config import hydra_session
-from diffexp.cli.launch import task_config
 from diffexp.experiment.context import RunContext
 from diffexp.experiment.run import RunResult, SweepInfo, run_experiment
 from diffexp.sweeps.cell import Cell

@@ -8,9 +8,9 @@ import pytest
 
 from diffexp.catalog.discover import discover
 from diffexp.catalog.sources import raised_at
+from diffexp.cli.cells import task_config
 from diffexp.cli.check import Preflight
 from diffexp.cli.hydra_config import hydra_session
-from diffexp.cli.launch import task_config
 from diffexp.errors import InputError, one_line
 from diffexp.experiment.run import run_experiment
 from diffexp.sweeps.failures import read_failures, record_failure

@@ -11,6 +11,7 @@ from typing import Any
 
 from diffexp.catalog.diffusers import alias_of, class_entry, class_names, why_excluded
 from diffexp.catalog.entry import Entry, OptionSet, as_typed
+from diffexp.catalog.given import PREFIX as OBJECT, given_entries
 from diffexp.catalog.kinds import KINDS, TARGET
 from diffexp.catalog.scan import RegisteredObject, relative, scan, scan_module
 from diffexp.catalog.signatures import NeedsImport
@@ -77,6 +78,8 @@ class Catalog:
         """
         if reason := why_excluded(kind, name):
             return InputError(f"{kind}={name}: {reason}")
+        if name.startswith(OBJECT):
+            return InputError(f"{kind}={name} is an object from Python: give it there again, diffexp.run({kind}=...)")
         known = list(known)
         alias = None if name.lower() in known else alias_of(kind, name)
         if alias in known:
@@ -156,7 +159,8 @@ def discover() -> Catalog:
     folders += [folder for source in installed if (folder := conf_folder(source))]
     dirs = (conf_dir(), *dict.fromkeys(folders))
     configs = tuple(config for folder in dirs for config in yaml_options(folder))
-    return _catalog(tuple((source, _state(source)) for source in sources), dirs, configs, paths)
+    found = _catalog(tuple((source, _state(source)) for source in sources), dirs, configs, paths)
+    return replace(found, entries={**found.entries, **given_entries()}) if given_entries() else found
 
 
 @functools.lru_cache(maxsize=8)
@@ -277,10 +281,7 @@ def _with_free_name(entry: Entry, entries: list[Entry]) -> Entry:
 
 
 def _check_collisions(entries: list[Entry], configs: tuple[tuple[str, str, Path], ...], own_configs: Path) -> None:
-    """Raise InputError if two options of a kind have the same name.
-
-    Without regard to case: on some file systems ``DDIM.yaml`` and ``ddim.yaml`` are one file.
-    """
+    """Raise InputError if two options of a kind have the same name, but for case, which some file systems ignore."""
     taken: dict[tuple[str, str], tuple[Path, str]] = {}
     for entry in entries:
         key = (entry.kind, entry.name.lower())

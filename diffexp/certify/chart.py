@@ -7,8 +7,8 @@ from itertools import cycle, pairwise
 
 from PIL import Image, ImageDraw, ImageFont
 
+from diffexp.drawing.ticks import log_ticks
 from diffexp.experiment.pictures.points import FRAME, INK, LINE, SMOOTH
-from diffexp.experiment.pictures.ticks import log_ticks
 
 PAPER = (255, 255, 255)
 COLOURS = (

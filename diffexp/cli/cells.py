@@ -2,7 +2,7 @@
 
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,7 +23,7 @@ from diffexp.cli.hydra_internals import current_config
 from diffexp.errors import InputError
 from diffexp.experiment.configs import steps_of, usual_samples
 from diffexp.experiment.lock import lock_unless_held
-from diffexp.sweeps.cell import Cell
+from diffexp.sweeps.cell import IN_THE_NAME, MOST_OF_A_NAME, Cell, name_part, short_keys
 from diffexp.sweeps.failures import Failure, clear_failure, record_failure
 from diffexp.sweeps.objective import objective_value
 from diffexp.sweeps.record import read_sweep
@@ -33,11 +33,31 @@ if TYPE_CHECKING:
     from diffexp.experiment.run import SweepInfo
 
 
-def cell_name(*, _root_: DictConfig) -> str:
+OWN_SUBDIR = "${hydra.job.num}_${diffexp.cell:}"
+"""``hydra.sweep.subdir`` of ``conf/config.yaml``, in place of which a sweep has ``cell_subdir``."""
+_SAFE_KEY = re.compile(r"\w[\w./-]*", re.ASCII)
+
+
+def cell_subdir(cells: int | None, swept: Collection[str]) -> str:
+    """``hydra.sweep.subdir`` for a sweep: numbers that sort as text, and the values of all swept keys.
+
+    Args:
+        cells: how many there are, where that is known.
+        swept: the keys whose values differ between cells.
+    """
+    width = 3 if cells is None else len(str(max(0, cells - 1)))
+    keys = ",".join(sorted(f'"{key}"' for key in swept if _SAFE_KEY.fullmatch(key)))
+    return f"${{diffexp.number:{width}}}_${{diffexp.cell:{keys}}}"
+
+
+def cell_name(*swept: str, _root_: DictConfig) -> str:
     """``<model>_<scheduler>_<steps>`` of a composed config, fit for a file name; under a budget ``nfe<max_nfe>``,
-    ``passes<max_forward_passes>``.
+    ``passes<max_forward_passes>``. Other keys follow as ``seed1`` or ``grid-karras``.
 
     A scheduler that a ``_target_`` names is shown by its class.
+
+    Args:
+        swept: keys whose values are to be in the name.
     """
     choices = _root_.hydra.runtime.choices
     scheduler = str(choices.get("scheduler"))
@@ -46,11 +66,30 @@ def cell_name(*, _root_: DictConfig) -> str:
     limits = [f"{name}{most}" for name, most in budgets.items() if most is not None]
     cost = "_".join(limits or [str(steps_of(_root_))])
     parts = [str(choices.get("model")), str(target).rpartition(".")[2] if target else scheduler, cost]
-    return "_".join(re.sub(r"[^\w.=+-]+", "-", part) for part in parts)
+    shown = {*IN_THE_NAME, f"scheduler.{TARGET}"} - ({"steps"} if limits else set())
+    names = short_keys([key for key in swept if key not in shown])
+    more = [name_part(name, value) for key, name in names.items() if (value := _value(_root_, key)) is not None]
+    name = "_".join(re.sub(r"[^\w.=+-]+", "-", part) for part in (*parts, *more))
+    return name.encode()[:MOST_OF_A_NAME].decode(errors="ignore").rstrip(".-_")
+
+
+def _value(config: DictConfig, key: str) -> Any:
+    """The value of a key in plain containers, of a group its choice; None where it has none."""
+    chosen = config.hydra.runtime.choices.get(key)
+    if chosen is not None:
+        return str(chosen)
+    found = OmegaConf.select(config, key)
+    return OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found
+
+
+def cell_number(width: int, *, _root_: DictConfig) -> str:
+    """The number of a cell with so many digits that the names of all cells sort."""
+    return f"{_root_.hydra.job.num:0{width}d}"
 
 
 # On import, because a worker process composes the name of a cell's folder itself, and imports this to run the cell.
 OmegaConf.register_new_resolver("diffexp.cell", cell_name, replace=True)
+OmegaConf.register_new_resolver("diffexp.number", cell_number, replace=True)
 OmegaConf.register_new_resolver("diffexp.unique", lambda: secrets.token_hex(3), use_cache=True, replace=True)
 
 

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, NoReturn
 from diffexp.catalog.discover import Catalog, discover
 from diffexp.cli.names import KnownNames
 from diffexp.errors import BAD_INPUT, FAILED, INTERRUPTED, InputError, one_line
+from diffexp.sweeps.console import styled
 
 if TYPE_CHECKING:
     from diffexp.sweeps.failures import Failure
 
+FROM_IMAGE = "--from-image"
 LONGEST = 1500
 """Characters of a message, at most."""
 
@@ -50,11 +52,15 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     catalog = discover()
     names = KnownNames.of(catalog)
+    if any(word == FROM_IMAGE or word.startswith(f"{FROM_IMAGE}=") for word in arguments):
+        return _print_command_of(arguments, names)
     if not any(word.startswith(("--config-d", "--shell", "-sc", "-cd", "hydra.searchpath")) for word in arguments):
         names.check_words(arguments)
     from diffexp.cli.hydra_internals import get_args_parser
 
     parser = get_args_parser()
+    parser.add_argument(FROM_IMAGE)  # alone, as above; here for the nearest spelling
+    parser.add_argument("--dry-run", action="store_true")
     parser.error = _refuse
     names.check_flags(arguments, parser._option_string_actions)
     options = parser.parse_intermixed_args(arguments)  # flags may stand between the words
@@ -64,6 +70,20 @@ def _dispatch(arguments: list[str]) -> int:
         if getattr(options, flag) is not None:
             raise InputError(f"--{flag.replace('_', '-')} is not supported; add a folder of configs with --config-dir")
     return _run(catalog, options)
+
+
+def _print_command_of(arguments: list[str], names: KnownNames) -> int:
+    """Print the command that makes an image again; returns the exit code."""
+    from diffexp.cli.from_image import command_of
+
+    file = arguments[-1].removeprefix(f"{FROM_IMAGE}=")
+    if len(arguments) > 2 or (len(arguments) == 2) != (arguments[0] == FROM_IMAGE) or file in ("", FROM_IMAGE):
+        raise InputError(f"{FROM_IMAGE} takes an image file and nothing else: {FROM_IMAGE} samples/000000.png")
+    found = command_of(Path(file).expanduser(), names.groups)
+    print(found.command)
+    for note in found.notes:
+        print(f"{styled('note:', 'bold', sys.stderr)} {note}", file=sys.stderr)
+    return 0
 
 
 def _run(catalog: Catalog, options: argparse.Namespace) -> int:
@@ -120,6 +140,8 @@ def _report(folder: Path, failures: list["Failure"], *, multirun: bool) -> int:
     """Print the outcome; returns the exit code."""
     if not failures:
         if multirun:
+            if (folder / "report.html").is_file():
+                print(f"open the report with: python -m webbrowser {(folder / 'report.html').as_uri()}")
             for name in ("results.csv", "report.html"):
                 if (folder / name).is_file():
                     print(f"{name.partition('.')[0]}: {folder / name}")
@@ -148,5 +170,5 @@ def _refuse(message: str) -> NoReturn:
 def _complain(message: str, code: int) -> int:
     """Print an error; returns the exit code. What somebody pasted may be long."""
     shown = message if len(message) <= LONGEST else f"{message[: LONGEST // 2]} ... {message[-LONGEST // 2 :]}"
-    print(f"error: {shown}", file=sys.stderr)
+    print(f"{styled('error:', 'bold red', sys.stderr)} {shown}", file=sys.stderr)
     return code

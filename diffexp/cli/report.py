@@ -1,17 +1,32 @@
-"""The command ``python -m diffexp.report DIR… [out=FILE]``: a page that compares runs, or one chart of it."""
+"""The command ``python -m diffexp.report DIR… [out=FILE]``: a page that compares runs, a table, or one chart."""
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
+from diffexp.cli.watch import FLAG, watch
 from diffexp.cli.words import split_words
 from diffexp.errors import InputError
 
 USAGE = """usage: python -m diffexp.report DIR... [key=value ...]   (folders of runs or sweeps)
-  out=FILE      the page, with comparison.csv, its table of pairs, beside it (default: report.html in DIR, or here for
-                several folders); or, if it ends in .svg, one chart as an image
-  metric=NAME   of that chart, as in metrics.json (default: the first on the page)
-  cost=NAME     of that chart: forward_passes (default), nfe or seconds_per_image"""
+  out=FILE      what to write, by the end of its name:
+                  .html           the page, with comparison.csv, its table of pairs, beside it (default: report.html in
+                                  DIR, or here for several folders)
+                  .csv .parquet   the results of every cell, seeds as replicates, with intervals
+                  .md .tex        the same as a table to be read, the best value of each metric in bold
+                  .svg .png       one chart of the page
+  metric=NAME   of the chart, or what the table to be read is ordered by, as in metrics.json (default: the first on the
+                page)
+  cost=NAME     of the chart: forward_passes (default), nfe or seconds_per_image
+
+or: python -m diffexp.report --watch DIR [port=8765]   (the page of DIR on this machine, at http://127.0.0.1:8765/, made
+                anew when runs change, until Ctrl-C; port=0 takes any that is free)"""
 KEYS = ("out", "metric", "cost")
+CHARTS, READABLE = (".svg", ".png"), (".md", ".tex")
+SUFFIXES = (".html", ".csv", ".parquet", *READABLE, *CHARTS)
+"""Of the files that the command writes."""
+BESIDE_RUNS = ("sweep.json", "multirun.yaml", "work.json")
+"""Further files that lie beside the folders of runs."""
 
 
 def main(arguments: list[str]) -> int:
@@ -20,7 +35,10 @@ def main(arguments: list[str]) -> int:
         print(USAGE)
         return 0
     try:
-        print(f"report: {_write(arguments)}")
+        if FLAG in arguments:
+            watch(arguments)
+        else:
+            print(f"report: {_write(arguments)}")
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -32,21 +50,46 @@ def main(arguments: list[str]) -> int:
 
 def _write(arguments: list[str]) -> Path:
     keyed = [word for word in arguments if word.startswith(tuple(f"{key}=" for key in KEYS))]
-    words, folders = split_words(keyed, KEYS), [Path(word) for word in arguments if word not in keyed]
-    for folder in folders:
-        if not folder.is_dir():
-            raise InputError(f"{folder} is not a folder, and not one of {', '.join(f'{key}=...' for key in KEYS)}")
+    words, folders = split_words(keyed, KEYS), _folders(word for word in arguments if word not in keyed)
     if not folders:
         raise InputError("no folder is given, as in python -m diffexp.report outputs/multirun/2026-01-31/12-00-00")
-    from diffexp.report import write_chart, write_report  # seconds to import
-
-    out = Path(words["out"]) if "out" in words else None
-    if out and out.suffix not in (".html", ".svg"):
-        raise InputError(f"out={out} ends in neither .html, the page, nor .svg, one chart of it")
+    out, metric = Path(words["out"]) if "out" in words else None, words.get("metric")
+    suffix = out.suffix if out else ".html"
+    if suffix not in SUFFIXES:
+        raise InputError(f"out={out} ends in none of {', '.join(SUFFIXES)}")
     if out and not out.absolute().parent.is_dir():
         raise InputError(f"out={out}: there is no folder {out.parent}")
-    if out and out.suffix == ".svg":
-        return write_chart(folders, out, words.get("metric"), words.get("cost"))
-    if {"metric", "cost"} & set(words):
-        raise InputError("metric and cost choose a chart; give its file too, as in out=chart.svg")
-    return write_report(folders, out)
+    if "cost" in words and suffix not in CHARTS:
+        raise InputError("cost chooses a chart; give its file too, as in out=chart.svg")
+    if metric and suffix not in (*CHARTS, *READABLE):
+        raise InputError("metric chooses a chart or the order of a table; give its file too, as in out=chart.svg")
+    from diffexp.report import write_chart, write_report  # seconds to import
+
+    if out is None or suffix == ".html":
+        return write_report(folders, out)
+    if suffix in CHARTS:
+        return write_chart(folders, out, metric, words.get("cost"))
+    from diffexp.report.tables import write_table
+
+    return write_table(folders, out, metric)
+
+
+def _folders(words: Iterable[str]) -> list[Path]:
+    """The folders among the words; what diffexp writes beside them is skipped, which the shell's star names too.
+
+    Raises:
+        InputError: another file, or nothing of that name.
+    """
+    folders, files = [], []
+    for path in map(Path, words):
+        if path.is_dir():
+            folders.append(path)
+        elif path.is_file() and (path.suffix in SUFFIXES or path.name in BESIDE_RUNS):
+            files.append(path)
+        elif path.is_file():
+            raise InputError(f"{path} is a file; give folders of runs or sweeps")
+        else:
+            raise InputError(f"{path} is not a folder, and not one of {', '.join(f'{key}=...' for key in KEYS)}")
+    if files and not folders:
+        raise InputError(f"{files[0]} is a file; give its folder, {files[0].parent}")
+    return folders

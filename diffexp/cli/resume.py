@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from diffexp.cli.latest import real_folder
 from diffexp.cli.words import folder_word
 from diffexp.errors import InputError
 from diffexp.experiment.parts import read_division
-from diffexp.experiment.provenance import inputs_sha256
+from diffexp.experiment.provenance import given_config_dir, inputs_sha256
 from diffexp.experiment.resume import PLAIN, check_same_samples, read_earlier, read_run_or_raise
 from diffexp.files import read_yaml
 from diffexp.sweeps.cell import Cell
@@ -37,16 +38,19 @@ def resumed_words(overrides: Sequence[str]) -> tuple[list[str], str | None]:
     named = [word.partition("=")[2].strip("'\"") for word in overrides if word.startswith("resume=")]
     if not named or not PLAIN.fullmatch(named[-1]):
         return list(overrides), None
-    record, hydra = read_run_or_raise(named[-1]).record, Path(named[-1], ".hydra").expanduser()
+    place, record = real_folder(named[-1]), read_run_or_raise(named[-1]).record
+    hydra = place / ".hydra"
+    if Path(named[-1]).expanduser().is_symlink():
+        overrides = [folder_word("resume", place) if _key(word) == "resume" else word for word in overrides]
     if not (hydra / "overrides.yaml").is_file():
         return list(overrides), None
-    earlier, place = _words(record, hydra / "overrides.yaml"), Path(named[-1]).expanduser().absolute()
+    earlier = _words(record, hydra / "overrides.yaml")
     own = []
     if record.get("status") != "done" and read_division(place) and all(map(CHANGES_NO_SAMPLE.match, overrides)):
         own = [folder_word("hydra.run.dir", place)]  # where its other workers go on
         given.add("hydra.run.dir")
     words = [word for word in earlier if _key(word) not in given]
-    return [*words, *own, *overrides], _config_dir(hydra / "hydra.yaml")
+    return [*words, *own, *overrides], given_config_dir(hydra / "hydra.yaml")
 
 
 def _words(record: Mapping[str, Any], file: Path) -> list[str]:
@@ -58,21 +62,11 @@ def _words(record: Mapping[str, Any], file: Path) -> list[str]:
     command = record.get("command")
     if isinstance(command, str) and command.startswith(COMMAND):
         with suppress(ValueError):  # a quotation without an end
-            return shlex.split(command)[len(shlex.split(COMMAND)) :]
+            return [word for word in shlex.split(command.removeprefix(COMMAND)) if not word.startswith("--config-dir=")]
     found = read_yaml(file)
     if not isinstance(found, list):
         raise InputError(f"{file} is damaged; give the words of the run again, without resume, or with another folder")
     return [str(word) for word in found]
-
-
-def _config_dir(composed: Path) -> str | None:
-    """The ``--config-dir`` of a run, from its ``.hydra/hydra.yaml``; without it the config is found to differ."""
-    try:
-        sources = read_yaml(composed)["hydra"]["runtime"]["config_sources"]
-        given = [source["path"] for source in sources if source["provider"] == "command-line"]
-    except (TypeError, KeyError):
-        return None
-    return given[0] if given else None
 
 
 def _key(override: str) -> str:
@@ -120,7 +114,7 @@ def resumed_sweep(overrides: Sequence[str]) -> Resumed | None:
         InputError: there are other words than those for the launcher.
     """
     named = [match[1].strip("'\"") for text in overrides if (match := re.fullmatch(r"resume=(.+)", text))]
-    folder = Path(named[-1]).expanduser().absolute() if named else None
+    folder = real_folder(named[-1]) if named else None
     found = read_sweep(folder) if folder else None
     if folder is None or found is None:
         return None

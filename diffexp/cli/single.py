@@ -19,6 +19,7 @@ from diffexp.cli.cells import Task, task_config
 from diffexp.cli.fast_compose import CachedLoader
 from diffexp.cli.hydra_config import CONFIG_NAME
 from diffexp.cli.hydra_internals import Callbacks
+from diffexp.cli.latest import link_latest
 from diffexp.cli.launcher import WORKERS
 from diffexp.cli.ranks import Ranks
 from diffexp.experiment.lock import lock
@@ -71,6 +72,7 @@ def launch_run(loader: CachedLoader, config: DictConfig, catalog: Catalog) -> tu
             task = SharedTask(catalog)
         else:
             stack.enter_context(lock(folder))
+        link_latest(folder)
         _run_by_hydra(loader, config, task)
     return folder, task.failures
 

@@ -102,8 +102,17 @@ def quoted_text(key: str, value: str) -> str:
             f"""{key}={value} may be a list or a text: write '{key}=["{inner}"]' for a list, """
             f"""'{key}="[{inner}]"' to keep the brackets"""
         )
-    escaped = re.sub(r"\$\{(?![^{}]*\})", r"\\${", value)
-    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), escaped) + "'"
+    return quote(value)
+
+
+def quote(text: str) -> str:
+    """A text in quotes, which Hydra's grammar reads as it is; complete interpolations ``${...}`` remain some."""
+    return in_quotes(re.sub(r"\$\{(?![^{}]*\})", r"\\${", text))
+
+
+def in_quotes(text: str) -> str:
+    """A text in quotes for Hydra's grammar; interpolations ``${...}`` in it are kept."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text) + "'"
 
 
 def folder_word(key: str, folder: Path) -> str:

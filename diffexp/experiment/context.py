@@ -1,6 +1,5 @@
 """The process that a run takes place in: its own, or one that it shares with other cells of a batched sweep."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -8,9 +7,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from tqdm import tqdm
+from tqdm.auto import tqdm  # a widget in a notebook
 
 from diffexp.components.models.base import Model
+from diffexp.experiment.progress import LineBar, draws_bars
 from diffexp.experiment.writer import BackgroundWriter, Writer
 
 
@@ -46,8 +46,8 @@ class RunContext:
         return time.perf_counter()
 
     def bar(self, total: int) -> Bar:
-        """A progress bar of ``total`` evaluations."""
-        return tqdm(total=total, desc="sampling", unit="step", disable=not sys.stderr.isatty(), leave=False)
+        """A progress bar of ``total`` evaluations, or a line every half minute where none can be drawn."""
+        return tqdm(total=total, desc="sampling", unit="step", leave=False) if draws_bars() else LineBar(total)
 
     def synchronize(self, device: torch.device) -> None:
         """Wait for pending kernels on ``device``, so that ``clock`` includes them."""

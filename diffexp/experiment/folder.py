@@ -1,5 +1,6 @@
 """The files of a run: the contract that other tools read."""
 
+import io
 import logging
 import math
 import os
@@ -16,10 +17,11 @@ from typing import Any, NotRequired, TypedDict
 from PIL import Image
 
 from diffexp.errors import InputError
+from diffexp.experiment.image_text import COMMAND, run_texts, sample_texts, with_texts
 from diffexp.experiment.parts import read_division, remove_parts
 from diffexp.experiment.per_sample import PER_SAMPLE, RESAMPLES
 from diffexp.experiment.pictures.strips import Snapshot, film_gif, film_strip
-from diffexp.experiment.provenance import git_commit, installed_versions
+from diffexp.experiment.provenance import git_commit, given_config_dir, installed_versions
 from diffexp.experiment.sample_files import RAW_SAMPLES_DIR, SAMPLE_FILES, SampleFiles
 from diffexp.experiment.stores.base import Shape
 from diffexp.experiment.summary import read_metrics
@@ -117,6 +119,7 @@ class RunFolder(SampleFiles):
         self.kind = config["samples"]
         remove_parts(self.folder)
         self.record = self._new_record(config)
+        self.texts = sample_texts(self.record)
         self._outdated = (*RESULTS, *SAMPLE_FILES, *PARTIAL_FILES, *PARTIAL_SAMPLES)
         found = self._found()
         foreign = [] if self.is_cell or (self.folder / "run.json").is_file() else [p for p in found if p.name[0] != "."]
@@ -134,6 +137,7 @@ class RunFolder(SampleFiles):
         known = {key: earlier[key] for key in SAMPLING_FIELDS if key in earlier}
         damaged = {key for key in COUNTS if not isinstance(known.get(key), int | float)}
         self.record = self._new_record(config) | {key: value for key, value in known.items() if key not in damaged}
+        self.texts = sample_texts(self.record)
         partial = () if read_division(self.folder) else PARTIAL_SAMPLES  # of which others may be writing some
         self._outdated = (*RESULTS, *PARTIAL_FILES, *partial)
 
@@ -213,6 +217,8 @@ class RunFolder(SampleFiles):
         # The words of a cell may name an experiment that is a sweep.
         if self.is_cell and any(word.startswith("experiment=") for word in words):
             words.append("hydra.mode=RUN")
+        if own := given_config_dir(self.folder / ".hydra" / "hydra.yaml"):
+            words.insert(0, f"--config-dir={own}")
         return shlex.join(["python", "-m", "diffexp", *words])
 
     def copy_samples(self, source: "RunFolder") -> int:
@@ -239,21 +245,30 @@ class RunFolder(SampleFiles):
         """Copy everything of a finished run with the same samples; return its metrics."""
         self.copy_samples(source)
         for path in (source.folder / name for name in RESULTS):
-            if path.exists():
+            if path.suffix == ".png" and path.exists():
+                self._write_png(path.name, path.read_bytes())
+            elif path.exists():
                 _copy_file(path, self.folder / path.name)
         record = read_json(source.folder / "run.json")
         self.update(same_as=source.folder.name, **{key: record.get(key) for key in SAMPLING_FIELDS})
         return {name: value for name, value in read_metrics(self.folder).items() if value is not None}
 
     def save_grid(self, image: Image.Image) -> None:
-        with replace_whole(self.folder / "grid.png") as temporary:
-            image.save(temporary, "PNG")
+        self._save_png("grid.png", image)
 
     def save_trajectory(self, snapshots: Sequence[Snapshot], title: str, captions: Sequence[str]) -> None:
         """Write ``trajectory.png``, a film strip, and ``trajectory.gif``."""
-        with replace_whole(self.folder / "trajectory.png") as temporary:
-            film_strip(snapshots, title=title, captions=captions).save(temporary, "PNG")
-        film_gif(self.folder / "trajectory.gif", snapshots, title=title)
+        self._save_png("trajectory.png", film_strip(snapshots, title=title, captions=captions))
+        film_gif(self.folder / "trajectory.gif", snapshots, title=title, comment=run_texts(self.record)[COMMAND])
+
+    def _save_png(self, name: str, image: Image.Image) -> None:
+        content = io.BytesIO()
+        image.save(content, "PNG")
+        self._write_png(name, content.getvalue())
+
+    def _write_png(self, name: str, png: bytes) -> None:
+        with replace_whole(self.folder / name) as temporary:
+            temporary.write_bytes(with_texts(png, run_texts(self.record)))
 
     def save_plan(self, plan: Plan) -> None:
         write_text(self.folder / "plan.csv", plan.to_csv())

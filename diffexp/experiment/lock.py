@@ -124,6 +124,30 @@ class Watch:
         return beat is not None and now < since + PATIENCE_SECONDS
 
 
+class RenewalTimes:
+    """Tells by the times of lock files alone whether folders are locked.
+
+    Unlike a ``Watch`` it opens no file and reserves no name, so that a thread may ask while others of its process
+    acquire locks. A lock counts for ``PATIENCE_SECONDS`` after its holder died.
+    """
+
+    def __init__(self) -> None:
+        self._beats: dict[Path, tuple[int, float]] = {}
+        """The last time of each file, and since when it is known."""
+
+    def is_held(self, folder: Path) -> bool:
+        """Whether the lock file of a folder is there and renewed."""
+        beat, now = _time_of(folder / NAME), time.monotonic()
+        if beat is None:
+            self._beats.pop(folder, None)
+            return False
+        if folder not in self._beats:  # a first guess by the clock, which may be another than that of the disk
+            self._beats[folder] = beat, now - max(0.0, time.time() - beat / 1e9)
+        elif beat != self._beats[folder][0]:
+            self._beats[folder] = beat, now
+        return now < self._beats[folder][1] + PATIENCE_SECONDS
+
+
 def _reserve(file: Path) -> None:
     """Exclude the other threads of this process, which its kernel lock does not."""
     with _guard:

@@ -11,7 +11,7 @@ from typing import Any
 
 from diffexp.catalog.types import flat
 from diffexp.components.user_files import images_in
-from diffexp.files import sha256_of_file
+from diffexp.files import read_yaml, sha256_of_file
 
 PACKAGES = ("diffexp", "torch", "diffusers", "hydra-core", "omegaconf", "wandb", "torchmetrics", "pillow")
 FILE_KEYS = ("model", "scheduler", "grid", "loop", "guidance", "prompt", "negative_prompt")
@@ -47,6 +47,18 @@ def _files(config: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
                 yield from ((key, file) for file in images_in(place))
         except (OSError, ValueError):  # not a possible file name
             continue
+
+
+def given_config_dir(composed: Path) -> str | None:
+    """The ``--config-dir`` of a run, from its ``.hydra/hydra.yaml``; without it the config is found to differ."""
+    try:
+        if "command-line" not in composed.read_text(encoding="utf-8"):  # spares the reading
+            return None
+        sources = read_yaml(composed)["hydra"]["runtime"]["config_sources"]
+        given = [source["path"] for source in sources if source["provider"] == "command-line"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return given[0] if given else None
 
 
 @cache

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from diffexp.experiment.pictures.grid import overview
 from diffexp.experiment.plugin_sources import save_plugins
 from diffexp.experiment.recording import recording
 from diffexp.experiment.reference import Reference
+from diffexp.experiment.result import RunResult
 from diffexp.experiment.resume import Earlier, check_same_samples, is_continued, read_earlier, run_to_resume
 from diffexp.experiment.sampling import generate, load_samples
 from diffexp.experiment.summary import metrics_line
@@ -41,15 +42,6 @@ class SweepInfo:
     """Whether the run continues what an earlier attempt at the sweep left in its folder."""
     swept: Collection[str] = ()
     """The keys that the sweep varies, as far as they are known beforehand."""
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """Folder and metrics of a finished run."""
-
-    folder: Path
-    status: str
-    metrics: dict[str, float] = field(default_factory=dict)
 
 
 def run_experiment(
@@ -87,7 +79,7 @@ def run_experiment(
         if samples.interrupted:
             raise KeyboardInterrupt
     log.info("%s\n%s", folder, metrics_line(metrics))
-    return RunResult(folder, "done", metrics)
+    return RunResult(folder, "done", metrics, run.sampler if isinstance(run.sampler, Plan) else None)
 
 
 def _open(output: RunFolder, config: Mapping[str, Any], *, resumed: bool) -> Earlier | None:

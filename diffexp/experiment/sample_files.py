@@ -19,7 +19,8 @@ from torch import Tensor
 
 from diffexp.components.pixels import to_pixels
 from diffexp.errors import InputError
-from diffexp.experiment.stores.base import ImageStore, Shape, files_within
+from diffexp.experiment.image_text import Texts
+from diffexp.experiment.stores.base import ImageStore, Shape, files_within, no_texts
 from diffexp.experiment.stores.images import STORES, StoredImages, intact_images, stored_images
 from diffexp.files import replace_whole, write_text
 
@@ -44,11 +45,15 @@ class SampleFiles:
     def __init__(self, folder: Path, kind: str = "png") -> None:
         self.folder = folder
         self.kind = kind
+        self.texts: Texts = no_texts
+        """What the PNGs that are written say."""
 
     @property
     def images(self) -> ImageStore:
         """Where images are written."""
-        return STORES[self.kind](self.folder / SAMPLES_DIR)
+        store = STORES[self.kind](self.folder / SAMPLES_DIR)
+        store.texts = self.texts
+        return store
 
     def save_samples(self, indices: Sequence[int], samples: Tensor) -> None:
         """Write a batch of finished samples: images [B, C, H, W] in [0, 1], or points [B, d]."""

@@ -24,6 +24,7 @@ from diffexp.experiment.context import RunContext
 from diffexp.experiment.cost import peak_memory_mb, reset_peak_memory
 from diffexp.experiment.folder import RunFolder, recorded_shape
 from diffexp.experiment.identity import identity_of
+from diffexp.experiment.image_text import sample_texts
 from diffexp.experiment.lock import Watch
 from diffexp.experiment.metric_suite import MetricSuite
 from diffexp.experiment.parts import Division, Parts, Share, Worker, has_open_parts, read_division, sum_of, workers_of
@@ -219,7 +220,9 @@ def help_run(
             f"{folder} is drawn on {device}; this process has {run.model.device}, which differs by rounding"
         )
     reset_peak_memory(run.model.device)
-    drawing = PartDrawing(run, config, SampleFiles(folder, config["samples"]), division)
+    output = SampleFiles(folder, config["samples"])
+    output.texts = sample_texts(owned.record)
+    drawing = PartDrawing(run, config, output, division)
     first = 1 + os.getpid() % max(1, division.count - 1)  # helpers begin in different places, no one with sample 0
     began = time.monotonic()
     try:

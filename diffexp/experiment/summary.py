@@ -7,12 +7,21 @@ from diffexp.files import read_json
 
 LOW, HIGH = "/low", "/high"
 """Suffixes of the ends of a metric's 95 % interval."""
+MOST_QUALITIES = 3
+"""Metrics in a brief line."""
 
 
 def read_metrics(folder: Path) -> dict[str, float | None]:
     """The metrics of the run in a folder; whatever is damaged is missing."""
     found = read_json(folder / "metrics.json").items()
     return {name: value for name, value in found if value is None or type(value) in (int, float)}
+
+
+def brief_line(metrics: Mapping[str, float | None]) -> str:
+    """``metrics_line`` of the evaluations and of the first metrics of quality, which have features in their names."""
+    names = [name for name in metrics if "/" in name and not name.endswith((LOW, HIGH))][:MOST_QUALITIES]
+    shown = {"nfe", *names, *(f"{name}{end}" for name in names for end in (LOW, HIGH))}
+    return metrics_line({name: value for name, value in metrics.items() if name in shown})
 
 
 def metrics_line(metrics: Mapping[str, float | None]) -> str:

@@ -16,6 +16,8 @@ from diffexp.plan.method import Method
 if TYPE_CHECKING:
     import pandas as pd
 
+    from diffexp.drawing import Drawing
+
 T = TypeVar("T")
 
 
@@ -200,6 +202,12 @@ class Plan:
         import pandas as pd  # half a second
 
         return pd.read_csv(io.StringIO(self.to_csv()), index_col="step")
+
+    def plot(self) -> "Drawing":
+        """A drawing for a notebook or ``.save("plan.svg")``: levels, coefficients and noise over the evaluations."""
+        from diffexp.plan.plot import plot  # which needs the class
+
+        return plot(self)
 
 
 def _cell(values: Sequence[float], index: int) -> float | str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,36 +37,59 @@ def write_report(folders: Sequence[Path], out: Path | None = None) -> Path:
 
 
 def write_chart(folders: Sequence[Path], out: Path, metric: str | None = None, cost: str | None = None) -> Path:
-    """Write one chart of the page as an SVG file.
+    """Write one chart of the page as an SVG or a PNG file.
 
     Args:
         metric: as in ``metrics.json``; by default the first that the page shows.
         cost: ``forward_passes``, ``nfe`` or ``seconds_per_image``; by default the first that every finished cell has.
 
     Raises:
-        InputError: a folder contains no runs, or no cell has both metric and cost.
+        InputError: a folder contains no runs, no cell has both metric and cost, or no such cost is known.
     """
-    from diffexp.errors import InputError
-    from diffexp.files import write_text
+    from diffexp.drawing import Drawing
+    from diffexp.errors import InputError, nearest
     from diffexp.report.chart_file import chart_svg
     from diffexp.report.collect import collect
     from diffexp.report.page import Report
+    from diffexp.report.values import COSTS
 
+    if cost is not None and cost not in COSTS:
+        raise InputError(f"cost={cost} is not one of {', '.join(COSTS)}{nearest(cost, COSTS)}")
     report = Report(collect(folders), out.absolute())
     cost = cost or report.cost
     known = [(quality.name, chart) for quality, own, chart in report.charts if own == cost]
     chart = next((chart for name, chart in known if metric in (None, name)), None)
     if chart is None:
         there = ", ".join(name for name, _ in known) or "none"
-        raise InputError(f"no cell has metric={metric} over cost={cost} (available metrics: {there})")
-    write_text(out, chart_svg(chart, report.legend))
-    return out
+        wanted = "a metric" if metric is None else f"metric={metric}"
+        raise InputError(f"no cell has {wanted} over cost={cost} (available metrics: {there})")
+    return Drawing(chart_svg(chart, report.legend), chart.title).save(out)
 
 
-def report_sweep(sweep: Path, catalog: Catalog) -> Path | None:
+@contextmanager
+def live_page(sweep: Path) -> Iterator[None]:
+    """Write the page of a sweep into its folder while the block runs, every few seconds at most.
+
+    What is written is a page that loads itself again; ``report_sweep`` replaces it at the end. Errors are logged and
+    cost this page alone.
+    """
+    from diffexp.report.live import LivePage
+
+    page = LivePage(sweep, sweep / NAME)
+    page.start()
+    try:
+        yield
+    finally:
+        page.stop()
+
+
+def report_sweep(sweep: Path, catalog: Catalog, show: Callable[[Report], object] = lambda report: None) -> Path | None:
     """Write the report of a sweep that has just ended into its folder, and log it to the tracker of its cells.
 
     Errors are logged and cost the report alone. The tracker gets the report once every cell has ended.
+
+    Args:
+        show: is called with the report once it is written.
 
     Returns:
         The page, or None if there is none.
@@ -74,6 +98,7 @@ def report_sweep(sweep: Path, catalog: Catalog) -> Path | None:
         return None  # no cell has begun
     try:
         page, report = _write([sweep], None)
+        show(report)
         if all(cell.status in FINAL for cell in report.runs):
             _track(sweep, page, report, catalog)
     except Exception as error:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup, escape
 
-from diffexp.experiment.pictures.ticks import log_ticks, ticks
+from diffexp.drawing.ticks import log_ticks, ticks
 
 COLOURS, MARKERS = 8, ("circle", "square", "triangle", "diamond", "down", "cross")
 """Number of colours in the style sheet, classes ``c0`` and so on, and the markers that distinguish further curves."""

@@ -4,13 +4,13 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from diffexp.experiment.configs import differing_keys
 from diffexp.report.assets import asset
@@ -23,10 +23,28 @@ from diffexp.report.values import COSTS, Quality, Value, main_cost, metric_names
 from diffexp.sweeps.replicates import merge_replicates
 from diffexp.sweeps.results import CellResult
 
-STYLES = ("chart", "report")
-SCRIPTS = ("base", "charts", "pictures", "viewer", "pairs", "results", "start")
+if TYPE_CHECKING:
+    from diffexp.report.live_report import State
+
+STYLES = ("chart", "report", "live")
+SCRIPTS = ("base", "charts", "pictures", "viewer", "pairs", "results", "start", "live")
 MAX_LISTED = 6
 """Up to so many cells that do not differ from the best are listed; of more, the number."""
+
+
+@cache
+def template(name: str) -> Template:
+    """A template of ``templates/``."""
+    environment = Environment(
+        loader=PackageLoader("diffexp.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
+    environment.filters |= {"number": number, "interval": interval_text}
+    return environment.get_template(name)
 
 
 class Report:
@@ -36,6 +54,9 @@ class Report:
         cells: at least one.
         out: absolute path of the page; links are relative to its folder.
     """
+
+    live: "State | None" = None
+    """How far the runs are, on a page that is written while they run."""
 
     def __init__(self, cells: Sequence[CellResult], out: Path) -> None:
         self.runs = cells
@@ -82,16 +103,7 @@ class Report:
         return make_thumbnails(self.cells)
 
     def html(self) -> str:
-        environment = Environment(
-            loader=PackageLoader("diffexp.report"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
-        environment.filters |= {"number": number, "interval": interval_text}
-        return environment.get_template("report.html.j2").render(
+        return template("report.html.j2").render(
             report=self,
             styles=[asset(f"{name}.css") for name in STYLES],
             scripts=[asset(f"{name}.js") for name in SCRIPTS],

@@ -20,18 +20,30 @@ from diffexp.report.values import higher_is_better
 from diffexp.sweeps.replicates import IDENTITY, IRRELEVANT_KEYS, mean_metrics
 
 if TYPE_CHECKING:
+    from diffexp.drawing import Drawing
     from diffexp.sweeps.results import CellResult
 
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-FACTS = ("error", "nfe", "seconds", "device", "dtype", "model_id", "weights_sha256", "plan_sha256", "git_commit")
+FACTS = (
+    "error",
+    "nfe",
+    "forward_passes",
+    "seconds",
+    "device",
+    "dtype",
+    "model_id",
+    "weights_sha256",
+    "plan_sha256",
+    "git_commit",
+)
 """Entries of ``run.json`` that are columns."""
 
 Where = Mapping[str, Any] | str | Callable[[pd.DataFrame], Any]
 
 
 class Runs(pd.DataFrame):
-    """A row a run; an ordinary ``pandas.DataFrame`` with the method ``best``."""
+    """A row a run; an ordinary ``pandas.DataFrame`` with the methods ``best``, ``over_seeds`` and ``chart``."""
 
     @property
     def _constructor(self) -> type[Runs]:
@@ -48,10 +60,10 @@ class Runs(pd.DataFrame):
         Raises:
             InputError: no such column, or no finished run has a value.
         """
-        column = self._column(metric)
+        column = self.column(metric)
         found: Any = self[(self["status"] == "done") & self[column].notna()]
         if max_cost is not None:
-            found = found[found[self._column(cost)] <= max_cost]
+            found = found[found[self.column(cost)] <= max_cost]
         if found.empty:
             limit = "" if max_cost is None else f" at {cost} of at most {max_cost:g}"
             raise InputError(f"no finished run has {column}{limit}")
@@ -78,7 +90,30 @@ class Runs(pd.DataFrame):
         found.attrs = self.attrs
         return found
 
-    def _column(self, name: str) -> str:
+    def chart(self, metric: str, *, x: str = "forward_passes", by: str | Sequence[str] = "scheduler") -> Drawing:
+        """A chart of a metric: a line for each scheduler, the mean over seeds with its interval.
+
+        A notebook shows it, ``.save("fid.svg")`` or ``.save("fid.png")`` writes it. Runs of one line at the same ``x``
+        that differ in another config key as well are lines of their own.
+
+        Args:
+            metric: a column, or its name without the features: ``fid`` for ``fid/mnist_cnn``.
+            x: the column of numbers across.
+            by: the column, or the columns, whose values have a line each.
+
+        Raises:
+            InputError: no such column, no numbers in it, or no finished run has both.
+        """
+        from diffexp.report.run_chart import chart
+
+        return chart(self, metric, x, [by] if isinstance(by, str) else list(by))
+
+    def column(self, name: str) -> str:
+        """The column of that name, or the only one whose name begins with it: ``fid/mnist_cnn`` for ``fid``.
+
+        Raises:
+            InputError: there is none, with the nearest spelling, or there are several.
+        """
         if name in self.columns:
             return name
         own = [str(column) for column in self.columns if str(column).partition("/")[0] == name]
@@ -188,7 +223,7 @@ def _selected(table: Any, where: Where) -> Runs:
         except Exception as error:  # pandas raises a dozen kinds
             raise InputError(f"where={where}: {' '.join(str(error).split())}; columns: {_some(table)}") from error
     for key, value in where.items():
-        column = table[table._column(key)]
+        column = table[table.column(key)]
         wanted = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
         table = table[column.isin(wanted)]
     return table.reset_index(drop=True)

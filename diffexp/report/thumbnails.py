@@ -3,7 +3,7 @@
 import base64
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ from diffexp.catalog.discover import discover
 from diffexp.components.models.base import Runtime
 from diffexp.components.models.truth import true_samples
 from diffexp.experiment.folder import RunFolder
+from diffexp.experiment.image_text import without_texts
 from diffexp.experiment.pictures.points import draw_points, frame_around
-from diffexp.experiment.stores.images import StoredImages
+from diffexp.experiment.sample_files import SAMPLES_DIR
+from diffexp.experiment.stores.images import StoredImages, stored_images
 from diffexp.sweeps.results import CellResult
 
 MAX_SAMPLES = 16
@@ -48,14 +50,36 @@ class Thumbnails:
     """A remark on samples that were skipped; empty if none were."""
 
 
+Link = Callable[[Path], str]
+"""The URL of an image's file."""
+
+
+def stored_all(folder: Path) -> StoredImages:
+    """The images of a run."""
+    return RunFolder(folder).finished_images()
+
+
+def stored_previews(folder: Path) -> StoredImages:
+    """The first images of a run, as many as a page has: found without reading the names of all files."""
+    return stored_images(folder / SAMPLES_DIR, range(MAX_SAMPLES))
+
+
 def make_thumbnails(
-    cells: Sequence[CellResult], budget: int = BUDGET_BYTES, seconds: float = BUDGET_SECONDS
+    cells: Sequence[CellResult],
+    budget: int = BUDGET_BYTES,
+    seconds: float = BUDGET_SECONDS,
+    link: Link | None = None,
+    stored: Callable[[Path], StoredImages] = stored_all,
 ) -> Thumbnails:
     """Shrink sample 0 of all cells, then sample 1 and so on, at most 16, within ``budget`` bytes and ``seconds``.
 
     For points there is one image per cell, of all points, on the same axes in all cells.
+
+    Args:
+        link: images with a file of their own are not shrunk, but are these URLs.
+        stored: the images of the run in a folder.
     """
-    images = [_images(cell) for cell in cells]
+    images = [_images(cell, stored) for cell in cells]
     if not any(images):
         return _points(cells)
     several = any(cell.members for cell in cells)
@@ -64,7 +88,7 @@ def make_thumbnails(
     rounds: list[list[str | None]] = []
     used, began = 0, time.monotonic()
     for index in indices[:MAX_SAMPLES]:
-        made = [_thumbnail(found[index], index[0], side) if index in found else None for found in images]
+        made = [_picture(found[index], index[0], side, link) if index in found else None for found in images]
         size = sum(len(uri) for uri in made if uri)
         took = (time.monotonic() - began) / (len(rounds) + 1)
         if rounds and used + size > budget:
@@ -74,6 +98,7 @@ def make_thumbnails(
         if time.monotonic() - began + took > seconds:
             break
     shown = indices[: len(rounds)]
+    sides = (_longer_side(found[shown[0]], shown[0][0]) for found in images if shown[0] in found)
     note = f"{len(shown)} of up to {len(indices)} samples of each cell are shown" if len(shown) < len(indices) else ""
     return Thumbnails(
         samples=tuple(f"sample {index}" + (f", seed {seed}" if several else "") for index, seed in shown),
@@ -81,17 +106,17 @@ def make_thumbnails(
         files=tuple(f"samples/{index:06d}.png" for index, _ in shown),
         has_files=tuple(any(found[key].path(key[0]) for key in shown[:1] if key in found) for found in images),
         folders=tuple(tuple(_folder(cell, seed) for _, seed in shown) for cell in cells),
-        side=max((_longer_side(found[shown[0]], shown[0][0]) for found in images if shown[0] in found), default=side),
+        side=next(sides, side) if link else max(sides, default=side),
         note=note,
     )
 
 
-def _images(cell: CellResult) -> dict[tuple[int, Any], StoredImages]:
+def _images(cell: CellResult, stored: Callable[[Path], StoredImages]) -> dict[tuple[int, Any], StoredImages]:
     """Where the images of a cell are, by index and, if it has several, by seed."""
     return {
         (index, run.config.get("seed") if cell.members else None): images
         for run in cell.runs
-        for images in (RunFolder(run.folder).finished_images(),)
+        for images in (stored(run.folder),)
         for index in images
     }
 
@@ -100,10 +125,15 @@ def _folder(cell: CellResult, seed: Any) -> Path:
     return cell.by_seed.get(seed, cell).folder
 
 
+def _picture(images: StoredImages, index: int, side: int, link: Link | None) -> str | None:
+    file = images.path(index) if link else None
+    return link(file) if link and file else _thumbnail(images, index, side)
+
+
 def _thumbnail(images: StoredImages, index: int, side: int) -> str | None:
     """An image as a data URI: its PNG if small, else as JPEG of at most ``side`` pixels; None if unreadable."""
     try:
-        png = images.png(index)
+        png = without_texts(images.png(index))
         if len(png) <= SMALL_FILE:
             return _uri("png", png)
         with Image.open(io.BytesIO(png)) as image:

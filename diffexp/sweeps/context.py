@@ -19,6 +19,7 @@ from diffexp.sweeps.batch_size import BatchLimit
 from diffexp.sweeps.batching import Client, Rendezvous
 from diffexp.sweeps.cell import Cell
 from diffexp.sweeps.duplicates import DuplicateRuns
+from diffexp.sweeps.ending import Ending
 from diffexp.sweeps.progress import Progress
 
 POLL_SECONDS = 0.2
@@ -53,10 +54,11 @@ class LoadedModel:
 class SharedResources:
     """Resources of all cells that run on one model."""
 
-    def __init__(self, limit: BatchLimit, straggler_seconds: float, duplicates: DuplicateRuns) -> None:
+    def __init__(self, limit: BatchLimit, straggler_seconds: float, duplicates: DuplicateRuns, ending: Ending) -> None:
         self.loaded = LoadedModel()
         self.rendezvous = Rendezvous(self.loaded.predict, limit, straggler_seconds)
         self.duplicates = duplicates
+        self.ending = ending
         self.loading = threading.Lock()
         """Held by the one cell that loads the model."""
         self.processor = threading.Lock()
@@ -87,6 +89,11 @@ class SweepContext(RunContext):
     def bar(self, total: int) -> Bar:
         self._bar.n, self._bar.total = 0, total
         return self._bar
+
+    @contextmanager
+    def sampling(self) -> Iterator[None]:
+        with self._shared.ending.batch():
+            yield
 
     def finished(self, samples: int) -> None:
         self._progress.finished(samples)
@@ -143,7 +150,7 @@ class CellContext(SweepContext):
 
     @contextmanager
     def sampling(self) -> Iterator[None]:
-        with self._registration:
+        with super().sampling(), self._registration:
             self._register()
             yield
 

@@ -10,6 +10,8 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+from diffexp.sweeps.console import styled
+
 LOG_FORMAT = "[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"
 
 _cell_file: ContextVar[logging.Handler | None] = ContextVar("cell_file", default=None)
@@ -36,7 +38,20 @@ class LogFile(logging.FileHandler):
             super().close()
 
 
-class _Terminal(logging.StreamHandler):
+class Console(logging.StreamHandler):
+    """Prints messages above a progress bar; on a terminal warnings and errors in colour."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        style = "red" if record.levelno >= logging.ERROR else "yellow"
+        return text if record.levelno < logging.WARNING else styled(text, style, self.stream)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with tqdm.external_write_mode(file=self.stream):
+            super().emit(record)
+
+
+class _Terminal(Console):
     """Messages about the sweep and warnings of its cells, printed above the progress line."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -56,10 +71,6 @@ class _Terminal(logging.StreamHandler):
     def format(self, record: logging.LogRecord) -> str:
         file = _cell_file.get()
         return f"{file.name}: {super().format(record)}" if file else super().format(record)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        with tqdm.external_write_mode(file=self.stream):
-            super().emit(record)
 
 
 class Warnings(logging.Handler):

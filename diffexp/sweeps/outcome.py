@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from diffexp.experiment.lock import Watch
-from diffexp.experiment.summary import metrics_line, read_metrics
+from diffexp.experiment.summary import brief_line, read_metrics
 from diffexp.files import read_json
 from diffexp.sweeps.cell import Cell
 from diffexp.sweeps.claims import FILE as CLAIM, read_claim
@@ -16,12 +16,12 @@ MOST_NAMES = 4
 
 
 def end_line(cell: Cell, words: str, status: str, message: str | None) -> str:
-    """Describe the end of a cell: its folder, the words that tell it from the others, its status, its metrics.
+    """Describe the end of a cell: its folder, the words that tell it from the others, its status, its main metrics.
 
     Args:
         message: why it failed, instead of metrics.
     """
-    result = metrics_line(read_metrics(cell.folder)) if message is None else message
+    result = brief_line(read_metrics(cell.folder)) if message is None else message
     name = " ".join(part for part in (cell.folder.name, words) if part)
     return f"{name}: {status}" + (result and f"  {result}")
 

@@ -1,12 +1,13 @@
-"""Progress of a whole sweep: one changing line on a terminal, nothing elsewhere."""
+"""Progress of a whole sweep: one changing line on a terminal, elsewhere a line every half minute."""
 
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
+
+from diffexp.experiment.progress import ProgressLines, draws_bars
 
 REDRAW_SECONDS = 0.25
 
@@ -55,10 +56,11 @@ class Progress:
         self._line = tqdm(
             total=1.0,
             bar_format="{percentage:3.0f}%|{bar:16}| {desc}",
-            disable=not sys.stderr.isatty(),
+            disable=not draws_bars(),
             leave=False,
             dynamic_ncols=True,
         )
+        self._lines = ProgressLines(lambda: f"{100 * self.fraction():.0f} %, {self.text()}")
 
     def start(self, number: int) -> CellBar:
         """Count a cell as running; returns its bar."""
@@ -122,9 +124,12 @@ class Progress:
         return ", ".join([*parts, self.note] if self.note else parts)
 
     def show(self) -> None:
-        """Redraw the line, a few times a second at most."""
+        """Redraw the line, a few times a second at most; or log it, every half minute."""
         now = time.perf_counter()
-        if self._line.disable or now < self._redrawn + REDRAW_SECONDS:
+        if self._line.disable:
+            self._lines.show()
+            return
+        if now < self._redrawn + REDRAW_SECONDS:
             return
         self._redrawn = now
         with self._lock:

@@ -24,6 +24,8 @@ class SweepRecord:
     config_dir: str | None = None
     attempts: int = 1
     """The number of times that the sweep was started, this time included."""
+    subdir: str | None = None
+    """How the folders of the cells are named; None as by Hydra's ``hydra.sweep.subdir``."""
 
     @property
     def command(self) -> str:

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from diffexp.experiment.summary import read_metrics
 from diffexp.files import read_json, read_yaml, write_text
 
 NAME = "results.csv"
+LATEST = "latest"
+"""Name of the link to the last run or sweep, in the folder of all outputs."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,19 @@ def is_run(folder: Path) -> bool:
     return (folder / ".hydra").is_dir() or read_earlier(folder) is not None
 
 
-def read_cells(sweep: Path) -> list[CellResult]:
-    """Read the cells of a sweep in the order of their numbers; one that never began is ``missing``, without folder."""
-    found = {cell_number(folder): read_cell(folder) for folder in sweep.glob("*") if is_run(folder)}
+def _is_link(folder: Path) -> bool:
+    """Whether a folder is the link to the last run, which would count twice."""
+    return folder.name == LATEST and folder.is_symlink()
+
+
+def read_cells(sweep: Path, read: "Callable[[Path], CellResult] | None" = None) -> list[CellResult]:
+    """Read the cells of a sweep in the order of their numbers; one that never began is ``missing``, without folder.
+
+    Args:
+        read: reads a cell from its folder; by default ``read_cell``.
+    """
+    read = read or read_cell
+    found = {cell_number(folder): read(folder) for folder in sweep.glob("*") if is_run(folder) and not _is_link(folder)}
     begun = {number for number, _ in found}
     for number, overrides in enumerate(read_json(sweep / "sweep.json").get("cells") or []):
         if number not in begun:

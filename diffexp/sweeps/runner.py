@@ -19,6 +19,7 @@ from diffexp.sweeps.batching import STRAGGLER_SECONDS
 from diffexp.sweeps.cell import Cell, amount_of_work, distinguishing_words
 from diffexp.sweeps.context import CellContext, SharedResources, SoloContext, SweepContext
 from diffexp.sweeps.duplicates import DuplicateRuns
+from diffexp.sweeps.ending import Ending
 from diffexp.sweeps.failures import Failure, clear_failure, record_failure, record_interrupt
 from diffexp.sweeps.logs import cell_logging, sweep_logging
 from diffexp.sweeps.outcome import end_line
@@ -102,6 +103,7 @@ class Runner:
         resume: what continues the sweep, as in ``resume=outputs/multirun/...``; empty if nothing does.
         straggler_seconds: how long a call of the model waits for cells that do something else.
         patience_seconds: how long nothing happens before the cells that hold up the others are named.
+        ending: whether this process is to end; None: by an interrupt only.
     """
 
     def __init__(
@@ -112,6 +114,7 @@ class Runner:
         straggler_seconds: float = STRAGGLER_SECONDS,
         patience_seconds: float = PATIENCE_SECONDS,
         resume: str = "",
+        ending: Ending | None = None,
     ) -> None:
         self._run_cell = run_cell
         self._catalog = catalog
@@ -119,6 +122,7 @@ class Runner:
         self._straggler_seconds = straggler_seconds
         self._patience_seconds = patience_seconds
         self._resume = resume
+        self._ending = ending or Ending()
         self._duplicates = DuplicateRuns(catalog)
         self._model = ""
         self._shared: SharedResources | None = None
@@ -170,7 +174,7 @@ class Runner:
             self._model, self._shared = model, None  # one at a time: the memory of the last one is freed first
             gc.collect()
             limit = BatchLimit(self._batch, _most_samples(source.cells_of(model)))
-            self._shared = SharedResources(limit, self._straggler_seconds, self._duplicates)
+            self._shared = SharedResources(limit, self._straggler_seconds, self._duplicates, self._ending)
         return self._shared
 
     def _run_model(self, model: str, source: Source, progress: Progress) -> None:
@@ -181,6 +185,7 @@ class Runner:
             thread = CellThread(cell, source, self._run_cell, SoloContext(cell, shared, progress))
             thread.run()
             self._finish(thread, source, progress)
+            self._ending.check()
 
     def _run_together(self, model: str, source: Source, shared: SharedResources, progress: Progress) -> None:
         """Run as many cells at once as fill two batches: while the rows of one are evaluated, other cells step."""
@@ -188,7 +193,8 @@ class Runner:
         watch = StallWatch(self._patience_seconds)
         try:
             while True:
-                while len(threads) < MAX_THREADS and rendezvous.rows < 2 * rendezvous.limit.value:
+                self._ending.check()
+                while self._may_begin(len(threads)) and rendezvous.rows < 2 * rendezvous.limit.value:
                     cell = source.take(model, alone=False)
                     if cell is None:
                         break
@@ -207,6 +213,10 @@ class Runner:
         except BaseException:
             self._stop(shared, threads)
             raise
+
+    def _may_begin(self, running: int) -> bool:
+        """Whether a further cell may begin beside those that run."""
+        return running < MAX_THREADS and not self._ending.is_requested
 
     def _stop(self, shared: SharedResources, threads: Sequence[CellThread]) -> None:
         """Let every running cell write what it has finished, or end at a second Ctrl-C."""
@@ -229,13 +239,13 @@ class Runner:
         """Log how a cell ended.
 
         Raises:
-            KeyboardInterrupt: it was interrupted.
+            KeyboardInterrupt: it was interrupted, not to let other cells finish their batches.
         """
         cell, failure = thread.cell, thread.failure
         source.ended(cell, thread.status)
-        if thread.status == "interrupted":
+        if thread.status == "interrupted" and not self._ending.is_requested:
             raise KeyboardInterrupt
-        if thread.status == "elsewhere":
+        if thread.status in ("elsewhere", "interrupted"):
             return
         if failure:
             self._failures.append(failure)

@@ -3,7 +3,6 @@
 import argparse
 import logging
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from diffexp.errors import BAD_INPUT, INTERRUPTED, InputError, one_line
 from diffexp.experiment.allocator import retain_freed_heap
 from diffexp.experiment.lock import Watch
 from diffexp.sweeps.cell import Cell
+from diffexp.sweeps.ending import ANNOUNCED_SECONDS, Ending, end_by_signals
 from diffexp.sweeps.work import Work, read_work
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ log = logging.getLogger(__name__)
 
 HELP_SECONDS = 30.0
 """How long a worker draws parts of one cell before it looks for a cell that nobody runs."""
-ENDING_SIGNALS = ("SIGTERM", "SIGUSR2", "SIGHUP")
-"""Signals that end a worker as Ctrl-C does: those of clusters, of preemption, and of a terminal that is closed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,12 +36,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="the folder of the sweep")
     parser.add_argument("--job", default="", help="a name for this worker in messages")
     parser.add_argument("--threads", type=int, help="how many cores it may use; OMP_NUM_THREADS takes precedence")
+    parser.add_argument(
+        "--grace",
+        type=float,
+        default=ANNOUNCED_SECONDS,
+        help="seconds that the batch in work may take after SIGUSR2, the sign of a job that ends soon (%(default)g)",
+    )
     given = parser.parse_args(arguments)
     logging.raiseExceptions = False  # a full disk is no reason for a traceback at every line
     retain_freed_heap()
-    end_by_signals()
+    ending = Ending()
+    end_by_signals(ending, given.grace)
     try:
-        work = run_worker(given.folder, given.job, given.threads)
+        work = run_worker(given.folder, given.job, given.threads, ending)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
@@ -55,28 +60,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def end_by_signals() -> None:
-    """Let signals end this process as Ctrl-C does, the first of them: clusters send them to a process twice."""
-    numbers = [number for name in ENDING_SIGNALS if (number := getattr(signal, name, None))]  # not all systems have all
-
-    def end(*_: object) -> None:
-        for number in numbers:
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    for number in numbers:
-        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
-            signal.signal(number, end)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a shell starts in the background
-
-
-def run_worker(folder: Path, job: str = "", threads: int | None = None) -> Work:
+def run_worker(folder: Path, job: str = "", threads: int | None = None, ending: Ending | None = None) -> Work:
     """Run open cells of a sweep until nothing is left to do or to wait for.
 
     Args:
         folder: of the sweep, with a work file.
         job: the label of the worker; empty: that of its SLURM job, if it is one.
         threads: how many cores it may use; None: those of its SLURM task, or as many as torch likes.
+        ending: what signals that end this process are told to; None: there are no such signals.
 
     Returns:
         The work file.
@@ -112,7 +103,7 @@ def run_worker(folder: Path, job: str = "", threads: int | None = None) -> Work:
 
     label = job or _slurm_job()
     with joined(work.folder, label, {}) as journal:
-        runner = Runner(run_cell, catalog, work.batch, resume=work.resume)
+        runner = Runner(run_cell, catalog, work.batch, resume=work.resume, ending=ending)
         claims = Claims(work, catalog, journal, runner.add_finished)
         runner.run_from(claims, journal)
     return work

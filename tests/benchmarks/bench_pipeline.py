@@ -22,9 +22,9 @@ from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, UNet2DModel
 from huggingface_hub import constants
 
 from diffexp.catalog.discover import discover
+from diffexp.cli.cells import task_config
 from diffexp.cli.check import Preflight
 from diffexp.cli.hydra_config import hydra_session
-from diffexp.cli.launch import task_config
 from diffexp.experiment.build import assemble
 from diffexp.experiment.device import read_device
 from diffexp.experiment.folder import RunFolder

@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 
 from diffexp.catalog.discover import discover
+from diffexp.cli.cells import task_config
 from diffexp.cli.check import Preflight
 from diffexp.cli.hydra_config import hydra_session
-from diffexp.cli.launch import task_config
 from diffexp.experiment.build import assemble
 from diffexp.experiment.folder import RunFolder
 from diffexp.experiment.metric_suite import MetricSuite

@@ -7,7 +7,7 @@ import pytest
 
 from diffexp.catalog.discover import Catalog, discover
 from diffexp.catalog.sources import VARIABLE, resolved_paths
-from diffexp.cli.launch import run
+from diffexp.cli.python import run
 
 HELPER = "SCALE = {scale}\n"
 SCHEDULER = """

@@ -22,8 +22,8 @@ from diffexp.certify.equivalents import EQUIVALENTS, DiffusersEquivalent
 from diffexp.certify.outcome import Certificate, failed, passed, plain
 from diffexp.certify.overview import error_panels, in_order, table
 from diffexp.cli.certify import read_words, run_command
+from diffexp.drawing.ticks import log_ticks
 from diffexp.errors import InputError
-from diffexp.experiment.pictures.ticks import log_ticks
 from diffexp.plan.schedules import FlowSchedule, VPSchedule
 from tests.certify.faulty import classes, right
 from tests.certify.faulty.behaviour import FAULTS, Fault

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from diffexp.catalog.discover import Catalog, discover
+from diffexp.cli.cells import task_config
 from diffexp.cli.check import Preflight
 from diffexp.cli.hydra_config import hydra_session
-from diffexp.cli.launch import task_config
 from diffexp.errors import InputError
 from diffexp.experiment.run import RunResult, run_experiment
 from tests.checkpoints import save_unet, tiny_digits_unet

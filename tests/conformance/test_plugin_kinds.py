@@ -17,10 +17,10 @@ import pytest
 import diffexp
 from diffexp.catalog.discover import Catalog, discover
 from diffexp.catalog.kinds import KINDS
+from diffexp.cli.cells import task_config
 from diffexp.cli.check import Preflight
 from diffexp.cli.help import help_text
 from diffexp.cli.hydra_config import hydra_session
-from diffexp.cli.launch import task_config
 from diffexp.errors import InputError
 from diffexp.experiment.contracts import with_contract_checks
 from diffexp.experiment.run import run_experiment

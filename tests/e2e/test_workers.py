@@ -28,8 +28,13 @@ from diffexp.components.loops.denoise import denoise
 def slow(batch, *, seconds: float = 0.4, kills: bool = False):
     if kills:
         os.kill(os.getpid(), 9)
-    time.sleep(seconds)
-    return denoise(batch)
+    with open(f"batches-{os.getpid()}", "a") as batches:
+        batches.write("begun ")
+        batches.flush()
+        time.sleep(seconds)
+        found = denoise(batch)
+        batches.write("finished ")
+    return found
 """
 CONF = "# @package _global_\nmodel: {shape: [1, 8, 8]}\nbatch_size: 4\n"
 WORDS = "-m --config-dir=conf experiment=mine model=mixture loop=slow tracker=none metric=cost hydra.sweep.dir=sweep"
@@ -147,7 +152,7 @@ def test_a_cell_that_kills_its_workers_fails_and_the_others_are_done(place):
 
 
 def test_a_worker_is_asked_to_end_and_another_goes_on(place):
-    """As clusters do; the signal may come twice."""
+    """As clusters do; the signal may come twice. The batches in work are finished."""
     sweep = place / "sweep"
     driver = start(place, *f"{WORDS} steps=5,6 num_samples=40 workers=1".split())
     (first,) = wait_for(lambda: len(samples(sweep)) >= 8 and live(sweep), driver)
@@ -160,6 +165,8 @@ def test_a_worker_is_asked_to_end_and_another_goes_on(place):
     assert f"{first.title}: interrupted" in out
     log = (sweep / ".workers" / "worker-1.log").read_text()
     assert "cells write what they have finished" in log
+    batches = (place / f"batches-{first.pid}").read_text()
+    assert batches.count("begun") == batches.count("finished")
     assert "was lost" not in (sweep / ".workers" / "worker-2.log").read_text()
     check_done(sweep, known)
 

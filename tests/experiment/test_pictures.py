@@ -10,10 +10,10 @@ from PIL import Image
 from torch import Tensor
 
 from diffexp.components.pixels import to_image
+from diffexp.drawing.ticks import log_ticks, ticks
 from diffexp.experiment.pictures.grid import _columns, image_grid
 from diffexp.experiment.pictures.points import frame_around, scatter
 from diffexp.experiment.pictures.strips import Snapshot, film_gif, film_strip
-from diffexp.experiment.pictures.ticks import log_ticks, ticks
 from diffexp.plan.levels import Level
 from diffexp.plan.schedules import VPSchedule
 

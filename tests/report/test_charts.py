@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from diffexp.cli.report import main
-from diffexp.experiment.pictures.ticks import log_ticks
+from diffexp.drawing.labels import spread
+from diffexp.drawing.ticks import log_ticks
 from diffexp.report.axes import place_cells
-from diffexp.report.chart_file import spread
 from diffexp.report.charts import Chart, Curve, Point
 from diffexp.report.quality import lines_of
 from tests.made_up import HOSTILE, cell_of, made_up_sweep

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -47,14 +47,13 @@ class UNetModel(ModelBase):
     """A pixel-space UNet with its training. Pixels lie in [-1, 1]."""
 
     id: str
-    net: UNet
+    net: UNet2DModel
     training: Training
     classes: ClassLabels | None
     """None: unconditional."""
     device: torch.device
     dtype: torch.dtype
-    weights: Path
-    """The weight file."""
+    hash_weights: Callable[[], str]
     forward: Callable[..., Any]
     """The network's call, compiled or not."""
     guidance_scale: float = 1.0
@@ -74,7 +73,7 @@ class UNetModel(ModelBase):
 
     @cached_property
     def _digest(self) -> str:
-        return sha256_of_file(self.weights)
+        return self.hash_weights()
 
     def conditions(self, request: Request, indices: Sequence[int]) -> Condition:
         if self.classes is None:
@@ -125,7 +124,7 @@ def load_unet(
     net.requires_grad_(False).eval()
     torch.nn.Module.to(net, runtime.device, dtype)
     convert_conv2d_weight_memory_format(net, torch.channels_last)
-    _check_inputs(net, id)
+    check_inputs(net, id)
     return UNetModel(
         id=id,
         net=net,
@@ -133,12 +132,17 @@ def load_unet(
         classes=labels(net.config["num_class_embeds"]),
         device=runtime.device,
         dtype=dtype,
-        weights=weights,
+        hash_weights=partial(sha256_of_file, weights),
         forward=torch.compile(net) if runtime.compile else net,
     )
 
 
-def _check_inputs(net: UNet2DModel, id: str) -> None:
+def check_inputs(net: UNet2DModel, id: str) -> None:
+    """Check that a network reads a sample, a timestep and at most a label.
+
+    Raises:
+        InputError: it does not, or does not say how large its samples are.
+    """
     if net.config["class_embed_type"] is not None:
         raise InputError(f"{id} wants class_embed_type={net.config['class_embed_type']}; only labels can be given")
     if net.config["sample_size"] is None:

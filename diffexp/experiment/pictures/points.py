@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from diffexp.drawing.ticks import ticks
 from diffexp.experiment.pictures.text import GREY as NOTE, INK as TITLE, PAPER, font, shortened
-from diffexp.experiment.pictures.ticks import ticks
 
 INK, LINE, FRAME = (70, 70, 70), (232, 232, 232), (170, 170, 170)
 BLUE, GREY = (31, 99, 184), (150, 150, 150)

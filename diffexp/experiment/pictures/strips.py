@@ -6,6 +6,7 @@ Tensors are on the CPU. What is not finite in them is drawn as mid-grey (images)
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageDraw
 from torch import Tensor
@@ -87,17 +88,30 @@ def film_strip(
     return sheet
 
 
-def film_gif(path: Path, snapshots: Sequence[Snapshot], *, title: str = "", samples: int = 4) -> None:
-    """Write the course of a run as an animation: x_t beside the predicted x0, the last frame held longer."""
+def film_gif(
+    path: Path, snapshots: Sequence[Snapshot], *, title: str = "", samples: int = 4, comment: str = ""
+) -> None:
+    """Write the course of a run as an animation: x_t beside the predicted x0, the last frame held longer.
+
+    Args:
+        comment: a text in the file that is not shown.
+    """
     cells = _cells(snapshots, samples, GIF_TILE, MAX_GIF_TILE)
     frames = [
         _gif_frame(snapshot, pairs, title).quantize(256, dither=Image.Dither.NONE)
         for snapshot, pairs in zip(snapshots, cells, strict=True)
     ]
     durations = [FRAME_MS] * (len(frames) - 1) + [HOLD_MS]
+    options: dict[str, Any] = {"comment": comment.encode()} if comment else {}
     with replace_whole(path) as temporary:
         frames[0].save(
-            temporary, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=False
+            *(temporary, "GIF"),
+            **options,
+            save_all=True,
+            append_images=frames[1:],
+            duration=durations,
+            loop=0,
+            optimize=False,
         )
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffexp.components.pixels import image_to_pixels, pixels_to_image
+from diffexp.experiment.image_text import Texts
 
 Shape = tuple[int, ...]
 CHANNELS = {"L": 1, "RGB": 3}
@@ -38,6 +39,8 @@ class ImageStore(Protocol):
 
     patterns: ClassVar[tuple[str, ...]]
     """Of the names of its files."""
+    texts: Texts
+    """What each PNG that is written says; see ``diffexp.experiment.image_text``."""
 
     def __init__(self, folder: Path, within: range | None = None) -> None: ...
 
@@ -80,6 +83,11 @@ class ImageStore(Protocol):
     def join(self) -> None:
         """Bring the files of a run that is done into their final form."""
         ...
+
+
+def no_texts(index: int) -> Mapping[str, str]:
+    """No texts in a PNG."""
+    return {}
 
 
 def encode(pixels: Tensor) -> bytes:

@@ -68,10 +68,14 @@ class StoredImages(Mapping[int, Tensor]):
         return self._stores[index].path(index) if index in self._stores else None
 
 
-def stored_images(folder: Path) -> StoredImages:
-    """The images in a folder ``samples``, in the order of their indices, whole or damaged."""
+def stored_images(folder: Path, within: range | None = None) -> StoredImages:
+    """The images in a folder ``samples``, in the order of their indices, whole or damaged.
+
+    Args:
+        within: only those of these indices, for which not all files are read.
+    """
     found: dict[int, ImageStore] = {}
-    for store in (kind(folder) for kind in STORES.values()):
+    for store in (kind(folder, within) for kind in STORES.values()):
         found |= dict.fromkeys(store.indices(), store)
     return StoredImages({index: found[index] for index in sorted(found)})
 

@@ -6,7 +6,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from diffexp.experiment.stores.base import Pngs, Shape, decode, encode, shape_of_png
+from diffexp.experiment.image_text import Texts, with_texts
+from diffexp.experiment.stores.base import Pngs, Shape, decode, encode, no_texts, shape_of_png
 from diffexp.files import replace_whole
 
 
@@ -18,6 +19,7 @@ class PngStore:
     def __init__(self, folder: Path, within: range | None = None) -> None:
         self._folder = folder
         self._within = within
+        self.texts: Texts = no_texts
 
     def indices(self) -> Collection[int]:
         if self._within is not None:
@@ -49,4 +51,4 @@ class PngStore:
 
     def _write(self, index: int, png: bytes) -> None:
         with replace_whole(self.path(index)) as temporary:
-            temporary.write_bytes(png)
+            temporary.write_bytes(with_texts(png, self.texts(index)))

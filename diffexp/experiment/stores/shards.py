@@ -16,7 +16,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from diffexp.experiment.stores.base import Pngs, Shape, files_within, in_turn
+from diffexp.experiment.image_text import Texts
+from diffexp.experiment.stores.base import Pngs, Shape, files_within, in_turn, no_texts
 
 SAMPLES, BYTES = 1000, 1 << 26
 """In a shard, at most; the bytes are those of the pixels."""
@@ -35,6 +36,7 @@ class ShardStore(ABC):
     def __init__(self, folder: Path, within: range | None = None) -> None:
         self._folder = folder
         self._within = within
+        self.texts: Texts = no_texts
 
     @abstractmethod
     def _places(self, file: Path) -> Mapping[int, int]:

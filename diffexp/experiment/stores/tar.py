@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from diffexp.experiment.image_text import with_texts
 from diffexp.experiment.stores.base import Pngs, Shape, decode, encode, shape_of_png
 from diffexp.experiment.stores.shards import Content, ShardStore
 from diffexp.files import replace_whole
@@ -60,9 +61,10 @@ class TarStore(ShardStore):
             tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as archive,
         ):
             for index, content in zip(indices, contents):
+                png = with_texts(content, self.texts(index))
                 member = tarfile.TarInfo(f"{index:06d}.png")
-                member.size = len(content)
-                archive.addfile(member, io.BytesIO(content))
+                member.size = len(png)
+                archive.addfile(member, io.BytesIO(png))
 
     def _content(self, pixels: Tensor) -> Content:
         return encode(pixels)

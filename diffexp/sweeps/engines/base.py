@@ -62,17 +62,19 @@ class Engine(Protocol):
         ...
 
 
-def worker_command(folder: Path, job: str = "", threads: int | None = None) -> list[str]:
+def worker_command(folder: Path, job: str = "", threads: int | None = None, grace: float | None = None) -> list[str]:
     """The command line of a worker.
 
     Args:
         folder: the folder of the sweep or the run, which has a work file.
         job: the label of the worker in messages and records; empty: that of its SLURM job, or its process.
         threads: the cores that it may use; None: those of its SLURM task, or as torch chooses.
+        grace: seconds that its batch may take after SIGUSR2; None: as long as it likes best.
     """
     words = [sys.executable, "-m", "diffexp.sweeps", str(folder.absolute())]
     words += ["--job", job] if job else []
-    return [*words, "--threads", str(threads)] if threads else words
+    words += ["--threads", str(threads)] if threads else []
+    return [*words, "--grace", f"{grace:g}"] if grace else words
 
 
 def exit_reason(code: int) -> str | None:

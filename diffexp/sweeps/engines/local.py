@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections import Counter
@@ -73,7 +74,7 @@ class LocalEngine:
         deadline = time.monotonic() + STOP_SECONDS
         try:
             for process in self._running.values():
-                process.terminate()
+                process.send_signal(signal.SIGINT)  # the user waits: not even for the batch in work
             while self.running() and time.monotonic() < deadline:
                 time.sleep(POLL_SECONDS)
         finally:  # also at a second Ctrl-C

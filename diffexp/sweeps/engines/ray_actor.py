@@ -1,6 +1,7 @@
 """What a Ray actor does: it keeps a worker in a process of its own, whose death and whose signals are not Ray's."""
 
 import os
+import signal
 import socket
 import subprocess
 import threading
@@ -36,7 +37,7 @@ class RayWorker:
 
     def interrupt(self) -> None:
         """Ask the worker to write what it has finished and to end."""
-        self._process.terminate()  # Ray blocks SIGINT
+        self._process.send_signal(signal.SIGHUP)  # at once; Ray blocks SIGINT
 
     def _leave(self) -> None:
         self._process.wait()

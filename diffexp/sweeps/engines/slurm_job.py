@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.2
 LINGER_SECONDS = 300.0
 """How long a job whose worker was asked to end waits for SLURM, which requeues no job that has ended by itself."""
+DRAWING_SHARE = 0.75
+"""The part of a worker's patience in which it draws the batch that is in work; the rest is for writing."""
 
 
 class WorkerFailed(RuntimeError):
@@ -39,7 +41,9 @@ class SlurmWorker:
         Raises:
             WorkerFailed: it did not end by itself with exit code 0.
         """
-        process = subprocess.Popen(worker_command(self._folder), env=task_environment())
+        process = subprocess.Popen(
+            worker_command(self._folder, grace=DRAWING_SHARE * self._patience), env=task_environment()
+        )
         self._pid = process.pid
         try:
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
