@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from diffexp.components.loops.base import Batch as Batch
     from diffexp.components.metrics.applicability import no_images as no_images
     from diffexp.components.metrics.base import Finished as Finished, RunFacts as RunFacts
-    from diffexp.components.metrics.bootstrap import Estimate as Estimate, estimate as estimate, mean_of as mean_of
     from diffexp.components.metrics.features import load_features as load_features
+    from diffexp.components.metrics.half_samples import Estimate as Estimate, estimate as estimate, mean_of as mean_of
     from diffexp.components.models.base import (
         Condition as Condition,
         Model as Model,
@@ -92,7 +92,7 @@ _PUBLIC = {
     "diffexp.components.loops.base": "Batch",
     "diffexp.components.metrics.applicability": "no_images",
     "diffexp.components.metrics.base": "Finished RunFacts",
-    "diffexp.components.metrics.bootstrap": "Estimate estimate mean_of",
+    "diffexp.components.metrics.half_samples": "Estimate estimate mean_of",
     "diffexp.components.metrics.features": "load_features",
     "diffexp.components.models.base": "Condition Model ModelBase Request Runtime encode_images",
     "diffexp.components.models.exact": "ExactModel exact_dtype exact_training",

@@ -79,12 +79,29 @@ class Browser:
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.send("Emulation.setEmulatedMedia", features=[scheme])
+        self._load("Page.navigate", url=file.absolute().as_uri())
+
+    def reload(self) -> None:
+        """Load the page again, at its address."""
+        self._load("Page.reload")
+
+    def _load(self, method: str, **parameters: Any) -> None:
         self._loaded = False
-        self.send("Page.navigate", url=file.absolute().as_uri())
+        self.send(method, **parameters)
         while not self._loaded:
             self._receive()
         # Until a new page has been painted, the browser drops clicks on it.
         self.run("new Promise(painted => requestAnimationFrame(() => requestAnimationFrame(painted)))")
+
+    def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        """Press the mouse at a place of the window, move it to another and let go."""
+        where = [("mousePressed", start), ("mouseMoved", end), ("mouseReleased", end)]
+        for kind, (x, y) in where:
+            self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=1)
+
+    def downloads(self, folder: Path) -> None:
+        """Keep what the page saves in this folder."""
+        self.send("Page.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
 
     def run(self, script: str) -> Any:
         """The value of a JavaScript expression; promises are awaited."""
@@ -94,8 +111,10 @@ class Browser:
 
     def key(self, key: str, text: str = "") -> None:
         """Press a key: ``ArrowRight``, or a character as ``text`` too."""
+        codes = {"Tab": 9, "Enter": 13, "Escape": 27}
+        code = {"windowsVirtualKeyCode": codes[key]} if key in codes else {}
         for kind in ("keyDown", "keyUp"):
-            self.send("Input.dispatchKeyEvent", type=kind, key=key, text=text if kind == "keyDown" else "")
+            self.send("Input.dispatchKeyEvent", type=kind, key=key, text=text if kind == "keyDown" else "", **code)
 
     def picture(self, file: Path, *, whole: bool = False) -> None:
         """A screenshot of the window, or of the whole page."""
@@ -124,3 +143,49 @@ class Browser:
             url = parameters["request"]["url"]
             if not url.startswith(("file:", "data:", "about:")):
                 self.problems.append(f"asked for {url}")
+
+
+def choose(browser: Browser, label: str, value: str) -> None:
+    """Pick an option, by what the select is called and by what the option says."""
+    told = browser.run(
+        f"""(() => {{
+          const label = [...document.querySelectorAll('label')].find(
+            (label) => label.firstChild.textContent.trim() === {label!r} && label.querySelector('select'));
+          const select = label.querySelector('select');
+          const option = [...select.options].find((option) => option.textContent === {value!r});
+          select.value = option.value;
+          select.dispatchEvent(new Event('change'));
+          return select.value === option.value;
+        }})()"""
+    )
+    assert told
+
+
+def click(browser: Browser, selector: str) -> None:
+    """With the mouse, where the element is, so that something in front of it would get the click."""
+    x, y = browser.run(
+        f"""(() => {{
+          const element = document.querySelector({selector!r});
+          element.scrollIntoView({{ block: "center", behavior: "instant" }});
+          const box = element.getBoundingClientRect();
+          return [box.x + box.width / 2, box.y + box.height / 2];
+        }})()"""
+    )
+    for kind in ("mousePressed", "mouseReleased"):
+        browser.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+
+def write(browser: Browser, selector: str, value: str) -> None:
+    """Into an input."""
+    browser.run(
+        f"""(() => {{
+          const input = document.querySelector({selector!r});
+          input.value = {value!r};
+          input.dispatchEvent(new Event("input"));
+        }})()"""
+    )
+
+
+def title(browser: Browser) -> str:
+    """What the viewer shows."""
+    return browser.run("document.querySelector('#viewer-title').textContent")

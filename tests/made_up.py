@@ -1,6 +1,7 @@
 """Sweeps that were never run: folders as runs leave them, with made-up pictures and metrics."""
 
 import json
+import shlex
 import zlib
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from diffexp.components.metrics.bootstrap import weights
+from diffexp.components.metrics.half_samples import estimate, mean_of
 from diffexp.experiment.per_sample import write_per_sample
 from diffexp.experiment.sample_files import points_csv
 from diffexp.sweeps.results import CellResult
@@ -18,7 +19,6 @@ from diffexp.sweeps.results import CellResult
 SAMPLES = 24
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> \"quoted\" 'too' {{ 1093 * 3511 }} ${x} ]]>"
 """A text that a page must not take for its own code."""
-_WEIGHTS = weights(range(SAMPLES)).double()
 
 
 def cell_of(config: dict[str, Any], folder: str = "sweep/0") -> CellResult:
@@ -59,7 +59,15 @@ def made_up_cell(
         (folder / ".hydra" / "config.yaml").write_text(json.dumps(whole))
         return folder
     steps = int(whole.get("steps", 10))
-    facts = {"model_id": "mnist", "nfe": steps, "seconds": 0.1 * steps, "device": "cpu", "dtype": "float32"}
+    command = shlex.join(["python", "-m", "diffexp", *(f"{key}={value}" for key, value in config.items())])
+    facts = {
+        "command": command,
+        "model_id": "mnist",
+        "nfe": steps,
+        "seconds": 0.1 * steps,
+        "device": "cpu",
+        "dtype": "float32",
+    }
     (folder / "run.json").write_text(json.dumps({"status": status, "error": error, "config": whole} | facts))
     if points is not None:
         (folder / "samples" / "points.csv").write_text(points_csv(range(len(points)), points))
@@ -71,17 +79,17 @@ def made_up_cell(
     luck = torch.randn(SAMPLES, generator=torch.Generator().manual_seed(noise), dtype=torch.float64)
     own = torch.randn(SAMPLES, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())), dtype=torch.float64)
     values = quality * (1 + 0.2 * luck) + 0.02 * own
-    resampled = (values @ _WEIGHTS) / _WEIGHTS.sum(dim=0)
+    halves: dict[str, torch.Tensor] = {}
     metrics: dict[str, float] = {"nfe": steps, "seconds_per_image": 0.004 * steps}
     if passes is not None:
         metrics["forward_passes"] = passes
     for key, scale in (("fid/mnist_cnn", 1.0), (per_sample, 10.0)):
-        found = scale * resampled
-        metrics[key] = scale * values.mean().item()
-        metrics |= {f"{key}/low": found.quantile(0.025).item(), f"{key}/high": found.quantile(0.975).item()}
+        found = estimate(mean_of(scale * values), range(SAMPLES))
+        assert found.interval
+        metrics |= {key: found.value, f"{key}/low": found.interval[0], f"{key}/high": found.interval[1]}
+        halves[key] = found.halves
     (folder / "metrics.json").write_text(json.dumps(metrics))
-    resamples = {"fid/mnist_cnn": resampled, per_sample: 10 * resampled}
-    write_per_sample(folder, range(SAMPLES), {per_sample: 10 * values}, resamples)
+    write_per_sample(folder, range(SAMPLES), {per_sample: 10 * values}, halves)
     return folder
 
 

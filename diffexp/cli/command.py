@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -125,6 +126,10 @@ def _run_or_raise(catalog: Catalog, options: argparse.Namespace) -> int:
             options.overrides = checked.words
             show(CONFIG_NAME, options)
             return 0
+        if options.dry_run:
+            from diffexp.cli.dry_run import dry_run
+
+            return dry_run(loader, checked, catalog, config_dir, resumed) if not (ranks and ranks.rank) else 0
         if ranks and checked.multirun:
             checked = Preflight(loader, catalog).check(ranks.words_of_sweep(options.overrides), multirun=True)
         if ranks:
@@ -141,7 +146,7 @@ def _report(folder: Path, failures: list["Failure"], *, multirun: bool) -> int:
     if not failures:
         if multirun:
             if (folder / "report.html").is_file():
-                print(f"open the report with: python -m webbrowser {(folder / 'report.html').as_uri()}")
+                print(f"open the report with: {opens(folder / 'report.html')}")
             for name in ("results.csv", "report.html"):
                 if (folder / name).is_file():
                     print(f"{name.partition('.')[0]}: {folder / name}")
@@ -152,6 +157,16 @@ def _report(folder: Path, failures: list["Failure"], *, multirun: bool) -> int:
         return _complain(failures[0].message + more, code)
     lines = [f"{Path(failure.folder).name}: {failure.message}" for failure in failures]
     return _complain("\n  ".join([f"{len(failures)} of the sweep's runs failed, see {folder}", *lines]), code)
+
+
+def opens(page: Path) -> str:
+    """The command that shows a page: in a browser here, or where there is no screen, from a server on this machine."""
+    screens = sys.platform in ("win32", "darwin") or any(
+        os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")
+    )
+    if screens and not os.environ.get("SSH_CONNECTION"):
+        return f"python -m webbrowser {page.as_uri()}"
+    return f"python -m diffexp.report --watch {shlex.quote(str(page.parent))}"
 
 
 def _config_dir(options: argparse.Namespace) -> Path | None:

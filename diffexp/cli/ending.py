@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffexp.catalog.discover import Catalog
+from diffexp.catalog.kinds import KINDS
 from diffexp.errors import one_line
-from diffexp.experiment.configs import choices
 from diffexp.report import report_sweep
 from diffexp.report.over_seeds import NAME as OVER_SEEDS, write_over_seeds
 from diffexp.sweeps.console import show
@@ -53,10 +53,9 @@ def sync_commands(sweep: Path, cells: Sequence[CellResult], catalog: Catalog) ->
 
     A tracker may have a static method ``sync_command(sweep: Path) -> str | None``.
     """
-    configs = [cell.record["config"] for cell in cells if isinstance(cell.record.get("config"), Mapping)]
-    names = dict.fromkeys(
-        str(node.get("name")) for config in configs for kind, node in choices(config) if kind == "tracker"
-    )
+    configs = [cell.record.get("config") for cell in cells]
+    trackers = [config["tracker"] for config in configs if isinstance(config, Mapping) and config.get("tracker")]
+    names = dict.fromkeys(str(node.get("name")) for chosen in trackers for node in KINDS["tracker"].nodes(chosen))
     for name in names:
         try:
             entry = catalog.find("tracker", name)

@@ -21,7 +21,8 @@ diffexp: experiments with diffusion schedulers and pipelines
   python -m diffexp scheduler=diffusers/unipc scheduler.solver_order=3 grid=karras"""
 
 FOOTER = """\
-Flags: -m runs a sweep, --cfg job shows the composed config, --config-dir adds a folder of configs, --info and
+Flags: -m runs a sweep; --dry-run lists what would run, with evaluations and time; --from-image x.png prints the command
+that makes an image again; --cfg job shows the composed config; --config-dir adds a folder of configs. --info and
 --shell-completion are Hydra's; --hydra-help lists all of its flags, launchers and sweepers.
 Plugins are the files and folders in ./plugins, or those that DIFFEXP_PLUGINS names."""
 

@@ -50,6 +50,8 @@ class Keywords:
             return
         several = key in KINDS and KINDS[key].several
         own = {str(name): item for name, item in value.items()}
+        if several and "name" in own:  # one of several, with its options
+            own = {str(own.pop("name")): own}
         if several:
             yield key, f"[{','.join(own)}]"
         elif "name" in own:

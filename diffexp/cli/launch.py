@@ -65,7 +65,7 @@ def _launch_sweep(
     loader: CachedLoader, checked: Checked, catalog: Catalog, config_dir: Path | None, resumed: Resumed | None
 ) -> tuple[Path, list[Failure]]:
     first, overrides, cells = checked.config, checked.words, checked.cells
-    folder = resumed.folder if resumed else _sweep_folder(first, overrides)
+    folder = resumed.folder if resumed else sweep_folder(first, overrides)
     record = resumed.record if resumed else new_record(loader, checked, config_dir)
     master = master_config(loader, checked, record, folder)
     with lock(folder):
@@ -137,7 +137,7 @@ def master_config(loader: CachedLoader, checked: Checked, record: SweepRecord, f
     return loader.load_configuration(CONFIG_NAME, words, RunMode.MULTIRUN)
 
 
-def _sweep_folder(config: DictConfig, overrides: Sequence[str]) -> Path:
+def sweep_folder(config: DictConfig, overrides: Sequence[str]) -> Path:
     """The folder of a new sweep; if it exists and was not given, as for two sweeps in the same second, another name."""
     given = any(text.startswith("hydra.sweep.dir=") for text in overrides)
     folder = candidate = Path(config.hydra.sweep.dir).absolute()

@@ -2,7 +2,7 @@
 
 import inspect
 import numbers
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from diffexp.catalog.given import PREFIX, GivenEntry
 from diffexp.catalog.kinds import KINDS, TARGET
 from diffexp.catalog.sources import Source
 from diffexp.catalog.types import Option, OptionType
+from diffexp.cli.ranks import Ranks
 from diffexp.errors import InputError
 
 CLASS = "class"
@@ -62,11 +63,16 @@ class Objects:
         if not self.entries:
             return
         name = str(settings.launcher.get(TARGET)).rpartition(".")[2]
-        if (task["workers"] or 1) > 1 or not name.startswith(IN_THIS_PROCESS):
+        if (task["workers"] or 1) > 1 or not name.startswith(IN_THIS_PROCESS) or Ranks.of_environment():
             raise InputError("a model object cannot be handed to other processes; give the model by its name")
         for key, alone in AS_IT_IS.items():
             if task[key] != alone:
                 raise InputError(f"{key}={task[key]} has no effect on a model object: it is used as it is given")
+
+    def others(self, words: Sequence[str]) -> list[str]:
+        """The words that name other things than objects."""
+        names = {name for _, name in self.entries}
+        return [word for word in words if set(word.partition("=")[2].split(",")) - names]
 
     def _entry(self, thing: Any) -> Entry:
         from diffexp.components.models.given import is_pipeline, model_of, weights_of  # imports torch

@@ -126,7 +126,8 @@ def sweep(words: Sequence[str] = (), /, **keywords: Any) -> "SweepResult":
 def _sweep(words: list[str], objects: Objects) -> "SweepResult":
     catalog, ranks = discover(), Ranks.of_environment()
     words = ranks.words(words) if ranks else words
-    resumed = resumed_sweep(words)
+    named = objects.others(words) if any(word.startswith("resume=") for word in words) else words
+    resumed = resumed_sweep(named)  # whose cells have the names of the objects already
     words, config_dir = (resumed.record.overrides, resumed.record.config_dir) if resumed else resumed_words(words)
     with _undisturbed(), hydra_session(catalog, Path(config_dir) if config_dir else None) as loader:
         preflight = Preflight(loader, catalog)
@@ -172,7 +173,8 @@ def _undisturbed() -> Iterator[None]:
         GlobalHydra.instance().hydra, HydraConfig.instance().cfg, store.repo = hydra, config, repo
         for handler in set(root.handlers) - set(handlers):
             handler.close()
-        root.handlers, root.level = handlers, level
+        root.handlers = handlers
+        root.setLevel(level)
 
 
 @contextmanager

@@ -19,9 +19,9 @@ from PIL import Image
 from diffexp.errors import InputError
 from diffexp.experiment.image_text import COMMAND, run_texts, sample_texts, with_texts
 from diffexp.experiment.parts import read_division, remove_parts
-from diffexp.experiment.per_sample import PER_SAMPLE, RESAMPLES
+from diffexp.experiment.per_sample import HALVES, PER_SAMPLE
 from diffexp.experiment.pictures.strips import Snapshot, film_gif, film_strip
-from diffexp.experiment.provenance import git_commit, given_config_dir, installed_versions
+from diffexp.experiment.provenance import git_commit, given_config_dir, hostname, installed_versions
 from diffexp.experiment.sample_files import RAW_SAMPLES_DIR, SAMPLE_FILES, SampleFiles
 from diffexp.experiment.stores.base import Shape
 from diffexp.experiment.summary import read_metrics
@@ -30,7 +30,7 @@ from diffexp.plan.table import Plan
 
 log = logging.getLogger(__name__)
 
-RESULTS = ("metrics.json", PER_SAMPLE, RESAMPLES, "plan.csv", "grid.png", "trajectory.png", "trajectory.gif")
+RESULTS = ("metrics.json", PER_SAMPLE, HALVES, "plan.csv", "grid.png", "trajectory.png", "trajectory.gif")
 """What a run writes at its end; the results of an earlier run in the same folder are removed."""
 COUNTS = ("nfe", "forward_passes", "drawn", "sampling_seconds", "model_seconds")
 SAMPLING_FIELDS = (
@@ -64,6 +64,8 @@ class RunRecord(TypedDict):
     """Forward passes of the network per sample, those for guidance included."""
     image_shape: list[int] | None
     """Channels, height and width of the images on disk; None for points."""
+    host: str
+    """The machine of the process that has written this."""
     device: str | None
     dtype: str | None
     versions: Mapping[str, str]
@@ -185,6 +187,7 @@ class RunFolder(SampleFiles):
             "command": self._command(),
             "config": config,
             "seed": config["seed"],
+            "host": hostname(),
             "versions": installed_versions(),
             "git_commit": git_commit(),
             "started": datetime.now(UTC).isoformat(timespec="seconds"),

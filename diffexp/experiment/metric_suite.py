@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffexp.catalog.sources import default_choices
 from diffexp.components.metrics.base import Finished, Metric, RunFacts, SampleMetric
-from diffexp.components.metrics.bootstrap import Estimate, estimate, mean_of
+from diffexp.components.metrics.half_samples import Estimate, estimate, mean_of
 from diffexp.components.metrics.so_far import values_so_far
 from diffexp.components.models.base import Model
 from diffexp.errors import InputError
@@ -131,9 +131,9 @@ class MetricSuite:
         return {name: value for name, value in values.items() if math.isfinite(value)}
 
     def write(self, folder: Path) -> None:
-        """Write per-sample values and the resamples of all intervals to the folder of the run."""
-        resamples = {name: found.resamples for name, found in self._estimates.items()}
-        write_per_sample(folder, self._indices, self._columns, resamples)
+        """Write per-sample values and the values on halves of the samples to the folder of the run."""
+        halves = {name: found.halves for name, found in self._estimates.items()}
+        write_per_sample(folder, self._indices, self._columns, halves)
 
     def _comparing(self) -> list[str]:
         return [name for name, metric in self._metrics.items() if hasattr(metric, "compare")]

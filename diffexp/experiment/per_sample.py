@@ -1,7 +1,7 @@
 """Files of a run for comparing it with others sample by sample.
 
 sample_metrics.csv       a line per sample, a column per metric with per-sample values
-resamples.safetensors    the resamples of each metric with an interval: see ``diffexp.components.metrics.bootstrap``
+half_samples.safetensors each metric with an interval on halves of the samples: see ``components.metrics.half_samples``
 """
 
 import csv
@@ -17,11 +17,11 @@ from torch import Tensor
 from diffexp.files import replace_whole, write_text
 
 PER_SAMPLE = "sample_metrics.csv"
-RESAMPLES = "resamples.safetensors"
+HALVES = "half_samples.safetensors"
 
 
 def write_per_sample(
-    folder: Path, indices: Sequence[int], per_sample: Mapping[str, Tensor], resamples: Mapping[str, Tensor]
+    folder: Path, indices: Sequence[int], per_sample: Mapping[str, Tensor], halves: Mapping[str, Tensor]
 ) -> None:
     """Write both files, each if there is something to write.
 
@@ -29,7 +29,7 @@ def write_per_sample(
         folder: of the run.
         indices: of the samples, in the order of the values.
         per_sample: (len(indices),) by metric.
-        resamples: (B,) by metric; empty ones are skipped.
+        halves: (2, B) by metric; empty ones are skipped.
     """
     if per_sample:
         text = io.StringIO()
@@ -38,16 +38,16 @@ def write_per_sample(
         order = sorted(range(len(indices)), key=indices.__getitem__)
         writer.writerows([indices[i], *(values[i].item() for values in per_sample.values())] for i in order)
         write_text(folder / PER_SAMPLE, text.getvalue())
-    written = {name: values.float().contiguous() for name, values in resamples.items() if len(values)}
+    written = {name: values.float().contiguous() for name, values in halves.items() if values.numel()}
     if written:
-        with replace_whole(folder / RESAMPLES) as temporary:
+        with replace_whole(folder / HALVES) as temporary:
             temporary.write_bytes(save(written))
 
 
-def read_resamples(folder: Path) -> dict[str, Tensor]:
-    """The resamples by metric, (B,) float64; empty where the run has none that can be read."""
+def read_halves(folder: Path) -> dict[str, Tensor]:
+    """The values on halves by metric, (2, B) float64; empty where the run has none that can be read."""
     try:
-        return {name: values.double() for name, values in load_file(folder / RESAMPLES).items() if values.ndim == 1}
+        return {name: values.double() for name, values in load_file(folder / HALVES).items() if values.ndim == 2}
     except (OSError, SafetensorError):
         return {}
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import platform
+import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -59,6 +60,12 @@ def given_config_dir(composed: Path) -> str | None:
     except (OSError, ValueError, TypeError, KeyError):
         return None
     return given[0] if given else None
+
+
+@cache
+def hostname() -> str:
+    """The name of this machine."""
+    return socket.gethostname()
 
 
 @cache

@@ -117,7 +117,7 @@ def _write(folders: Sequence[Path], out: Path | None) -> tuple[Path, Report]:
     out = out or (folders[0] if len(folders) == 1 else Path.cwd()) / NAME
     report = Report(collect(folders), out.absolute())
     write_text(out, report.html())
-    if any(found for _, found in report.comparisons):
+    if report.compared:
         write_comparison(out.absolute().with_name(COMPARISON), report.cells, report.placement, report.comparisons)
     return out, report
 

@@ -30,8 +30,10 @@ class Axis:
     """As shown, in order."""
 
     def phrase(self, value: int) -> str:
-        """A value as part of a label."""
+        """A value as part of a label; empty for a cell without such a key."""
         text = self.values[value]
+        if text == ABSENT:
+            return ""
         if self.name in BARE:
             return text
         form = PHRASES.get(self.name) if text.isdecimal() else None
@@ -48,7 +50,12 @@ class Placement:
 
     def label(self, cell: int) -> str:
         """The label of a cell: ``ddim · 10 steps``."""
-        return " · ".join(axis.phrase(value) for axis, value in zip(self.axes, self.places[cell]))
+        return join_phrases(self.axes, self.places[cell])
+
+
+def join_phrases(axes: Sequence[Axis], place: Sequence[int]) -> str:
+    """The values on some axes as a label."""
+    return " · ".join(filter(None, (axis.phrase(value) for axis, value in zip(axes, place))))
 
 
 def place_cells(cells: Sequence[CellResult]) -> Placement:

@@ -47,9 +47,7 @@ def chart_svg(chart: Chart, legend: Sequence[Curve]) -> str:
     if len(chart.front) > 1:
         entries.append(("Pareto front", FRONT))
     if any(point.low is not None for curve in chart.curves for point in curve.points):
-        entries.append(
-            ("95 % bootstrap interval", Markup('<path class="line" style="stroke: var(--soft)" d="M0-7V7"/>'))
-        )
+        entries.append(("95 % interval", Markup('<path class="line" style="stroke: var(--soft)" d="M0-7V7"/>')))
     rows = _rows([name for name, _ in entries], chart.width - LEFT)
     row_markup = Markup('<g transform="translate({:.0f} {})">{}<text x="12" y="5">{}</text></g>')
     legend_markup = [
@@ -70,7 +68,7 @@ def chart_svg(chart: Chart, legend: Sequence[Curve]) -> str:
 def _end_labels(chart: Chart, x: Scale, y: Scale) -> Markup:
     """The name of each curve to the right of the chart, joined to its last point."""
     last = [max(curve.points, key=lambda point: point.x) for curve in chart.curves]
-    ends = [(x(point.x) + offset, y(point.y)) for point, offset in zip(last, chart.offsets())]
+    ends = [(x(point.x), y(point.y)) for point in last]
     heights = spread([height for _, height in ends], LABEL_HEIGHT, y.end + 8, y.start)
     label = Markup(
         '<g class="series {}"><path class="bars" style="opacity: .45" d="M{:.1f} {:.1f}L{:.1f} {:.1f}H{:.1f}"/>'

@@ -13,8 +13,8 @@ COLOURS, MARKERS = 8, ("circle", "square", "triangle", "diamond", "down", "cross
 """Number of colours in the style sheet, classes ``c0`` and so on, and the markers that distinguish further curves."""
 MAX_COSTS, MIN_TICK_DISTANCE = 16, 36
 """Up to so many different whole costs are themselves the ticks, if so many pixels lie between them."""
-OFFSET, MAX_OFFSET = 4.0, 24.0
-"""Pixels between two curves at the same cost, and between the first and the last."""
+TOP, LINE_HEIGHT = 12, 19
+"""Pixels above the plot, and for each line of the title."""
 LOG_FROM = 8.0
 """An axis is logarithmic if its largest value is so many times its smallest."""
 
@@ -81,6 +81,8 @@ class Chart:
     """The Pareto front, by x."""
     width: int = 720
     height: int = 430
+    note: str = ""
+    """What the cells have in common, as a second line of the title: model, number of samples."""
 
     def svg(self) -> Markup:
         """The chart; each point carries the number of its cell as ``data-cell``."""
@@ -91,7 +93,7 @@ class Chart:
     def scales(self, right: float = 14) -> tuple[Scale, Scale]:
         """The scales of both axes; ``right`` pixels beside them stay free."""
         points = [point for curve in self.curves for point in curve.points]
-        left, top, bottom = 74, 12, 56
+        left, top, bottom = 74, TOP + LINE_HEIGHT * (2 if self.note else 1), 56
         values = [p.y for p in points]
         ends = [v for p in points for v in (p.y, p.low, p.high) if v is not None]
         if log := _wants_log(values):  # the axis shows a part of an interval that reaches to 0
@@ -100,9 +102,15 @@ class Chart:
 
     def content(self, x: Scale, y: Scale) -> Markup:
         """The markup inside ``svg``."""
-        parts = [self._grid(x, y), self._front(x, y)]
-        parts += [_curve_markup(curve, x, y, offset) for curve, offset in zip(self.curves, self.offsets())]
-        return Markup("").join(parts)
+        curves = [_curve_markup(curve, x, y) for curve in self.curves]
+        return Markup("").join([self._heading(x), self._grid(x, y), self._front(x, y), *curves])
+
+    def _heading(self, x: Scale) -> Markup:
+        line = Markup('<text class="{}" x="{:.1f}" y="{}">{}</text>')
+        texts = [("heading", self.title), *([("note", self.note)] if self.note else [])]
+        return Markup("").join(
+            line.format(style, x.start, TOP + 4 + LINE_HEIGHT * row, text) for row, (style, text) in enumerate(texts)
+        )
 
     def _grid(self, x: Scale, y: Scale) -> Markup:
         parts = []
@@ -135,13 +143,6 @@ class Chart:
         )
         return Markup('<g class="axes" aria-hidden="true">{}</g>').format(Markup("").join(parts))
 
-    def offsets(self) -> list[float]:
-        """Horizontal shift of each curve in pixels, so that intervals at one cost do not hide each other."""
-        if not any(point.low is not None for curve in self.curves for point in curve.points):
-            return [0.0] * len(self.curves)
-        step = min(OFFSET, MAX_OFFSET / len(self.curves))
-        return [step * (number - (len(self.curves) - 1) / 2) for number in range(len(self.curves))]
-
     def _costs(self, x: Scale) -> list[float]:
         """The costs, where they are few whole numbers; of those close to each other the most frequent."""
         counts = Counter(point.x for curve in self.curves for point in curve.points)
@@ -161,22 +162,27 @@ class Chart:
         return Markup('<path class="front" d="{}"/>').format(path)
 
 
-def _curve_markup(curve: Curve, x: Scale, y: Scale, offset: float) -> Markup:
+def _curve_markup(curve: Curve, x: Scale, y: Scale) -> Markup:
+    """A line through the points, a band of the intervals around it, and a bar at each point."""
     points = sorted(curve.points, key=lambda p: p.x)
-    places = [(x(p.x) + offset, y(p.y)) for p in points]
+    places = [(x(p.x), y(p.y)) for p in points]
     line = "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in places)
-    bars = "".join(
-        f"M{a:.1f} {y(max(p.low, y.low)):.1f}V{y(p.high):.1f}"
+    ends = [
+        (a, y(max(p.low, y.low)), y(p.high))
         for p, (a, _) in zip(points, places)
         if p.low is not None and p.high is not None
-    )
+    ]
+    bars = "".join(f"M{a:.1f} {low:.1f}V{high:.1f}" for a, low, high in ends)
+    edge = [*((a, low) for a, low, _ in ends), *((a, high) for a, _, high in reversed(ends))]
+    band = "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in edge) + "Z" if len(ends) > 1 else ""
     marks = Markup("").join(
         Markup('<use href="#m-{}" x="{:.1f}" y="{:.1f}" data-cell="{}"/>').format(curve.marker, a, b, p.cell)
         for p, (a, b) in zip(points, places)
     )
     return Markup(
-        '<g class="series {}" data-style="{}"><path class="join" d="{}"/><path class="bars" d="{}"/>{}</g>'
-    ).format(curve.colour, curve.style, line, bars, marks)
+        '<g class="series {}" data-style="{}"><path class="band" d="{}"/><path class="join" d="{}"/>'
+        '<path class="bars" d="{}"/>{}</g>'
+    ).format(curve.colour, curve.style, band, line, bars, marks)
 
 
 def marker_definitions() -> Markup:

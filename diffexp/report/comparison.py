@@ -1,9 +1,8 @@
 """Significance of the differences between cells: for each pair a difference, its 95 % interval and a p-value.
 
 Runs of one seed start from the same noise, whose common effect cancels in the difference. Cells of several seeds are
-compared seed by seed; of others, the bootstrap resamples (``components.metrics.bootstrap``) select the same samples
-(paired bootstrap, Efron & Tibshirani 1993). Standard errors are estimates, so the intervals and p-values are those of
-Student's t.
+compared seed by seed; others by their values on the same halves of the samples (``components.metrics.half_samples``).
+Standard errors are estimates, so the intervals and p-values are those of Student's t.
 """
 
 import csv
@@ -20,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffexp.components.metrics.half_samples import spread
 from diffexp.components.metrics.intervals import t_quantile
-from diffexp.experiment.per_sample import read_resamples
+from diffexp.experiment.per_sample import read_halves
 from diffexp.files import write_text
 from diffexp.report.axes import Placement
 from diffexp.report.values import Quality, value_of
@@ -30,6 +30,8 @@ from diffexp.sweeps.results import CellResult
 NAME = "comparison.csv"
 MAX_PAIRS = 6000
 """Pairs compared per metric."""
+AT_ONCE = 500
+"""Pairs whose values are in memory."""
 REAL = 0.05
 """A difference counts as real if its adjusted p-value is below."""
 
@@ -49,25 +51,25 @@ class Difference:
     """``p`` adjusted for the number of pairs compared in this metric (Holm 1979)."""
 
 
-def read_all_resamples(cells: Sequence[CellResult]) -> list[dict[str, Tensor]]:
-    """The resamples of each cell by metric; none for cells that are not done."""
-    return [read_resamples(cell.folder) if cell.status == "done" else {} for cell in cells]
+def read_all_halves(cells: Sequence[CellResult]) -> list[dict[str, Tensor]]:
+    """The values of each cell on halves of its samples, by metric; none for cells that are not done."""
+    return [read_halves(cell.folder) if cell.status == "done" else {} for cell in cells]
 
 
 def compare(
     cells: Sequence[CellResult],
-    resamples: Sequence[Mapping[str, Tensor]],
+    halves: Sequence[Mapping[str, Tensor]],
     quality: Quality,
     pairs: Sequence[tuple[int, int]],
 ) -> list[Difference]:
     """The differences of those pairs that can be compared, in the same order.
 
-    Cells with two or more seeds in common are compared seed by seed (paired t-test), others by resamples of their first
-    run, which both need to have, of equally many samples.
+    Cells with two or more seeds in common are compared seed by seed (paired t-test), others by halves of the samples of
+    their first run, of which both need equally many.
     """
     over_seeds = {(i, j): found for i, j in pairs if (found := _over_seeds(cells[i], cells[j], quality))}
-    resampled = _by_resamples(cells, resamples, quality, [pair for pair in pairs if pair not in over_seeds])
-    found = {pair: measured for pair in pairs if (measured := over_seeds.get(pair) or resampled.get(pair))}
+    split = _by_halves(cells, halves, quality, [pair for pair in pairs if pair not in over_seeds])
+    found = {pair: measured for pair in pairs if (measured := over_seeds.get(pair) or split.get(pair))}
     p_values = [p_value(difference, error, freedom) for difference, error, freedom in found.values()]
     return [
         Difference(i, j, difference, difference - width, difference + width, p, adjusted)
@@ -76,7 +78,7 @@ def compare(
     ]
 
 
-Measured = tuple[float, float, int]
+Measured = tuple[float, float, float]
 """A difference, its standard error, and the degrees of freedom of that."""
 
 
@@ -95,34 +97,31 @@ def _over_seeds(first: CellResult, second: CellResult, quality: Quality) -> Meas
     return found.mean().item(), found.std().item() / math.sqrt(len(found)), len(found) - 1
 
 
-def _by_resamples(
+def _by_halves(
     cells: Sequence[CellResult],
-    resamples: Sequence[Mapping[str, Tensor]],
+    halves: Sequence[Mapping[str, Tensor]],
     quality: Quality,
     pairs: Sequence[tuple[int, int]],
 ) -> dict[tuple[int, int], Measured]:
     runs = [cell.runs[0] for cell in cells]
-    resampled = {
+    known = {
         i: found[quality.name]
-        for i, (run, found) in enumerate(zip(runs, resamples))
+        for i, (run, found) in enumerate(zip(runs, halves))
         if quality.name in found and found[quality.name].isfinite().all() and value_of(run, quality.name)
     }
-    # Another version of diffexp, or a plugin, may write more or fewer of them: only the usual number can be compared.
-    usual = Counter(map(len, resampled.values())).most_common(1)
-    resampled = {i: found for i, found in resampled.items() if len(found) == usual[0][0]}
-    counts = {i: runs[i].config.get("num_samples") for i in resampled}
-    pairs = [(i, j) for i, j in pairs if i in resampled and j in resampled and counts[i] == counts[j]]
-    if not pairs:
-        return {}
-    rows = {cell: row for row, cell in enumerate(resampled)}
-    covariance = torch.cov(torch.stack(list(resampled.values()))).reshape(len(rows), len(rows))
-    values = {cell: found.value for cell in rows if (found := value_of(runs[cell], quality.name))}
-    measured = {}
-    for i, j in pairs:
-        a, b = rows[i], rows[j]
-        variance = covariance[a, a] + covariance[b, b] - 2 * covariance[a, b]
-        error = math.sqrt(max(variance.item(), 0.0))
-        measured[i, j] = values[i] - values[j], error, max(int(counts[i] or 0) - 1, 1)
+    # Another version of diffexp, or a plugin, may write more or fewer splits: only the usual number can be compared.
+    usual = Counter(values.shape for values in known.values()).most_common(1)
+    known = {i: values for i, values in known.items() if values.shape == usual[0][0]}
+    counts = {i: int(runs[i].config.get("num_samples") or 0) for i in known}
+    pairs = [(i, j) for i, j in pairs if i in known and j in known and counts[i] == counts[j]]
+    values = {i: found.value for i in known if (found := value_of(runs[i], quality.name))}
+    measured: dict[tuple[int, int], Measured] = {}
+    for count in {counts[i] for i, _ in pairs}:
+        alike = [pair for pair in pairs if counts[pair[0]] == count]
+        for some in (alike[first : first + AT_ONCE] for first in range(0, len(alike), AT_ONCE)):
+            first, second = (torch.stack([known[pair[side]] for pair in some]) for side in (0, 1))
+            found = zip(some, *(part.tolist() for part in spread(first - second, count)))
+            measured |= {(i, j): (values[i] - values[j], math.sqrt(v), freedom) for (i, j), v, freedom in found}
     return measured
 
 
@@ -186,7 +185,7 @@ def write_comparison(
     write_text(file, text.getvalue())
 
 
-def p_value(difference: float, error: float, freedom: int) -> float:
+def p_value(difference: float, error: float, freedom: float) -> float:
     """The two-sided p-value of a difference with this standard error, estimated with ``freedom`` degrees of freedom."""
     from scipy.special import stdtr  # imported late: it takes a while
 

@@ -113,13 +113,13 @@ class LiveReport(Report):
     def thumbnails(self) -> Thumbnails:
         return make_thumbnails(self.cells, link=self._link_to, stored=self._images)
 
-    def _link(self, folder: Path) -> str:
+    def link(self, folder: Path) -> str:
         if folder not in self._urls:
-            self._urls[folder] = super()._link(folder)
+            self._urls[folder] = super().link(folder)
         return self._urls[folder]
 
     def _link_to(self, file: Path) -> str:
-        return f"{self._link(file.parents[1])}/{file.parent.name}/{file.name}"
+        return f"{self.link(file.parents[1])}/{file.parent.name}/{file.name}"
 
     @cached_property
     def pairs(self) -> tuple[list[tuple[int, int]], str]:

@@ -15,21 +15,38 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from diffexp.experiment.configs import differing_keys
 from diffexp.report.assets import asset
 from diffexp.report.axes import ABSENT, Placement, as_text, option_of, place_cells
-from diffexp.report.charts import Chart, Curve, marker_definitions
-from diffexp.report.comparison import Difference, choose_pairs, compare, read_all_resamples
+from diffexp.report.charts import Chart, Curve, Point, marker_definitions
+from diffexp.report.comparison import Difference, choose_pairs, compare, read_all_halves
+from diffexp.report.page_data import page_data
 from diffexp.report.quality import Answer, Line, answers, chart_of, lines_of, points_of
+from diffexp.report.texts import breakable, decimals, interval_text, number, seeds_text, some_of
 from diffexp.report.thumbnails import Thumbnails, make_thumbnails
 from diffexp.report.values import COSTS, Quality, Value, main_cost, metric_names, qualities, value_of
+from diffexp.report.warnings import warnings_of
+from diffexp.sweeps.conditions import Conditions, conditions
 from diffexp.sweeps.replicates import merge_replicates
 from diffexp.sweeps.results import CellResult
 
 if TYPE_CHECKING:
     from diffexp.report.live_report import State
 
-STYLES = ("chart", "report", "live")
-SCRIPTS = ("base", "charts", "pictures", "viewer", "pairs", "results", "start", "live")
-MAX_LISTED = 6
-"""Up to so many cells that do not differ from the best are listed; of more, the number."""
+STYLES = ("chart", "report", "viewer", "live")
+SCRIPTS = (
+    "base",
+    "state",
+    "plot",
+    "charts",
+    "chart_view",
+    "parallel",
+    "pictures",
+    "grid",
+    "viewer",
+    "compare",
+    "pairs",
+    "results",
+    "start",
+    "live",
+)
 
 
 @cache
@@ -43,7 +60,8 @@ def template(name: str) -> Template:
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
-    environment.filters |= {"number": number, "interval": interval_text}
+    texts = {"number": number, "interval": interval_text, "decimals": decimals, "breakable": breakable}
+    environment.filters |= texts
     return environment.get_template(name)
 
 
@@ -82,9 +100,10 @@ class Report:
     @cached_property
     def links(self) -> list[str]:
         """Relative URLs of the run folders; empty for a cell that never began."""
-        return [self._link(cell.folder) for cell in self.cells]
+        return [self.link(cell.folder) for cell in self.cells]
 
-    def _link(self, folder: Path) -> str:
+    def link(self, folder: Path) -> str:
+        """The relative URL of a folder; empty if it does not exist."""
         return quote(Path(os.path.relpath(folder, self.out.parent)).as_posix()) if folder.is_dir() else ""
 
     @cached_property
@@ -95,8 +114,8 @@ class Report:
     @cached_property
     def comparisons(self) -> list[tuple[Quality, list[Difference]]]:
         """The differences by metric, of the pairs that can be compared."""
-        resamples = read_all_resamples(self.cells)
-        return [(quality, compare(self.cells, resamples, quality, self.pairs[0])) for quality in self.qualities]
+        halves = read_all_halves(self.cells)
+        return [(quality, compare(self.cells, halves, quality, self.pairs[0])) for quality in self.qualities]
 
     @cached_property
     def thumbnails(self) -> Thumbnails:
@@ -105,13 +124,16 @@ class Report:
     def html(self) -> str:
         return template("report.html.j2").render(
             report=self,
-            styles=[asset(f"{name}.css") for name in STYLES],
+            styles=[(name, asset(f"{name}.css")) for name in STYLES],
             scripts=[asset(f"{name}.js") for name in SCRIPTS],
             markers=marker_definitions(),
             data=self.data(),
             made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-            costs=COSTS,
         )
+
+    def data(self) -> Mapping[str, Any]:
+        """What the scripts of the page know."""
+        return page_data(self)
 
     # the head
 
@@ -146,7 +168,7 @@ class Report:
             "commit": [(record.get("git_commit") or "")[:10] for record in records],
             "started": [min((record.get("started") or "" for record in records), default="")[:16].replace("T", " ")],
         }
-        facts = [(name, _some(values)) for name, values in known.items()]
+        facts = [(name, some_of(values)) for name, values in known.items()]
         facts.append(("time of all cells", f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds:.1f} s"))
         return [(name, text) for name, text in facts if text]
 
@@ -166,19 +188,64 @@ class Report:
     @cached_property
     def charts(self) -> list[tuple[Quality, str, Chart]]:
         """The chart of every metric and cost that cells have both of."""
-        both = product(self.qualities, COSTS)
-        return [(q, cost, chart) for q, cost in both if (chart := chart_of(self.cells, self.lines, q, cost))]
+        ranked = len(self.conditions.values) == 1
+        return [
+            (quality, cost, chart)
+            for quality, cost in product(self.qualities, COSTS)
+            if (chart := chart_of(self.cells, self.lines, quality, cost, self.common, ranked))
+        ]
 
-    def answers(self, quality: Quality) -> list[Answer]:
+    @cached_property
+    def common(self) -> str:
+        """What all cells have in common, for the titles of charts: model, number of samples, number of seeds."""
+        counts = {"samples": self._all("num_samples"), "seeds": {len(cell.runs) for cell in self.cells}}
+        models = {option_of(cell.config, "model") for cell in self.cells if cell.config}
+        parts = ["several models" if len(models) > 3 else ", ".join(sorted(models))]
+        for name, found in counts.items():
+            if found and (found := sorted(found)) and (name == "samples" or found[-1] > 1):
+                parts.append(f"{found[0]:,}{f' to {found[-1]:,}' if len(found) > 1 else ''} {name}")
+        return " · ".join(filter(None, parts))
+
+    def _all(self, key: str) -> set[int]:
+        return {value for cell in self.cells if isinstance(value := cell.config.get(key), int)}
+
+    # ranking
+
+    @cached_property
+    def conditions(self) -> Conditions:
+        return conditions(self.cells)
+
+    def answers(self, quality: Quality, cost: str | None = None) -> list[Answer]:
+        """The best cell for every budget of a cost, by default the main one, of each condition."""
         found = next(differences for other, differences in self.comparisons if other == quality)
-        return answers(points_of(self.cells, quality, self.cost), quality, found)
+        points = points_of(self.cells, quality, cost or self.cost)
+        return [answer for own in self._by_condition(points) for answer in answers(own, quality, found)]
 
-    def tie_text(self, answer: Answer) -> str:
-        if not answer.compared:
-            return "not compared"
-        if len(answer.ties) > MAX_LISTED:
-            return f"{len(answer.ties)} others"
-        return "; ".join(self.labels[i] for i in answer.ties) or "none"
+    def best(self, quality: Quality) -> list[Answer]:
+        """The best cell of each condition, whatever its cost."""
+        found = next(differences for other, differences in self.comparisons if other == quality)
+        points = {
+            i: Point(i, 0.0, value.value)
+            for i, cell in enumerate(self.cells)
+            if cell.status == "done" and (value := value_of(cell, quality.name))
+        }
+        return [answer for own in self._by_condition(points) for answer in answers(own, quality, found)]
+
+    @property
+    def compared(self) -> bool:
+        """Whether any two cells could be compared."""
+        return any(found for _, found in self.comparisons)
+
+    def _by_condition(self, points: Mapping[int, Point]) -> list[dict[int, Point]]:
+        groups = [
+            {i: point for i, point in points.items() if self.conditions.of_cell[i] == number}
+            for number in range(len(self.conditions.values))
+        ]
+        return [own for own in groups if own]
+
+    @cached_property
+    def warnings(self) -> list[str]:
+        return warnings_of(self.cells, self.qualities, self.conditions)
 
     # tables
 
@@ -192,6 +259,16 @@ class Report:
         return value_of(self.cells[cell], name)
 
     @cached_property
+    def padding(self) -> dict[str, int]:
+        """For each metric the most digits after the point that a value of it is shown with."""
+        return {
+            name: max(
+                (decimals(number(v.value)) for i in range(len(self.cells)) if (v := self.value(i, name))), default=0
+            )
+            for name in self.metrics
+        }
+
+    @cached_property
     def differences(self) -> list[tuple[str, list[tuple[str, int]]]]:
         """Every config key in which cells differ, with its values and the number of cells for each."""
         configs = [cell.config for cell in self.runs if cell.config]
@@ -200,70 +277,3 @@ class Report:
             counts = Counter(as_text(config[key]) if key in config else ABSENT for config in configs)
             found.append((key, counts.most_common()))
         return found
-
-    # for the scripts
-
-    def data(self) -> Mapping[str, Any]:
-        thumbnails = self.thumbnails
-        images = thumbnails.images
-        return {
-            "axes": [{"name": axis.name, "values": axis.values} for axis in self.placement.axes],
-            "cells": [
-                {
-                    "label": self.labels[i],
-                    "place": self.placement.places[i],
-                    "status": cell.status,
-                    "error": cell.error,
-                    "link": self.links[i],
-                    "seeds": len(cell.members),
-                    "links": [self._link(folder) for folder in thumbnails.folders[i]] if cell.members else [],
-                    "pictures": images[i] if images else [],
-                    "files": thumbnails.has_files[i],
-                    "metrics": {name: value_text(found) for name in self.metrics if (found := value_of(cell, name))},
-                }
-                for i, cell in enumerate(self.cells)
-            ],
-            "cost": self.cost,
-            "samples": thumbnails.samples,
-            "files": thumbnails.files,
-            "side": thumbnails.side,
-            "shrunk": any(uri and uri.startswith("data:image/jpeg") for found in images for uri in found),
-            "qualities": [{"name": quality.name, "higher": quality.higher} for quality in self.qualities],
-            "fronts": {f"{q.name}|{cost}": [point.cell for point in chart.front] for q, cost, chart in self.charts},
-            "pairs": {
-                quality.name: [
-                    [d.first, d.second, *(float(f"{n:.4g}") for n in (d.difference, d.low, d.high, d.p, d.p_holm))]
-                    for d in found
-                ]
-                for quality, found in self.comparisons
-            },
-        }
-
-
-def seeds_text(cell: CellResult) -> str:
-    """The number of seeds of a cell, as the end of its label: `` (3 seeds)``; empty for one."""
-    return f" ({len(cell.members)} seeds)" if len(cell.members) > 1 else ""
-
-
-def value_text(value: Value) -> str:
-    """A value with its interval: ``2.65 (2.41 to 2.9)``."""
-    interval = interval_text(value)
-    return number(value.value) + (f" ({interval})" if interval else "")
-
-
-def interval_text(value: Value) -> str:
-    """The interval of a value: ``2.41 to 2.9``; empty if there is none."""
-    return "" if value.low is None or value.high is None else f"{value.low:.3g} to {value.high:.3g}"
-
-
-def number(value: float) -> str:
-    """A number with three to four significant digits; whole numbers in full."""
-    if float(value).is_integer() and abs(value) < 1e6:
-        return f"{int(value)}"
-    return f"{value:.4g}" if abs(value) >= 1 else f"{value:.3g}"
-
-
-def _some(values: Sequence[Any]) -> str:
-    """The different values, at most three of them in full."""
-    different = list(dict.fromkeys(as_text(value) for value in values if value not in (None, "")))
-    return ", ".join(different[:3]) + (f" and {len(different) - 3} more" if len(different) > 3 else "")

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from diffexp.report.axes import PHRASES, Axis, Placement
+from diffexp.report.axes import ABSENT, PHRASES, Placement, join_phrases
 from diffexp.report.charts import Chart, Curve, Point
 from diffexp.report.comparison import REAL, Difference
-from diffexp.report.values import COSTS, Quality, cost_of, pareto_front, value_of
+from diffexp.report.values import COSTS, SHORT_COSTS, Quality, cost_of, pareto_front, value_of
 from diffexp.sweeps.results import CellResult
 
 MAX_STYLES = 16
@@ -35,6 +35,8 @@ class Answer:
     """Cells within the budget that do not differ significantly from it."""
     compared: bool
     """Whether any other cell within the budget could be compared with it."""
+    alone: bool
+    """Whether there is no other cell within the budget."""
 
 
 def lines_of(placement: Placement) -> list[Line]:
@@ -47,11 +49,11 @@ def lines_of(placement: Placement) -> list[Line]:
     main = next((i for i, axis in enumerate(axes) if axis.name == "scheduler"), 0)
     found = []
     for number, (place, cells) in enumerate(members.items()):
-        name = _name(axes, place) or "all cells"
+        name = join_phrases(axes, place) or "all cells"
         if len(members) <= MAX_STYLES:
             found.append(Line(name, number, name, tuple(cells)))
         else:
-            found.append(Line(name, place[main], axes[main].phrase(place[main]), tuple(cells)))
+            found.append(Line(name, place[main], axes[main].phrase(place[main]) or ABSENT, tuple(cells)))
     return found
 
 
@@ -73,8 +75,15 @@ def front_of(points: Mapping[int, Point], quality: Quality) -> list[Point]:
     return [known[i] for i in pareto_front([(point.x, point.y) for point in known], quality.higher)]
 
 
-def chart_of(cells: Sequence[CellResult], lines: Sequence[Line], quality: Quality, cost: str) -> Chart | None:
-    """The chart of a metric over a cost; None if no cell has both."""
+def chart_of(
+    cells: Sequence[CellResult], lines: Sequence[Line], quality: Quality, cost: str, note: str = "", ranked: bool = True
+) -> Chart | None:
+    """The chart of a metric over a cost; None if no cell has both.
+
+    Args:
+        note: a second line of its title.
+        ranked: whether the cells can be ranked: only then there is a Pareto front.
+    """
     points = points_of(cells, quality, cost)
     if not points:
         return None
@@ -85,11 +94,12 @@ def chart_of(cells: Sequence[CellResult], lines: Sequence[Line], quality: Qualit
     ]
     direction = "higher is better" if quality.higher else "lower is better"
     return Chart(
-        title=f"{quality.name} over {COSTS[cost]}: {len(points)} cells in {len(curves)} lines",
+        title=f"{quality.name} over {SHORT_COSTS[cost]}",
         x_label=COSTS[cost],
         y_label=f"{quality.name} ({direction})",
         curves=curves,
-        front=front_of(points, quality),
+        front=front_of(points, quality) if ranked else (),
+        note=note,
     )
 
 
@@ -97,7 +107,7 @@ def answers(points: Mapping[int, Point], quality: Quality, differences: Sequence
     """The best cell for every budget; of very many budgets, for some of them.
 
     Args:
-        points: the cells over the cost that budgets limit.
+        points: the cells, of one condition, over the cost that budgets limit.
         differences: the differences in this metric.
     """
     budgets = sorted({point.x for point in points.values()})
@@ -112,9 +122,5 @@ def answers(points: Mapping[int, Point], quality: Quality, differences: Sequence
         best = min(within, key=lambda i: (sign * points[i].y, points[i].x))
         against = {i: d for i in within if (d := by_pair.get(frozenset((i, best))))}
         ties = tuple(i for i, d in against.items() if d.p_holm >= REAL)
-        found.append(Answer(budget, best, ties, bool(against)))
+        found.append(Answer(budget, best, ties, bool(against), len(within) == 1))
     return found
-
-
-def _name(axes: Sequence[Axis], place: Sequence[int]) -> str:
-    return " · ".join(axis.phrase(value) for axis, value in zip(axes, place))

@@ -75,7 +75,15 @@ class Runs(pd.DataFrame):
 
         ``seeds`` is how many there are; the ends ``/low`` and ``/high`` are those of Student's 95 % interval over them.
         The other columns are those of the first run.
+
+        Raises:
+            InputError: the table is not of ``load``, or has been joined with another.
         """
+        if not {"config", "metrics"} <= self.attrs.keys():
+            raise InputError(
+                "this table does not know which columns are config keys: pandas drops that where it joins tables; "
+                "give all folders to diffexp.load"
+            )
         done: Any = self[self["status"] == "done"]
         keys = [key for key in self.attrs["config"] if key.partition(".")[0] not in IRRELEVANT_KEYS]
         columns = [done[key] for key in (*keys, *IDENTITY) if key in done]

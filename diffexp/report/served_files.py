@@ -3,6 +3,7 @@
 import os
 import stat
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote_to_bytes
@@ -82,14 +83,19 @@ class ServedFolder:
         os.close(handle)
         return None
 
-    def entries(self, place: Path) -> list[os.DirEntry[str]]:
-        """What is in a folder that was found, folders first; what may not be sent is left out."""
+    def entries(self, place: Path, most: int) -> tuple[list[os.DirEntry[str]], bool]:
+        """The first entries of a folder that was found, folders first, and whether there are more.
+
+        What may not be sent is left out.
+        """
         try:
             with os.scandir(place) as found:
-                entries = [entry for entry in found if self.find((*self._names(place), entry.name))]
-                return sorted(entries, key=lambda entry: (not entry.is_dir(), entry.name))
+                entries = sorted(found, key=lambda entry: (not entry.is_dir(follow_symlinks=False), entry.name))
         except OSError:
-            return []
+            return [], False
+        shown = (entry for entry in entries if self.find((*self._names(place), entry.name)))
+        first = list(islice(shown, most + 1))
+        return first[:most], len(first) > most
 
     def _names(self, place: Path) -> tuple[str, ...]:
         return place.relative_to(self.root).parts

@@ -13,6 +13,8 @@ from diffexp.files import replace_whole, write_text
 from diffexp.report.axes import as_text
 from diffexp.report.result_table import BOLD, ITALIC, Column, ResultTable
 
+MOST_ROWS = 60
+"""Rows in a notebook."""
 MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~])")
 TEX: Mapping[str, str] = {
     "\\": r"\textbackslash{}",
@@ -77,7 +79,9 @@ def tex(table: ResultTable) -> str:
 
 
 def html(table: ResultTable) -> Markup:
-    """The table and its notes as a part of a page, in the colours of that page."""
+    """The first rows of the table and its notes as a part of a page, in the colours of that page."""
+    hidden = len(table.rows) - MOST_ROWS
+    more = [f"{hidden} more cells are not shown"] if hidden > 0 else []
     signs = {BOLD: Markup("<b>{}</b>"), ITALIC: Markup("<i>{}</i>"), "": Markup("{}")}
     cell = Markup('<td style="text-align:{}">{}</td>')
     head = Markup("").join(
@@ -89,9 +93,9 @@ def html(table: ResultTable) -> Markup:
                 cell.format(_side(column), signs[one.style].format(one.text)) for column, one in zip(table.columns, row)
             )
         )
-        for row in table.rows
+        for row in table.rows[:MOST_ROWS]
     )
-    notes = Markup('<div style="opacity:.7">{}.</div>').format(". ".join(table.notes))
+    notes = Markup('<div style="opacity:.7">{}.</div>').format(". ".join([*table.notes, *more]))
     whole = Markup("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>{}")
     return whole.format(head, rows, notes)
 

@@ -46,8 +46,8 @@ class Thumbnails:
     """For each cell the folder of the run that each of ``samples`` is of."""
     side: int
     """Length of an image's longer side in pixels."""
-    note: str
-    """A remark on samples that were skipped; empty if none were."""
+    available: int
+    """The most images that a cell has on disk."""
 
 
 Link = Callable[[Path], str]
@@ -99,7 +99,6 @@ def make_thumbnails(
             break
     shown = indices[: len(rounds)]
     sides = (_longer_side(found[shown[0]], shown[0][0]) for found in images if shown[0] in found)
-    note = f"{len(shown)} of up to {len(indices)} samples of each cell are shown" if len(shown) < len(indices) else ""
     return Thumbnails(
         samples=tuple(f"sample {index}" + (f", seed {seed}" if several else "") for index, seed in shown),
         images=tuple(zip(*rounds)),
@@ -107,7 +106,7 @@ def make_thumbnails(
         has_files=tuple(any(found[key].path(key[0]) for key in shown[:1] if key in found) for found in images),
         folders=tuple(tuple(_folder(cell, seed) for _, seed in shown) for cell in cells),
         side=next(sides, side) if link else max(sides, default=side),
-        note=note,
+        available=len(indices),
     )
 
 
@@ -161,7 +160,7 @@ def _points(cells: Sequence[CellResult]) -> Thumbnails:
     clouds = [_cloud(cell) for cell in cells]
     known = [cloud for cloud in clouds if cloud is not None]
     if not known:
-        return Thumbnails((), ((),) * len(cells), (), (False,) * len(cells), ((),) * len(cells), 0, "")
+        return Thumbnails((), ((),) * len(cells), (), (False,) * len(cells), ((),) * len(cells), 0, 0)
     truth = next((found for cell in cells if (found := _truth(cell, max(map(len, known)))) is not None), None)
     frame = frame_around([*known, *([] if truth is None else [truth])])
     images: list[tuple[str | None, ...]] = []
@@ -176,7 +175,7 @@ def _points(cells: Sequence[CellResult]) -> Thumbnails:
         images.append((_uri("png", out.getvalue()),))
     description = "all points" + (" (blue) over true samples (grey)" if truth is not None else "")
     folders = tuple((cell.folder,) for cell in cells)
-    return Thumbnails((description,), tuple(images), ("",), (False,) * len(cells), folders, POINTS_SIDE, "")
+    return Thumbnails((description,), tuple(images), ("",), (False,) * len(cells), folders, POINTS_SIDE, 1)
 
 
 def _cloud(cell: CellResult) -> Tensor | None:

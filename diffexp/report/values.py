@@ -14,6 +14,8 @@ COSTS = {
     "seconds_per_image": "seconds per sample",
 }
 """Costs with their descriptions, first the one that is shown where all cells have it."""
+SHORT_COSTS = {"forward_passes": "forward passes", "nfe": "NFE", "seconds_per_image": "seconds per sample"}
+"""Costs as in titles and the heads of tables."""
 NOT_QUALITY = (*COSTS, "images_per_second", "scheduler_us_per_step", "peak_memory_mb")
 
 

@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from diffexp.errors import InputError, one_line
 from diffexp.report.served_files import MalformedTarget, ServedFolder, is_run_folder, names_of
-from diffexp.report.watched_page import PAGE, WatchedPage, listing
+from diffexp.report.watched_page import MOST_ENTRIES, PAGE, WatchedPage, listing
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +166,8 @@ class Handler(BaseHTTPRequestHandler):
             self._send(HTTPStatus.MOVED_PERMANENTLY, b"", TYPES[".txt"], location=path)
             return
         up = "../" if names and self._files.find(names[:-1]) else f"/{PAGE}"
-        text = listing("/".join(names) or self._files.root.name, self._files.entries(place), up)
+        entries, more = self._files.entries(place, MOST_ENTRIES)
+        text = listing("/".join(names) or self._files.root.name, entries, up, more=more)
         self._send(HTTPStatus.OK, text.encode("utf-8", "replace"), TYPES[".html"])
 
     def _send_file(self, content: BinaryIO, suffix: str) -> None:

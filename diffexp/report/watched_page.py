@@ -99,19 +99,19 @@ class Entry:
     picture: bool
 
 
-def listing(title: str, found: Sequence[os.DirEntry[str]], up: str) -> str:
+def listing(title: str, found: Sequence[os.DirEntry[str]], up: str, *, more: bool) -> str:
     """A page with the files of a folder.
 
     Args:
         up: URL of the page above.
+        more: whether there are files besides those found.
     """
     entries, previewed = list[Entry](), 0
-    for one in found[:MOST_ENTRIES]:
+    for one in found:
         picture = one.name.endswith((".png", ".gif")) and previewed < MOST_PICTURES
         previewed += picture
         entries.append(_entry(one, picture=picture))
-    more = len(found) - len(entries)
-    note = f"{more} more files are not listed." if more else "" if entries else "Nothing to show here."
+    note = f"The first {len(entries):,} are listed." if more else "" if entries else "Nothing to show here."
     return _folder_page(title=title, entries=entries, up=up, note=note)
 
 

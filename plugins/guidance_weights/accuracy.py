@@ -45,6 +45,6 @@ class Accuracy:
         return {
             f"{name}/{self.features.name}": values
             if all_labelled
-            else estimate(mean_of(values), [indices[row] for row, _ in rows], bounds=(0.0, 1.0))
+            else estimate(mean_of(values), [indices[row] for row, _ in rows], bounds=(0.0, 1.0), groups=digits.tolist())
             for name, values in found.items()
         }

@@ -13,7 +13,7 @@ from diffexp.catalog.discover import discover
 from diffexp.cli.command import run_command
 from diffexp.errors import InputError
 from tests.checkpoints import tiny_unet
-from tests.runs import same_but_for_rounding
+from tests.runs import network, raise_at, same_but_for_rounding
 
 FAST: dict[str, Any] = {"num_samples": 3, "tracker": "none", "metric": ["cost"], "steps": 2, "snapshot_every": 0}
 
@@ -61,6 +61,18 @@ def test_a_sweep_over_objects_and_names() -> None:
     one, name, other = (samples(run) for run in swept.runs[::2])
     assert torch.equal(one, name) and not torch.equal(one, other)
     assert len({run.config["model"]["name"] for run in swept.runs}) == 3
+
+
+def test_a_sweep_over_objects_is_resumed_with_the_same_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        network(patch, raise_at(2, KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt) as stopped:
+            diffexp.sweep(model=[mixture(), mixture(schedule="flow")], hydra={"launcher": {"batch": 3}}, **FAST)
+    folder = Path(str(stopped.value))
+    with pytest.raises(InputError, match="is an object from Python"):
+        diffexp.sweep(resume=folder)
+    swept = diffexp.sweep(model=[mixture(), mixture(schedule="flow")], resume=folder)
+    assert swept.folder == folder and [run.status for run in swept.runs] == ["done"] * 2
 
 
 def test_a_users_model_and_its_file() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffexp.components.metrics.bootstrap import estimate, mean_of
+from diffexp.components.metrics.half_samples import estimate, mean_of
 from diffexp.components.metrics.intervals import mean_interval, student_interval
 
 RUNS = 20_000

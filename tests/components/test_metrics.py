@@ -13,12 +13,12 @@ from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
 from diffexp.components.metrics.base import RunFacts
-from diffexp.components.metrics.bootstrap import Estimate
 from diffexp.components.metrics.cost import Cost
 from diffexp.components.metrics.density_coverage import DensityCoverage
 from diffexp.components.metrics.features import load_features
 from diffexp.components.metrics.fid import FID
 from diffexp.components.metrics.frechet import moments, squared_frechet_distance, weighted_squared_distances
+from diffexp.components.metrics.half_samples import Estimate
 from diffexp.components.metrics.kid import KID
 from diffexp.components.metrics.precision_recall import PrecisionRecall
 from diffexp.components.metrics.reconstruction import Reconstruction
@@ -335,7 +335,7 @@ def test_reconstruction_is_the_distance_to_the_picture_of_the_sample_as_it_wquan
 
 
 def test_density_has_an_interval_and_coverage_has_none():
-    """A resample covers no more than the samples do, so it cannot tell how coverage scatters."""
+    """Half of the samples cover less, so that halves cannot tell how coverage scatters."""
     metric = DensityCoverage()
     metric.update(draws(40), draws(40))
     found = metric.compute(facts(MNIST))

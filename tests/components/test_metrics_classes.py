@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from diffexp.components.metrics.base import RunFacts
-from diffexp.components.metrics.bootstrap import Estimate
 from diffexp.components.metrics.density_coverage import DensityCoverage
 from diffexp.components.metrics.features import load_features
 from diffexp.components.metrics.fid import FID
 from diffexp.components.metrics.frechet import moments
+from diffexp.components.metrics.half_samples import Estimate
 from diffexp.components.metrics.kid import KID
 from diffexp.components.metrics.precision_recall import PrecisionRecall
 from diffexp.components.models.base import Request

@@ -1,6 +1,5 @@
-"""The memory of metrics does not grow with the samples beyond their features and their weights in resamples."""
+"""The memory of metrics does not grow with the samples beyond their features and their weights in halves."""
 
-from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -9,10 +8,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from diffexp.components.metrics import bootstrap, feature_metric, frechet, kid
+from diffexp.components.metrics import feature_metric, frechet, half_samples, kid
 from diffexp.components.metrics.base import RunFacts
-from diffexp.components.metrics.bootstrap import estimate, mean_of, weights
 from diffexp.components.metrics.fid import FID
+from diffexp.components.metrics.half_samples import SPLITS, Estimate, estimate, mean_of, splits
 from diffexp.components.metrics.kid import KID
 
 
@@ -33,13 +32,13 @@ class LargestTensor(TorchDispatchMode):
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts so small that 1,000 samples are many."""
-    monkeypatch.setattr(bootstrap, "BLOCK", 1 << 14)
+    monkeypatch.setattr(half_samples, "BLOCK", 1 << 14)
     monkeypatch.setattr(frechet, "CHUNK", 40)
     monkeypatch.setattr(kid, "CHUNK", 40)
     monkeypatch.setattr(kid, "COLUMNS", 120)
 
 
-def computed(metric: type[FID] | type[KID], count: int) -> tuple[bootstrap.Estimate, int]:
+def computed(metric: type[FID] | type[KID], count: int) -> tuple[Estimate, int]:
     """The value for so many samples, and the bytes of the largest tensor."""
     made = metric()
     made.batches += torch.randn(count, 64, generator=torch.Generator().manual_seed(0)).split(16)
@@ -61,7 +60,7 @@ def test_parts_make_no_difference(metric, request):
     request.getfixturevalue("small_parts")
     in_parts, _ = computed(metric, 300)
     assert in_parts.value == pytest.approx(at_once.value, rel=1e-11)
-    assert torch.allclose(in_parts.resamples, at_once.resamples, rtol=1e-10)
+    assert torch.allclose(in_parts.halves, at_once.halves, rtol=1e-10)
 
 
 def test_a_statistic_gets_its_weightings_in_blocks(monkeypatch):
@@ -73,17 +72,16 @@ def test_a_statistic_gets_its_weightings_in_blocks(monkeypatch):
         assert weighting.dtype == torch.float64
         return (values @ weighting) / weighting.sum(dim=0)
 
-    monkeypatch.setattr(bootstrap, "BLOCK", 500 * 100)
+    monkeypatch.setattr(half_samples, "BLOCK", 500 * 100)
     found = estimate(mean, range(500))
-    assert shapes == [(500, 100)] * 4 + [(500, 1)]
+    assert shapes == [(500, 100)] * 5 + [(500, 13)]
     assert found.value == pytest.approx(whole.value)
-    assert torch.allclose(found.resamples, whole.resamples)
+    assert torch.allclose(found.halves, whole.halves)
 
 
-def test_resamples_are_kept_as_bytes():
-    made: Callable[..., Tensor] = weights
-    assert made(range(30)).dtype == torch.uint8
-    assert made(range(30)).shape == (30, bootstrap.RESAMPLES)
+def test_halves_are_kept_as_bytes():
+    assert splits(range(30)).dtype == torch.uint8
+    assert splits(range(30)).shape == (30, SPLITS)
 
 
 def test_features_of_many_batches_are_few_tensors_in_their_order(monkeypatch):

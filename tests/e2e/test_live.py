@@ -38,7 +38,7 @@ def until(true: Callable[[], object], running: subprocess.Popen[str]) -> None:
         time.sleep(0.1)
 
 
-def test_a_sweep_is_read_while_it_runs_killed_and_resumed(tmp_path: Path):
+def test_a_sweep_is_read_while_it_runs_and_after_it_was_killed(tmp_path: Path):
     sweep = tmp_path / "sweep"
     page = sweep / "report.html"
     running = start(tmp_path, *SWEEP.split(), "num_samples=20000", "metric=cost", f"hydra.sweep.dir={sweep}")
@@ -73,6 +73,17 @@ def test_a_sweep_is_read_while_it_runs_killed_and_resumed(tmp_path: Path):
             os.killpg(running.pid, signal.SIGKILL)
         running.communicate()
     assert 'id="live"' in page.read_text(), "nobody was left to replace it"
+
+
+def test_the_driver_of_workers_writes_the_page(tmp_path: Path):
+    page = tmp_path / "s" / "report.html"
+    words = ["num_samples=400", "metric=cost", "hydra.sweep.dir=s", "workers=1", "hydra/launcher=local"]
+    running = start(tmp_path, *SWEEP.split(), *words)
+    until(page.exists, running)
+    assert 'id="live"' in page.read_text()
+    code, _, errors = finish(running)
+    assert code == 0, errors
+    assert 'id="live"' not in page.read_text()
 
 
 def test_the_page_of_a_short_sweep_is_final(tmp_path: Path):

@@ -33,7 +33,7 @@ RECORD = {
 
 def texts(file: Path | io.BytesIO) -> dict[str, str]:
     with Image.open(file) as image:
-        return {key: value for key, value in image.info.items() if isinstance(value, str)}
+        return {str(key): value for key, value in image.info.items() if isinstance(value, str)}
 
 
 def test_a_sample_has_the_texts_that_other_programs_read():

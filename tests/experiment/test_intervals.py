@@ -1,4 +1,4 @@
-"""Intervals and pairs: what the bootstrap says where the truth is known, and what a run leaves of it."""
+"""What a run leaves of intervals and pairs, and the accurate solutions that samples are compared with."""
 
 import csv
 import logging
@@ -11,17 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
 from diffexp.catalog.discover import discover
 from diffexp.catalog.sources import conf_dir, default_choices
 from diffexp.components.grids.choice import Grid
 from diffexp.components.metrics.base import Finished, RunFacts
-from diffexp.components.metrics.bootstrap import FEWEST, RESAMPLES, Estimate, estimate, mean_of, weights
 from diffexp.components.metrics.cost import Cost
-from diffexp.components.metrics.features import load_features
-from diffexp.components.metrics.fid import FID
 from diffexp.components.metrics.psnr import PSNR
 from diffexp.components.metrics.ssim import SSIM
 from diffexp.components.metrics.trajectory_error import TrajectoryError
@@ -33,7 +29,7 @@ from diffexp.components.schedulers.ddpm import ddpm
 from diffexp.components.schedulers.heun import heun
 from diffexp.errors import InputError
 from diffexp.experiment.metric_suite import MetricSuite
-from diffexp.experiment.per_sample import PER_SAMPLE, read_resamples, write_per_sample
+from diffexp.experiment.per_sample import PER_SAMPLE, read_halves, write_per_sample
 from diffexp.experiment.reference import Reference, Start, accurate_plan, start_of
 from diffexp.plan.compile import sample
 from diffexp.plan.levels import Level
@@ -47,73 +43,6 @@ from diffexp.plan.training import Training
 def facts(model: Any = None) -> RunFacts:
     unknown = dict.fromkeys(("scheduler_us_per_step", "peak_memory_mb", "plan"))
     return RunFacts(nfe=5, num_samples=8, seconds=1.0, model_seconds=1.0, model=model, **unknown)
-
-
-# the bootstrap
-
-
-@given(st.lists(st.integers(0, 10_000), min_size=1, max_size=6, unique=True))
-@settings(max_examples=20, deadline=None)
-def test_the_weights_of_a_sample_are_its_own(indices: list[int]):
-    together = weights(indices, 8)
-    assert together.shape == (len(indices), 8)
-    for row, index in zip(together, indices):
-        assert torch.equal(row, weights([index], 8)[0])
-
-
-def test_the_interval_of_a_mean_is_as_wide_as_statistics_says():
-    values = torch.randn(400, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    found = estimate(mean_of(values), range(400))
-    assert found.value == pytest.approx(values.mean().item())
-    assert found.interval is not None
-    low, high = found.interval
-    assert high - low == pytest.approx(2 * 1.96 * values.std().item() / math.sqrt(400), rel=0.12)
-    assert low < found.value < high
-
-
-def test_intervals_hold_what_they_promise():
-    generator = torch.Generator().manual_seed(1)
-    held = 0
-    for trial in range(200):
-        values = torch.rand(40, generator=generator, dtype=torch.float64)
-        interval = estimate(mean_of(values), range(1000 * trial, 1000 * trial + 40)).interval
-        assert interval is not None
-        held += interval[0] < 0.5 < interval[1]
-    assert 0.89 < held / 200 < 0.98
-
-
-def test_the_interval_of_a_biased_distance_is_about_the_value_and_not_below_zero():
-    found = Estimate(2.0, torch.linspace(5.0, 7.0, RESAMPLES, dtype=torch.float64))
-    assert found.interval == (pytest.approx(1.05, abs=0.01), pytest.approx(2.95, abs=0.01))
-    assert Estimate(0.5, found.resamples, bounds=(0.0, math.inf)).interval == (0.0, pytest.approx(1.45, abs=0.01))
-
-
-def test_few_samples_have_no_interval():
-    few, enough = (estimate(mean_of(torch.rand(count)), range(count)) for count in (FEWEST - 1, FEWEST))
-    assert few.interval is None and len(few.resamples) == 0
-    assert enough.interval is not None
-
-
-def test_the_interval_of_fid_covers_the_scatter_of_fid():
-    """Many sets of as many samples: their FIDs scatter as wide as the interval of one says."""
-    real = load_features("mnist_cnn").reference.samples
-    values, widths = [], []
-    for part in real[:4000].split(250):
-        metric = FID()
-        metric.batches.append(part * 1.2 + 0.1)
-        found = metric.compute(facts())["fid/mnist_cnn"]
-        assert found.interval is not None
-        values.append(found.value)
-        widths.append(found.interval[1] - found.interval[0])
-    scatter = 2 * 1.96 * torch.tensor(values).std().item()
-    assert torch.tensor(widths).mean().item() == pytest.approx(scatter, rel=0.45)
-
-
-def test_the_difference_of_runs_from_the_same_noise_is_known_better_than_either():
-    luck = torch.randn(100, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    first, second = (estimate(mean_of(luck + shift), range(100)) for shift in (0.0, 0.01))
-    spread = (first.resamples - second.resamples).std()
-    assert spread < 1e-6 < first.resamples.std()
 
 
 # what a run leaves
@@ -149,12 +78,12 @@ def test_a_metric_with_a_value_a_sample_gets_mean_interval_and_a_file(tmp_path: 
     rows = list(csv.reader((tmp_path / PER_SAMPLE).open()))
     assert rows[0] == ["index", "own"]
     assert [(int(i), pytest.approx(float(v))) for i, v in rows[1:]] == sorted(values.items())
-    assert set(read_resamples(tmp_path)) == {"own"}
+    assert set(read_halves(tmp_path)) == {"own"}
 
     shuffled = MetricSuite({"per_sample": PerSample()}, SimpleNamespace())  # pyright: ignore[reportArgumentType]
     batch = torch.tensor([[values[index]] for index in range(20)])
     shuffled.update(range(20), batch, batch)
-    assert shuffled.compute(facts())["own/low"] == pytest.approx(told["own/low"]), "resamples go by index, not by order"
+    assert shuffled.compute(facts())["own/low"] == pytest.approx(told["own/low"]), "halves go by index, not by order"
 
 
 def test_a_value_that_is_no_number_costs_itself_alone(caplog: pytest.LogCaptureFixture):
@@ -170,11 +99,11 @@ def test_a_value_that_is_no_number_costs_itself_alone(caplog: pytest.LogCaptureF
     assert second.startswith("metric mixed: word is skipped")
 
 
-def test_resamples_that_cannot_be_read_are_none(tmp_path: Path):
-    assert read_resamples(tmp_path) == {}
-    (tmp_path / "resamples.safetensors").write_bytes(b"no")
-    assert read_resamples(tmp_path) == {}
-    write_per_sample(tmp_path, [], {}, {"a": torch.empty(0)})
+def test_halves_that_cannot_be_read_are_none(tmp_path: Path):
+    assert read_halves(tmp_path) == {}
+    (tmp_path / "half_samples.safetensors").write_bytes(b"no")
+    assert read_halves(tmp_path) == {}
+    write_per_sample(tmp_path, [], {}, {"a": torch.empty(2, 0)})
     assert not (tmp_path / PER_SAMPLE).exists()
 
 

@@ -99,7 +99,7 @@ def test_a_chart_of_its_own(names: list[str], tmp_path: Path, capsys: pytest.Cap
     picture = ElementTree.parse(file).getroot()
     svg = "{http://www.w3.org/2000/svg}"
     texts = [element.text for element in picture.iter(f"{svg}text")]
-    assert {*names, "Pareto front", "95 % bootstrap interval", "seconds per sample"} <= set(texts)
+    assert {*names, "Pareto front", "95 % interval", "seconds per sample"} <= set(texts)
     assert all(texts.count(name) == 1 for name in names)
     assert len([mark for mark in picture.iter(f"{svg}use") if mark.get("data-cell")]) == 6
     assert "prefers-color-scheme" in file.read_text()

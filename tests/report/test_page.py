@@ -1,14 +1,13 @@
 """``report.html`` in a browser: every control, at the width of a laptop and of a phone, in light and dark."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from diffexp.report import write_report
-from tests.browser import EXECUTABLE, Browser
+from tests.browser import EXECUTABLE, Browser, choose, click, title, write
 from tests.made_up import made_up_cell, made_up_sweep
 
 pytestmark = [
@@ -17,21 +16,6 @@ pytestmark = [
 ]
 LAPTOP, PHONE = (1366, 860), (390, 844)
 SIZES = pytest.mark.parametrize("size", [LAPTOP, PHONE], ids=["laptop", "phone"])
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    browser = Browser()
-    yield browser
-    browser.close()
-
-
-@pytest.fixture
-def quiet(browser: Browser) -> Iterator[None]:
-    """After each test: no error on the page, and nothing asked of the network."""
-    browser.problems.clear()
-    yield
-    assert browser.problems == []
 
 
 @pytest.fixture(scope="module")
@@ -51,51 +35,6 @@ def pictures(browser: Browser) -> list[list[str]]:
     )
 
 
-def choose(browser: Browser, label: str, value: str) -> None:
-    """Pick an option, by what the select is called and by what the option says."""
-    told = browser.run(
-        f"""(() => {{
-          const label = [...document.querySelectorAll('label')].find(
-            (label) => label.firstChild.textContent.trim() === {label!r} && label.querySelector('select'));
-          const select = label.querySelector('select');
-          const option = [...select.options].find((option) => option.textContent === {value!r});
-          select.value = option.value;
-          select.dispatchEvent(new Event('change'));
-          return select.value === option.value;
-        }})()"""
-    )
-    assert told
-
-
-def click(browser: Browser, selector: str) -> None:
-    """With the mouse, where the element is, so that something in front of it would get the click."""
-    x, y = browser.run(
-        f"""(() => {{
-          const element = document.querySelector({selector!r});
-          element.scrollIntoView({{ block: "center", behavior: "instant" }});
-          const box = element.getBoundingClientRect();
-          return [box.x + box.width / 2, box.y + box.height / 2];
-        }})()"""
-    )
-    for kind in ("mousePressed", "mouseReleased"):
-        browser.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
-
-
-def write(browser: Browser, selector: str, value: str) -> None:
-    """Into an input."""
-    browser.run(
-        f"""(() => {{
-          const input = document.querySelector({selector!r});
-          input.value = {value!r};
-          input.dispatchEvent(new Event("input"));
-        }})()"""
-    )
-
-
-def title(browser: Browser) -> str:
-    return browser.run("document.querySelector('#viewer-title').textContent")
-
-
 @SIZES
 def test_nothing_sticks_out_and_everything_is_loaded(browser: Browser, page: Path, size: tuple[int, int]):
     for dark in (False, True):
@@ -104,7 +43,7 @@ def test_nothing_sticks_out_and_everything_is_loaded(browser: Browser, page: Pat
         browser.run("window.scrollTo(0, 1e6)")
         paper = browser.run("getComputedStyle(document.body).backgroundColor")
         assert (paper == "rgb(18, 21, 26)") == dark
-    assert browser.run("document.querySelectorAll('.chart-box').length") == 4
+    assert browser.run("document.querySelectorAll('.chart-box .series').length") == 6
     folder = os.environ.get("REPORT_PICTURES")  # to look at it: a folder for screenshots
     if folder:
         browser.picture(Path(folder) / f"report-{size[0]}.png", whole=True)
@@ -113,15 +52,16 @@ def test_nothing_sticks_out_and_everything_is_loaded(browser: Browser, page: Pat
 @SIZES
 def test_metric_and_cost_change_chart_answers_and_captions(browser: Browser, page: Path, size: tuple[int, int]):
     browser.open(page, *size)
-    shown = "[...document.querySelectorAll('.chart-box:not([hidden])')].map(b => b.dataset.metric + b.dataset.cost)"
+    shown = "[...document.querySelectorAll('.chart-box:not([hidden])')].map(b => b.dataset.metric + b.dataset.x)"
     assert browser.run(shown) == ["fid/mnist_cnnnfe"]
     caption = "document.querySelector('#grid .caption').textContent"
     before = browser.run(caption)
     choose(browser, "Metric", "psnr")
-    choose(browser, "Cost", "seconds per sample")
+    choose(browser, "X axis", "seconds per sample")
     assert browser.run(shown) == ["psnrseconds_per_image"]
     assert browser.run(caption) != before
     assert browser.run("document.querySelector('[data-answers]:not([hidden])').dataset.answers") == "psnr"
+    assert browser.run("document.querySelector('#answer-table th').textContent") == "≤ seconds per sample"
     # The front ends with the best of all; psnr grows here with what fid measures.
     assert browser.run("document.querySelectorAll('.chart-box:not([hidden]) .on-front').length") >= 1
 
@@ -129,7 +69,7 @@ def test_metric_and_cost_change_chart_answers_and_captions(browser: Browser, pag
 @SIZES
 def test_the_legend_hides_lines(browser: Browser, page: Path, size: tuple[int, int]):
     browser.open(page, *size)
-    hidden = "[...document.querySelectorAll('.series')].filter(s => s.style.display === 'none').length"
+    hidden = "6 - document.querySelectorAll('.series').length"
     click(browser, "#legend button")
     assert browser.run(hidden) == browser.run("document.querySelectorAll('.chart-box').length")
     assert browser.run("document.querySelector('#legend button').ariaPressed") == "false"

@@ -72,8 +72,8 @@ def test_different_numbers_of_samples_are_not_ranked(tmp_path: Path):
 def test_without_intervals_nothing_is_claimed(tmp_path: Path):
     for number in range(2):
         folder = made_up_cell(tmp_path, f"{number}_a", {"x": number}, quality=1 + number)
-        (folder / "resamples.safetensors").unlink(missing_ok=True)
-        for file in folder.glob("resamples*"):
+        (folder / "half_samples.safetensors").unlink(missing_ok=True)
+        for file in folder.glob("half_samples*"):
             file.unlink()
     found = ranking(tmp_path)
     assert not found.is_ranked and set(found.marks(found.qualities[0]).values()) == {"*", "~"}

@@ -23,7 +23,7 @@ from diffexp.report.comparison import (
     compare,
     holm,
     p_value,
-    read_all_resamples,
+    read_all_halves,
     t_quantile,
 )
 from diffexp.report.page import Report
@@ -162,13 +162,13 @@ def test_few_samples_are_held_against_students_distribution(freedom: int, t: flo
     assert p_value(t_quantile(freedom), 1.0, freedom) == pytest.approx(0.05)
 
 
-def test_cells_with_another_number_of_resamples_are_not_compared(tmp_path: Path):
+def test_cells_with_another_number_of_splits_are_not_compared(tmp_path: Path):
     for number in range(3):
         made_up_cell(tmp_path, f"{number}_a", {"x": number})
     cells = read_cells(tmp_path)
-    resamples = read_all_resamples(cells)
-    resamples[2] = {name: values[:100] for name, values in resamples[2].items()}
-    (only,) = compare(cells, resamples, FID, [(0, 1), (0, 2), (1, 2)])
+    halves = read_all_halves(cells)
+    halves[2] = {name: values[:, :100] for name, values in halves[2].items()}
+    (only,) = compare(cells, halves, FID, [(0, 1), (0, 2), (1, 2)])
     assert (only.first, only.second) == (0, 1)
 
 
@@ -179,12 +179,12 @@ def test_a_cell_that_is_not_done_is_on_no_chart(tmp_path: Path):
 
 
 def test_a_small_difference_from_the_same_noise_is_real_and_none_is_not(tmp_path: Path):
-    for number, quality in enumerate((1.0, 1.05, 1.0)):
+    for number, quality in enumerate((1.0, 1.06, 1.0)):
         made_up_cell(tmp_path, f"{number}_a", {"steps": 5, "x": number}, quality=quality)
     cells = read_cells(tmp_path)
     first, second = value_of(cells[0], FID.name), value_of(cells[1], FID.name)
     assert first and second and first.high and second.low and first.high > second.low, "alone, they overlap"
-    found = compare(cells, read_all_resamples(cells), FID, [(0, 1), (0, 2), (0, 0)])
+    found = compare(cells, read_all_halves(cells), FID, [(0, 1), (0, 2), (0, 0)])
     assert found[0].difference == pytest.approx(first.value - second.value)
     assert found[0].p_holm < 0.001
     assert found[0].low < found[0].difference < found[0].high < 0
@@ -197,7 +197,7 @@ def test_what_cannot_be_compared_is_not(tmp_path: Path):
     made_up_cell(tmp_path, "1_a", {"x": 1, "num_samples": 99})
     made_up_cell(tmp_path, "2_a", {"x": 2}, status="failed", error="no")
     cells = read_cells(tmp_path)
-    assert compare(cells, read_all_resamples(cells), FID, [(0, 1), (0, 2), (1, 2)]) == []
+    assert compare(cells, read_all_halves(cells), FID, [(0, 1), (0, 2), (1, 2)]) == []
 
 
 def test_of_very_many_pairs_those_on_one_axis_are_compared():
@@ -229,10 +229,10 @@ def test_the_budget_takes_whole_samples_away_and_says_so(tmp_path: Path):
     made_up_sweep(tmp_path, ["a", "b"], [5, 10], pictures=6)
     cells = read_cells(tmp_path)
     whole, cut = make_thumbnails(cells), make_thumbnails(cells, budget=1000)
-    assert (len(whole.samples), whole.note) == (6, "")
+    assert (len(whole.samples), whole.available) == (6, 6)
     assert 1 <= len(cut.samples) < 6
     assert all(len(found) == len(cut.samples) for found in cut.images)
-    assert cut.note == f"{len(cut.samples)} of up to 6 samples of each cell are shown"
+    assert cut.available == 6
 
 
 def test_broken_pictures_are_left_out(tmp_path: Path):
@@ -272,7 +272,7 @@ def test_a_page_of_a_sweep(tmp_path: Path):
         assert (sweep / unquote(cell["link"])).is_dir(), "links lead from the page to the run"
     text = " ".join(page.texts)
     assert "1 failed" in text and "1 missing" in text and "ValueError: no" in text
-    assert len(page.all("svg")) >= 4 and page.all("dialog")
+    assert page.all("svg") and page.all("dialog")
 
 
 def test_cells_that_never_began_are_in_their_place(tmp_path: Path):
@@ -333,7 +333,7 @@ def test_five_hundred_cells(tmp_path: Path):
     report = Report(collect([sweep]), sweep / "report.html")
     html = report.html()
     assert len(report.cells) == 500
-    assert html.count('data-cell="') >= 500 * len(report.charts)
+    assert html.count('data-cell="') == 500 and len(report.charts) == 4
     assert len(html) < 6_000_000
     assert len(report.legend) == 20, "a look for each scheduler, not for each line"
 

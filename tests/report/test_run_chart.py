@@ -78,6 +78,14 @@ def test_what_cannot_be_drawn(outputs: Path, metric: str, options: dict[str, str
         diffexp.load(outputs).chart(metric, **options)  # pyright: ignore[reportArgumentType]
 
 
+def test_a_part_of_the_table_is_drawn_and_a_joined_one_is_refused(outputs: Path) -> None:
+    runs = diffexp.load(outputs)
+    assert lines(runs[runs["steps"] == 10].chart("fid")) == [1, 1]  # pyright: ignore[reportAttributeAccessIssue]
+    joined = diffexp.Runs(runs.to_dict("list"))
+    with pytest.raises(InputError, match="give all folders to diffexp.load"):
+        joined.chart("fid")
+
+
 def test_no_finished_run(tmp_path: Path) -> None:
     made_up_cell(tmp_path / "s", "0", {}, status="failed", error="no luck")
     with pytest.raises(InputError, match="no finished run has|there is no column"):

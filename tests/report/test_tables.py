@@ -172,7 +172,7 @@ def test_nothing_to_chart_is_said_without_a_metric(tmp_path: Path) -> None:
     assert "not done" in write_table([tmp_path / "s"], tmp_path / "r.md").read_text()
 
 
-def test_a_sweep_in_a_notebook(tmp_path: Path) -> None:
+def test_a_sweep_in_a_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from diffexp import SweepResult
 
     for number, name in enumerate(("euler", HOSTILE)):
@@ -180,3 +180,6 @@ def test_a_sweep_in_a_notebook(tmp_path: Path) -> None:
     page = SweepResult(tmp_path / "s")._repr_html_()
     assert "<td" in page and "2 cells (2 done)" in page and HOSTILE not in page and str(escape(HOSTILE)) in page
     assert "0 cells (none has begun)" in SweepResult(tmp_path)._repr_html_()
+    monkeypatch.setattr("diffexp.report.tables.MOST_ROWS", 1)
+    page = SweepResult(tmp_path / "s")._repr_html_()
+    assert page.count("<tr>") == 2 and "1 more cells are not shown" in page

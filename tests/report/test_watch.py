@@ -6,8 +6,6 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,44 +16,9 @@ from diffexp.experiment.lock import lock
 from diffexp.report.served_files import MalformedTarget, ServedFolder, names_of
 from diffexp.report.watch import Server
 from tests.made_up import HOSTILE, made_up_cell, made_up_sweep
+from tests.served import ask, send, served
 
 SECRET = "the-secret-that-nobody-may-read"
-
-
-@dataclass(frozen=True)
-class Answer:
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-
-@contextmanager
-def served(root: Path) -> Iterator[int]:
-    """A server in this process; its port."""
-    with Server(root, 0) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield server.server_port
-        server.shutdown()
-
-
-def send(port: int, request: bytes) -> bytes:
-    """All that the server answers to some bytes, until it closes the connection."""
-    with socket.create_connection(("127.0.0.1", port), 20) as connection:
-        connection.sendall(request)
-        connection.shutdown(socket.SHUT_WR)
-        return b"".join(iter(lambda: connection.recv(1 << 16), b""))
-
-
-def ask(
-    port: int, target: str | bytes = "/", method: str = "GET", host: str | None = "localhost", **more: str
-) -> Answer:
-    path = target.encode() if isinstance(target, str) else target
-    lines = [f"{name.replace('_', '-')}: {value}" for name, value in more.items()]
-    lines += [f"Host: {host}"] if host is not None else []
-    received = send(port, b"%s %s HTTP/1.1\r\n%s\r\n\r\n" % (method.encode(), path, "\r\n".join(lines).encode()))
-    head, _, body = received.partition(b"\r\n\r\n")
-    first, *rest = head.decode("latin-1").split("\r\n")
-    return Answer(int(first.split()[1]), dict(line.split(": ", 1) for line in rest), body)
 
 
 @pytest.fixture(scope="module")
@@ -305,6 +268,20 @@ def test_folders_of_runs_are_listed_without_what_is_hidden(port: int):
     assert (moved.status, moved.headers["Location"]) == (301, "/0_ddim_5/")
     assert b'href="../"' in ask(port, "/0_ddim_5/samples/").body
     assert b"000000.png" in ask(port, "/0_ddim_5/samples/").body
+
+
+def test_a_listing_of_very_many_files_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run = made_up_cell(tmp_path, "0_a", {"steps": 5}, pictures=9)
+    monkeypatch.setattr("diffexp.report.watch.MOST_ENTRIES", 7)
+    monkeypatch.setattr("diffexp.report.watched_page.MOST_PICTURES", 3)
+    with served(tmp_path) as port:
+        text = ask(port, "/0_a/samples/").body.decode()
+        assert "000006.png" in text
+        assert "000007.png" not in text
+        assert "The first 7 are listed." in text
+        assert text.count("<img") == 3
+        (run / "empty").mkdir()
+        assert b"Nothing to show here." in ask(port, "/0_a/empty/").body
 
 
 def test_names_in_a_listing_are_text(tmp_path: Path):

@@ -10,7 +10,7 @@ import pytest
 
 from diffexp.cli.command import run_command
 from diffexp.report.collect import collect
-from diffexp.report.comparison import compare, read_all_resamples
+from diffexp.report.comparison import compare, read_all_halves
 from diffexp.report.over_seeds import write_over_seeds
 from diffexp.report.page import Report
 from diffexp.report.quality import points_of
@@ -100,7 +100,7 @@ def test_the_best_sampler_wins_not_the_best_seed(tmp_path: Path):
 
 def test_cells_are_compared_seed_by_seed(tmp_path: Path):
     cells = merge_replicates(read_cells(sweep_over_seeds(tmp_path)))
-    (found,) = compare(cells, read_all_resamples(cells), FID, [(0, 1)])
+    (found,) = compare(cells, read_all_halves(cells), FID, [(0, 1)])
     differences = [1.0 - 1.5, 4.0 - 1.6, 4.3 - 1.4]
     mean = sum(differences) / 3
     error = math.sqrt(sum((d - mean) ** 2 for d in differences) / 2 / 3)
@@ -109,12 +109,12 @@ def test_cells_are_compared_seed_by_seed(tmp_path: Path):
     assert 0.05 < found.p < 0.5
 
 
-def test_without_two_common_seeds_the_resamples_are_compared(tmp_path: Path):
+def test_without_two_common_seeds_halves_are_compared(tmp_path: Path):
     made_up_cell(tmp_path, "0_a", {"x": 0, "seed": 0}, quality=1.0)
     made_up_cell(tmp_path, "1_a", {"x": 0, "seed": 1}, quality=1.1, noise=1)
     made_up_cell(tmp_path, "2_a", {"x": 1, "seed": 0}, quality=1.05)
     merged = merge_replicates(read_cells(tmp_path))
-    (found,) = compare(merged, read_all_resamples(merged), FID, [(0, 1)])
+    (found,) = compare(merged, read_all_halves(merged), FID, [(0, 1)])
     first, second = (value_of(cell.runs[0], FID.name) for cell in merged)
     assert first and second and found.difference == pytest.approx(first.value - second.value)
     assert found.p_holm < 0.001

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
 
-from diffexp.components.metrics.bootstrap import Estimate
+from diffexp.components.metrics.half_samples import Estimate
 
 if TYPE_CHECKING:
     from diffexp.components.models.base import Model
@@ -46,6 +46,10 @@ class RunFacts:
         """The indices of ``count`` samples; 0, 1, 2 and so on where they are unknown."""
         return self.indices if len(self.indices) == count else range(count)
 
+    def groups_of(self, count: int) -> Sequence[str] | None:
+        """What was asked for, of each of ``count`` samples; None where it is unknown. See ``half_samples.splits``."""
+        return self.captions if len(self.captions) == count else None
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -58,7 +62,7 @@ class Finished:
 
 
 Value = float | Tensor | Estimate
-"""A number; one value per sample, (N,) in the order of the batches, whose mean is reported; or a number with resamples.
+"""A number; one value per sample, (N,) in the order of the batches, whose mean is reported; or a number and its spread.
 
 The last two get 95 % intervals, ``<name>/low`` and ``<name>/high`` in ``metrics.json``, and paired comparisons.
 """

@@ -19,7 +19,7 @@ class DensityCoverage(FeatureMetric):
     Density is the number of real images within whose k-th neighbour a sample lies, over k: about 1 for real images, and
     unlike ``precision`` robust to outliers. Coverage, 0 to 1, is the share of real images that have a sample as
     near as their k-th neighbour. The real images are 5,000 training images; coverage grows with the number of samples,
-    and has no interval: a resample covers only images that the samples cover too, which underestimates the spread.
+    and has no interval: on half of the samples it is another quantity, so that halves do not tell how it scatters.
 
     Args:
         k: which neighbour.

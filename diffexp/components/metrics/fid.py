@@ -6,9 +6,9 @@ import math
 
 from diffexp import metric
 from diffexp.components.metrics.base import RunFacts
-from diffexp.components.metrics.bootstrap import Estimate, estimate
 from diffexp.components.metrics.feature_metric import FeatureMetric
 from diffexp.components.metrics.frechet import weighted_squared_distances
+from diffexp.components.metrics.half_samples import Estimate, estimate
 
 
 @metric(name="fid")
@@ -36,5 +36,6 @@ class FID(FeatureMetric):
             lambda weights: weighted_squared_distances(features, weights, mean, covariance),
             run.indices_of(len(features)),
             bounds=(0.0, math.inf),
+            groups=run.groups_of(len(features)),
         )
         return {name: distances}

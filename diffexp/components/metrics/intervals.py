@@ -44,7 +44,7 @@ def student_interval(values: Sequence[float]) -> tuple[float, float]:
     return mean - half, mean + half
 
 
-def t_quantile(freedom: int) -> float:
+def t_quantile(freedom: float) -> float:
     """Half the width of a 95 % interval in standard errors that are estimated with ``freedom`` degrees of freedom."""
     from scipy.special import stdtrit  # imported late: it takes a while
 

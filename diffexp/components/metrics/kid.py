@@ -10,8 +10,8 @@ from torch import Tensor
 
 from diffexp import metric
 from diffexp.components.metrics.base import RunFacts
-from diffexp.components.metrics.bootstrap import Estimate, estimate_at_once
 from diffexp.components.metrics.feature_metric import FeatureMetric
+from diffexp.components.metrics.half_samples import Estimate, estimate_at_once
 
 CHUNK, COLUMNS = 250, 500
 """Sides of the parts of the kernel matrix that are in memory."""
@@ -47,7 +47,8 @@ class KID(FeatureMetric):
                 total += part.sum(dim=0)
             return weighted_mean_kernel(features, weights) - 2 * (to_real / total) + among_real
 
-        return {name: estimate_at_once(distances, run.indices_of(len(features)))}
+        count = len(features)
+        return {name: estimate_at_once(distances, run.indices_of(count), groups=run.groups_of(count))}
 
 
 def weighted_mean_kernel(features: Tensor, weights: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Values of metrics while a run goes on: without intervals, whose resamples take long, and without warnings."""
+"""Values of metrics while a run goes on: without intervals, whose halves of samples take long, and without warnings."""
 
 from __future__ import annotations
 

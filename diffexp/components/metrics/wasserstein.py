@@ -12,8 +12,8 @@ from torch import Tensor
 from diffexp import metric
 from diffexp.components.metrics.applicability import enough_samples
 from diffexp.components.metrics.base import RunFacts
-from diffexp.components.metrics.bootstrap import Estimate, estimate
 from diffexp.components.metrics.frechet import weighted_squared_distances
+from diffexp.components.metrics.half_samples import Estimate, estimate
 from diffexp.components.metrics.so_far import is_so_far
 from diffexp.components.models.truth import KnowsGaussian, KnowsTruth
 from diffexp.errors import InputError
@@ -81,6 +81,7 @@ def _to_gaussian(samples: Tensor, run: RunFacts, truth: KnowsGaussian) -> dict[s
             lambda weights: weighted_squared_distances(samples, weights, mean, covariance).sqrt(),
             run.indices_of(len(samples)),
             bounds=(0.0, math.inf),
+            groups=run.groups_of(len(samples)),
         )
     if run.plan is not None and not is_so_far():  # it does not change
         try:

@@ -1,7 +1,14 @@
-if ($("#metric")) setUpCharts();
 firstAxes();
-pictureControls();
-followers.push(showGrid, pairControls, showPairs);
-setUpViewer();
+readAddress();
+setUpAddress();
+setUpChart();
+setUpParallel();
+setUpGrid();
+setUpPairs();
 setUpResults();
-choose({});
+setUpViewer();
+on(["pick."], showSelection);
+// The first drawing; many lines of all axes are drawn where they are seen.
+for (const show of [showChart, showAnswers, pictureControls, pictureNote, showGrid, pairControls, showPairs, resultControls, showColumns, filterResults, showSelection]) show();
+if (get("sort")) sortResults();
+if (get("view")) showViewer();

@@ -1,0 +1,138 @@
+"""What the scripts of the page know of the cells, as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from diffexp.experiment.configs import differing_keys
+from diffexp.experiment.run import IMAGES
+from diffexp.report.axes import PHRASES, Axis
+from diffexp.report.quality import Answer
+from diffexp.report.values import COSTS, SHORT_COSTS, Value, cost_of, value_of
+from diffexp.report.warnings import condition_names
+from diffexp.sweeps.results import CellResult
+
+if TYPE_CHECKING:
+    from diffexp.report.page import Report
+
+MAX_LISTED = 6
+"""Up to so many cells that do not differ from the best are listed; of more, the number."""
+
+
+def page_data(report: Report) -> Mapping[str, Any]:
+    """The content of the page for its scripts; numbers have six significant digits."""
+    thumbnails = report.thumbnails
+    best = {
+        quality.name: [_answer(answer, len(report.cells)) for answer in report.best(quality)]
+        for quality in report.qualities
+    }
+    return {
+        "axes": [_axis(axis) for axis in report.placement.axes],
+        "cells": [_cell(report, i) for i in range(len(report.cells))],
+        "ids": _ids(report),
+        "keys": _numeric_keys(report),
+        "metrics": report.metrics,
+        "costs": COSTS,
+        "short": SHORT_COSTS,
+        "cost": report.cost,
+        "common": report.common,
+        "title": report.title,
+        "conditions": condition_names(report.conditions),
+        "samples": thumbnails.samples,
+        "available": thumbnails.available,
+        "files": thumbnails.files,
+        "side": thumbnails.side,
+        "shrunk": any(uri and uri.startswith("data:image/jpeg") for found in thumbnails.images for uri in found),
+        "qualities": [{"name": quality.name, "higher": quality.higher} for quality in report.qualities],
+        "best": best,
+        "answers": {
+            f"{quality.name} {cost}": [_answer(answer) for answer in report.answers(quality, cost)]
+            for quality in report.qualities
+            for cost in COSTS
+        },
+        "pairs": {
+            quality.name: [
+                [d.first, d.second, *(float(f"{n:.4g}") for n in (d.difference, d.low, d.high, d.p, d.p_holm))]
+                for d in found
+            ]
+            for quality, found in report.comparisons
+        },
+    }
+
+
+def _cell(report: Report, number: int) -> dict[str, Any]:
+    cell, thumbnails = report.cells[number], report.thumbnails
+    folders = thumbnails.folders[number] if cell.members else ()
+    return {
+        "label": report.labels[number],
+        "place": report.placement.places[number],
+        "condition": report.conditions.of_cell[number],
+        "status": cell.status,
+        "error": cell.error,
+        "link": report.links[number],
+        "seeds": len(cell.members),
+        "links": [report.link(folder) for folder in folders],
+        "commands": {report.link(run.folder): run.record.get("command") or "" for run in cell.runs},
+        "pictures": thumbnails.images[number] if thumbnails.images else [],
+        "files": thumbnails.has_files[number],
+        "films": _films(cell),
+        "values": _values(report, cell),
+    }
+
+
+def _values(report: Report, cell: CellResult) -> dict[str, list[float]]:
+    """The metrics of a cell, and those costs that its record knows without the metric ``cost``."""
+    found = {name: _value(value) for name in report.metrics if (value := value_of(cell, name))}
+    costs = {name: cost_of(cell, name) for name in COSTS if name not in found}
+    return found | {name: _value(Value(cost)) for name, cost in costs.items() if cost is not None}
+
+
+def _films(cell: CellResult) -> list[str]:
+    """The pictures of the trajectory that a run has: a film strip and an animation."""
+    names = (IMAGES["animation"], IMAGES["trajectory"])
+    return [name for name in names if (cell.folder / name).is_file()]
+
+
+def _axis(axis: Axis) -> dict[str, Any]:
+    phrases = [axis.phrase(value) for value in range(len(axis.values))]
+    return {"name": axis.name, "values": axis.values, "phrases": phrases, "limits": axis.name in PHRASES}
+
+
+def _ids(report: Report) -> list[str]:
+    """A name for each cell in the address of the page: its folder's, with that of the sweep where it is not unique."""
+    names = [cell.folder.name for cell in report.cells]
+    return [
+        name if names.count(name) == 1 else f"{cell.folder.parent.name}/{name}"
+        for name, cell in zip(names, report.cells)
+    ]
+
+
+def _numeric_keys(report: Report) -> dict[str, list[float | None]]:
+    """Every config key in which the cells differ and that has numbers alone, with its value for each cell."""
+    configs = [cell.config for cell in report.cells]
+    found = {}
+    for key in differing_keys([config for config in configs if config]):
+        values = [config.get(key) for config in configs]
+        known = [value for value in values if value is not None]
+        if len({*map(str, known)}) > 1 and all(type(value) in (int, float) for value in known):
+            found[key] = values
+    return found
+
+
+def _value(value: Value) -> list[float]:
+    """A value, followed by its interval if it has one."""
+    ends = [] if value.low is None or value.high is None else [value.low, value.high]
+    return [float(f"{number:.6g}") for number in (value.value, *ends)]
+
+
+def _answer(answer: Answer, most: int = MAX_LISTED) -> dict[str, Any]:
+    listed = answer.ties if len(answer.ties) <= most else ()
+    return {
+        "budget": answer.budget,
+        "best": answer.best,
+        "ties": listed,
+        "others": len(answer.ties),
+        "compared": answer.compared,
+        "alone": answer.alone,
+    }
