@@ -22,7 +22,7 @@ from diffexp import RunInfo, SampleRow, tracker
 class Jsonl:
     """Lines of JSON, one per event, each with the run's folder: start, step, batch, metrics, images, samples, finish.
 
-    They are there while the run samples: ``batch`` says how many samples are done, ``metrics`` what they are so far.
+    They are written while the run samples: ``batch`` says how many samples are done, ``metrics`` what they are so far.
     Each line is appended with one system call, so that the workers of a sweep can share the file.
 
     Args:

@@ -35,18 +35,18 @@ def workspace(entity: str, project: str, group: str, comparison: Comparison) -> 
     import wandb_workspaces.reports.v2 as panels
     import wandb_workspaces.workspaces as views
 
-    charts = [
+    charts: list[Any] = [
         panels.ScatterPlot(title=curves.title, x=curves.cost, y=curves.metric)
         for curves in comparison.curves
         if curves.cost
     ]
-    over_samples = [
+    over_samples: list[Any] = [
         panels.LinePlot(title=name, x="samples_done", y=[name])
         for name in dict.fromkeys(curves.metric for curves in comparison.curves)
         if name
     ]
-    of_steps = [panels.LinePlot(title=name, x="steps/step", y=[f"steps/{name}"]) for name in STEPS]
-    images = [
+    of_steps: list[Any] = [panels.LinePlot(title=name, x="steps/step", y=[f"steps/{name}"]) for name in STEPS]
+    images: list[Any] = [
         panels.MediaBrowser(title=title, media_keys=[key], num_columns=4)
         for title, key in (("predicted x0 by step", "steps/x0"), ("samples", "samples"), ("grid", "pictures/grid"))
     ]
