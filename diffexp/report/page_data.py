@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from diffexp.experiment.configs import differing_keys
-from diffexp.experiment.run import IMAGES
+from diffexp.experiment.tracking import IMAGES
 from diffexp.report.axes import PHRASES, Axis
 from diffexp.report.quality import Answer
 from diffexp.report.values import COSTS, SHORT_COSTS, Value, cost_of, value_of
