@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from diffexp.components.metrics.applicability import FEW_SAMPLES
-from diffexp.components.metrics.bootstrap import FEWEST
+from diffexp.components.metrics.half_samples import FEWEST
 from diffexp.experiment.per_sample import PER_SAMPLE
 from diffexp.report.axes import as_text
 from diffexp.report.values import Quality
