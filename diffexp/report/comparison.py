@@ -24,6 +24,7 @@ from diffexp.components.metrics.intervals import t_quantile
 from diffexp.experiment.per_sample import read_halves
 from diffexp.files import write_text
 from diffexp.report.axes import Placement
+from diffexp.report.power import samples_to_decide
 from diffexp.report.values import Quality, value_of
 from diffexp.sweeps.results import CellResult
 
@@ -49,6 +50,15 @@ class Difference:
     """Probability of a difference at least as large if there were none; two-sided."""
     p_holm: float
     """``p`` adjusted for the number of pairs compared in this metric (Holm 1979)."""
+    needed: int | None = None
+    """How many samples a cell would decide what is undecided; where cells are compared seed by seed, how many seeds."""
+    by_seed: bool = False
+    """Whether the cells are compared seed by seed."""
+
+    @property
+    def needed_text(self) -> str:
+        """``2,300 samples``, ``14 seeds``; empty where it is decided, or where no number would decide it."""
+        return "" if self.needed is None else f"{self.needed:,} {'seeds' if self.by_seed else 'samples'}"
 
 
 def read_all_halves(cells: Sequence[CellResult]) -> list[dict[str, Tensor]]:
@@ -70,16 +80,31 @@ def compare(
     over_seeds = {(i, j): found for i, j in pairs if (found := _over_seeds(cells[i], cells[j], quality))}
     split = _by_halves(cells, halves, quality, [pair for pair in pairs if pair not in over_seeds])
     found = {pair: measured for pair in pairs if (measured := over_seeds.get(pair) or split.get(pair))}
-    p_values = [p_value(difference, error, freedom) for difference, error, freedom in found.values()]
+    p_values = [p_value(one.difference, one.error, one.freedom) for one in found.values()]
     return [
-        Difference(i, j, difference, difference - width, difference + width, p, adjusted)
-        for ((i, j), (difference, error, freedom)), p, adjusted in zip(found.items(), p_values, holm(p_values))
-        for width in [t_quantile(freedom) * error]
+        Difference(
+            i, j, own.difference, own.difference - width, own.difference + width, p, p_holm, needed, pair in over_seeds
+        )
+        for (pair, own), p, p_holm, times in zip(found.items(), p_values, holm(p_values), holm_tests(p_values))
+        for (i, j), width in [(pair, t_quantile(own.freedom) * own.error)]
+        for needed in [own.to_decide(times) if p_holm >= REAL else None]
     ]
 
 
-Measured = tuple[float, float, float]
-"""A difference, its standard error, and the degrees of freedom of that."""
+@dataclass(frozen=True)
+class Measured:
+    """A difference with its standard error."""
+
+    difference: float
+    error: float
+    freedom: float
+    """Degrees of freedom of the error."""
+    count: int
+    """The samples, or the seeds, that it is known from."""
+
+    def to_decide(self, tests: int) -> int | None:
+        """See ``samples_to_decide``."""
+        return samples_to_decide(self.difference, self.error, self.freedom, self.count, tests, REAL)
 
 
 def _over_seeds(first: CellResult, second: CellResult, quality: Quality) -> Measured | None:
@@ -94,7 +119,7 @@ def _over_seeds(first: CellResult, second: CellResult, quality: Quality) -> Meas
     if len(differences) < 2:
         return None
     found = torch.tensor(differences, dtype=torch.float64)
-    return found.mean().item(), found.std().item() / math.sqrt(len(found)), len(found) - 1
+    return Measured(found.mean().item(), found.std().item() / math.sqrt(len(found)), len(found) - 1, len(found))
 
 
 def _by_halves(
@@ -121,7 +146,9 @@ def _by_halves(
         for some in (alike[first : first + AT_ONCE] for first in range(0, len(alike), AT_ONCE)):
             first, second = (torch.stack([known[pair[side]] for pair in some]) for side in (0, 1))
             found = zip(some, *(part.tolist() for part in spread(first - second, count)))
-            measured |= {(i, j): (values[i] - values[j], math.sqrt(v), freedom) for (i, j), v, freedom in found}
+            measured |= {
+                (i, j): Measured(values[i] - values[j], math.sqrt(v), freedom, count) for (i, j), v, freedom in found
+            }
     return measured
 
 
@@ -157,10 +184,16 @@ def _on_one_axis(placement: Placement) -> tuple[list[tuple[int, int]], list[tupl
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjust p-values for their number (Holm 1979)."""
     adjusted, highest = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+    for index, tests in sorted(enumerate(holm_tests(p_values)), key=lambda found: -found[1]):
+        highest = max(highest, min(1.0, tests * p_values[index]))
         adjusted[index] = highest
     return adjusted
+
+
+def holm_tests(p_values: Sequence[float]) -> list[int]:
+    """The number that Holm's method multiplies each p-value with: how many are not smaller, itself included."""
+    ranks = {index: rank for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__))}
+    return [len(p_values) - ranks[index] for index in range(len(p_values))]
 
 
 def write_comparison(
@@ -168,11 +201,12 @@ def write_comparison(
 ) -> None:
     """Write a line per metric and pair; ``better`` is the better cell if the adjusted p-value is below 0.05.
 
-    A cell is named by the folder of its first run; ``seeds`` is the number of seeds that both have.
+    A cell is named by the folder of its first run; ``seeds`` is the number of seeds that both have, ``needed`` how
+    many samples (of cells compared by two or more seeds: seeds) would decide an undecided pair.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow("metric first second difference low high p p_holm better noise seeds".split())
+    writer.writerow("metric first second difference low high p p_holm better noise seeds needed".split())
     for quality, differences in found:
         for d in differences:
             first, second = cells[d.first], cells[d.second]
@@ -181,7 +215,8 @@ def write_comparison(
             numbers = (f"{number:.6g}" for number in (d.difference, d.low, d.high, d.p, d.p_holm))
             winner = _relative(better, file) if d.p_holm < REAL else ""
             row = [quality.name, _relative(first, file), _relative(second, file), *numbers, winner]
-            writer.writerow([*row, "same" if shared else "different", len(shared)])
+            noise = "same" if shared else "different"
+            writer.writerow([*row, noise, len(shared), "" if d.needed is None else d.needed])
     write_text(file, text.getvalue())
 
 

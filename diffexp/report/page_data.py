@@ -49,7 +49,11 @@ def page_data(report: Report) -> Mapping[str, Any]:
         },
         "pairs": {
             quality.name: [
-                [d.first, d.second, *(float(f"{n:.4g}") for n in (d.difference, d.low, d.high, d.p, d.p_holm))]
+                [
+                    *(d.first, d.second),
+                    *(float(f"{n:.4g}") for n in (d.difference, d.low, d.high, d.p, d.p_holm)),
+                    d.needed_text,
+                ]
                 for d in found
             ]
             for quality, found in report.comparisons

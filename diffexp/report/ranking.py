@@ -20,6 +20,8 @@ MAX_ROWS = 30
 """Cells that are shown."""
 MAX_QUALITIES = 4
 """Metrics that are shown."""
+MAX_UNDECIDED = 3
+"""Undecided pairs that are named."""
 LONGEST = 36
 """Characters of a value of an axis."""
 SECONDS = "seconds_per_image"
@@ -105,6 +107,18 @@ class Ranking:
 
     def _differences(self, quality: Quality) -> Sequence[Difference]:
         return next((found for own, found in self.report.comparisons if own == quality), ())
+
+    @cached_property
+    def undecided(self) -> list[Difference]:
+        """The undecided pairs of equal cost, by the first metric, of which the number of samples is known that decides.
+
+        The easiest to decide first.
+        """
+        cells, cost = self.report.cells, self.report.cost
+        found = self._differences(self.qualities[0]) if self.qualities else ()
+        alike = [d for d in found if d.needed and self.conditions[d.first] == self.conditions[d.second]]
+        equal = [d for d in alike if cost_of(cells[d.first], cost) == cost_of(cells[d.second], cost) is not None]
+        return sorted(equal, key=lambda d: d.needed or 0)
 
     def marks(self, quality: Quality) -> dict[int, str]:
         """A mark for the best cell of each condition with several, and for all that are not significantly worse."""
@@ -257,6 +271,11 @@ def _caption(ranking: Ranking, columns: Sequence[Column]) -> Text:
         lines.append("no ranks: the differences between the cells are not significant, or cannot be compared")
     if len(set(ranking.conditions)) > 1:
         lines.append("cells with other models, prompts, labels or numbers of samples are ranked apart from each other")
+    for d in ranking.undecided[:MAX_UNDECIDED]:
+        labels = " and ".join(ranking.report.labels[cell] for cell in (d.first, d.second))
+        lines.append(
+            f"undecided at equal cost: {labels}; {d.needed_text} a cell would decide, if they differ as it seems"
+        )
     hidden = len(ranking.rows) - MAX_ROWS
     if hidden > 0:
         lines.append(f"{hidden} more cells are in results.csv")

@@ -38,7 +38,7 @@ function betterOf([first, second, difference, , , , adjusted]) {
 
 function savePairs() {
   const rows = chosenPairs().map((row) => [...row.slice(0, 2).map((cell) => D.cells[cell].label), ...row.slice(2), betterOf(row) === null ? "" : D.cells[betterOf(row)].label]);
-  saveTable(`pairs_${fileName()}.csv`, [["first", "second", "difference", "low", "high", "p", "adjusted p", "better"], ...rows]);
+  saveTable(`pairs_${fileName()}.csv`, [["first", "second", "difference", "low", "high", "p", "adjusted p", "to decide", "better"], ...rows]);
 }
 
 function showPairs() {
@@ -52,9 +52,9 @@ function showPairs() {
   const rows = chosenPairs(), body = make("tbody"), shown = all ? rows : rows.slice(0, LISTED);
   const most = Math.max(0, ...shown.map((row) => decimals(number(row[2]))));
   for (const row of shown) {
-    const [first, second, difference, low, high, p, holm] = row, winner = betterOf(row);
+    const [first, second, difference, low, high, p, holm, needed] = row, winner = betterOf(row);
     const open = (cell, other) => make("td", {}, make("button", { type: "button", className: "link", onclick: () => { put({ with: D.ids[other] }); view(cell, 0); } }, D.cells[cell].label));
-    const why = D.cells[first].condition === D.cells[second].condition ? "not significant" : "another condition";
+    const why = D.cells[first].condition !== D.cells[second].condition ? "another condition" : needed ? `undecided; with ${needed}` : "undecided";
     const told = winner === null ? make("span", { className: "note" }, why) : make("span", { className: "real" }, D.cells[winner].label);
     const value = (...content) => make("td", { className: "value" }, ...content);
     body.append(make("tr", {}, open(first, second), open(second, first), value(aligned((difference > 0 ? "+" : "") + number(difference), most)),
