@@ -162,12 +162,21 @@ class _Scan:
     def _entry(self, kind: str, keywords: list[ast.keyword], definition: Definition) -> Registration:
         traits: dict[str, Any] = {}
         for keyword in keywords:
-            value = read_value(keyword.value, self.constants)
+            value = self._trait(keyword.value)
             if keyword.arg is None or value is UNREADABLE:
                 raise NeedsImport
             traits[keyword.arg] = value
         name = traits.pop("name", None) or default_name(definition.name, isinstance(definition, ast.ClassDef))
         return Registration(kind, name, traits)
+
+    def _trait(self, node: ast.expr) -> Any:
+        """The value of a trait: as of a default, or a dict of texts to such values."""
+        if not isinstance(node, ast.Dict):
+            return read_value(node, self.constants)
+        keys = [read_value(key, self.constants) if key else UNREADABLE for key in node.keys]
+        values = [read_value(value, self.constants) for value in node.values]
+        readable = all(isinstance(key, str) for key in keys) and UNREADABLE not in values
+        return dict(zip(keys, values)) if readable else UNREADABLE
 
     def _form(self, kind: str, definition: Definition) -> Form:
         try:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from diffexp.components.metrics.traits import higher_is_better
 from diffexp.drawing import Drawing
 from diffexp.errors import InputError
 from diffexp.experiment.summary import HIGH, LOW
 from diffexp.report.axes import ABSENT, BARE, PHRASES, as_text
 from diffexp.report.chart_file import chart_svg
 from diffexp.report.charts import Chart, Curve, Point
-from diffexp.report.values import COSTS, NOT_QUALITY, higher_is_better
+from diffexp.report.values import COSTS, NOT_QUALITY
 from diffexp.sweeps.replicates import IRRELEVANT_KEYS
 
 if TYPE_CHECKING:

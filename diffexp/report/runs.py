@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from diffexp.components.metrics.traits import higher_is_better
 from diffexp.errors import InputError
 from diffexp.experiment.summary import HIGH, LOW
 from diffexp.report.axes import GROUPS
 from diffexp.report.collect import collect
-from diffexp.report.values import higher_is_better
 from diffexp.sweeps.replicates import IDENTITY, IRRELEVANT_KEYS, mean_metrics
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from diffexp.catalog.discover import discover
+from diffexp.components.metrics.traits import higher_is_better
 from diffexp.experiment.summary import HIGH, LOW
 from diffexp.sweeps.results import CellResult
 
@@ -80,12 +80,6 @@ def main_cost(cells: Sequence[CellResult]) -> str:
     """The first of ``COSTS`` that every finished cell has; runs of older versions do not count forward passes."""
     done = [cell for cell in cells if cell.status == "done"]
     return next((cost for cost in COSTS if all(cost_of(cell, cost) is not None for cell in done)), "nfe")
-
-
-def higher_is_better() -> frozenset[str]:
-    """The metrics with the trait ``higher_is_better``."""
-    named = (entry.traits.get("higher_is_better", ()) for entry in discover().of_kind("metric").values())
-    return frozenset(name for names in named for name in names)
 
 
 def pareto_front(points: Sequence[tuple[float, float]], higher: bool) -> list[int]:

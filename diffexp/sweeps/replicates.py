@@ -35,13 +35,15 @@ def merge_replicates(cells: Sequence[CellResult]) -> list[CellResult]:
 
 
 def mean_metrics(members: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The mean of every metric over runs, and Student's 95 % interval where two or more runs differ in it."""
+    """The mean of every metric over runs, and Student's 95 % interval, within its range, where two or more differ."""
     from diffexp.components.metrics.intervals import student_interval  # imports torch, which takes seconds
+    from diffexp.components.metrics.traits import ranges
 
     if len(members) == 1:
         return dict(members[0])
     names = dict.fromkeys(name for metrics in members for name in metrics)
     found: dict[str, float] = {}
+    known = ranges()
     for name in names:
         if name.endswith((LOW, HIGH)) and name.rpartition("/")[0] in names:  # of single runs
             continue
@@ -50,7 +52,9 @@ def mean_metrics(members: Sequence[Mapping[str, float]]) -> dict[str, float]:
             continue
         found[name] = values[0] if len({*values}) == 1 else math.fsum(values) / len(values)
         if len({*values}) > 1 and all(map(math.isfinite, values)):
-            found[f"{name}{LOW}"], found[f"{name}{HIGH}"] = student_interval(values)
+            least, most = known.get(name.partition("/")[0], (-math.inf, math.inf))
+            low, high = student_interval(values)
+            found[f"{name}{LOW}"], found[f"{name}{HIGH}"] = max(low, least), min(high, most)
     return found
 
 

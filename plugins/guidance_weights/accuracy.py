@@ -6,7 +6,7 @@ from torch import Tensor
 from diffexp import Estimate, Model, RunFacts, estimate, load_features, mean_of, metric, quantized
 
 
-@metric(higher_is_better=("accuracy", "confidence"))
+@metric(higher_is_better=("accuracy", "confidence"), ranges={"accuracy": (0, 1), "confidence": (0, 1)})
 class Accuracy:
     """``accuracy/<features>``: the share of digits that a classifier recognises as the requested ones; 1 is best.
 

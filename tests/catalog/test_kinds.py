@@ -19,6 +19,6 @@ def test_a_kind_has_a_folder_and_a_decorator(kind):
 
 
 def test_where_options_stand():
-    assert {kind.path("x") for kind in KINDS.values()} == {*KINDS} - {"metric"} | {"metric.x"}
+    assert {kind.path("x") for kind in KINDS.values()} == {*KINDS} - {"metric", "tracker"} | {"metric.x", "tracker.x"}
     assert KINDS["grid"].reserved == ("name", TARGET, "timesteps", "sigmas")
     assert KINDS["loop"].reserved == ("name", TARGET)

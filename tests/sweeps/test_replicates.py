@@ -35,14 +35,16 @@ def test_the_mean_of_seeds_has_students_interval():
     assert [member.config["seed"] for member in cell.members] == [0, 1, 2]
     assert cell.metrics["fid/mnist_cnn"] == pytest.approx(2.0)
     half = T_2 / math.sqrt(3)  # their standard deviation is 1
-    assert cell.metrics["fid/mnist_cnn/low"] == pytest.approx(2 - half, rel=1e-6)
+    assert cell.metrics["fid/mnist_cnn/low"] == pytest.approx(max(0.0, 2 - half), rel=1e-6)
     assert cell.metrics["fid/mnist_cnn/high"] == pytest.approx(2 + half, rel=1e-6)
     assert cell.metrics["nfe"] == 5 and "nfe/low" not in cell.metrics
 
 
 def test_intervals_of_single_runs_do_not_enter_the_mean():
     runs = [{"fid": 1.0, "fid/low": 0.0, "fid/high": 9.0}, {"fid": 3.0, "fid/low": 1.0, "fid/high": 4.0}]
-    assert mean_metrics(runs) == pytest.approx({"fid": 2.0, "fid/low": 2 - T_1, "fid/high": 2 + T_1}, rel=1e-6)
+    assert mean_metrics(runs) == pytest.approx(
+        {"fid": 2.0, "fid/low": max(0.0, 2 - T_1), "fid/high": 2 + T_1}, rel=1e-6
+    )
     assert mean_metrics(runs[:1]) == runs[0]
 
 
@@ -164,3 +166,12 @@ def test_a_sweep_over_seeds_from_the_command_line(
     assert row["seeds"] == "3" and float(row["wasserstein2/samples"]) == pytest.approx(sum(values) / 3)
     assert "means over seeds" in printed and "3 steps (3 seeds)" in printed
     assert len(list(csv.DictReader((tmp_path / "sweep" / "results.csv").open()))) == 3, "a row per cell, as ever"
+
+
+def test_intervals_over_seeds_stay_within_the_range_of_the_metric():
+    values = [{"fid/mnist_cnn": 0.1, "accuracy/mnist_cnn": 1.0, "kid/mnist_cnn": 0.1, "own": 0.1}]
+    values.append({"fid/mnist_cnn": 2.0, "accuracy/mnist_cnn": 0.9, "kid/mnist_cnn": 2.0, "own": 2.0})
+    found = mean_metrics(values)
+    assert found["fid/mnist_cnn/low"] == 0.0 < found["fid/mnist_cnn/high"]
+    assert found["accuracy/mnist_cnn/high"] == 1.0
+    assert found["kid/mnist_cnn/low"] == found["own/low"] < -1

@@ -11,7 +11,7 @@ from diffexp.components.metrics.base import RunFacts
 from diffexp.components.metrics.clip import ClipMetric
 
 
-@metric(higher_is_better=("clip_score",))
+@metric(higher_is_better=("clip_score",), ranges={"clip_score": (0, 100)})
 class ClipScore(ClipMetric):
     """``clip_score/<model>``: 100 times the cosine between CLIP's embeddings of an image and its prompt, at least 0.
 

@@ -13,7 +13,17 @@ if TYPE_CHECKING:
     from diffexp.components.models.base import Model
 
 
-@metric(higher_is_better=("images_per_second",))
+@metric(
+    higher_is_better=("images_per_second",),
+    ranges={
+        "nfe": (0, None),
+        "forward_passes": (0, None),
+        "seconds_per_image": (0, None),
+        "images_per_second": (0, None),
+        "scheduler_us_per_step": (0, None),
+        "peak_memory_mb": (0, None),
+    },
+)
 class Cost:
     """Evaluations, time and memory; lower is better except for ``images_per_second``.
 

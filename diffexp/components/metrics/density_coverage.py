@@ -12,7 +12,7 @@ from diffexp.components.metrics.neighbours import inside, radii, share_reached
 from diffexp.errors import InputError
 
 
-@metric(higher_is_better=("density", "coverage"))
+@metric(higher_is_better=("density", "coverage"), ranges={"density": (0, None), "coverage": (0, 1)})
 class DensityCoverage(FeatureMetric):
     """``density/<features>`` and ``coverage/<features>``, larger is better (arXiv:2002.09797, eqs. 3 and 4).
 

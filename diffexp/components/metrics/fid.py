@@ -11,7 +11,7 @@ from diffexp.components.metrics.frechet import weighted_squared_distances
 from diffexp.components.metrics.half_samples import Estimate, estimate
 
 
-@metric(name="fid")
+@metric(name="fid", ranges={"fid": (0, None)})
 class FID(FeatureMetric):
     """``fid/<features>``: 0 for the distribution of the real images, larger is worse; biased upwards by few samples.
 

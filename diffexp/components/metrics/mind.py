@@ -20,7 +20,7 @@ BLOCK = 1 << 20
 """Numbers in the ranks that are in memory."""
 
 
-@metric(name="mind")
+@metric(name="mind", ranges={"mind": (0, None)})
 class MIND(FeatureMetric):
     """``mind/<features>``: Monge Inception Distance (arXiv:2605.06797), >= 0; larger is worse.
 

@@ -12,7 +12,7 @@ from diffexp.components.metrics.neighbours import inside, radii, share_reached
 from diffexp.errors import InputError
 
 
-@metric(higher_is_better=("precision", "recall"))
+@metric(higher_is_better=("precision", "recall"), ranges={"precision": (0, 1), "recall": (0, 1)})
 class PrecisionRecall(FeatureMetric):
     """``precision/<features>`` and ``recall/<features>``, 0 to 1, larger is better (arXiv:1904.06991, eq. 2).
 

@@ -20,7 +20,7 @@ NAMES = "names.txt"
 """The file in a CLIP model's folder that has the texts, where no other is named."""
 
 
-@metric(higher_is_better=("retrieval",))
+@metric(higher_is_better=("retrieval",), ranges={"retrieval": (0, 1)})
 class Retrieval(ClipMetric):
     """``retrieval/<model>``: whether an image's prompt is among the ``nearest`` texts to it, of a long list.
 

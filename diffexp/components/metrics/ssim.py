@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 WINDOW = 11
 
 
-@metric(name="ssim", higher_is_better=("ssim",))
+@metric(name="ssim", higher_is_better=("ssim",), ranges={"ssim": (-1, 1)})
 class SSIM:
     """``ssim``: 1 for the same image, larger is better (Wang et al. 2004). The mean over the samples.
 

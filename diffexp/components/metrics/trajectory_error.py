@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from diffexp.components.models.base import Model
 
 
-@metric
+@metric(ranges={"trajectory_error": (0, None)})
 class TrajectoryError:
     """``trajectory_error``: root mean square difference, >= 0, in the units of the samples (pixels: -1 to 1).
 

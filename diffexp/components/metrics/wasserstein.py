@@ -28,7 +28,7 @@ PROJECTIONS = 256
 SEED = 0
 
 
-@metric
+@metric(ranges={"wasserstein2": (0, None), "sliced_wasserstein2": (0, None)})
 class Wasserstein:
     """2-Wasserstein distances to the true distribution, >= 0 and in the units of the samples.
 

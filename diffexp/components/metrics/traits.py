@@ -1,0 +1,23 @@
+"""What metrics declare of their values: the direction, and the range."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from diffexp.catalog.discover import discover
+
+
+def higher_is_better() -> frozenset[str]:
+    """The metrics that ``@metric(higher_is_better=...)`` lists, by the part of their names before a slash."""
+    named = (entry.traits.get("higher_is_better", ()) for entry in discover().of_kind("metric").values())
+    return frozenset(name for names in named for name in names)
+
+
+def ranges() -> Mapping[str, tuple[float, float]]:
+    """Smallest and largest values, as ``@metric(ranges={"fid": (0, None)})`` declares them; None stands for no end."""
+    found: dict[str, tuple[float, float]] = {}
+    for entry in discover().of_kind("metric").values():
+        for name, (low, high) in entry.traits.get("ranges", {}).items():
+            found[name] = (-math.inf if low is None else low, math.inf if high is None else high)
+    return found
