@@ -184,7 +184,7 @@ def test_fid_infinity_takes_away_what_falls_with_the_samples():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [FID, KID])
-@pytest.mark.parametrize(("count", "scale"), [(64, 1.0), (64, 1.3), (300, 1.0), (300, 1.3)])
+@pytest.mark.parametrize(("count", "scale"), [(64, 1.0), (300, 1.3)])
 def test_intervals_cover_and_pairs_are_told_apart_as_often_as_they_say(kind, count: int, scale: float):
     """Of normal features with the moments of the training images, and further from them; 200 runs each."""
     mean, covariance = load_features("mnist_cnn").reference.moments
