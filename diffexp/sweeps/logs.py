@@ -47,6 +47,8 @@ class Console(logging.StreamHandler):
         return text if record.levelno < logging.WARNING else styled(text, style, self.stream)
 
     def emit(self, record: logging.LogRecord) -> None:
+        if getattr(self.stream, "closed", False):  # by the program that this is a part of
+            return
         with tqdm.external_write_mode(file=self.stream):
             super().emit(record)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import diffexp
 from diffexp.experiment.lock import Watch
@@ -85,7 +86,16 @@ def until(condition: Callable[[], Any]) -> Any:
 
 
 def samples(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (folder / "samples").iterdir()}
+    """The pixels of each image, which also has as text the command that it was made with."""
+    return {
+        path.name: pixels(path) if path.suffix == ".png" else path.read_bytes()
+        for path in (folder / "samples").iterdir()
+    }
+
+
+def pixels(file: Path) -> bytes:
+    with Image.open(file) as image:
+        return f"{image.mode} {image.size}".encode() + image.tobytes()
 
 
 def waiting(gate: Path) -> set[int]:

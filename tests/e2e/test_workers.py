@@ -189,6 +189,7 @@ def test_a_search_is_run_by_workers(place):
     search = "defaults: [override /hydra/sweeper: optuna]\nhydra: {sweeper: {params: {steps: 'range(3,9)'}}}\n"
     (place / "conf" / "experiment" / "mine.yaml").write_text(CONF + search)
     few = "hydra.sweeper.n_trials=4 hydra.sweeper.n_jobs=2 loop.seconds=0 num_samples=4 objective=nfe workers=2"
+    few += " hydra.sweeper.sampler.seed=1"
     code, out, errors = command(place, *WORDS.split(), *few.split())
     assert code == 0, errors
     assert "Best value: 3.0\n" in out or "Best value: 4.0\n" in out

@@ -22,7 +22,9 @@ class KID(FeatureMetric):
     """``kid/<features>``: squared maximum mean discrepancy under ``(x.y / d + 1)^3``; unbiased, so it may be negative.
 
     0 for the distribution of the real images, larger is worse. All samples against 5,000 training images at once, not
-    the mean over random subsets of the paper, which saves time: the same expectation, with less variance.
+    the mean over random subsets of the paper, which saves time: the same expectation, with less variance. A mean of
+    third powers is skewed: intervals of single values cover 87 to 90 % for 64 to 300 normal features, while pairs are
+    told apart as often as they say.
 
     Raises:
         InputError: unknown ``features``.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 
 from diffexp.catalog.discover import Catalog, discover
 from diffexp.cli.cells import task_config
@@ -55,9 +56,11 @@ def plugged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalog]:
 
 @pytest.fixture(scope="module")
 def started() -> Iterator[WandbServer]:
-    """One for all tests: wandb's client asks the address once a process."""
+    """One for all tests: wandb's client asks the address once, so that it has to forget that of earlier tests."""
+    wandb.teardown()
     with WandbServer() as server:
         yield server
+    wandb.teardown()
 
 
 @pytest.fixture
