@@ -27,7 +27,7 @@ MISSING = "missing"
 
 
 class Images(Sequence[Image.Image]):
-    """The images of a run in the order of their indices, each read from disk when it is asked for."""
+    """The images of a run in the order of their indices, each read from disk on access."""
 
     def __init__(self, stored: StoredImages, indices: Sequence[int] | None = None) -> None:
         self._stored = stored

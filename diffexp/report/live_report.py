@@ -21,7 +21,7 @@ from diffexp.sweeps.outcome import names_of
 from diffexp.sweeps.results import CellResult, read_cell
 
 UNCHANGED_SECONDS = 30.0
-"""How often a page that has not changed is written, so that it tells that the sweep goes on."""
+"""How often a page that has not changed is written, so that it shows that the sweep goes on."""
 STATUSES = ("failed", "interrupted", "missing", "running", "waiting")
 """Statuses that are counted, besides ``done``."""
 OVER = ("done", "failed", "interrupted")

@@ -27,7 +27,7 @@ def samples_to_decide(
         level: the level of significance.
 
     Returns:
-        None where the difference is 0, or too small ever to be told.
+        None where the difference is 0, or so small that it takes more than ``MOST``.
     """
     from scipy.special import ndtri, stdtrit  # imported late: it takes a while
 

@@ -25,7 +25,7 @@ from diffexp.report.watched_page import MOST_ENTRIES, PAGE, WatchedPage, listing
 log = logging.getLogger(__name__)
 
 HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?", re.IGNORECASE)
-"""Hosts by which this machine is asked: at any port, since ``ssh -L`` may pass another on."""
+"""Names of this machine in requests: at any port, since ``ssh -L`` may pass another on."""
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".png": "image/png",

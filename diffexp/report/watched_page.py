@@ -33,7 +33,7 @@ class Page:
 
 
 class WatchedPage:
-    """The page of a folder, made anew when it is asked for and runs have changed.
+    """The page of a folder, made anew when it is requested and runs have changed.
 
     Args:
         root: the folder, resolved.

@@ -67,7 +67,7 @@ def run_worker(folder: Path, job: str = "", threads: int | None = None, ending: 
         folder: of the sweep, with a work file.
         job: the label of the worker; empty: that of its SLURM job, if it is one.
         threads: how many cores it may use; None: those of its SLURM task, or as many as torch likes.
-        ending: what signals that end this process are told to; None: there are no such signals.
+        ending: notes the signals that end this process; None: there are none.
 
     Returns:
         The work file.

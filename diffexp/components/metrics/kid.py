@@ -23,8 +23,8 @@ class KID(FeatureMetric):
 
     0 for the distribution of the real images, larger is worse. All samples against 5,000 training images at once, not
     the mean over random subsets of the paper, which saves time: the same expectation, with less variance. A mean of
-    third powers is skewed: intervals of single values cover 87 to 90 % for 64 to 300 normal features, while pairs are
-    told apart as often as they say.
+    third powers is skewed: intervals of single values cover 87 to 90 % for 64 to 300 normal features, while pairs
+    differ significantly as often as they should.
 
     Raises:
         InputError: unknown ``features``.
