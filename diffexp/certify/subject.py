@@ -20,7 +20,7 @@ from diffexp.certify.outcome import Outcome
 from diffexp.certify.runs import quiet
 from diffexp.certify.spacing import GIVEN
 from diffexp.components.grids.choice import Grid
-from diffexp.components.sampler import bind, in_k_diffusion_convention, returns_plan
+from diffexp.components.sampler import bind, in_k_diffusion_convention, made_plan, returns_plan
 from diffexp.components.schedulers.foreign.diffusers_config import Accepted
 from diffexp.components.schedulers.foreign.diffusers_method import ClassMethod
 from diffexp.errors import InputError
@@ -210,7 +210,7 @@ def _bind_to(scheduler: Any, options: Mapping[str, Any], steps: int, case: Case,
     steps, training = grid.steps(steps), case.training
     if isinstance(scheduler, Plan) or returns_plan(scheduler):
         levels = grid.levels(training, steps)
-        return OfPlan(case, scheduler if isinstance(scheduler, Plan) else scheduler(levels, **options), levels)
+        return OfPlan(case, scheduler if isinstance(scheduler, Plan) else made_plan(scheduler, levels, options), levels)
     if grid.name in (VP.grid, KARRAS) and isinstance(scheduler, type) and _has(scheduler, "timestep_spacing"):
         # Their sigmas begin where their timesteps do: at the last one of the training, whatever the number of steps.
         options = {"timestep_spacing": "linspace", **options}
