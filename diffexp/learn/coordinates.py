@@ -37,7 +37,7 @@ def facts(training: Training, logs: Tensor) -> list[Facts]:
 
 def timesteps(training: Training, logs: Tensor) -> Tensor:
     """The timestep that the network is given for each log(sigma / alpha) of ``logs`` [n], in the training's range."""
-    return _Smooth.apply(logs, lambda log: (training.schedule.at_ratio(_exp(log)).timestep,))[:, 0]
+    return _Smooth.apply(logs, lambda log: (_timestep(training, log),))[:, 0]
 
 
 def seen_level(training: Training, log: float) -> Level:
@@ -61,6 +61,11 @@ def levels_at(training: Training, places: Sequence[float], start_std: float | No
 def place(level: Level) -> float:
     """s of a level at any scale of x."""
     return level.sigma / (level.alpha + level.sigma)
+
+
+def _timestep(training: Training, log: float) -> float:
+    low, high = training.schedule.timestep_range
+    return min(max(training.schedule.at_ratio(_exp(log)).timestep, low), high)
 
 
 def _facts(training: Training, log: float) -> tuple[float, float, float]:
@@ -92,6 +97,6 @@ class _Smooth(torch.autograd.Function):
         return values.to(logs.device)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx, *grad_outputs):
         (slopes,) = ctx.saved_tensors
-        return (grad * slopes.to(grad.device)).sum(dim=1), None
+        return (grad_outputs[0] * slopes.to(grad_outputs[0].device)).sum(dim=1), None

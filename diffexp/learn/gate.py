@@ -32,6 +32,8 @@ ROUNDS = ((4, 12), (24, 4))
 DISTRIBUTION = ("fid", "mind", "kid", "wasserstein")
 """Metrics of the distribution; the first that applies is decisive."""
 PSNR = "psnr"
+ACCURACY = (PSNR, "trajectory_error")
+"""Distances to the accurate solutions, of images and of points."""
 REAL = 0.05
 
 
@@ -108,9 +110,9 @@ _VERBS = {"better": "is better than", "worse": "is worse than", "undecided": "is
 def compare(problem: Problem, plan: Plan, catalog: Catalog) -> Proof:
     """Compare a plan with its start and with the best hand-made schedulers at the same number of evaluations.
 
-    The hand-made ones are ranked by PSNR on a few of the noises that were learned from, which favours none of them, and
-    the best are measured on all noises of the comparison. Each is compared with the accurate solution from where it
-    begins, as the metric ``psnr`` is.
+    The hand-made ones are ranked by their accuracy on a few of the noises that were learned from, which favours none of
+    them, and the best are measured on all noises of the comparison. Each is compared with the accurate solution from
+    where it begins, as the metric ``psnr`` does.
     """
     known = candidates(problem, catalog, plan.nfe)
     log.info("compares with %d hand-made schedulers on timestep schedules of %d evaluations", len(known), plan.nfe)
@@ -144,7 +146,7 @@ def measure(problem: Problem, plan: Plan, name: str, part: str = "test", count: 
     run = replace(run, sampler=plan)
     reference = Reference(run, config)
     whole = count is None
-    metrics = _metrics(problem) if whole else _metrics(problem, only_psnr=True)
+    metrics = _accuracy(problem) | (_distribution(problem) if whole else {})
     suite = MetricSuite(metrics, run.model, None if reference.missing else reference, in_sweep=True)
     captions, shown, size = list[str](), list[Tensor](), int(config["batch_size"])
     count = problem.settings.test if count is None else count
@@ -170,30 +172,43 @@ def _screened(problem: Problem, known: Sequence[Candidate]) -> list[Candidate]:
         if len(kept) <= most:
             continue
         count = min(count, problem.settings.train)
-        found = [(_psnr(problem, one, count), place) for place, one in enumerate(kept)]
+        found = [(_score(problem, one, count), place) for place, one in enumerate(kept)]
         kept = [kept[place] for _, place in sorted(found, reverse=True)[:most]]
     return kept
 
 
-def _psnr(problem: Problem, one: Candidate, count: int) -> float:
+def _score(problem: Problem, one: Candidate, count: int) -> float:
+    """Accuracy of a candidate on a few noises, larger is better; -inf where it has none."""
     try:
-        found = measure(problem, one.plan, one.name, "train", count).estimates.get(PSNR)
+        found = measure(problem, one.plan, one.name, "train", count).estimates
     except InputError:
         return -math.inf
-    return found.value if found and math.isfinite(found.value) else -math.inf
+    values = [estimate.value * _sign(name) for name, estimate in found.items() if math.isfinite(estimate.value)]
+    return values[0] if values else -math.inf
 
 
-def _metrics(problem: Problem, *, only_psnr: bool = False) -> dict[str, Any]:
-    from diffexp.components.metrics.psnr import PSNR as Metric  # which needs torchmetrics
+def _sign(metric: str) -> int:
+    return 1 if metric == PSNR else -1
 
-    model = problem.run.model
-    applying = {
+
+def _accuracy(problem: Problem) -> dict[str, Any]:
+    """The metric of the distance to the accurate solutions."""
+    from diffexp.components.metrics.psnr import PSNR as Psnr  # these import torchmetrics
+    from diffexp.components.metrics.trajectory_error import TrajectoryError
+
+    psnr = Psnr()
+    if psnr.applies(problem.run.model) is None:
+        return {ACCURACY[0]: psnr}
+    return {ACCURACY[1]: TrajectoryError()}
+
+
+def _distribution(problem: Problem) -> dict[str, Any]:
+    """The metrics of the run that compare distributions, afresh."""
+    return {
         name: type(metric)(**_options(problem, name))
         for name, metric in problem.run.metrics.items()
-        if name in DISTRIBUTION and metric.applies(model) is None
+        if name in DISTRIBUTION and metric.applies(problem.run.model) is None
     }
-    own = Metric()
-    return ({} if only_psnr else applying) | ({PSNR: own} if own.applies(model) is None else {})
 
 
 def _options(problem: Problem, name: str) -> dict[str, Any]:
@@ -201,9 +216,9 @@ def _options(problem: Problem, name: str) -> dict[str, Any]:
 
 
 def _decisive(learned: Measured) -> list[str]:
-    """PSNR and one metric of the distribution, as far as they were measured."""
+    """The accuracy and one metric of the distribution, as far as they were measured."""
     names = [*learned.estimates]
-    chosen = [name for name in names if name == PSNR]
+    chosen = [name for name in names if name in ACCURACY]
     for kind in DISTRIBUTION:
         if found := [name for name in names if name.partition("/")[0] == kind]:
             return [*chosen, found[0]]
@@ -212,5 +227,4 @@ def _decisive(learned: Measured) -> list[str]:
 
 def _best(metric: str, others: Sequence[Measured]) -> Measured | None:
     able = [one for one in others if metric in one.estimates and math.isfinite(one.estimates[metric].value)]
-    sign = 1 if metric == PSNR else -1
-    return max(able, key=lambda one: sign * one.estimates[metric].value, default=None)
+    return max(able, key=lambda one: _sign(metric) * one.estimates[metric].value, default=None)

@@ -70,11 +70,11 @@ class _Weights(torch.autograd.Function):
         return here
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx, *grad_outputs):
         free, here = ctx.saved_tensors
         slopes = []
         for k in range(len(free)):
             moved = free.clone()
             moved[k] += STEP
-            slopes.append(((ctx.weights_on(moved) - here) / STEP * grad).sum())
+            slopes.append(((ctx.weights_on(moved) - here) / STEP * grad_outputs[0]).sum())
         return torch.stack(slopes), None
