@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from diffexp.components.metrics.base import Finished
+from diffexp.components.models.base import Condition, decode
 from diffexp.components.pixels import to_model_range
 from diffexp.experiment.build import Components
 from diffexp.experiment.cost import facts_so_far
@@ -58,10 +59,10 @@ class BatchWriter:
         self.broken: list[int] = []
         """Indices of samples that are not finite."""
 
-    def decode(self, indices: Sequence[int], samples: Tensor) -> Finished:
-        """Decode a batch of ``samples`` [B, *shape]."""
+    def decode(self, indices: Sequence[int], samples: Tensor, condition: Condition) -> Finished:
+        """Decode a batch of ``samples`` [B, *shape] that were drawn under ``condition``."""
         with self._run.context.cpu_section():
-            images = self._run.model.decode(samples).float().cpu()
+            images = decode(self._run.model, samples, condition).float().cpu()
         samples = samples.float().cpu()
         self.first = images[:SHOWN_IMAGES] if self.first is None else self.first
         self.broken += [i for i, finite in zip(indices, samples.flatten(1).isfinite().all(1).tolist()) if not finite]

@@ -71,7 +71,7 @@ class PartDrawing:
                 for batch, samples in drawing.batches(list(whole)):
                     if not parts.is_offered:
                         return
-                    finished = self.writer.decode(batch.indices, samples)
+                    finished = self.writer.decode(batch.indices, samples, batch.condition)
                     peak, tally = peak_memory_mb(self._run.model.device), drawing.monitor.tally - before
                     own = Share(parts.worker, tally, peak, drawing.drew_noise, self.writer.broken[broken:])
                     shares = [*earlier, own]

@@ -75,7 +75,9 @@ def noised(network: Network, prediction: Target, x0: Tensor, levels: Sequence[Le
 
 
 def _source(batch: Batch, source: str | list[str] | None) -> Condition:
-    if source is None:
+    if source is None and not getattr(batch.model, "guides", False):
         return batch.condition
-    request = replace(batch.request, prompt=read_texts("loop.source", source), label=None, negative_prompt=None)
-    return batch.model.conditions(request, batch.indices).drawn(batch.generators)
+    request = batch.request
+    if source is not None:
+        request = replace(request, prompt=read_texts("loop.source", source), label=None, negative_prompt=None)
+    return batch.unguided_condition(request)

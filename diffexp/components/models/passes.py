@@ -24,7 +24,11 @@ class PassCounter:
             self.rows += len(u)
             return model.predict(u, t, condition)
 
-        return with_predict(model, predict)
+        def watched(u: Tensor, t: Tensor, condition: Condition) -> Tensor:
+            with self.watching(getattr(model, "networks")):  # noqa: B009
+                return model.predict(u, t, condition)
+
+        return with_predict(model, watched if getattr(model, "guides", False) else predict)
 
     @contextmanager
     def watching(self, networks: Iterable[nn.Module]) -> Iterator[None]:
