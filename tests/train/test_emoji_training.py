@@ -14,9 +14,12 @@ from transformers import CLIPModel
 
 from diffexp.catalog.sources import conf_dir
 from diffexp.components.metrics.clip import Clip
+from diffexp.components.models.base import Runtime
+from diffexp.components.models.emoji import emoji
 from diffexp.errors import InputError
 from diffexp.experiment.run import RunResult
 from diffexp.plan.noise import sample_seed
+from diffexp.plan.predictions import Prediction
 from diffexp.train.emoji import features, network, vae
 from diffexp.train.emoji.data import Emoji, load_emoji
 from diffexp.train.emoji.features import EmojiFeatureTraining, train_emoji_features
@@ -264,6 +267,14 @@ def test_a_run_of_this_package_draws_what_diffusers_draws(
     drawn = torch.stack([image for _, image in sorted(images(result.folder).items())])
     assert drawn.shape == (2, 3, 64, 64)
     torch.testing.assert_close(drawn.float(), expected, rtol=0, atol=1 / 255)
+
+
+def test_a_trained_folder_is_a_model_of_this_package(trained: Path) -> None:
+    model: Any = emoji(Runtime(torch.device("cpu"), torch.float32, False), weights=str(trained / "emoji"))
+    assert (model.id, model.shape, model.prediction) == ("emoji", (3, 8, 8), Prediction.V)
+    assert model.decode(torch.zeros(1, 3, 8, 8)).shape == (1, 3, 64, 64)
+    with pytest.raises(InputError, match="model.weights=nowhere: no such folder"):
+        emoji(Runtime(torch.device("cpu"), torch.float32, False), weights="nowhere")
 
 
 def test_resumed_features_are_those_of_an_uninterrupted_run(data: Emoji, trained: Path, tmp_path: Path) -> None:

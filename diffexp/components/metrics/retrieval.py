@@ -28,14 +28,17 @@ class Retrieval(ClipMetric):
     the share recognised; larger is better. It does not apply where the model takes no prompt or CLIP is not available.
 
     Args:
-        model: a CLIP model of transformers: a folder, or a repository on the hub.
+        model: a CLIP model of transformers: a folder, or a repository on the hub; null: the one that ships for
+            ``model=emoji``.
         names: a text file with one text a line; by default ``names.txt`` in the folder of the model. The run's prompts
             are added to them.
         nearest: how near the prompt must be: 5 for "among the five nearest".
         allow_pickle: also take weights in pickle format (.bin), which can run any code when loaded.
     """
 
-    def __init__(self, *, model: str, names: str | None = None, nearest: int = 5, allow_pickle: bool = False) -> None:
+    def __init__(
+        self, *, model: str | None = None, names: str | None = None, nearest: int = 5, allow_pickle: bool = False
+    ) -> None:
         super().__init__("retrieval", model, allow_pickle)
         self.names = names
         self.nearest = nearest
