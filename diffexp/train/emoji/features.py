@@ -124,7 +124,7 @@ def contrast(logits: Tensor, ids: Tensor) -> Tensor:
 
 
 def _export(net: Any, tokenizer: Any, data: Emoji, folder: Path) -> Path:
-    names = dict.fromkeys(f"{drawing.names[0]}, {drawing.style}" for drawing in data.drawings)
+    names = dict.fromkeys(drawing.names[0] for drawing in data.drawings)
     with replace_folder(folder / "features") as target:
         net.save_pretrained(target)
         halve(target)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from diffexp.components.metrics.clip import Clip
-from diffexp.components.metrics.retrieval import NAMES
+from diffexp.components.metrics.retrieval import NAMES, recognised
 from diffexp.experiment.pictures.grid import image_grid
 from diffexp.files import replace_whole, write_text
 from diffexp.train.emoji.data import Drawing, Emoji
@@ -21,7 +21,7 @@ from diffexp.train.emoji.pipeline import generate
 
 log = logging.getLogger(__name__)
 
-CLOSEST = 64
+AT_ONCE = 64
 """Images compared at a time."""
 
 
@@ -62,10 +62,10 @@ def score_emoji(data: Emoji, recipe: EmojiScoring, folder: Path) -> Path:
         write_text(folder / f"{kind}.txt", "\n".join([*prompts, ""]))
         for scale in recipe.guidance:
             images = generate(pipeline, prompts, recipe.steps, scale, recipe.seed)
-            own = torch.tensor([names.index(prompt) for prompt in prompts])
+            own = [names.index(data.drawings[i].names[0]) for i in chosen]
             line = {"drawings": kind, "guidance_scale": scale, "count": len(prompts)}
-            line["recognised"] = _recognised(clip, images, texts, own, recipe.nearest)
-            found.append(line | _neighbours(images, data, chosen))
+            line["recognised"] = recognised(_embedded(clip, images) @ texts.T, own, recipe.nearest).mean().item()
+            found.append(line | neighbours(images, data, chosen))
             log.info("%s", found[-1])
     write_text(folder / "scores.json", json.dumps(found, indent=1))
     best = max((line for line in found if line["drawings"] == "trained"), key=lambda line: line["recognised"])
@@ -83,18 +83,16 @@ def spread(drawings: Sequence[Drawing], held_out: bool, count: int) -> list[int]
     return [ordered[place] for place in places.unique().tolist()]
 
 
-def _recognised(clip: Clip, images: Tensor, texts: Tensor, own: Tensor, nearest: int) -> float:
-    cosines = torch.cat([normalize(clip.of_images(some), dim=1) for some in images.split(CLOSEST)]) @ texts.T
-    better = cosines > cosines.gather(1, own.unsqueeze(1))
-    return (better.sum(dim=1) < nearest).float().mean().item()
+def _embedded(clip: Clip, images: Tensor) -> Tensor:
+    return torch.cat([normalize(clip.of_images(some), dim=1) for some in images.split(AT_ONCE)])
 
 
-def _neighbours(images: Tensor, data: Emoji, chosen: Sequence[int]) -> dict[str, float]:
+def neighbours(images: Tensor, data: Emoji, chosen: Sequence[int]) -> dict[str, float]:
     """Compare images (N, 3, 64, 64) in [0, 1], which were to show the drawings ``chosen``, with all trained ones."""
     trained = torch.nonzero(~data.held_out).flatten()
     flat = data.images.flatten(1)[trained].float().div(255)
     pixels = flat.shape[1] ** 0.5
-    distances = torch.cat([torch.cdist(some.flatten(1), flat) for some in images.split(CLOSEST)]) / pixels
+    distances = torch.cat([torch.cdist(some.flatten(1), flat) for some in images.split(AT_ONCE)]) / pixels
     closest = distances.min(dim=1)
     asked = data.images[torch.tensor(chosen)].float().div(255)
     same = [
