@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from diffexp.components.user_files import read_images as read_images
     from diffexp.errors import InputError as InputError
     from diffexp.experiment.run import RunResult as RunResult
+    from diffexp.experiment.sample_files import read_samples as read_samples
     from diffexp.plan.compile import Direct as Direct, Sampler as Sampler, sample as sample
     from diffexp.plan.execute import (
         History as History,
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     from diffexp.plan.trace import NotLinear as NotLinear
     from diffexp.plan.training import Training as Training
     from diffexp.report import write_chart as write_chart, write_report as write_report
+    from diffexp.report.runs import load as load
 
 _PUBLIC = {
     "diffexp.api": "compile",
@@ -103,6 +105,7 @@ _PUBLIC = {
     "diffexp.components.user_files": "read_images",
     "diffexp.errors": "InputError",
     "diffexp.experiment.run": "RunResult",
+    "diffexp.experiment.sample_files": "read_samples",
     "diffexp.plan.compile": "Direct Sampler sample",
     "diffexp.plan.execute": "History advance begin clamped execute",
     "diffexp.plan.levels": "CLEAN Level Levels Schedule",
@@ -115,6 +118,7 @@ _PUBLIC = {
     "diffexp.plan.trace": "NotLinear",
     "diffexp.plan.training": "Training",
     "diffexp.report": "write_chart write_report",
+    "diffexp.report.runs": "load",
 }
 """Module to the names that it defines."""
 _HOMES = {name: home for home, names in _PUBLIC.items() for name in names.split()}

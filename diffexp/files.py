@@ -4,32 +4,68 @@ import hashlib
 import json
 import math
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-
-UMASK = os.umask(0)
-"""Of this process. Read on import, because reading it means setting it, which is not safe once there are threads."""
-os.umask(UMASK)
 
 
 @contextmanager
 def replace_whole(path: Path) -> Iterator[Path]:
     """Yield a temporary path that replaces ``path`` when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays, because image libraries choose the format by it.
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+    try:
+        _create(temporary)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _create(temporary)
     try:
         yield temporary
-        temporary.chmod(0o666 & ~UMASK)  # mkstemp makes files that only their owner can read
         temporary.replace(path)
-    finally:
+    except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
+
+
+def _create(path: Path) -> None:
+    """Create an empty file, which must not be there."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+
+
+def cache_folder(name: str) -> Path | None:
+    """The folder of a cache: in ``$DIFFEXP_CACHE``, by default ``diffexp`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
+
+    Returns:
+        None where ``DIFFEXP_CACHE=off`` disables all caches on disk.
+    """
+    given = os.environ.get("DIFFEXP_CACHE")
+    if given == "off":
+        return None
+    with suppress(RuntimeError):  # there may be no home
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffexp"
+        return (Path(given).expanduser() if given else base) / name
+    return None
+
+
+def prune(folder: Path, most_bytes: int) -> None:
+    """Remove the oldest files of a folder where all are more than ``most_bytes`` together, down to nine tenths."""
+    files: list[tuple[float, int, Path]] = []
+    for path in folder.iterdir():
+        with suppress(OSError):  # another process may remove them too
+            state = path.stat()
+            files.append((state.st_mtime, state.st_size, path))
+    total = sum(size for _, size, _ in files)
+    if total <= most_bytes:
+        return
+    for _, size, path in sorted(files):
+        if total <= 0.9 * most_bytes:
+            break
+        with suppress(OSError):
+            path.unlink()
+            total -= size
 
 
 def write_text(path: Path, text: str) -> None:
@@ -84,7 +120,8 @@ def read_yaml(path: Path) -> Any:
     """The content of a YAML file; None if the file is missing or damaged."""
     import yaml  # here, because a start of the command does without
 
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # PyYAML may be without its C library
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.load(path.read_text(encoding="utf-8"), loader)
     except (OSError, ValueError, yaml.YAMLError):
         return None

@@ -10,6 +10,7 @@ Then ``pandas.read_json("outputs/runs.jsonl", lines=True)``, or
 
 import json
 import os
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ class Jsonl:
     def log_images(self, key: str, paths: dict[str, Path]) -> None:
         self._write("images", **{key: {caption: str(path) for caption, path in paths.items()}})
 
-    def log_samples(self, rows: list[SampleRow]) -> None:
+    def log_samples(self, rows: Sequence[SampleRow]) -> None:
         self._write("samples", samples=[[row.index, row.caption, row.seed] for row in rows])
 
     def finish(self, summary: dict[str, float], status: str) -> None:

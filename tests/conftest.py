@@ -122,7 +122,7 @@ def together(
             run_experiment(cell.config, cell.folder, catalog, SweepInfo(sweep, cell.number, resumed), context)
 
         cells = [Cell(i, compose(*words), sweep / str(i)) for i, words in enumerate(lines)]
-        failures.extend(Runner(run_cell, catalog, batch, resumed, straggler_seconds, **more).run(cells))
+        failures.extend(Runner(run_cell, catalog, batch, straggler_seconds, **more).run(cells, resumed))
         return [cell.folder for cell in cells]
 
     return run

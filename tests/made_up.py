@@ -18,7 +18,7 @@ from diffexp.sweeps.results import CellResult
 SAMPLES = 24
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> \"quoted\" 'too' {{ 1093 * 3511 }} ${x} ]]>"
 """A text that a page must not take for its own code."""
-_WEIGHTS = weights(range(SAMPLES))
+_WEIGHTS = weights(range(SAMPLES)).double()
 
 
 def cell_of(config: dict[str, Any], folder: str = "sweep/0") -> CellResult:

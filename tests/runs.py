@@ -14,7 +14,6 @@ from PIL import Image
 
 from diffexp.components.models.exact import ExactModel
 from diffexp.experiment.folder import RunFolder, RunRecord
-from diffexp.experiment.sample_files import read_image
 
 RUN_KEYS = RunRecord.__required_keys__
 PICTURES = ("model=mixture", "model.shape=[1,8,8]", "steps=5", "num_samples=7", "batch_size=3")
@@ -72,6 +71,16 @@ def curved(denoise, x, levels, noise):
 
 
 @scheduler
+def blended(denoise, x, levels, noise):
+    """Not linear, and a sample depends on the others of its batch."""
+    for here, there in levels.pairs():
+        x0, eps = denoise.predict(x, here)
+        x0 = torch.tanh(x0 + 0.5 * x0.mean()) + 0 * noise()
+        x = there.alpha * x0 + there.sigma * eps
+    return x
+
+
+@scheduler
 class beyond:
     """A class that is not linear and counts its timesteps from 1000 down, one above what the model was trained on."""
 
@@ -95,7 +104,7 @@ def metrics(folder: Path) -> dict[str, float]:
 
 
 def images(folder: Path) -> dict[int, torch.Tensor]:
-    return {index: read_image(path) for index, path in RunFolder(folder).finished_images().items()}
+    return dict(RunFolder(folder).finished_images())
 
 
 def points(folder: Path) -> torch.Tensor:

@@ -22,6 +22,9 @@ import yaml
 from huggingface_hub import constants
 from PIL import Image, ImageDraw
 
+from diffexp.catalog.discover import discover
+from diffexp.cli.check import Preflight
+from diffexp.cli.hydra_config import hydra_session
 from tests.checkpoints import put_in_cache, save_pipeline, tiny_unet
 from tests.clip_checkpoint import save_clip
 from tests.emoji_packages import save_packages
@@ -51,6 +54,7 @@ BASH = [
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with what the commands of the READMEs take for granted."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for workers
     for variable in ("DIFFEXP_PLUGINS", "PYTHONSAFEPATH"):
         monkeypatch.setenv(variable, "")
         monkeypatch.delenv(variable)
@@ -128,7 +132,11 @@ def perform(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
             return perform(rest, monkeypatch)
         case ["python", "-m", "pytest", *files] | ["pytest", *files]:
             return int(not all((ROOT / file).exists() for file in files if not file.startswith("-")))
+        case ["python", "-m", "diffexp", *rest] if {"hydra/launcher=slurm", "hydra/launcher=ray"} & {*rest}:
+            return check(rest)  # there is no cluster
         case ["python", "-m", "diffexp", *rest] | ["diffexp", *rest]:
+            return run_module("diffexp", shortened(rest), monkeypatch)
+        case ["torchrun", "--nproc-per-node", "2", "-m", "diffexp", *rest]:  # with ranks: tests/e2e/test_shared_runs.py
             return run_module("diffexp", shortened(rest), monkeypatch)
         case ["python", "-m", "diffexp.certify", *rest]:
             few = ["scheduler=euler" if word == "scheduler=all" else word for word in rest]
@@ -150,6 +158,14 @@ def perform(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
             assert inner
             return perform(shlex.split(inner[1]), monkeypatch)
     pytest.fail(f"no test knows how to run {shlex.join(words)}")
+
+
+def check(words: list[str]) -> int:
+    """Check the words of a run or a sweep as the command does before it starts; raises what is wrong."""
+    catalog = discover()
+    with hydra_session(catalog) as loader:
+        Preflight(loader, catalog).check([word for word in words if word != "-m"], multirun="-m" in words)
+    return 0
 
 
 def train(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:

@@ -10,8 +10,8 @@ import signal
 import sys
 from typing import NoReturn
 
-from diffexp.cli.allocator import retain_freed_heap
 from diffexp.cli.command import run_command
+from diffexp.experiment.allocator import retain_freed_heap
 
 
 def main() -> NoReturn:

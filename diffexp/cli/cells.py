@@ -1,13 +1,14 @@
-"""One run or one cell of a sweep as Hydra composes it: number, config, folder, the files in ``.hydra/``, its start."""
+"""One run or one cell of a sweep as Hydra composes it: number, config, folder, its start."""
 
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-import yaml
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -18,22 +19,17 @@ from diffexp.catalog.discover import Catalog, discover
 from diffexp.catalog.kinds import TARGET
 from diffexp.catalog.types import MISSING
 from diffexp.cli.config import check_config
-from diffexp.cli.hydra_internals import current_config, get_omega_conf_dumper
+from diffexp.cli.hydra_internals import current_config
 from diffexp.errors import InputError
 from diffexp.experiment.configs import steps_of, usual_samples
 from diffexp.experiment.lock import lock_unless_held
-from diffexp.files import write_text
 from diffexp.sweeps.cell import Cell
 from diffexp.sweeps.failures import Failure, clear_failure, record_failure
 from diffexp.sweeps.objective import objective_value
 from diffexp.sweeps.record import read_sweep
 
-try:
-    from yaml import CDumper as Dumper
-except ImportError:  # PyYAML without its C library
-    from yaml import Dumper
-
 if TYPE_CHECKING:
+    from diffexp.experiment.context import RunContext
     from diffexp.experiment.run import SweepInfo
 
 
@@ -59,50 +55,115 @@ OmegaConf.register_new_resolver("diffexp.unique", lambda: secrets.token_hex(3), 
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a cell runs."""
+
+    folder: Path
+    sweep: Path
+    """``hydra.sweep.dir``."""
+    alone: bool
+    """Whether the cell changes the working folder or environment variables, which all cells of a process share."""
+
+
+@dataclass(frozen=True)
 class ComposedCell(Cell):
     """A cell with its composed config, which has Hydra's own settings, for files and callbacks."""
 
-    composed: DictConfig = field(kw_only=True)
+    place: Place = field(kw_only=True)
+    make: Callable[[], DictConfig] = field(kw_only=True, repr=False, compare=False)
+    unresolved: Callable[[], dict[str, Any]] = field(kw_only=True, repr=False, compare=False)
+
+    @cached_property
+    def composed(self) -> DictConfig:
+        """The composed config, made where it is wanted: the containers of ``content`` are much faster."""
+        return self.make()
 
     @property
-    def alone(self) -> bool:
-        """Whether the cell changes the working folder or environment variables, which all cells of a process share."""
-        return bool(self.composed.hydra.job.chdir or self.composed.hydra.job.env_set)
+    def content(self) -> dict[str, Any]:
+        """The composed config in containers, with its interpolations as they were written."""
+        changeable = "composed" in vars(self)  # by callbacks
+        return as_containers(self.composed) if changeable else self.unresolved()
 
 
-def compose_job(loader: ConfigLoader, master: DictConfig, number: int, overrides: Sequence[str]) -> ComposedCell:
-    """Compose the cell with these overrides, and set it up as ``hydra.core.utils.run_job`` does.
+def compose_job(
+    loader: ConfigLoader, master: DictConfig, number: int, overrides: Sequence[str], catalog: Catalog
+) -> ComposedCell:
+    """Compose the cell with these overrides by Hydra, and set it up as ``hydra.core.utils.run_job`` does.
 
     Raises:
         hydra.errors.HydraException: the overrides do not fit.
+        InputError: a wrong value, or an interpolation that cannot be resolved.
     """
     composed = loader.load_sweep_config(master, list(overrides))
+    with set_up(composed, number) as place:
+        return ComposedCell(
+            number,
+            task_config(composed, catalog),
+            place.folder,
+            tuple(composed.hydra.overrides.task),
+            place=place,
+            make=lambda: composed,
+            unresolved=lambda: as_containers(composed),
+        )
+
+
+@contextmanager
+def set_up(composed: DictConfig, number: int) -> Iterator[Place]:
+    """Set what depends on the number and the folder of a composed cell, Hydra's config until the block ends."""
+    hydra = composed.hydra
     with open_dict(composed):
-        composed.hydra.job.id = str(number)
-        composed.hydra.job.num = number
+        hydra.job.id, hydra.job.num, hydra.runtime.output_dir = str(number), number, MISSING
     with current_config(composed):
-        folder = Path(composed.hydra.sweep.dir, composed.hydra.sweep.subdir).absolute()
+        sweep = Path(hydra.sweep.dir)
+        folder = Path(sweep, hydra.sweep.subdir).absolute()
         with open_dict(composed):
-            composed.hydra.runtime.output_dir = str(folder)
-        words = tuple(OmegaConf.select(composed, "hydra.overrides.task", default=[]))
-        return ComposedCell(number, task_config(composed), folder, words, composed=composed)
+            hydra.runtime.output_dir = str(folder)
+        yield Place(folder, sweep.absolute(), alone=bool(hydra.job.chdir or hydra.job.env_set))
 
 
-def task_config(config: DictConfig) -> dict[str, Any]:
+def as_containers(config: DictConfig) -> dict[str, Any]:
+    """A config in plain containers, with its interpolations as they were written."""
+    found = OmegaConf.to_container(config, enum_to_str=True)
+    assert isinstance(found, dict)
+    return cast("dict[str, Any]", found)
+
+
+def task_config(config: DictConfig, catalog: Catalog | None = None) -> dict[str, Any]:
     """A composed config as plain containers, checked, without Hydra's own settings; with numbers of steps and samples.
+
+    Args:
+        catalog: everything that can be chosen; None: as it is now.
 
     Raises:
         InputError: a wrong value, or an interpolation that cannot be resolved.
     """
-    task = check_config({str(key): _resolved(config, str(key)) for key in config if key != "hydra"}, discover())
-    task["steps"] = steps_of(task)
-    if task["num_samples"] is None:
-        task["num_samples"] = usual_samples(task["model"]["name"], task["prompt"])
-    return task
+    catalog = catalog or discover()
+    return with_counts(check_config(resolved_task(config), catalog), catalog)
 
 
-def _resolved(config: DictConfig, key: str) -> Any:
-    """The value of a top-level key in plain containers."""
+def with_counts(task: Mapping[str, Any], catalog: Catalog) -> dict[str, Any]:
+    """A checked config with numbers of steps and samples."""
+    samples = task["num_samples"]
+    if samples is None:
+        samples = usual_samples(task["model"]["name"], task["prompt"], catalog)
+    return {**task, "steps": steps_of(task), "num_samples": samples}
+
+
+def resolved_task(config: DictConfig) -> dict[str, Any]:
+    """The values of the top-level keys, but for Hydra's own, in plain containers.
+
+    Raises:
+        InputError: an interpolation cannot be resolved.
+    """
+    return {str(key): resolved(config, str(key)) for key in config if key != "hydra"}
+
+
+def resolved(config: DictConfig, key: str) -> Any:
+    """The value of a top-level key in plain containers.
+
+    Raises:
+        InputError: an interpolation cannot be resolved.
+    """
     if OmegaConf.is_missing(config, key):
         return MISSING
     try:
@@ -116,24 +177,6 @@ def _resolved(config: DictConfig, key: str) -> Any:
         raise InputError(f"{key}: {str(error).partition(chr(10))[0]}") from error
 
 
-def save_hydra_files(config: DictConfig, folder: Path) -> None:
-    """Write the ``.hydra`` folder that Hydra writes for a run on the command line."""
-    own = OmegaConf.to_container(config, enum_to_str=True)
-    assert isinstance(own, dict)
-    hydra = own.pop("hydra")
-    files = {"config": own, "hydra": {"hydra": hydra}, "overrides": hydra["overrides"]["task"]}
-    for name, content in files.items():
-        text = yaml.dump(content, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False)
-        write_text(folder / ".hydra" / f"{name}.yaml", text)
-
-
-class _Dumper(Dumper):  # pyright: ignore[reportGeneralTypeIssues]
-    """Writes what ``OmegaConf.to_yaml`` writes, ten times as fast where PyYAML has its C library."""
-
-
-_Dumper.add_representer(str, get_omega_conf_dumper().str_representer)
-
-
 @dataclass
 class Task:
     """The task function of Hydra: runs one composed config, in this process or in a worker."""
@@ -142,13 +185,17 @@ class Task:
     """Found before the first cell, so that a plugin may be edited while a sweep runs."""
     failures: list[Failure] = field(default_factory=list)
     """Failures of the runs in this process; those in workers are read from their folders."""
+    context: "RunContext | None" = None
+    """See ``run_experiment``."""
+    ending: ExitStack = field(default_factory=ExitStack)
+    """What a launcher does after the last cell; Hydra does not tell it."""
 
     def __call__(self, config: DictConfig) -> float | None:
         """Run the config; returns the value of its ``objective``, for a sweeper that searches."""
         from diffexp.experiment.finished import finished_run
 
         settings = HydraConfig.get()
-        folder, task = Path(settings.runtime.output_dir), task_config(config)
+        folder, task = Path(settings.runtime.output_dir), task_config(config, self.catalog)
         sweep = None
         if settings.mode == RunMode.MULTIRUN:
             sweep = sweep_info(Path(settings.sweep.dir).absolute(), int(settings.job.num))
@@ -158,7 +205,7 @@ class Task:
                     clear_failure(folder)
                     from diffexp.experiment.run import run_experiment
 
-                    run_experiment(task, folder, self.catalog, sweep)
+                    run_experiment(task, folder, self.catalog, sweep, self.context)
                 clear_failure(folder)  # perhaps of another process, which found the folder in use
         except Exception as error:  # the other cells of a sweep continue
             self.failures.append(record_failure(folder, error))

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -12,7 +13,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from diffexp.catalog.diffusers import FAMILIES, class_names
 from diffexp.catalog.discover import Catalog
@@ -25,6 +26,7 @@ from diffexp.cli.fast_compose import CachedLoader
 from diffexp.cli.hydra_config import CONFIG_NAME
 from diffexp.cli.hydra_internals import BASIC_SWEEPER
 from diffexp.cli.keys import BY_NAME, MULTI_CHOICE_GROUPS, TOP_LEVEL
+from diffexp.cli.launcher import needed_launcher
 from diffexp.cli.names import KnownNames
 from diffexp.cli.words import quoted_text, split_word
 from diffexp.errors import InputError, hint, unknown_option
@@ -66,20 +68,25 @@ class Preflight:
         self.catalog = replace(catalog, configs=(*catalog.configs, *listed))  # also those of --config-dir
         self.names = KnownNames(self.catalog, options)
         self._nodes: dict[str, Any] = {}
+        self._choices: list[Override] = []
+        """The choices of the first cell."""
 
-    def check(self, words: Sequence[str], multirun: bool) -> Checked:
+    def check(self, given: Sequence[str], multirun: bool) -> Checked:
         """Compose the run; of a sweep, check every value of every swept key once.
 
         Raises:
             InputError: the first mistake.
         """
-        words = [self._with_quotes(word) for word in words]
+        words = [self._with_quotes(word) for word in given]
         overrides = [self._parse(word) for word in words]
         swept = {override.get_key_element(): self._alternatives(override) for override in overrides}
+        self._choices = self.loader.split([values[0] for values in swept.values()])[0]
         first, task = self._compose(next(crossed(swept.values(), self._has)), multirun)
         if not multirun and first.hydra.mode != RunMode.MULTIRUN:
             self._refuse_sweeps(overrides)
             return Checked(first, words, multirun=False)
+        if launcher := needed_launcher(first, overrides):
+            return self.check([*given, launcher], multirun)
         basic = first.hydra.sweeper.get(TARGET) == BASIC_SWEEPER
         if basic and first.hydra.sweeper.params:
             params = [self._parse(f"{key}={value}") for key, value in first.hydra.sweeper.params.items()]
@@ -90,7 +97,7 @@ class Preflight:
             raise InputError(f"this sweep has {number} cells, and {MOST_CELLS} are the most")
         cells = [*crossed(swept.values(), self._has)]
         self._check_cells(cells, task)
-        named = [[str(one.input_line) for one in cell if not one.is_hydra_override()] for cell in cells]
+        named = [[str(one.input_line) for one in cell if _is_of_cell(one)] for cell in cells]
         return Checked(first, words, multirun=True, cells=named if basic else None)
 
     def _check_cells(self, cells: Sequence[Sequence[Override]], first: dict[str, Any]) -> None:
@@ -121,9 +128,16 @@ class Preflight:
         """The node of a group with this choice, before values are set in it."""
         word = str(choice.input_line)
         if word not in self._nodes:
-            tree = self.loader.choose(CONFIG_NAME, [choice], RunMode.RUN)[0]
-            self._nodes[word] = OmegaConf.to_container(tree[choice.key_or_group])
+            self._nodes[word] = OmegaConf.to_container(self._tree(choice)[choice.key_or_group])
         return self._nodes[word]
+
+    def _tree(self, choice: Override) -> DictConfig:
+        """The config with this choice: that of a cell, which is needed anyway, where choices set their nodes alone."""
+        like = [choice if other.key_or_group == choice.key_or_group else other for other in self._choices]
+        if choice in like and all(one.key_or_group in KINDS or one.is_hydra_override() for one in like):
+            with suppress(HydraException, OmegaConfBaseException):  # another choice does not compose
+                return self.loader.choose(CONFIG_NAME, like, RunMode.RUN)[0]
+        return self.loader.choose(CONFIG_NAME, [choice], RunMode.RUN)[0]
 
     def _has(self, choice: Override, option: str) -> bool:
         """Whether a choice has an option; of what only a run can know, true."""
@@ -181,6 +195,8 @@ class Preflight:
             return [override]
         if override.is_hydra_override():
             raise InputError(f"{override.input_line}: the keys of Hydra itself cannot be swept")
+        if not _is_of_cell(override):
+            raise InputError(f"{override.input_line}: all cells have the same {override.key_or_group}; give one value")
         key, value = override.get_key_element(), override.value()
         if not override.is_discrete_sweep():
             return [self._parse(f"{key}={value.start}")] if isinstance(value, IntervalSweep) else [override]
@@ -222,7 +238,7 @@ class Preflight:
         except Exception as error:  # Hydra has many, and does not always name the word
             raise InputError(self._unfit(overrides, mode, error)) from error
         HydraConfig.instance().set_config(config)
-        return config, task_config(config)
+        return config, task_config(config, self.catalog)
 
     def _unfit(self, overrides: Sequence[Override], mode: RunMode, error: Exception) -> str:
         """Why a config cannot be composed: the word, and what is wrong with it."""
@@ -251,6 +267,12 @@ class Preflight:
             except Exception:
                 return str(override.input_line)
         return ""
+
+
+def _is_of_cell(override: Override) -> bool:
+    """Whether a word belongs to the cells of a sweep, and not to the sweep as a whole."""
+    own = BY_NAME.get(override.key_or_group)
+    return not override.is_hydra_override() and (own is None or own.swept)
 
 
 def _message(error: Exception) -> str:

@@ -81,8 +81,12 @@ def _run_or_raise(catalog: Catalog, options: argparse.Namespace) -> int:
     from diffexp.cli.hydra_config import CONFIG_NAME, hydra_session
     from diffexp.cli.hydra_internals import show
     from diffexp.cli.launch import launch
+    from diffexp.cli.ranks import Ranks
     from diffexp.cli.resume import resumed_sweep, resumed_words
 
+    ranks = Ranks.of_environment()
+    if ranks:
+        options.overrides = ranks.words(options.overrides)
     resumed = resumed_sweep(options.overrides)
     if resumed:
         options.overrides, options.config_dir = resumed.record.overrides, resumed.record.config_dir
@@ -100,6 +104,13 @@ def _run_or_raise(catalog: Catalog, options: argparse.Namespace) -> int:
         if options.cfg or options.info:
             options.overrides = checked.words
             show(CONFIG_NAME, options)
+            return 0
+        if ranks and checked.multirun:
+            checked = Preflight(loader, catalog).check(ranks.words_of_sweep(options.overrides), multirun=True)
+        if ranks:
+            ranks.choose_device()
+        if ranks and ranks.rank > 0:
+            ranks.work()
             return 0
         folder, failures = launch(loader, checked, catalog, config_dir, resumed)
     return _report(folder, failures, multirun=checked.multirun)

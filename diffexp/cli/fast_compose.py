@@ -90,6 +90,19 @@ class CachedLoader(ConfigLoaderImpl):
         self._words.update(zip(new, OverridesParser.create(config_loader=self).parse_overrides(new)))
         return [self._words[word] for word in words]
 
+    def split(self, overrides: Sequence[Override]) -> tuple[list[Override], list[Override]]:
+        """The overrides that choose options of groups, and those that set values."""
+        given = [override for override in overrides if not override.is_sweep_override()]  # those come with the cells
+        paths = [str(override.input_line) for override in given if override.key_or_group == SEARCH_PATH]
+        repository = self._parse_overrides_and_create_caching_repo(None, paths)[1] if paths else self.repository
+        choices = [
+            override
+            for override in given
+            if override.key_or_group == SEARCH_PATH
+            or (not isinstance(override.value(), dict) and repository.group_exists(override.key_or_group))
+        ]
+        return choices, [override for override in given if override not in choices]
+
     def choose(
         self, config_name: str | None, overrides: Sequence[Override], run_mode: RunMode
     ) -> tuple[DictConfig, list[Override]]:
@@ -98,16 +111,7 @@ class CachedLoader(ConfigLoaderImpl):
         Raises:
             hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException: the options do not compose.
         """
-        given = [override for override in overrides if not override.is_sweep_override()]  # those come with the cells
-        paths = [str(override.input_line) for override in given if override.key_or_group == SEARCH_PATH]
-        repository = self._parse_overrides_and_create_caching_repo(config_name, paths)[1] if paths else self.repository
-        choices = [
-            override
-            for override in given
-            if override.key_or_group == SEARCH_PATH
-            or (not isinstance(override.value(), dict) and repository.group_exists(override.key_or_group))
-        ]
-        values = [override for override in given if override not in choices]
+        choices, values = self.split(overrides)
         # Those of Hydra come last here, wherever they stood: the same choices are then the same tree.
         choices.sort(key=Override.is_hydra_override)
         return self._tree(config_name, [str(override.input_line) for override in choices], run_mode), values

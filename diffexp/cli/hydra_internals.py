@@ -6,7 +6,12 @@
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
+
+# Parse interpolations, see below.
+import omegaconf._utils
+import omegaconf.base
 
 # Calls the user's hydra.callbacks. Without it a config that is run as composed, and not by Hydra, would call none.
 from hydra._internal.callbacks import Callbacks as Callbacks
@@ -30,6 +35,10 @@ from omegaconf import DictConfig
 
 # Writes strings as ``OmegaConf.to_yaml`` does. Without it .hydra/*.yaml would quote words such as "1e-4" differently.
 from omegaconf._utils import get_omega_conf_dumper as get_omega_conf_dumper
+
+# Without this cache the dozen interpolations of Hydra's own config are parsed anew for every cell and tree of options,
+# a third of the time. Parse trees are not changed by those who read them.
+omegaconf.base.parse = omegaconf._utils.parse = lru_cache(maxsize=1024)(omegaconf.base.parse)
 
 TRIED = ("1.3.2", "1.3.8")
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"

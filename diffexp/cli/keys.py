@@ -14,6 +14,7 @@ from diffexp.catalog.kinds import KINDS
 from diffexp.catalog.types import OptionType, is_missing
 from diffexp.errors import hint
 
+_FILES = ("png", "safetensors", "tar")
 MAX_TAG = 64
 """Longest tag that W&B accepts; with a longer one it refuses the run."""
 
@@ -31,6 +32,8 @@ class Key:
     choices: tuple[str, ...] = ()
     also: Callable[[Any], str | None] = lambda value: None
     """A further condition: what is wrong with a value other than null, or None."""
+    swept: bool = True
+    """Whether the cells of a sweep may have different values."""
     free_text: bool = False
     """Whether a string is free text, in which commas and brackets have no meaning."""
 
@@ -68,6 +71,11 @@ def _no_class(value: Any) -> str | None:
     return None if fits else "is not a class number or name, or a list of these"
 
 
+def _count(value: Any) -> str | None:
+    counts = isinstance(value, int) or str(value).isdecimal()
+    return f"is no kind of files ({', '.join(_FILES)}); write num_samples={value}" if counts else None
+
+
 def _bad_tag(value: Any) -> str | None:
     lengths = [len(str(tag)) for tag in value] if isinstance(value, list | tuple) else []
     wrong = next((length for length in lengths if not 1 <= length <= MAX_TAG), None)
@@ -94,6 +102,22 @@ KEYS = (
     Key("device", _TEXT, "auto", "auto, cpu, cuda, cuda:1, mps, xpu", also=_no_device),
     Key("dtype", _TEXT, "auto", f"precision of the network: {', '.join(_DTYPES)}", choices=_DTYPES),
     Key("compile", OptionType("bool"), False, "compile the network with torch.compile"),
+    Key(
+        "samples",
+        _TEXT,
+        "png",
+        "files of images: png, or shards: tar, safetensors",
+        choices=_FILES,
+        also=_count,
+    ),
+    Key(
+        "workers",
+        _INT_OR_NULL,
+        None,
+        "worker processes; null: one, or as hydra/launcher says",
+        at_least=1,
+        swept=False,
+    ),
     Key("resume", _TEXT_OR_NULL, None, "folder of an earlier run or sweep to finish"),
     Key("objective", _TEXT_OR_NULL, None, "metric that a search optimises (hydra/sweeper=optuna)"),
     Key("name", _TEXT_OR_NULL, None, "name of the run in the tracker; null: built from the overrides", free_text=True),

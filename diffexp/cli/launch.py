@@ -9,27 +9,36 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
-from hydra.core.utils import configure_log, env_override, run_job as run_by_hydra
+from hydra.core.utils import configure_log, env_override
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from diffexp.catalog.discover import Catalog, discover
 from diffexp.catalog.sources import VARIABLE, resolved_paths
-from diffexp.cli.cells import Task, compose_job, save_hydra_files, task_config
+from diffexp.cli.cells import Task, as_containers, task_config
 from diffexp.cli.check import Checked, Preflight
+from diffexp.cli.composer import CellComposer
 from diffexp.cli.fast_compose import CachedLoader
 from diffexp.cli.hydra_config import CONFIG_NAME, hydra_session
+from diffexp.cli.hydra_files import save_hydra_files
 from diffexp.cli.hydra_internals import Callbacks
+from diffexp.cli.ranks import Ranks
 from diffexp.cli.resume import Resumed, resumed_words
+from diffexp.cli.single import launch_run, needs_workers, run_by_workers, share_with_ranks
+from diffexp.cli.words import folder_word
 from diffexp.errors import InputError
 from diffexp.experiment.lock import lock
+from diffexp.experiment.summary import read_metrics
+from diffexp.files import read_json
 from diffexp.report import report_sweep
 from diffexp.report.over_seeds import NAME as OVER_SEEDS, over_seeds
 from diffexp.sweeps.failures import Failure, read_failures
 from diffexp.sweeps.logs import LOG_FORMAT, LogFile
 from diffexp.sweeps.objective import best_text
+from diffexp.sweeps.outcome import outcome_table
 from diffexp.sweeps.record import SweepRecord
 from diffexp.sweeps.results import read_cells, write_results
+from diffexp.sweeps.work import NAME as WORK
 
 if TYPE_CHECKING:
     from diffexp.experiment.run import RunResult
@@ -57,14 +66,34 @@ def run(overrides: list[str]) -> "RunResult":
         checked = Preflight(loader, catalog).check(words, multirun=False)
         if checked.multirun:
             raise InputError(NO_SWEEP)
+        ranks = Ranks.of_environment()
+        if ranks:
+            ranks.choose_device()
+        if ranks and ranks.rank > 0:
+            return _result(ranks.work())
         HydraConfig.instance().set_config(checked.config)
-        folder = Path(checked.config.hydra.run.dir).absolute()
+        folder, settings = Path(checked.config.hydra.run.dir).absolute(), checked.config.hydra
+        task = task_config(checked.config)
+        if not ranks and needs_workers(task, settings):
+            save_hydra_files(as_containers(checked.config), folder)
+            for failure in run_by_workers(task, settings, folder, catalog):
+                raise (InputError if failure.input_error else RuntimeError)(failure.message)
+            return _result(folder)
         from diffexp.experiment.run import run_experiment
 
         with lock(folder):
-            save_hydra_files(checked.config, folder)
+            context = share_with_ranks(ranks, task, settings, folder, catalog) if ranks else None
+            save_hydra_files(as_containers(checked.config), folder)
             with _log_file(folder / "diffexp.log"):
-                return run_experiment(task_config(checked.config), folder, catalog)
+                return run_experiment(task, folder, catalog, context=context)
+
+
+def _result(folder: Path) -> "RunResult":
+    """The result of a run that other processes have finished."""
+    from diffexp.experiment.run import RunResult
+
+    status = str(read_json(folder / "run.json").get("status"))
+    return RunResult(folder, status, {key: value for key, value in read_metrics(folder).items() if value is not None})
 
 
 def launch(
@@ -86,33 +115,8 @@ def launch(
     with env_override({VARIABLE: os.pathsep.join(map(str, resolved_paths(catalog.plugin_paths)))}):
         HydraConfig.instance().set_config(checked.config)
         if not checked.multirun:
-            folder = Path(checked.config.hydra.run.dir).absolute()
-            with lock(folder):
-                return folder, _launch_run(loader, checked.config, folder, catalog)
+            return launch_run(loader, checked.config, catalog)
         return _launch_sweep(loader, checked, catalog, config_dir, resumed)
-
-
-def _launch_run(loader: CachedLoader, config: DictConfig, folder: Path, catalog: Catalog) -> list[Failure]:
-    """Run a composed config as ``Hydra.run`` does, which would compose it again from text."""
-    OmegaConf.set_readonly(config.hydra, False)
-    config.hydra.mode = RunMode.RUN
-    task = Task(catalog)
-    try:
-        configure_log(config.hydra.hydra_logging, config.hydra.verbose)
-        callbacks = Callbacks(config)
-        callbacks.on_run_start(config=config, config_name=CONFIG_NAME)
-        returned = run_by_hydra(
-            hydra_context=HydraContext(config_loader=loader, callbacks=callbacks),
-            task_function=task,
-            config=config,
-            job_dir_key="hydra.run.dir",
-            job_subdir_key=None,
-        )
-        callbacks.on_run_end(config=config, config_name=CONFIG_NAME, job_return=returned)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(str(folder)) from None
-    _ = returned.return_value  # raises what the experiment did not record
-    return task.failures
 
 
 def _launch_sweep(
@@ -120,31 +124,37 @@ def _launch_sweep(
 ) -> tuple[Path, list[Failure]]:
     first, overrides, cells = checked.config, checked.words, checked.cells
     folder = resumed.folder if resumed else _sweep_folder(first, overrides)
-    words = [*overrides, "hydra.mode=MULTIRUN", _override("hydra.sweep.dir", folder)]
+    words = [*overrides, "hydra.mode=MULTIRUN", folder_word("hydra.sweep.dir", folder)]
     master = loader.load_configuration(CONFIG_NAME, words, RunMode.MULTIRUN)
     with lock(folder):
         if resumed:
-            resumed.check_cells(cells, lambda number, cell: compose_job(loader, master, number, cell))
+            resumed.check_cells(cells, CellComposer(loader, master, catalog).compose)
         record = resumed.record if resumed else SweepRecord(overrides, cells, str(config_dir) if config_dir else None)
         record.write(folder)
+        if ranks := Ranks.of_environment():
+            if record.attempts == 1:
+                (folder / WORK).unlink(missing_ok=True)  # of an earlier sweep
+            ranks.announce(folder)
+        task = Task(catalog)
         try:
-            failures = _run_sweep(loader, master, cells, catalog)
+            with task.ending:
+                _run_sweep(loader, master, cells, task)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(str(folder)) from None
         finally:
             _write_results(folder)
             report_sweep(folder, catalog)
+            if table := outcome_table(folder, record):
+                log.info("%s", table)
         if first.objective:
             direction = first.hydra.sweeper.get("direction") or "minimize"
             log.info("%s", best_text(read_cells(folder), first.objective, str(direction)))
-    return folder, read_failures(folder, failures)
+    return folder, read_failures(folder, task.failures)
 
 
-def _run_sweep(
-    loader: CachedLoader, master: DictConfig, cells: list[list[str]] | None, catalog: Catalog
-) -> list[Failure]:
-    """Launch the cells, or let the sweeper choose them, as ``Hydra.multirun`` does; returns this process's failures."""
-    task, plugins = Task(catalog), Plugins.instance()
+def _run_sweep(loader: CachedLoader, master: DictConfig, cells: list[list[str]] | None, task: Task) -> None:
+    """Launch the cells, or let the sweeper choose them, as ``Hydra.multirun`` does."""
+    plugins = Plugins.instance()
     configure_log(master.hydra.hydra_logging, master.hydra.verbose)
     callbacks = Callbacks(master)
     callbacks.on_multirun_start(config=master, config_name=CONFIG_NAME)
@@ -162,13 +172,13 @@ def _run_sweep(
             for job in launcher.launch(cells[first : first + size], initial_job_idx=first):
                 _ = job.return_value  # raises what a job did not record
     callbacks.on_multirun_end(config=master, config_name=CONFIG_NAME)
-    return task.failures
 
 
 def _write_results(folder: Path) -> None:
     try:
-        write_results(folder)
-        for line in over_seeds(read_cells(folder), folder / OVER_SEEDS):
+        cells = read_cells(folder)
+        write_results(folder, cells)
+        for line in over_seeds(cells, folder / OVER_SEEDS):
             log.info("%s", line)
     except OSError as error:  # a full disk; the failures are still to be printed
         log.warning("no table of results: %s", error.strerror)
@@ -183,11 +193,6 @@ def _sweep_folder(config: DictConfig, overrides: Sequence[str]) -> Path:
         number += 1
         candidate = folder.with_name(f"{folder.name}-{number}")
     return candidate
-
-
-def _override(key: str, folder: Path) -> str:
-    text = str(folder).replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${")
-    return f"{key}='{text}'"
 
 
 @contextmanager

@@ -1,25 +1,38 @@
-"""``hydra/launcher=batched``: all cells of a multirun in this process, those that share a model in common batches."""
+"""The launchers of a multirun: ``batched``, all cells in this process, and those that hand them to workers."""
 
 import logging
 import os
+from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from diffexp.catalog.discover import discover
-from diffexp.cli.cells import ComposedCell, Task, compose_job, save_hydra_files, sweep_info
-from diffexp.cli.fast_compose import fast_copy
+from diffexp.catalog.kinds import TARGET
+from diffexp.catalog.sources import resolved_paths
+from diffexp.cli.cells import ComposedCell, Task, sweep_info
+from diffexp.cli.composer import CellComposer
+from diffexp.cli.fast_compose import CachedLoader, fast_copy
+from diffexp.cli.hydra_files import save_hydra_files
 from diffexp.cli.hydra_internals import register_plugin
 from diffexp.errors import InputError
 from diffexp.sweeps.cell import Cell
+from diffexp.sweeps.claims import FILE as CLAIM
+from diffexp.sweeps.driver import Driver
+from diffexp.sweeps.engines import ENGINES, engine_class
+from diffexp.sweeps.failures import Failure
 from diffexp.sweeps.objective import objective_value
-from diffexp.sweeps.record import read_sweep
+from diffexp.sweeps.record import SweepRecord, read_sweep
+from diffexp.sweeps.work import Work
 
 if TYPE_CHECKING:
     from diffexp.experiment.context import RunContext
@@ -27,12 +40,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-NAME = "hydra_plugins.diffexp.BatchedLauncher"
+BATCHED, WORKERS = (f"hydra_plugins.diffexp.{name}" for name in ("BatchedLauncher", "WorkersLauncher"))
 """Hydra accepts launchers below ``hydra_plugins`` only."""
 
 
-class BatchedLauncher(Launcher):
-    """Composes the cells and hands them to ``diffexp.sweeps.runner``.
+class CellLauncher(Launcher):
+    """Composes the cells and has them run.
 
     Args:
         batch: samples in one call of the model; None: the number that is fastest on its device.
@@ -45,14 +58,13 @@ class BatchedLauncher(Launcher):
         if batch is not None and batch < 1:
             raise InputError(f"hydra.launcher.batch={batch} must be at least 1")
         self._batch = batch
-        self._runner: Runner | None = None
-        self._composed: dict[int, DictConfig] = {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self._context = hydra_context
         self._task = cast(Task, task_function)  # as ``launch`` hands it to Hydra
         self._config = config
         self._catalog = discover()
+        self._composer = CellComposer(cast(CachedLoader, hydra_context.config_loader), config, self._catalog)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the cells; one that fails has no value, and the others continue.
@@ -64,40 +76,33 @@ class BatchedLauncher(Launcher):
         setup_globals()
         hydra = self._config.hydra
         configure_log(hydra.hydra_logging, hydra.verbose)
-        loader, callbacks = self._context.config_loader, self._context.callbacks
-        jobs = [compose_job(loader, self._config, initial_job_idx + i, words) for i, words in enumerate(job_overrides)]
+        callbacks = self._context.callbacks
+        jobs = [self._composer.compose(initial_job_idx + i, words) for i, words in enumerate(job_overrides)]
         check_folders(jobs)
         log.info("%d cells in %s", len(jobs), hydra.sweep.dir)
-        together = [job for job in jobs if not job.alone]
-        for job in together:
+        together = [job for job in jobs if not job.place.alone]
+        observed = together if callbacks.callbacks else ()  # without them no config has to be made
+        for job in observed:
             callbacks.on_job_start(config=job.composed, task_function=self._task)
-            self._composed[job.number] = job.composed
         self._sweep = Path(hydra.sweep.dir).absolute()
-        self._task.failures += self._shared_runner().run(together)
-        returned = {job.number: job_return(job) for job in together}
-        for job in together:
+        record = read_sweep(self._sweep) or SweepRecord([], None)
+        resume = f"resume={self._sweep}" if record.cells else ""  # not of a search
+        self._task.failures += self._run_cells(together, record, resume)
+        returned: dict[int, JobReturn] = {job.number: CellReturn(job) for job in together}
+        for job in observed:
             callbacks.on_job_end(config=job.composed, job_return=returned[job.number])
         for job in jobs:
-            if job.alone:
+            if job.place.alone:
                 returned[job.number] = self._run_alone(job)
         return [returned[job.number] for job in jobs]
 
-    def _shared_runner(self) -> "Runner":
-        """The runner of all batches of cells that a sweeper hands over, so that they share a loaded model."""
-        if self._runner is None:
-            from diffexp.sweeps.runner import Runner
+    @abstractmethod
+    def _run_cells(self, cells: Sequence[ComposedCell], record: SweepRecord, resume: str) -> list[Failure]:
+        """Run cells of a sweep.
 
-            record = read_sweep(self._sweep)
-            resume = f"resume={self._sweep}" if record and record.cells else ""  # not of a search
-            resumed = sweep_info(self._sweep, 0).resumed
-            self._runner = Runner(self._run, self._catalog, self._batch, resumed, resume=resume)
-        return self._runner
-
-    def _run(self, job: Cell, context: "RunContext") -> None:
-        from diffexp.experiment.run import run_experiment
-
-        save_hydra_files(self._composed[job.number], job.folder)
-        run_experiment(job.config, job.folder, self._catalog, sweep_info(self._sweep, job.number), context)
+        Args:
+            resume: what continues the sweep, as in ``resume=outputs/multirun/...``; empty if nothing does.
+        """
 
     def _run_alone(self, job: ComposedCell) -> JobReturn:
         try:
@@ -112,24 +117,87 @@ class BatchedLauncher(Launcher):
             configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
 
 
-def job_return(job: ComposedCell) -> JobReturn:
-    """The result of a cell, for the sweeper."""
-    composed = job.composed
-    of_task, of_hydra = (fast_copy(composed) for _ in range(2))  # OmegaConf.masked_copy takes four times as long
-    with open_dict(of_task), open_dict(of_hydra):
-        del of_task["hydra"]
-        for key in of_task:
-            del of_hydra[key]
-    found = JobReturn(
-        overrides=job.overrides,
-        cfg=of_task,
-        hydra_cfg=of_hydra,
-        working_dir=os.getcwd(),
-        task_name=composed.hydra.job.name,
-        status=JobStatus.COMPLETED,
-    )
-    found.return_value = objective_value(job.config, job.folder)
-    return found
+class BatchedLauncher(CellLauncher):
+    """Runs the cells in this process, those that share a model in common batches."""
+
+    def __init__(self, batch: int | None = None) -> None:
+        super().__init__(batch)
+        self._runner: Runner | None = None
+        self._jobs: dict[int, ComposedCell] = {}
+
+    def _run_cells(self, cells: Sequence[ComposedCell], record: SweepRecord, resume: str) -> list[Failure]:
+        self._jobs, self._info = {cell.number: cell for cell in cells}, sweep_info(self._sweep, 0)
+        for cell in cells if record.attempts > 1 else ():
+            (cell.folder / CLAIM).unlink(missing_ok=True)  # of workers that were lost
+        if self._runner is None:  # one for all batches of cells of a sweeper, which then share a loaded model
+            from diffexp.sweeps.runner import Runner
+
+            self._runner = Runner(self._run, self._catalog, self._batch, resume=resume)
+        return self._runner.run(cells, record.attempts > 1)
+
+    def _run(self, job: Cell, context: "RunContext") -> None:
+        from diffexp.experiment.run import run_experiment
+
+        save_hydra_files(self._jobs[job.number].content, job.folder)
+        run_experiment(job.config, job.folder, self._catalog, replace(self._info, job=job.number), context)
+
+
+class WorkersLauncher(CellLauncher):
+    """Has the cells run by workers.
+
+    Args:
+        engine: starts the workers, one of ``diffexp.sweeps.engines.ENGINES``.
+        batch: see ``CellLauncher``.
+        options: those of the engine.
+    """
+
+    def __init__(self, engine: str, batch: int | None = None, **options: Any) -> None:
+        super().__init__(batch)
+        self._engine = engine
+        plain: Any = OmegaConf.to_container(OmegaConf.create(options))
+        self._options: dict[str, Any] = plain
+        self._driver: Driver | None = None
+
+    def _run_cells(self, cells: Sequence[ComposedCell], record: SweepRecord, resume: str) -> list[Failure]:
+        if self._driver is None:
+            plugins = tuple(resolved_paths(self._catalog.plugin_paths))
+            swept = tuple(sorted(record.swept))
+            work = Work(self._sweep, (), Path.cwd(), record.attempts, self._batch, swept, plugins, resume=resume)
+            self._driver = Driver(engine_class(self._engine)(self._config.workers, **self._options), work)
+            self._task.ending.callback(self._driver.close)
+        for cell in cells:
+            save_hydra_files(cell.content, cell.folder)
+        launched = max((cell.number for cell in cells), default=-1) + 1
+        return self._driver.run(cells, more=record.cells is None or launched < len(record.cells))
+
+
+class CellReturn(JobReturn):
+    """The result of a cell, for the sweeper and callbacks; its configs, which few of these read, are made on demand."""
+
+    def __init__(self, job: ComposedCell) -> None:
+        self._job = job
+        self.overrides = job.overrides
+        self.working_dir = os.getcwd()
+        self.task_name = job.content["hydra"]["job"]["name"]
+        self.status = JobStatus.COMPLETED
+        self.return_value = objective_value(job.config, job.folder)
+
+    @cached_property
+    def cfg(self) -> DictConfig:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The config of the run."""
+        found = fast_copy(self._job.composed)
+        with open_dict(found):
+            del found["hydra"]
+        return found
+
+    @cached_property
+    def hydra_cfg(self) -> DictConfig:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Hydra's own settings."""
+        found = fast_copy(self._job.composed)
+        with open_dict(found):
+            for key in self.cfg:
+                del found[key]
+        return found
 
 
 def check_folders(jobs: Sequence[ComposedCell]) -> None:
@@ -139,7 +207,7 @@ def check_folders(jobs: Sequence[ComposedCell]) -> None:
         InputError: the first cell that has not.
     """
     for job in jobs:
-        if job.folder.parent != Path(job.composed.hydra.sweep.dir).absolute():
+        if job.folder.parent != job.place.sweep:
             subdir = job.composed.hydra.sweep.subdir
             raise InputError(
                 f"hydra.sweep.subdir={subdir}: the folders of the cells lie side by side; write it without /"
@@ -154,8 +222,27 @@ def check_folders(jobs: Sequence[ComposedCell]) -> None:
             )
 
 
+def needed_launcher(sweep: DictConfig, overrides: Sequence[Override]) -> str | None:
+    """The word to add to those of a sweep so that ``workers`` has an effect; None if none is missing.
+
+    Raises:
+        InputError: the command names a launcher that has no workers.
+    """
+    choice, launcher = sweep.hydra.runtime.choices["hydra/launcher"], sweep.hydra.launcher.get(TARGET)
+    if sweep.workers is None or launcher == WORKERS:
+        return None
+    if launcher == BATCHED and not any(override.key_or_group == "hydra/launcher" for override in overrides):
+        return "hydra/launcher=local"
+    more = "runs all cells in this process" if launcher == BATCHED else "has settings of its own"
+    raise InputError(f"workers={sweep.workers}: hydra/launcher={choice} {more}; leave one of them out")
+
+
 def register() -> None:
-    """Register ``hydra/launcher=batched``."""
-    register_plugin(BatchedLauncher, NAME)
-    node = {"_target_": NAME, "batch": None}
-    ConfigStore.instance().store(group="hydra/launcher", name="batched", node=node, provider="diffexp")
+    """Register ``hydra/launcher=batched`` and those of the engines."""
+    register_plugin(BatchedLauncher, BATCHED)
+    register_plugin(WorkersLauncher, WORKERS)
+    nodes = {"batched": {"_target_": BATCHED, "batch": None}}
+    for engine in ENGINES:
+        nodes[engine] = {"_target_": WORKERS, "engine": engine, "batch": None, **engine_class(engine).OPTIONS}
+    for name, node in nodes.items():
+        ConfigStore.instance().store(group="hydra/launcher", name=name, node=node, provider="diffexp")

@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from diffexp.cli.words import folder_word
 from diffexp.errors import InputError
+from diffexp.experiment.parts import read_division
 from diffexp.experiment.provenance import inputs_sha256
 from diffexp.experiment.resume import PLAIN, check_same_samples, read_earlier, read_run_or_raise
 from diffexp.files import read_yaml
@@ -16,10 +18,14 @@ from diffexp.sweeps.cell import Cell
 from diffexp.sweeps.record import LAUNCHER, SweepRecord, read_sweep
 
 COMMAND = "python -m diffexp"
+CHANGES_NO_SAMPLE = re.compile(rf"(resume|workers)=|{LAUNCHER.pattern}")
+"""Words with which a run that several processes draw is continued in its own folder."""
 
 
 def resumed_words(overrides: Sequence[str]) -> tuple[list[str], str | None]:
     """Put the original words of a run before those of a command line with ``resume=<run folder>``, which override them.
+
+    A run that several processes draw goes on in its own folder, unless other words ask for other samples or metrics.
 
     Returns:
         The words, and the run's ``--config-dir``; ``overrides`` unchanged where they name no run of the command line.
@@ -34,8 +40,13 @@ def resumed_words(overrides: Sequence[str]) -> tuple[list[str], str | None]:
     record, hydra = read_run_or_raise(named[-1]).record, Path(named[-1], ".hydra").expanduser()
     if not (hydra / "overrides.yaml").is_file():
         return list(overrides), None
-    earlier = _words(record, hydra / "overrides.yaml")
-    return [*(word for word in earlier if _key(word) not in given), *overrides], _config_dir(hydra / "hydra.yaml")
+    earlier, place = _words(record, hydra / "overrides.yaml"), Path(named[-1]).expanduser().absolute()
+    own = []
+    if record.get("status") != "done" and read_division(place) and all(map(CHANGES_NO_SAMPLE.match, overrides)):
+        own = [folder_word("hydra.run.dir", place)]  # where its other workers go on
+        given.add("hydra.run.dir")
+    words = [word for word in earlier if _key(word) not in given]
+    return [*words, *own, *overrides], _config_dir(hydra / "hydra.yaml")
 
 
 def _words(record: Mapping[str, Any], file: Path) -> list[str]:
@@ -117,5 +128,7 @@ def resumed_sweep(overrides: Sequence[str]) -> Resumed | None:
     for text in more:
         if not LAUNCHER.match(text):
             raise InputError(f"resume={named[-1]} finishes the sweep with its original config; remove {text}")
-    kept = [text for text in found.overrides if not (more and LAUNCHER.match(text))]
+    anew = any(text.startswith("hydra/launcher=") for text in more)  # its options are others
+    given = {_key(text) for text in more}
+    kept = [text for text in found.overrides if not (LAUNCHER.match(text) and (anew or _key(text) in given))]
     return Resumed(folder, replace(found, overrides=[*kept, *more], attempts=found.attempts + 1))

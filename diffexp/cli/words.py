@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from diffexp.errors import InputError, nearest
@@ -103,3 +104,9 @@ def quoted_text(key: str, value: str) -> str:
         )
     escaped = re.sub(r"\$\{(?![^{}]*\})", r"\\${", value)
     return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), escaped) + "'"
+
+
+def folder_word(key: str, folder: Path) -> str:
+    """``key=<folder>`` as a word for Hydra, quoted."""
+    text = str(folder).replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${")
+    return f"{key}='{text}'"

@@ -31,18 +31,29 @@ def _shades(images: Tensor) -> Tensor:
     return images.clamp(0, 1).mul(255).round()
 
 
+def to_pixels(images: Tensor) -> Tensor:
+    """Images [B, C, H, W] in [0, 1] as uint8 with 1 or 3 channels (of more channels, the first three); NaN is grey."""
+    channels = images[:, :3] if images.shape[1] >= 3 else images[:, :1]
+    return to_bytes(torch.nan_to_num(channels.float(), nan=0.5))
+
+
 def to_image(image: Tensor) -> Image.Image:
-    """One image (C, H, W) in [0, 1], C = 1 or 3 (of more channels, the first three), as an 8-bit image; NaN is grey."""
-    channels = image[:3] if image.shape[0] >= 3 else image[:1]
-    array = to_bytes(torch.nan_to_num(channels.float(), nan=0.5)).permute(1, 2, 0).contiguous().numpy()
+    """One image (C, H, W) in [0, 1] as an 8-bit image; see ``to_pixels``."""
+    return pixels_to_image(to_pixels(image[None])[0])
+
+
+def pixels_to_image(pixels: Tensor) -> Image.Image:
+    """An image from uint8 [1 or 3, H, W]."""
+    array = pixels.permute(1, 2, 0).contiguous().numpy()
     return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+
+
+def image_to_pixels(image: Image.Image) -> Tensor:
+    """The pixels of an 8-bit image, uint8 [channels, H, W]."""
+    values = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return values.view(image.height, image.width, -1).permute(2, 0, 1)
 
 
 def to_tensor(images: Sequence[Image.Image]) -> Tensor:
     """8-bit images of one size as [B, channels, height, width] in [0, 1]."""
-    return torch.stack([_channels_first(image) for image in images]).float() / 255
-
-
-def _channels_first(image: Image.Image) -> Tensor:
-    values = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-    return values.view(image.height, image.width, -1).permute(2, 0, 1)
+    return torch.stack([image_to_pixels(image) for image in images]).float() / 255

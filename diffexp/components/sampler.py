@@ -10,6 +10,7 @@ from typing import Any
 from diffexp.catalog.register import registration
 from diffexp.components import grids
 from diffexp.components.grids.choice import Grid, default_grid
+from diffexp.components.plan_cache import cached_or_compiled
 from diffexp.components.schedulers.foreign.diffusers_auto import ignored_by_class, ignored_entries, visits
 from diffexp.components.schedulers.foreign.diffusers_build import build_class, refusals
 from diffexp.components.schedulers.foreign.diffusers_config import Accepted, spelling
@@ -21,7 +22,7 @@ from diffexp.components.schedulers.foreign.k_diffusion import (
     is_adaptive,
 )
 from diffexp.errors import InputError
-from diffexp.plan.compile import Direct, Sampler, compile_or_direct
+from diffexp.plan.compile import Direct, Sampler
 from diffexp.plan.levels import Level, Levels
 from diffexp.plan.method import FunctionMethod, Method
 from diffexp.plan.table import Plan
@@ -137,7 +138,7 @@ class Recipe:
             levels = _levels(self.scheduler, self.steps, self.training, self.grid).part(begin, end)
             return Part(self.scheduler(levels, **self.options), levels[0], levels[-1])
         method = bind(self.scheduler, **self._arguments()).part(begin, end)
-        return Part(compile_or_direct(method), *method.ends)
+        return Part(cached_or_compiled(method), *method.ends)
 
     def _arguments(self) -> dict[str, Any]:
         return {"steps": self.steps, "training": self.training, "grid": self.grid, "options": self.options}
@@ -156,7 +157,7 @@ def build_sampler(
         return scheduler
     if returns_plan(scheduler):
         return scheduler(_levels(scheduler, steps, training, grid or Grid()), **(options or {}))
-    return compile_or_direct(bind(scheduler, steps=steps, training=training, grid=grid, options=options))
+    return cached_or_compiled(bind(scheduler, steps=steps, training=training, grid=grid, options=options))
 
 
 def bind(

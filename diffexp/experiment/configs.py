@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from diffexp.catalog.discover import discover
+from diffexp.catalog.discover import Catalog
 from diffexp.catalog.kinds import KINDS
 from diffexp.components.prompts import read_texts
 from diffexp.errors import InputError
 from diffexp.plan.levels import listed_steps
 
-KEYS_OF_THE_RECORD = ("resume", "objective", "name", "tags", "notes", "tracker")
-"""Keys that affect no file of a run but its record."""
+KEYS_OF_THE_RECORD = ("workers", "resume", "objective", "name", "tags", "notes", "tracker", "samples")
+"""Keys that affect nothing of a run but its record, and the kind of its files."""
 KEYS_OF_THE_REPORT = (*KEYS_OF_THE_RECORD, "metric", "snapshot_every")
 """Keys that affect no sample, only what is measured, drawn and recorded of them."""
 SAMPLES = 64
@@ -49,9 +49,9 @@ def steps_of(config: Mapping[str, Any]) -> int:
     return config["steps"] if listed is None else listed
 
 
-def usual_samples(model: str, prompt: str | list[str] | None) -> int:
+def usual_samples(model: str, prompt: str | list[str] | None, catalog: Catalog) -> int:
     """Number of samples where the user sets none: the model's trait ``default_samples``, small for large networks."""
-    entry = discover().find("model", model)
+    entry = catalog.find("model", model)
     number = entry.traits.get("default_samples", SAMPLES) if entry else SAMPLES
     if number != ONE_PER_PROMPT:
         return number

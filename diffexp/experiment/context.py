@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from diffexp.components.models.base import Model
+from diffexp.experiment.writer import BackgroundWriter, Writer
 
 
 class Bar(Protocol):
@@ -29,6 +30,13 @@ class Bar(Protocol):
 class RunContext:
     """Services of the process that a run uses; here the run has the process to itself."""
 
+    job: str | None = None
+    """Name of the process in the system that started it, such as a SLURM job; None without one."""
+    resumed: bool = False
+    """Whether the run continues what an earlier process left in its folder."""
+    divided: bool = False
+    """Whether the run is divided into parts, of which other processes may draw some."""
+
     def model(self, load: Callable[[], Model]) -> Model:
         """The run's model; ``load`` returns it."""
         return load()
@@ -46,6 +54,10 @@ class RunContext:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
+    def writer(self) -> Writer:
+        """What writes the samples of the run: a thread of its own, beside the one that draws them."""
+        return BackgroundWriter()
+
     def finished(self, samples: int) -> None:
         """Count samples that have been written to disk."""
 
@@ -62,3 +74,13 @@ class RunContext:
     def find_duplicate(self, record: Mapping[str, Any]) -> Path | None:
         """The folder of a finished run whose samples and metrics equal those of the run with this ``run.json``."""
         return None
+
+
+class OwnerContext(RunContext):
+    """A run that other processes draw samples of too."""
+
+    divided = True
+
+    def __init__(self, job: str | None = None, *, resumed: bool = False) -> None:
+        self.job = job
+        self.resumed = resumed

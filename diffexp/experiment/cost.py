@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -10,25 +11,28 @@ from torch import Tensor
 from diffexp.components.metrics.base import RunFacts
 from diffexp.components.models.base import HasClasses, state_dtype
 from diffexp.experiment.build import Components
-from diffexp.experiment.sampling import Samples
 from diffexp.plan.compile import sample
 from diffexp.plan.levels import Level
 from diffexp.plan.table import Plan
 
+if TYPE_CHECKING:
+    from diffexp.experiment.collected import Samples
+
 log = logging.getLogger(__name__)
 
 
-def run_facts(run: Components, samples: Samples) -> RunFacts:
+def run_facts(run: Components, samples: "Samples") -> RunFacts:
     """Return the facts about a run and its samples that metrics can use."""
     classes = run.model.classes if isinstance(run.model, HasClasses) else None
+    peaks = (peak_memory_mb(run.model.device), samples.peak_memory_mb)
     return RunFacts(
         nfe=samples.nfe,
         forward_passes=samples.forward_passes,
-        num_samples=samples.drawn,
-        seconds=samples.seconds,
-        model_seconds=samples.model_seconds,
+        num_samples=samples.tally.drawn,
+        seconds=samples.tally.seconds,
+        model_seconds=samples.tally.model_seconds,
         scheduler_us_per_step=scheduler_us_per_step(run),
-        peak_memory_mb=peak_memory_mb(run.model.device),
+        peak_memory_mb=max((peak for peak in peaks if peak is not None), default=None),
         plan=run.sampler if isinstance(run.sampler, Plan) and run.from_noise else None,
         model=run.model,
         captions=samples.captions,

@@ -6,19 +6,22 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from PIL import Image
 
 from diffexp.errors import InputError
+from diffexp.experiment.parts import read_division, remove_parts
 from diffexp.experiment.per_sample import PER_SAMPLE, RESAMPLES
 from diffexp.experiment.pictures.strips import Snapshot, film_gif, film_strip
 from diffexp.experiment.provenance import git_commit, installed_versions
-from diffexp.experiment.sample_files import RAW_SAMPLES_DIR, SAMPLE_FILES, SampleFiles, Shape
+from diffexp.experiment.sample_files import RAW_SAMPLES_DIR, SAMPLE_FILES, SampleFiles
+from diffexp.experiment.stores.base import Shape
 from diffexp.experiment.summary import read_metrics
 from diffexp.files import read_json, read_yaml, replace_whole, write_json, write_text
 from diffexp.plan.table import Plan
@@ -39,7 +42,8 @@ SAMPLING_FIELDS = (
 RESERVE = ".reserve"
 RESERVE_BYTES = 1 << 16
 """Occupied while a run goes on, so that its end can be recorded on a full disk."""
-PARTIAL_FILES = (".*-????????.*", "samples/.*-????????.*", RESERVE)
+PARTIAL_FILES = (".*-????????.*", RESERVE)
+PARTIAL_SAMPLES = ("samples/.*-????????.*", f"{RAW_SAMPLES_DIR}/.*-????????.*")
 """Files whose writing was interrupted."""
 
 
@@ -78,6 +82,9 @@ class RunRecord(TypedDict):
     """Samples that ``sampling_seconds`` and ``model_seconds`` are the time of."""
     sampling_seconds: float
     model_seconds: float
+    workers: NotRequired[Sequence[Mapping[str, Any]]]
+    """The processes that drew the samples, where there were several: ``host``, ``pid``, ``device``, ``job``, and what
+    they took: ``samples``, ``seconds``, ``peak_memory_mb``."""
     same_as: NotRequired[str]
     """Name of the folder that the samples were copied from."""
 
@@ -101,9 +108,13 @@ class RunFolder(SampleFiles):
         """Begin the record of a run; the files of an earlier one in the folder stay until ``replace``.
 
         Raises:
-            InputError: the folder cannot be written, or has such files but no ``run.json``.
+            InputError: the folder cannot be written, has such files but no ``run.json``, or other processes draw
+                samples of the earlier run.
         """
-        self.record, self._outdated = self._new_record(config), (*RESULTS, *SAMPLE_FILES, *PARTIAL_FILES)
+        self.kind = config["samples"]
+        remove_parts(self.folder)
+        self.record = self._new_record(config)
+        self._outdated = (*RESULTS, *SAMPLE_FILES, *PARTIAL_FILES, *PARTIAL_SAMPLES)
         found = self._found()
         foreign = [] if self.is_cell or (self.folder / "run.json").is_file() else [p for p in found if p.name[0] != "."]
         if foreign:
@@ -116,10 +127,12 @@ class RunFolder(SampleFiles):
 
     def reopen(self, earlier: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         """Continue the run with the record ``earlier`` in this folder, its own, keeping its samples."""
+        self.kind = config["samples"]
         known = {key: earlier[key] for key in SAMPLING_FIELDS if key in earlier}
         damaged = {key for key in COUNTS if not isinstance(known.get(key), int | float)}
         self.record = self._new_record(config) | {key: value for key, value in known.items() if key not in damaged}
-        self._outdated = (*RESULTS, *PARTIAL_FILES)
+        partial = () if read_division(self.folder) else PARTIAL_SAMPLES  # of which others may be writing some
+        self._outdated = (*RESULTS, *PARTIAL_FILES, *partial)
 
     def replace(self) -> None:
         """Remove what the earlier run left in the folder, if anything, and write this run's record.
@@ -134,7 +147,7 @@ class RunFolder(SampleFiles):
             if (found := self._found()) and (earlier := read_json(self.folder / "run.json")):
                 write_json(self.folder / "run.json", earlier | {"status": "interrupted"})  # not done without its files
             for path in found:
-                path.unlink()
+                path.unlink(missing_ok=True)
             self._outdated = None
             self._write()
         except OSError as error:
@@ -144,6 +157,14 @@ class RunFolder(SampleFiles):
 
     def _found(self) -> list[Path]:
         return [path for pattern in self._outdated or () for path in self.folder.glob(pattern)]
+
+    def delete_unfinished(self) -> None:
+        """Delete what only an unfinished run needs: samples as numbers, records of parts, partial files of workers."""
+        self.delete_raw()
+        if read_division(self.folder):
+            remove_parts(self.folder)
+            for path in self.folder.glob(PARTIAL_SAMPLES[0]):
+                path.unlink(missing_ok=True)
 
     def free_reserve(self) -> None:
         """Give the space of the reserve to the last files of the run."""
@@ -165,6 +186,10 @@ class RunFolder(SampleFiles):
             "model_seconds": 0.0,
         }
 
+    def note(self, **facts: Any) -> None:
+        """Set entries of ``run.json``, to be written with those of the next ``update``."""
+        self.record |= facts
+
     def update(self, **facts: Any) -> None:
         """Set entries of ``run.json``; they are written from ``replace`` on."""
         self.record |= facts
@@ -174,14 +199,14 @@ class RunFolder(SampleFiles):
     def _write(self) -> None:
         write_json(self.folder / "run.json", self.record)
 
-    @property
+    @cached_property
     def words(self) -> list[str] | None:
         """The words of the command line that Hydra composed the run from; None for a run without Hydra."""
         found = read_yaml(self.folder / ".hydra" / "overrides.yaml")
         return [str(word) for word in found] if isinstance(found, list) else None
 
     def _command(self) -> str:
-        words = sys.argv[1:] if self.words is None else self.words
+        words = sys.argv[1:] if self.words is None else [*self.words]
         # The words of a cell may name an experiment that is a sweep.
         if self.is_cell and any(word.startswith("experiment=") for word in words):
             words.append("hydra.mode=RUN")
@@ -191,22 +216,21 @@ class RunFolder(SampleFiles):
         """Copy the whole samples of another folder that this run has indices for; return their number."""
         wanted, earlier = int(self.record["config"]["num_samples"]), read_json(source.folder / "run.json")
         images = source.intact_images(recorded_shape(earlier))
-        damaged = sorted(source.finished_images().keys() - images.keys())
+        damaged = sorted({*source.finished_images(), *_finished_indices(earlier)} - images.keys())
         if damaged:
             shown = ", ".join(map(str, damaged[:5])) + (", ..." if len(damaged) > 5 else "")
             log.warning("%d samples in %s are damaged and are drawn again: %s", len(damaged), source.folder, shown)
-        images = {index: path for index, path in images.items() if index < wanted}
-        for index, path in images.items():
-            _copy_file(path, self.sample_path(index))
+        copied = [index for index in images if index < wanted]
+        self.images.copy(copied, images)
         indices, points = source.finished_points()
         rows = [row for row, index in enumerate(indices) if index < wanted]
         if rows:
             self.save_points([indices[row] for row in rows], points[rows])
             self.join_points()
-        for path in (source.folder / RAW_SAMPLES_DIR).glob("*.safetensors") if images else ():
+        for path in (source.folder / RAW_SAMPLES_DIR).glob("*.safetensors") if copied else ():
             _copy_file(path, self.folder / RAW_SAMPLES_DIR / path.name)
         self.record |= {key: earlier.get(key) for key in ("nfe", "forward_passes", "image_shape")}
-        return len(images) + len(rows)
+        return len(copied) + len(rows)
 
     def copy_results(self, source: "RunFolder") -> dict[str, float]:
         """Copy everything of a finished run with the same samples; return its metrics."""
@@ -240,6 +264,13 @@ class RunFolder(SampleFiles):
 def _copy_file(source: Path, target: Path) -> None:
     with replace_whole(target) as temporary:
         shutil.copyfile(source, temporary)
+
+
+def _finished_indices(record: Mapping[str, Any]) -> Iterable[int]:
+    """The images that the run with this ``run.json`` has finished for certain: all of one that is done."""
+    count = (record.get("config") or {}).get("num_samples")
+    done = record.get("status") == "done" and recorded_shape(record)
+    return range(count) if done and isinstance(count, int) else ()
 
 
 def recorded_shape(record: Mapping[str, Any]) -> Shape | None:

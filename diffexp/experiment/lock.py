@@ -27,6 +27,9 @@ BEAT_SECONDS = 5.0
 PATIENCE_SECONDS = 20.0
 """How long that time must stand still before another machine's lock counts as left by a dead process."""
 
+LOOK_SECONDS = 0.05
+"""Far longer than another process has a file locked only to see whether it is free."""
+
 _holders: dict[Path, int] = {}
 """The locks of this process and the threads that hold them. A process must never open the file of its own lock a second
 time: closing it would release the lock."""
@@ -81,6 +84,46 @@ def lock_unless_held(folder: Path) -> Iterator[None]:
             yield
 
 
+class Watch:
+    """Tells at once whether folders are locked; that another machine is dead it knows after ``PATIENCE_SECONDS``."""
+
+    def __init__(self) -> None:
+        self._beats: dict[Path, tuple[int | None, float]] = {}
+        """The last time of each file, and when it was new."""
+
+    def is_held(self, folder: Path) -> bool:
+        """Whether a process, or a thread of this one, holds the lock of a folder."""
+        file = folder.resolve() / NAME
+        try:
+            _reserve(file)
+        except FolderInUse:
+            return True
+        try:
+            return self._is_held_elsewhere(file)
+        finally:
+            _holders.pop(file)
+
+    def _is_held_elsewhere(self, file: Path) -> bool:
+        try:
+            handle = os.open(file, os.O_RDWR)
+        except OSError:
+            return False
+        try:
+            in_kernel = _lock_in_kernel(handle)
+            holder = _read(handle)
+        finally:
+            os.close(handle)
+        if in_kernel is False:
+            return True
+        if _is_known_to_be_dead(holder, in_kernel is True):
+            return False
+        beat, now = _time_of(file), time.monotonic()
+        known, since = self._beats.get(file, (None, now))
+        if beat != known:
+            self._beats[file] = known, since = beat, now
+        return beat is not None and now < since + PATIENCE_SECONDS
+
+
 def _reserve(file: Path) -> None:
     """Exclude the other threads of this process, which its kernel lock does not."""
     with _guard:
@@ -96,6 +139,9 @@ def _acquire(file: Path) -> int:
         acquired = False
         try:
             in_kernel = _lock_in_kernel(handle)
+            if in_kernel is False:  # perhaps another process has only looked, see ``Watch``
+                time.sleep(LOOK_SECONDS)
+                in_kernel = _lock_in_kernel(handle)
             if in_kernel is False:
                 raise _in_use(file, _read(handle))
             if not _is_file(handle, file):  # its holder deleted it in the meantime
@@ -137,9 +183,7 @@ def _lock_in_kernel(handle: int) -> bool | None:
 
 def _is_alive(file: Path, holder: dict[str, Any], in_kernel: bool) -> bool:
     """Whether the holder of a file still runs; a kernel lock has answered that for the same machine already."""
-    if holder.get("host") == socket.gethostname() and (in_kernel or not _is_running(holder.get("pid"))):
-        return False
-    if in_kernel and not holder:
+    if _is_known_to_be_dead(holder, in_kernel):
         return False
     began, deadline = _time_of(file), time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
@@ -147,6 +191,13 @@ def _is_alive(file: Path, holder: dict[str, Any], in_kernel: bool) -> bool:
         if (now := _time_of(file)) != began:
             return now is not None
     return False
+
+
+def _is_known_to_be_dead(holder: dict[str, Any], in_kernel: bool) -> bool:
+    """Whether a file whose lock is free, or not known to the kernel, is left by a dead process of this machine."""
+    if holder.get("host") == socket.gethostname():
+        return in_kernel or not _is_running(holder.get("pid"))
+    return in_kernel and not holder
 
 
 def _is_running(pid: Any) -> bool:

@@ -5,7 +5,7 @@ Every scheduler and every loop, compiled or not, evaluates the network through w
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -20,6 +20,7 @@ from diffexp.components.models.passes import PassCounter
 from diffexp.errors import InputError
 from diffexp.experiment.context import RunContext
 from diffexp.experiment.pictures.strips import Snapshot
+from diffexp.experiment.tally import Tally
 from diffexp.plan.execute import Network
 from diffexp.plan.levels import CLEAN, Level
 from diffexp.plan.method import combine
@@ -84,27 +85,20 @@ class Monitor(Evaluator):
     context: RunContext = field(default_factory=RunContext)
     steps: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     """Scalars of the first batch's steps, for the tracker; stored here so that tracking costs the loop nothing."""
-    drawn: int = 0
-    """Samples of finished batches, also of the runs before that this one resumes."""
-    seconds: float = 0.0
-    """Sampling of these, without writing files."""
-    model_seconds: float = 0.0
-    """Inside model calls; on a GPU, which computes later, this is the time to launch them."""
+    tally: Tally = field(default_factory=Tally)
+    """Of the finished batches, also of those of the earlier attempts that this run continues."""
     evaluations: int = 0
     """Of the whole run."""
     batch_nfe: int = 0
     """Evaluations of the current batch."""
     max_forward_passes: int | None = None
     """The run's own limit, per sample."""
-    rows: float = 0
-    """Forward passes of finished batches together, those of ``drawn``; NaN where an earlier run did not count them."""
 
     def __post_init__(self) -> None:
         self._snapshots: list[Snapshot] = []
         self._snapshot_steps = snapshot_steps(self.nfe, self.snapshot_every)
         self._bar = self.context.bar(self.nfe * self.batches)
         self._first = True
-        self._evaluated = 0
         self._began = time.perf_counter()
         self._batch_began = 0.0
         self._rows_before = 0
@@ -114,30 +108,9 @@ class Monitor(Evaluator):
         """Snapshots of the first batch, on the CPU."""
         return [replace(s, steps=self.nfe, x=s.x.float().cpu(), x0=s.x0.float().cpu()) for s in self._snapshots]
 
-    @property
-    def forward_passes(self) -> float | None:
-        """Forward passes per sample; None where they are not known."""
-        mean = self.rows / self.drawn if self.rows and self.drawn else math.nan
-        return None if math.isnan(mean) else int(mean) if mean.is_integer() else mean
-
     def record(self) -> dict[str, Any]:
-        """The entries of ``run.json`` that describe sampling so far; see ``add``."""
-        return {
-            "nfe": self.nfe,
-            "forward_passes": self.forward_passes,
-            "drawn": self.drawn,
-            "sampling_seconds": self.seconds,
-            "model_seconds": self.model_seconds,
-        }
-
-    def add(self, record: Mapping[str, Any]) -> None:
-        """Add what the sampling that a ``run.json`` describes took."""
-        known = record.get("forward_passes")
-        self.rows += record["drawn"] * (math.nan if known is None else known) if record["drawn"] else 0
-        self.drawn += record["drawn"]
-        self._evaluated += record["drawn"] * (record["nfe"] or 0)
-        self.seconds += record["sampling_seconds"]
-        self.model_seconds += record["model_seconds"]
+        """The entries of ``run.json`` that describe sampling so far."""
+        return self.tally.record | {"nfe": self.nfe}
 
     def expect(self, batches: int) -> None:
         """Set the number of batches that are left, which the progress bar counts down."""
@@ -168,17 +141,17 @@ class Monitor(Evaluator):
 
     def finish_batch(self, x: Tensor) -> None:
         """Stop timing a batch; its samples ``x`` [batch, *shape] are the last snapshot of the first one."""
-        self._evaluated += self.batch_nfe * len(x)
-        self.drawn += len(x)
-        self.nfe = round(self._evaluated / self.drawn)  # an adaptive solver takes more for some samples than for others
+        self.tally.evaluations += self.batch_nfe * len(x)
+        self.tally.drawn += len(x)
+        self.nfe = self.tally.nfe or 0
         self.expect(self.batches - 1)
         if self._first and self.snapshot_every != 0:
             shown = x[: SHOWN_POINTS if x.ndim == 2 else SHOWN_IMAGES]
             self._take_snapshot(self.batch_nfe, CLEAN, shown, shown)
         self._first = False
         self.context.synchronize(self.model.device)  # once per batch, so that its time is its own
-        self.seconds += self.context.clock() - self._batch_began
-        self.rows += self.passes.rows - self._rows_before
+        self.tally.seconds += self.context.clock() - self._batch_began
+        self.tally.passes += self.passes.rows - self._rows_before
 
     def close(self) -> None:
         self._bar.close()
@@ -186,7 +159,7 @@ class Monitor(Evaluator):
     def _evaluate(self, predict: Predict, condition: Condition, u: Tensor, levels: Sequence[Level]) -> Tensor:
         began = self.context.clock()
         output = super()._evaluate(predict, condition, u, levels)
-        self.model_seconds += self.context.clock() - began
+        self.tally.model_seconds += self.context.clock() - began
         for level, u_at_level, output_at_level in zip(levels, u, output):
             self.on_evaluation(u_at_level, output_at_level, level)
         return output

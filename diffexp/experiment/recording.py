@@ -63,7 +63,7 @@ def recording(output: RunFolder, catalog: Catalog, clock: Callable[[], float]) -
     except BaseException as error:
         end_early("failed", _describe(error, catalog, output))
         raise
-    output.delete_raw()
+    output.delete_unfinished()
     finish("done")
 
 

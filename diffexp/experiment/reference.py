@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -29,11 +28,11 @@ from diffexp.components.sampler import build_sampler
 from diffexp.components.schedulers.heun import heun
 from diffexp.components.schedulers.unipc import unipc
 from diffexp.errors import InputError
+from diffexp.experiment.batches import make_batch
 from diffexp.experiment.build import Components
 from diffexp.experiment.monitor import Evaluator
 from diffexp.experiment.provenance import inputs_sha256, installed_versions
-from diffexp.experiment.sampling import make_batch
-from diffexp.files import replace_whole
+from diffexp.files import cache_folder, replace_whole
 from diffexp.plan.compile import Sampler, sample
 from diffexp.plan.levels import Level
 from diffexp.plan.table import Plan
@@ -69,7 +68,7 @@ class Reference:
     def __init__(self, run: Components, config: Mapping[str, Any], folder: Path | None = None) -> None:
         self._run = run
         self._config = config
-        self._folder = folder or cache_folder()
+        self._folder = folder or cache_folder("solutions")
 
     @property
     def missing(self) -> str | None:
@@ -88,19 +87,21 @@ class Reference:
 
     def __call__(self, indices: Sequence[int]) -> Tensor:
         """Solutions [len(indices), *model.shape], float32 on the CPU."""
-        files = {index: self._own_folder / f"{index:06d}.safetensors" for index in indices}
+        folder = self._own_folder
+        files = {index: folder / f"{index:06d}.safetensors" for index in indices} if folder else {}
         known = {index: found for index, file in files.items() if (found := _read(file)) is not None}
         unknown = [index for index in indices if index not in known]
         if unknown:
-            log.info("computing %d accurate solutions, cached in %s", len(unknown), self._own_folder)
-            for index, solution in zip(unknown, self._solve(unknown)):
-                known[index] = solution
-                _store(files[index], solution)
+            log.info("computing %d accurate solutions, cached in %s", len(unknown), folder or "no folder")
+            known |= dict(zip(unknown, self._solve(unknown)))
+            for index in unknown if files else ():
+                _store(files[index], known[index])
         return torch.stack([known[index] for index in indices])
 
     @cached_property
-    def _own_folder(self) -> Path:
-        return self._folder / content_key(self._run, self._config, self._plan)
+    def _own_folder(self) -> Path | None:
+        """None where there is no cache."""
+        return self._folder and self._folder / content_key(self._run, self._config, self._plan)
 
     @cached_property
     def _start(self) -> Start | None:
@@ -179,11 +180,6 @@ def content_key(run: Components, config: Mapping[str, Any], plan: Plan) -> str:
         "versions": [installed_versions().get(name) for name in ("diffexp", "diffusers", "torch")],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:32]
-
-
-def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/diffexp/solutions``; XDG_CACHE_HOME is ``~/.cache`` where it is not set."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffexp" / "solutions"
 
 
 def _read(file: Path) -> Tensor | None:

@@ -30,23 +30,33 @@ class Earlier:
     """Its ``run.json``."""
 
 
-def check_resume(config: Mapping[str, Any], folder: Path) -> None:
-    """Check that a run does not resume from its own folder, whose files it replaces first.
+def is_continued(config: Mapping[str, Any], folder: Path, *, divided: bool) -> bool:
+    """Whether a run goes on in its own folder, where other processes may be drawing parts of it.
+
+    Args:
+        divided: whether the run is divided into parts; any other replaces the files in its folder first.
 
     Raises:
-        InputError: ``config.resume`` is ``folder``.
+        InputError: ``config.resume`` is the folder of such another run.
     """
-    if config["resume"] and Path(config["resume"]).expanduser().resolve() == folder.resolve():
+    own = resumes_itself(config, folder)
+    if own and not divided:
         raise InputError(f"resume={config['resume']} is this run's own folder; choose another output folder")
+    return own
 
 
-def run_to_resume(config: Mapping[str, Any]) -> Earlier | None:
-    """The run that ``config.resume`` names; None where it is null.
+def run_to_resume(config: Mapping[str, Any], folder: Path) -> Earlier | None:
+    """The run in another folder than its own that ``config.resume`` names; None where there is none.
 
     Raises:
         InputError: there is no such run.
     """
-    return read_run_or_raise(config["resume"]) if config["resume"] else None
+    return read_run_or_raise(config["resume"]) if config["resume"] and not resumes_itself(config, folder) else None
+
+
+def resumes_itself(config: Mapping[str, Any], folder: Path) -> bool:
+    """Whether ``config.resume`` is this folder."""
+    return bool(config["resume"]) and Path(config["resume"]).expanduser().resolve() == folder.resolve()
 
 
 def read_run_or_raise(folder: str) -> Earlier:

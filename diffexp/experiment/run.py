@@ -8,33 +8,31 @@ from typing import Any
 
 from diffexp.catalog.discover import Catalog
 from diffexp.components.models.truth import true_samples
-from diffexp.components.trackers.base import RunInfo, SampleRow
+from diffexp.components.trackers.base import RunInfo
 from diffexp.experiment.build import Components, assemble
+from diffexp.experiment.collected import Samples
 from diffexp.experiment.context import RunContext
 from diffexp.experiment.cost import reset_peak_memory, run_facts
 from diffexp.experiment.effects import Given, check_effects, check_seed
 from diffexp.experiment.folder import RunFolder
+from diffexp.experiment.identity import identity_of
 from diffexp.experiment.lock import lock_unless_held
 from diffexp.experiment.metric_suite import MetricSuite
+from diffexp.experiment.parts import read_division
 from diffexp.experiment.pictures.grid import overview
-from diffexp.experiment.plugin_sources import code_sha256, save_plugins
-from diffexp.experiment.provenance import inputs_sha256
+from diffexp.experiment.plugin_sources import save_plugins
 from diffexp.experiment.recording import recording
 from diffexp.experiment.reference import Reference
-from diffexp.experiment.resume import Earlier, check_resume, check_same_samples, read_earlier, run_to_resume
-from diffexp.experiment.sampling import Samples, generate, load_samples
+from diffexp.experiment.resume import Earlier, check_same_samples, is_continued, read_earlier, run_to_resume
+from diffexp.experiment.sample_rows import SampleRows
+from diffexp.experiment.sampling import generate, load_samples
 from diffexp.experiment.summary import metrics_line
-from diffexp.plan.noise import sample_seed
 from diffexp.plan.table import Plan
 
 log = logging.getLogger(__name__)
 
 IMAGES = {"grid": "grid.png", "trajectory": "trajectory.png", "animation": "trajectory.gif"}
 """The images of a run that are tracked."""
-
-
-CODE = ("model", "guidance", "loop")
-"""Kinds whose code affects samples, besides the plan."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,8 @@ def run_experiment(
     context, output = context or RunContext(), RunFolder(folder, is_cell=sweep is not None)
     given = Given.of(output.words, config, swept=sweep.swept if sweep else None)
     with lock_unless_held(folder), recording(output, catalog, context.clock) as record:
-        earlier = _open(output, config, sweep)
+        own = is_continued(config, folder, divided=context.divided or read_division(folder) is not None)
+        earlier = _open(output, config, resumed=own or context.resumed or bool(sweep and sweep.resumed))
         log.info("%s", _announcement(config))
         run = _build_and_check(config, catalog, context, output, earlier)
         with context.cpu_section():
@@ -87,7 +86,7 @@ def run_experiment(
         output.update(wandb_id=run.tracker.run_id)
         samples, metrics = _sample_and_measure(run, config, output)
         _publish(run, config, output, samples)
-        output.update(nfe=samples.nfe, forward_passes=samples.forward_passes)
+        output.note(nfe=samples.nfe, forward_passes=samples.forward_passes)
         check_seed(samples.drew_noise, given)
         record.metrics = metrics
         if samples.interrupted:
@@ -96,10 +95,9 @@ def run_experiment(
     return RunResult(folder, "done", metrics)
 
 
-def _open(output: RunFolder, config: Mapping[str, Any], sweep: SweepInfo | None) -> Earlier | None:
+def _open(output: RunFolder, config: Mapping[str, Any], *, resumed: bool) -> Earlier | None:
     """Begin the record of the run; return the run that this one continues in its folder, if any."""
-    check_resume(config, output.folder)
-    earlier = read_earlier(output.folder) if sweep and sweep.resumed else None
+    earlier = read_earlier(output.folder) if resumed else None
     if earlier:
         check_same_samples(earlier, {"config": config})
         output.reopen(earlier.record, config)
@@ -118,22 +116,13 @@ def _build_and_check(
     with context.cpu_section():
         run = assemble(config, catalog, context)
     plan = run.sampler if isinstance(run.sampler, Plan) else None
-    identity = {
-        "device": str(run.model.device),
-        "dtype": str(run.model.dtype).removeprefix("torch."),
-        "model_id": run.model.id,
-        "weights_sha256": run.model.weights_sha256,
-        "plan_sha256": plan.sha256 if plan else None,
-        "inputs_sha256": inputs_sha256(config),
-        "code_sha256": code_sha256(config, catalog, CODE if plan else (*CODE, "scheduler", "grid")),
-        "plugins": save_plugins(output.folder, config, catalog),
-    }
-    named = run_to_resume(config)
+    identity = identity_of(run, config, catalog) | {"plugins": save_plugins(output.folder, config, catalog)}
+    named = run_to_resume(config, output.folder)
     for known in (earlier, named):
         if known:
             check_same_samples(known, output.record | identity)
     output.replace()
-    output.update(**identity)
+    output.note(**identity)
     if named:
         copied = output.copy_samples(RunFolder(named.folder))
         log.info("%d of %d samples copied from %s", copied, config["num_samples"], named.folder)
@@ -181,9 +170,8 @@ def _publish(run: Components, config: Mapping[str, Any], output: RunFolder, samp
     for step, values in samples.steps:
         run.tracker.log_step(step, values)
     run.tracker.log_images("pictures", {k: p for k, n in IMAGES.items() if (p := output.folder / n).is_file()})
-    paths, seed = output.finished_images(), int(config["seed"])
-    pairs = zip(samples.indices, samples.captions)
-    run.tracker.log_samples([SampleRow(i, caption, sample_seed(seed, i), paths.get(i)) for i, caption in pairs])
+    images = output.finished_images()
+    run.tracker.log_samples(SampleRows(samples.indices, samples.captions, int(config["seed"]), images))
 
 
 def _run_info(config: Mapping[str, Any], folder: Path, sweep: SweepInfo | None) -> RunInfo:

@@ -1,7 +1,11 @@
-"""The samples of a run on disk: images, points, and numbers for metrics; damaged files are told from whole ones."""
+"""The samples of a run on disk: images, points, and numbers for metrics; damaged files are told from whole ones.
+
+Images are PNGs or in shards, by the key ``samples``; which kind a folder has is read from its files.
+"""
 
 import csv
 import io
+import re
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,55 +13,61 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from diffexp.components.pixels import to_image, to_tensor
+from diffexp.components.pixels import to_pixels
+from diffexp.errors import InputError
+from diffexp.experiment.stores.base import ImageStore, Shape, files_within
+from diffexp.experiment.stores.images import STORES, StoredImages, intact_images, stored_images
 from diffexp.files import replace_whole, write_text
+
+SAMPLES_DIR = "samples"
 
 RAW_SAMPLES_DIR = ".unfinished"
 """Samples of an unfinished run as numbers, where a metric reads more of them than the 8-bit images have."""
-SAMPLE_FILES = ("samples/*.png", "samples/points*.csv", f"{RAW_SAMPLES_DIR}/*.safetensors")
-
-Shape = tuple[int, ...]
+SAMPLE_FILES = (
+    *(f"{SAMPLES_DIR}/{pattern}" for store in STORES.values() for pattern in store.patterns),
+    f"{SAMPLES_DIR}/points*.csv",
+    f"{RAW_SAMPLES_DIR}/*.safetensors",
+)
 
 
 class SampleFiles:
-    """Reads and writes the samples of a run."""
+    """Reads and writes the samples of a run.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        kind: of the files that images are written to, as in ``samples``.
+    """
+
+    def __init__(self, folder: Path, kind: str = "png") -> None:
         self.folder = folder
+        self.kind = kind
 
-    def sample_path(self, index: int) -> Path:
-        return self.folder / "samples" / f"{index:06d}.png"
+    @property
+    def images(self) -> ImageStore:
+        """Where images are written."""
+        return STORES[self.kind](self.folder / SAMPLES_DIR)
 
     def save_samples(self, indices: Sequence[int], samples: Tensor) -> None:
         """Write a batch of finished samples: images [B, C, H, W] in [0, 1], or points [B, d]."""
         if samples.ndim == 2:
             self.save_points(indices, samples)
         else:
-            self.save_images(indices, samples)
+            self.images.write(indices, to_pixels(samples))
 
-    def save_images(self, indices: Sequence[int], images: Tensor) -> None:
-        """Write one lossless PNG per sample, named by its index; ``images`` [B, C, H, W] in [0, 1]."""
-        for index, image in zip(indices, images):
-            with replace_whole(self.sample_path(index)) as temporary:
-                to_image(image).save(temporary, "PNG", compress_level=1)
+    def finished_images(self) -> StoredImages:
+        """Samples that are on disk as images."""
+        return stored_images(self.folder / SAMPLES_DIR)
 
-    def finished_images(self) -> dict[int, Path]:
-        """Samples that are on disk as images, by index."""
-        paths = sorted((self.folder / "samples").glob("*.png"))
-        return {int(path.stem): path for path in paths if path.stem.isdecimal()}
+    def intact_images(self, shape: Shape | None, within: range | None = None) -> StoredImages:
+        """The images that are whole and of this shape [C, H, W]; None: of the shape that most of them have.
 
-    def intact_images(self, shape: Shape | None) -> dict[int, Path]:
-        """The images that are whole and of this shape [C, H, W]; None: of the shape that most of them have."""
-        paths = self.finished_images()
-        shapes = {index: found for index, path in paths.items() if (found := shape_of_image(path))}
-        if shape is None and shapes:
-            ((shape, _),) = Counter(shapes.values()).most_common(1)
-        return {index: paths[index] for index, found in shapes.items() if found == shape}
+        Args:
+            within: only those of these indices, for which not all files are read.
+        """
+        return intact_images(self.folder / SAMPLES_DIR, shape, within)
 
     def store_raw(self, indices: Sequence[int], samples: Tensor) -> None:
         """Store a batch of samples [B, *shape] as numbers, for a run that resumes this one; see ``load_raw``."""
@@ -67,10 +77,10 @@ class SampleFiles:
         with replace_whole(folder / f"{indices[0]:06d}.safetensors") as temporary:
             temporary.write_bytes(save({str(i): x.contiguous() for i, x in zip(indices, samples)}))
 
-    def raw_files(self, shape: Shape) -> dict[int, Path]:
+    def raw_files(self, shape: Shape, within: range | None = None) -> dict[int, Path]:
         """The whole files of samples of this shape stored as numbers, by index; empty for a finished run."""
         found: dict[int, Path] = {}
-        for path in sorted((self.folder / RAW_SAMPLES_DIR).glob("[0-9]*.safetensors")):
+        for path in _of_batches(self.folder / RAW_SAMPLES_DIR, "[0-9]*.safetensors", within):
             with suppress(SafetensorError, OSError, ValueError), safe_open(path, "pt") as file:
                 names = file.keys()
                 found |= {int(name): path for name in names if tuple(file.get_slice(name).get_shape()) == shape}
@@ -86,45 +96,56 @@ class SampleFiles:
 
     def join_points(self) -> None:
         """Merge the batches into ``samples/points.csv``: a line per sample, a column per coordinate."""
+        batches = sorted(self.folder.glob("samples/points-*.csv"))
         indices, points = self.finished_points()
         if indices:
             write_text(self.folder / "samples" / "points.csv", points_csv(indices, points))
-        for path in self.folder.glob("samples/points-*.csv"):
-            path.unlink()
+        for path in batches:  # none that another process has written in the meantime
+            path.unlink(missing_ok=True)
 
-    def finished_points(self) -> tuple[list[int], Tensor]:
+    def finished_points(self, within: range | None = None) -> tuple[list[int], Tensor]:
         """Samples that are on disk as whole lines of points: their indices, in order, and the points [N, d]."""
         found: dict[int, list[float]] = {}
-        for path in sorted(self.folder.glob("samples/points*.csv")):
+        whole = self.folder / "samples" / "points.csv"
+        for path in (*_of_batches(whole.parent, "points-*.csv", within), whole):
             with suppress(OSError, ValueError):
                 found |= _read_points(path.read_text(encoding="utf-8"))
         sizes = Counter(map(len, found.values())).most_common(1)
-        indices = sorted(index for index, point in found.items() if len(point) == sizes[0][0])
+        wanted = (index for index in found if within is None or index in within)
+        indices = sorted(index for index in wanted if len(found[index]) == sizes[0][0])
         return indices, torch.tensor([found[index] for index in indices])
 
 
-def shape_on_disk(images: Tensor) -> list[int]:
-    """The shape [C, H, W] that images [B, C, H, W] have as PNGs, grey or in colour."""
+def shape_on_disk(images: Tensor) -> list[int] | None:
+    """The shape [C, H, W] that images [B, C, H, W] have as PNGs, grey or in colour; None for points [B, d]."""
+    if images.ndim == 2:
+        return None
     _, channels, height, width = images.shape
     return [3 if channels >= 3 else 1, height, width]
 
 
-def shape_of_image(path: Path) -> Shape | None:
-    """The shape [C, H, W] of a PNG whose checksums are right; None for a file that is torn, empty or no PNG."""
-    try:
-        with Image.open(path, formats=["PNG"]) as image:
-            channels = {"L": 1, "RGB": 3}[image.mode]
-            shape = (channels, image.height, image.width)
-            image.verify()
-    except Exception:  # Pillow raises a dozen kinds, SyntaxError among them
-        return None
-    return shape
+def read_samples(folder: str | Path) -> Mapping[int, Tensor]:
+    """The samples of a run by index: images (C, H, W) in [0, 1], read from disk one at a time, or points (d,).
 
+    Whatever files they are in, and also while the run goes on: ``len`` and the order are those of what there is.
 
-def read_image(path: Path) -> Tensor:
-    """The PNG of a sample as [C, H, W] in [0, 1]."""
-    with Image.open(path) as image:
-        return to_tensor([image])[0]
+    Args:
+        folder: of the run, as in ``diffexp.run([...]).folder``.
+
+    Raises:
+        InputError: there are no samples; later, one that is read is damaged.
+
+    Example:
+        >>> samples = diffexp.read_samples("outputs/2026-11-30/12-00-00_mnist_ddim_50_k3x9")  # doctest: +SKIP
+        >>> diffexp.to_image(samples[17]).show()  # doctest: +SKIP
+    """
+    files = SampleFiles(Path(folder).expanduser())
+    if images := files.finished_images():
+        return images
+    indices, points = files.finished_points()
+    if not indices:
+        raise InputError(f"{folder} has no samples; give the folder of a run")
+    return dict(zip(indices, points))
 
 
 def load_raw(raw: Mapping[int, Path], indices: Sequence[int]) -> Tensor:
@@ -134,6 +155,12 @@ def load_raw(raw: Mapping[int, Path], indices: Sequence[int]) -> Tensor:
         with safe_open(raw[index], "pt") as file:
             found.append(file.get_tensor(str(index)))
     return torch.stack(found)
+
+
+def _of_batches(folder: Path, pattern: str, within: range | None) -> list[Path]:
+    """The files of batches, which are named by their first index; those that may hold the indices ``within``."""
+    starts = {int(name[0]): path for path in folder.glob(pattern) if (name := re.search(r"\d+", path.name))}
+    return files_within(starts, within)
 
 
 def points_csv(indices: Sequence[int], points: Tensor) -> str:

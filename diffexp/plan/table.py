@@ -8,10 +8,13 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from diffexp.plan.levels import Level
 from diffexp.plan.method import Method
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 T = TypeVar("T")
 
@@ -51,7 +54,7 @@ class Row:
         return max(len(self.x), len(self.m), len(self.d), 1) - 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """A scheduler compiled for one model and number of steps. NFE = ``len(rows)``.
 
@@ -77,6 +80,12 @@ class Plan:
     def nfe(self) -> int:
         """Number of function (network) evaluations."""
         return len(self.rows)
+
+    def __repr__(self) -> str:
+        times = [f"{level.timestep:.4g}" for level in self.levels]
+        shown = times if len(times) <= 6 else [*times[:3], "…", *times[-2:]]
+        draws = f", {self.draws} noise draws" if self.draws else ""
+        return f"<Plan {self.name}: {self.nfe} evaluations at t = {' '.join(shown)}{draws}>"
 
     @cached_property
     def levels(self) -> tuple[Level, ...]:
@@ -185,6 +194,12 @@ class Plan:
             cells += [_cell(row.z, i) for i in draws]
             writer.writerow(repr(c) if isinstance(c, float) else c for c in cells)
         return out.getvalue()
+
+    def to_frame(self) -> "pd.DataFrame":
+        """The table as a ``pandas.DataFrame``: the columns of ``to_csv``, a row for each evaluation."""
+        import pandas as pd  # half a second
+
+        return pd.read_csv(io.StringIO(self.to_csv()), index_col="step")
 
 
 def _cell(values: Sequence[float], index: int) -> float | str:

@@ -50,10 +50,6 @@ class Placement:
         """The label of a cell: ``ddim · 10 steps``."""
         return " · ".join(axis.phrase(value) for axis, value in zip(self.axes, self.places[cell]))
 
-    def differing(self, first: int, second: int) -> list[int]:
-        """The axes on which two cells differ."""
-        return [i for i, (a, b) in enumerate(zip(self.places[first], self.places[second])) if a != b]
-
 
 def place_cells(cells: Sequence[CellResult]) -> Placement:
     """Find the axes, which are the config keys with more than one value, and the place of every cell on them.

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -134,13 +135,24 @@ def choose_pairs(placement: Placement) -> tuple[list[tuple[int, int]], str]:
     every = len(cells) * (len(cells) - 1) // 2
     if every <= MAX_PAIRS:
         return list(combinations(cells, 2)), "every pair of cells"
-    pairs = [(i, j) for i, j in combinations(cells, 2) if len(placement.differing(i, j)) == 1]
+    pairs, near = _on_one_axis(placement)
     if len(pairs) <= MAX_PAIRS:
         return pairs, f"{len(pairs):,} of the {every:,} pairs of cells: those that differ on one axis only"
-    near = [(i, j) for i, j in pairs if sum(abs(a - b) for a, b in zip(placement.places[i], placement.places[j])) == 1]
     shown = near[:MAX_PAIRS]
     first = "" if len(shown) == len(near) else f"the first of the {len(near):,} "
     return shown, f"{len(shown):,} of the {every:,} pairs of cells: {first or 'those '}that are neighbours on one axis"
+
+
+def _on_one_axis(placement: Placement) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """The pairs of cells that differ on one axis only, and those of them that are neighbours on it."""
+    places, pairs, near = np.array(placement.places), list[tuple[int, int]](), list[tuple[int, int]]()
+    for first in range(len(places)):
+        distances = np.abs(places[first + 1 :] - places[first])
+        for other in np.flatnonzero((distances > 0).sum(axis=1) == 1).tolist():
+            pairs.append((first, first + 1 + other))
+            if distances[other].sum() == 1:
+                near.append(pairs[-1])
+    return pairs, near
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

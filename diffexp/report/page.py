@@ -115,7 +115,7 @@ class Report:
     def statuses(self) -> list[tuple[str, int]]:
         return Counter(cell.status for cell in self.runs).most_common()
 
-    @property
+    @cached_property
     def replicated(self) -> bool:
         """Whether some cells are means over several seeds."""
         return any(cell.members for cell in self.cells)
@@ -206,6 +206,7 @@ class Report:
                     "seeds": len(cell.members),
                     "links": [self._link(folder) for folder in thumbnails.folders[i]] if cell.members else [],
                     "pictures": images[i] if images else [],
+                    "files": thumbnails.has_files[i],
                     "metrics": {name: value_text(found) for name in self.metrics if (found := value_of(cell, name))},
                 }
                 for i, cell in enumerate(self.cells)

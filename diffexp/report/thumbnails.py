@@ -16,6 +16,7 @@ from diffexp.components.models.base import Runtime
 from diffexp.components.models.truth import true_samples
 from diffexp.experiment.folder import RunFolder
 from diffexp.experiment.pictures.points import draw_points, frame_around
+from diffexp.experiment.stores.images import StoredImages
 from diffexp.sweeps.results import CellResult
 
 MAX_SAMPLES = 16
@@ -36,7 +37,9 @@ class Thumbnails:
     images: tuple[tuple[str | None, ...], ...]
     """For each cell a data URI for each of ``samples``; None if the cell has no such image."""
     files: tuple[str, ...]
-    """For each of ``samples`` its file, relative to the run's folder; empty if there is none."""
+    """For each of ``samples`` its PNG, relative to the run's folder; empty if there is none."""
+    has_files: tuple[bool, ...]
+    """For each cell whether it has ``files``, or its images in shards."""
     folders: tuple[tuple[Path, ...], ...]
     """For each cell the folder of the run that each of ``samples`` is of."""
     side: int
@@ -52,16 +55,16 @@ def make_thumbnails(
 
     For points there is one image per cell, of all points, on the same axes in all cells.
     """
-    images = [_files(cell) for cell in cells]
+    images = [_images(cell) for cell in cells]
     if not any(images):
         return _points(cells)
     several = any(cell.members for cell in cells)
-    indices = sorted({index for found in images for index in found}, key=lambda key: (key[0], key[1] or 0))
+    indices = sorted({key for found in images for key in found}, key=lambda key: (key[0], key[1] or 0))
     side = 192 if len(cells) <= 60 else 128 if len(cells) <= 200 else 96
     rounds: list[list[str | None]] = []
     used, began = 0, time.monotonic()
     for index in indices[:MAX_SAMPLES]:
-        made = [_thumbnail(found[index], side) if index in found else None for found in images]
+        made = [_thumbnail(found[index], index[0], side) if index in found else None for found in images]
         size = sum(len(uri) for uri in made if uri)
         took = (time.monotonic() - began) / (len(rounds) + 1)
         if rounds and used + size > budget:
@@ -76,18 +79,20 @@ def make_thumbnails(
         samples=tuple(f"sample {index}" + (f", seed {seed}" if several else "") for index, seed in shown),
         images=tuple(zip(*rounds)),
         files=tuple(f"samples/{index:06d}.png" for index, _ in shown),
+        has_files=tuple(any(found[key].path(key[0]) for key in shown[:1] if key in found) for found in images),
         folders=tuple(tuple(_folder(cell, seed) for _, seed in shown) for cell in cells),
-        side=max((_longer_side(found[shown[0]]) for found in images if shown[0] in found), default=side),
+        side=max((_longer_side(found[shown[0]], shown[0][0]) for found in images if shown[0] in found), default=side),
         note=note,
     )
 
 
-def _files(cell: CellResult) -> dict[tuple[int, Any], Path]:
-    """The images of a cell by index and, if it has several, by seed."""
+def _images(cell: CellResult) -> dict[tuple[int, Any], StoredImages]:
+    """Where the images of a cell are, by index and, if it has several, by seed."""
     return {
-        (index, run.config.get("seed") if cell.members else None): file
+        (index, run.config.get("seed") if cell.members else None): images
         for run in cell.runs
-        for index, file in RunFolder(run.folder).finished_images().items()
+        for images in (RunFolder(run.folder).finished_images(),)
+        for index in images
     }
 
 
@@ -95,17 +100,18 @@ def _folder(cell: CellResult, seed: Any) -> Path:
     return cell.by_seed.get(seed, cell).folder
 
 
-def _thumbnail(file: Path, side: int) -> str | None:
-    """A file as a data URI: unchanged if small, else as JPEG of at most ``side`` pixels; None if unreadable."""
+def _thumbnail(images: StoredImages, index: int, side: int) -> str | None:
+    """An image as a data URI: its PNG if small, else as JPEG of at most ``side`` pixels; None if unreadable."""
     try:
-        if file.stat().st_size <= SMALL_FILE:
-            return _uri("png", file.read_bytes())
-        with Image.open(file) as image:
+        png = images.png(index)
+        if len(png) <= SMALL_FILE:
+            return _uri("png", png)
+        with Image.open(io.BytesIO(png)) as image:
             image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
             out = io.BytesIO()
             image.convert("L" if image.mode == "L" else "RGB").save(out, "JPEG", quality=82, optimize=True)
             return _uri("jpeg", out.getvalue())
-    except OSError:
+    except (OSError, ValueError):
         return None
 
 
@@ -113,11 +119,11 @@ def _uri(kind: str, content: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _longer_side(file: Path) -> int:
+def _longer_side(images: StoredImages, index: int) -> int:
     try:
-        with Image.open(file) as image:
+        with Image.open(io.BytesIO(images.png(index))) as image:
             return max(image.size)
-    except OSError:
+    except (OSError, ValueError):
         return 0
 
 
@@ -125,7 +131,7 @@ def _points(cells: Sequence[CellResult]) -> Thumbnails:
     clouds = [_cloud(cell) for cell in cells]
     known = [cloud for cloud in clouds if cloud is not None]
     if not known:
-        return Thumbnails((), ((),) * len(cells), (), ((),) * len(cells), 0, "")
+        return Thumbnails((), ((),) * len(cells), (), (False,) * len(cells), ((),) * len(cells), 0, "")
     truth = next((found for cell in cells if (found := _truth(cell, max(map(len, known)))) is not None), None)
     frame = frame_around([*known, *([] if truth is None else [truth])])
     images: list[tuple[str | None, ...]] = []
@@ -140,7 +146,7 @@ def _points(cells: Sequence[CellResult]) -> Thumbnails:
         images.append((_uri("png", out.getvalue()),))
     description = "all points" + (" (blue) over true samples (grey)" if truth is not None else "")
     folders = tuple((cell.folder,) for cell in cells)
-    return Thumbnails((description,), tuple(images), ("",), folders, POINTS_SIDE, "")
+    return Thumbnails((description,), tuple(images), ("",), (False,) * len(cells), folders, POINTS_SIDE, "")
 
 
 def _cloud(cell: CellResult) -> Tensor | None:

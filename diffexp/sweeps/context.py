@@ -14,10 +14,12 @@ from torch import Tensor
 from diffexp.components.models.base import Condition, Model
 from diffexp.components.models.passes import with_predict
 from diffexp.experiment.context import Bar, RunContext
+from diffexp.experiment.writer import Writer
 from diffexp.sweeps.batch_size import BatchLimit
 from diffexp.sweeps.batching import Client, Rendezvous
 from diffexp.sweeps.cell import Cell
-from diffexp.sweeps.duplicates import DuplicateRuns, samples_key
+from diffexp.sweeps.duplicates import DuplicateRuns
+from diffexp.sweeps.ending import Ending
 from diffexp.sweeps.progress import Progress
 
 POLL_SECONDS = 0.2
@@ -52,10 +54,11 @@ class LoadedModel:
 class SharedResources:
     """Resources of all cells that run on one model."""
 
-    def __init__(self, limit: BatchLimit, straggler_seconds: float, duplicates: DuplicateRuns) -> None:
+    def __init__(self, limit: BatchLimit, straggler_seconds: float, duplicates: DuplicateRuns, ending: Ending) -> None:
         self.loaded = LoadedModel()
         self.rendezvous = Rendezvous(self.loaded.predict, limit, straggler_seconds)
         self.duplicates = duplicates
+        self.ending = ending
         self.loading = threading.Lock()
         """Held by the one cell that loads the model."""
         self.processor = threading.Lock()
@@ -86,6 +89,11 @@ class SweepContext(RunContext):
     def bar(self, total: int) -> Bar:
         self._bar.n, self._bar.total = 0, total
         return self._bar
+
+    @contextmanager
+    def sampling(self) -> Iterator[None]:
+        with self._shared.ending.batch():
+            yield
 
     def finished(self, samples: int) -> None:
         self._progress.finished(samples)
@@ -133,12 +141,16 @@ class CellContext(SweepContext):
         """The processor time of this thread and the cell's share of the time of model calls, in seconds."""
         return time.thread_time() + self._client.seconds
 
+    def writer(self) -> Writer:
+        """The cell itself: it is a thread beside the one that calls the model, for the other cells."""
+        return Writer()
+
     def synchronize(self, device: torch.device) -> None:
         """Do nothing: every call of the model has been waited for where it was timed."""
 
     @contextmanager
     def sampling(self) -> Iterator[None]:
-        with self._registration:
+        with super().sampling(), self._registration:
             self._register()
             yield
 
@@ -167,7 +179,7 @@ class CellContext(SweepContext):
             self.waits = False
 
     def find_duplicate(self, record: Mapping[str, Any]) -> Path | None:
-        key = samples_key(record)
+        key = self._shared.duplicates.key(record)
         while (first := self._shared.duplicates.claim(key, self._result)) is not self._result:
             if not first.done():
                 self._registration.close()  # nobody waits for a cell that waits for another

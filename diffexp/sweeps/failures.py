@@ -46,9 +46,21 @@ def record_interrupt(folder: Path) -> None:
             write_json(folder / "run.json", record | {"status": "interrupted"})
 
 
+def record_loss(folder: Path, message: str) -> None:
+    """Record that the run in a folder has failed, for one whose process is dead."""
+    with suppress(OSError):
+        write_json(folder / "run.json", read_json(folder / "run.json") | {"status": "failed", "error": message})
+
+
 def clear_failure(folder: Path) -> None:
     """Delete the failure record of another attempt."""
     (folder / FILE).unlink(missing_ok=True)
+
+
+def read_failure(folder: Path) -> Failure | None:
+    """The failure of the run in a folder; None where it has not failed."""
+    stated = read_json(folder / FILE)
+    return Failure(**stated) if stated.keys() == Failure.__dataclass_fields__.keys() else None
 
 
 def read_failures(sweep: Path, known: Sequence[Failure] = ()) -> list[Failure]:
@@ -59,7 +71,6 @@ def read_failures(sweep: Path, known: Sequence[Failure] = ()) -> list[Failure]:
     """
     found = {failure.folder: failure for failure in known}
     for file in sweep.glob(f"*/{FILE}"):
-        stated = read_json(file)
-        if stated.keys() == Failure.__dataclass_fields__.keys():
-            found[stated["folder"]] = Failure(**stated)
+        if failure := read_failure(file.parents[1]):
+            found[failure.folder] = failure
     return [found[folder] for folder in sorted(found)]

@@ -62,6 +62,18 @@ class _Terminal(logging.StreamHandler):
             super().emit(record)
 
 
+class Warnings(logging.Handler):
+    """Collects the warnings of a process: each text, once, with the name of the first cell that had it."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.found: dict[str, str] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        file = _cell_file.get()
+        self.found.setdefault(record.getMessage(), file.name or "" if file else "")
+
+
 @contextmanager
 def sweep_logging() -> Iterator[None]:
     """Log the messages of each thread to the file of its cell until the block ends."""

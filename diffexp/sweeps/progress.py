@@ -49,6 +49,8 @@ class Progress:
         self._running: set[int] = set()
         self._ended: dict[int, str] = {}
         self._samples = self._counted = 0
+        self.note = ""
+        """The end of the progress line."""
         self._began = self._redrawn = time.perf_counter()
         self._line = tqdm(
             total=1.0,
@@ -70,10 +72,23 @@ class Progress:
             self._samples += samples
 
     def end(self, number: int, status: str) -> None:
-        """Count a cell as over: ``done``, ``failed`` or ``interrupted``."""
+        """Count a cell as over: ``done``, ``failed`` or ``interrupted``; not one that another worker has."""
         with self._lock:
             self._running.discard(number)
-            self._ended[number] = status
+            if status != "elsewhere":
+                self._ended[number] = status
+
+    def adopt(self, running: Mapping[int, float], samples: int) -> None:
+        """Count as running what others run: the finished fraction by number of the cell, and all samples written."""
+        with self._lock:
+            self._running = {number for number in running if number not in self._ended}
+            self._bars = {number: CellBar(n=fraction, total=1.0) for number, fraction in running.items()}
+            self._samples = samples
+
+    def state(self) -> tuple[dict[int, float], dict[int, str], int]:
+        """The finished fraction of every running cell, how the others ended, and the samples written so far."""
+        with self._lock:
+            return {number: self._share(number) for number in self._running}, dict(self._ended), self._samples
 
     def fraction(self) -> float:
         """The finished fraction of all work."""
@@ -104,7 +119,7 @@ class Progress:
         parts += [f"{running} running", f"{len(self._work) - ended - running} waiting", f"{rate:.3g} samples/s"]
         if fraction > 0:
             parts.append(f"{tqdm.format_interval(elapsed * (1 - fraction) / fraction)} left")
-        return ", ".join(parts)
+        return ", ".join([*parts, self.note] if self.note else parts)
 
     def show(self) -> None:
         """Redraw the line, a few times a second at most."""

@@ -9,7 +9,8 @@ from diffexp.errors import InputError
 from diffexp.files import read_json, write_json
 
 NAME = "sweep.json"
-LAUNCHER = re.compile(r"hydra[/.]launcher[=.]")
+LAUNCHER = re.compile(r"hydra[/.]launcher[=.]|workers=")
+"""Words that change where the cells of a sweep run, and nothing else."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,22 +50,25 @@ def is_run(folder: Path) -> bool:
 
 def read_cells(sweep: Path) -> list[CellResult]:
     """Read the cells of a sweep in the order of their numbers; one that never began is ``missing``, without folder."""
-    found = {_number(folder): read_cell(folder) for folder in sweep.glob("*") if is_run(folder)}
+    found = {cell_number(folder): read_cell(folder) for folder in sweep.glob("*") if is_run(folder)}
     begun = {number for number, _ in found}
     for number, overrides in enumerate(read_json(sweep / "sweep.json").get("cells") or []):
         if number not in begun:
             folder = sweep / str(number)
-            found[_number(folder)] = CellResult(folder, tuple(overrides), "missing", None, {}, {}, {})
+            found[cell_number(folder)] = CellResult(folder, tuple(overrides), "missing", None, {}, {}, {})
     return [found[key] for key in sorted(found)]
 
 
-def write_results(sweep: Path) -> Path | None:
+def write_results(sweep: Path, cells: Sequence[CellResult] | None = None) -> Path | None:
     """Write the table; returns None if there is no cell yet.
 
     Columns: ``cell``, ``overrides``, every config key in which the cells differ, ``status``, ``error``, every metric,
     ``folder`` (relative to the sweep).
+
+    Args:
+        cells: those of ``read_cells(sweep)``, where they have been read already.
     """
-    cells = read_cells(sweep)
+    cells = read_cells(sweep) if cells is None else cells
     if not cells:
         return None
     keys = differing_keys([cell.config for cell in cells if cell.config])
@@ -78,7 +81,7 @@ def write_results(sweep: Path) -> Path | None:
     for cell in cells:
         writer.writerow(
             [
-                _number(cell.folder)[0],
+                cell_number(cell.folder)[0],
                 " ".join(cell.overrides),
                 *(_shown(cell.config.get(key)) for key in keys),
                 cell.status,
@@ -108,7 +111,8 @@ def read_cell(folder: Path) -> CellResult:
     )
 
 
-def _number(folder: Path) -> tuple[int, str]:
+def cell_number(folder: Path) -> tuple[int, str]:
+    """The number of a cell, by which cells are sorted, and the name of its folder."""
     head = folder.name.partition("_")[0]
     return (int(head) if head.isdigit() else 1 << 30, folder.name)
 

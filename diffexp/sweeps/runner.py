@@ -1,30 +1,30 @@
 """Runs the cells of a sweep in this process: those that share a model together, each in a thread of its own."""
 
 import gc
-import json
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any
+from pathlib import Path
 
 from diffexp.catalog.discover import Catalog
 from diffexp.errors import InputError
 from diffexp.experiment.context import RunContext
 from diffexp.experiment.device import read_device
 from diffexp.experiment.finished import finished_run
-from diffexp.experiment.lock import lock
-from diffexp.experiment.summary import metrics_line, read_metrics
+from diffexp.files import read_json
 from diffexp.sweeps.batch_size import MAX_ROWS, BatchLimit
 from diffexp.sweeps.batching import STRAGGLER_SECONDS
-from diffexp.sweeps.cell import Cell, distinguishing_words
+from diffexp.sweeps.cell import Cell, amount_of_work, distinguishing_words
 from diffexp.sweeps.context import CellContext, SharedResources, SoloContext, SweepContext
-from diffexp.sweeps.duplicates import DuplicateRuns, samples_key
+from diffexp.sweeps.duplicates import DuplicateRuns
+from diffexp.sweeps.ending import Ending
 from diffexp.sweeps.failures import Failure, clear_failure, record_failure, record_interrupt
 from diffexp.sweeps.logs import cell_logging, sweep_logging
+from diffexp.sweeps.outcome import end_line
 from diffexp.sweeps.progress import Progress
+from diffexp.sweeps.source import CellList, Elsewhere, Source
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +41,10 @@ RunCell = Callable[[Cell, RunContext], None]
 class CellThread(threading.Thread):
     """A cell that runs in a thread of its own, or in the current one by calling ``run`` instead of ``start``."""
 
-    def __init__(self, cell: Cell, run_cell: RunCell, context: SweepContext) -> None:
+    def __init__(self, cell: Cell, source: Source, run_cell: RunCell, context: SweepContext) -> None:
         super().__init__(name=cell.folder.name, daemon=True)  # so that a second Ctrl-C need not wait for it
         self.cell = cell
+        self._source = source
         self.status = "running"
         self.failure: Failure | None = None
         self._run_cell = run_cell
@@ -54,12 +55,13 @@ class CellThread(threading.Thread):
         folder = self.cell.folder
         with ExitStack() as stack:
             try:
-                stack.enter_context(lock(folder))
+                stack.enter_context(self._source.claim(self.cell))
                 stack.enter_context(cell_logging(folder))
-                clear_failure(folder)
                 self._run_cell(self.cell, self.context)
                 clear_failure(folder)  # perhaps of another process, which found the folder in use
                 self.status = "done"
+            except Elsewhere:
+                self.status = "elsewhere"
             except KeyboardInterrupt:
                 self.status = "interrupted"
             except BaseException as error:  # the other cells continue
@@ -98,10 +100,10 @@ class Runner:
         run_cell: runs one cell.
         catalog: the options that there are.
         batch: samples in one call of a model; None: as many as its device likes best.
-        resumed: whether cells that are done already are skipped.
         resume: what continues the sweep, as in ``resume=outputs/multirun/...``; empty if nothing does.
         straggler_seconds: how long a call of the model waits for cells that do something else.
         patience_seconds: how long nothing happens before the cells that hold up the others are named.
+        ending: whether this process is to end; None: by an interrupt only.
     """
 
     def __init__(
@@ -109,26 +111,29 @@ class Runner:
         run_cell: RunCell,
         catalog: Catalog,
         batch: int | None,
-        resumed: bool,
         straggler_seconds: float = STRAGGLER_SECONDS,
         patience_seconds: float = PATIENCE_SECONDS,
         resume: str = "",
+        ending: Ending | None = None,
     ) -> None:
         self._run_cell = run_cell
         self._catalog = catalog
         self._batch = batch
-        self._resumed = resumed
         self._straggler_seconds = straggler_seconds
         self._patience_seconds = patience_seconds
         self._resume = resume
-        self._duplicates = DuplicateRuns()
-        self._key = ""
+        self._ending = ending or Ending()
+        self._duplicates = DuplicateRuns(catalog)
+        self._model = ""
         self._shared: SharedResources | None = None
         self._words: dict[int, str] = {}
         self._failures: list[Failure] = []
 
-    def run(self, cells: Sequence[Cell]) -> list[Failure]:
+    def run(self, cells: Sequence[Cell], resumed: bool) -> list[Failure]:
         """Run all cells, those that cannot share a model at the end.
+
+        Args:
+            resumed: whether cells that are done already are skipped.
 
         Returns:
             The failures among them.
@@ -136,72 +141,82 @@ class Runner:
         Raises:
             KeyboardInterrupt: after every cell has written what it had finished.
         """
-        self._words, self._failures = distinguishing_words(cells), []
-        todo = [cell for cell in cells if not self._is_done(cell)]
+        todo = [cell for cell in cells if not (resumed and self._is_done(cell))]
         if len(todo) < len(cells):
             log.info("%d of them are done already", len(cells) - len(todo))
-        groups: dict[str, list[Cell]] = {}
-        for cell in todo:
-            groups.setdefault(_model_key(cell.config), []).append(cell)
-        progress = Progress({cell.number: _work(cell.config) for cell in todo})
+        progress = Progress({cell.number: amount_of_work(cell.config) for cell in todo})
+        self._words = distinguishing_words(cells)
+        return self.run_from(CellList(todo, self._catalog), progress)
+
+    def run_from(self, source: Source, progress: Progress) -> list[Failure]:
+        """Run the cells of a source until it has no more; as ``run`` does."""
+        self._failures = []
         try:
             with sweep_logging():
-                for key, group in groups.items():
-                    self._run_group(group, self._resources(key, group), progress)
+                while (model := source.next_model(self._model)) is not None:
+                    self._run_model(model, source, progress)
         finally:
             progress.close()
         return self._failures
 
     def _is_done(self, cell: Cell) -> bool:
-        earlier = finished_run(cell.folder) if self._resumed else None
-        if earlier is None:
-            return False
-        self._duplicates.add_finished(samples_key(earlier.record), cell.folder)
-        return True
+        done = finished_run(cell.folder) is not None
+        if done:
+            self.add_finished(cell.folder)
+        return done
 
-    def _resources(self, key: str, group: Sequence[Cell]) -> SharedResources:
-        if key != self._key or self._shared is None:
-            self._key, self._shared = key, None  # one model at a time: the memory of the last one is freed first
+    def add_finished(self, folder: Path) -> None:
+        """Note a cell that is done already: cells with the same samples copy its files."""
+        self._duplicates.add_finished(self._duplicates.key(read_json(folder / "run.json")), folder)
+
+    def _resources(self, model: str, source: Source) -> SharedResources:
+        if model != self._model or self._shared is None:
+            self._model, self._shared = model, None  # one at a time: the memory of the last one is freed first
             gc.collect()
-            limit = BatchLimit(self._batch, _most_samples([cell.config for cell in group]))
-            self._shared = SharedResources(limit, self._straggler_seconds, self._duplicates)
+            limit = BatchLimit(self._batch, _most_samples(source.cells_of(model)))
+            self._shared = SharedResources(limit, self._straggler_seconds, self._duplicates, self._ending)
         return self._shared
 
-    def _run_group(self, group: Sequence[Cell], shared: SharedResources, progress: Progress) -> None:
+    def _run_model(self, model: str, source: Source, progress: Progress) -> None:
         """Run the cells of one model."""
-        solo = [cell for cell in group if self._needs_process(cell)]
-        self._run_together([cell for cell in group if cell not in solo], shared, progress)
-        for cell in solo:
-            thread = CellThread(cell, self._run_cell, SoloContext(cell, shared, progress))
+        shared = self._resources(model, source)
+        self._run_together(model, source, shared, progress)
+        while cell := source.take(model, alone=True):
+            thread = CellThread(cell, source, self._run_cell, SoloContext(cell, shared, progress))
             thread.run()
-            self._finish(thread, progress)
+            self._finish(thread, source, progress)
+            self._ending.check()
 
-    def _needs_process(self, cell: Cell) -> bool:
-        """Whether a cell does more with its model than to call it: a black-box loop, or networks that are offloaded."""
-        entry = self._catalog.entries.get(("loop", cell.config["loop"].get("name")))
-        return bool(entry and entry.traits.get("alone")) or cell.config["model"].get("offload", "none") != "none"
-
-    def _run_together(self, cells: Sequence[Cell], shared: SharedResources, progress: Progress) -> None:
+    def _run_together(self, model: str, source: Source, shared: SharedResources, progress: Progress) -> None:
         """Run as many cells at once as fill two batches: while the rows of one are evaluated, other cells step."""
-        rendezvous, waiting, threads = shared.rendezvous, deque(cells), list[CellThread]()
+        rendezvous, threads = shared.rendezvous, list[CellThread]()
         watch = StallWatch(self._patience_seconds)
         try:
-            while waiting or threads:
-                while waiting and len(threads) < MAX_THREADS and rendezvous.rows < 2 * rendezvous.limit.value:
-                    cell = waiting.popleft()
-                    threads.append(CellThread(cell, self._run_cell, CellContext(cell, shared, progress)))
+            while True:
+                self._ending.check()
+                while self._may_begin(len(threads)) and rendezvous.rows < 2 * rendezvous.limit.value:
+                    cell = source.take(model, alone=False)
+                    if cell is None:
+                        break
+                    threads.append(CellThread(cell, source, self._run_cell, CellContext(cell, shared, progress)))
                     threads[-1].start()
+                if not threads:
+                    return
                 if rendezvous.serve(POLL_SECONDS):
                     watch.restart()
                 progress.show()
                 for thread in [thread for thread in threads if not thread.is_alive()]:
                     threads.remove(thread)
                     watch.restart()
-                    self._finish(thread, progress)
+                    self._finish(thread, source, progress)
                 watch.check(threads)
         except BaseException:
             self._stop(shared, threads)
             raise
+
+    def _may_begin(self, running: int) -> bool:
+        """Whether a further cell may begin beside those that run."""
+        return running < MAX_THREADS and not self._ending.is_requested
 
     def _stop(self, shared: SharedResources, threads: Sequence[CellThread]) -> None:
         """Let every running cell write what it has finished, or end at a second Ctrl-C."""
@@ -220,37 +235,28 @@ class Runner:
                 if thread.status == "running":  # is_alive is wrong after an interrupt of join
                     record_interrupt(thread.cell.folder)
 
-    def _finish(self, thread: CellThread, progress: Progress) -> None:
+    def _finish(self, thread: CellThread, source: Source, progress: Progress) -> None:
         """Log how a cell ended.
 
         Raises:
-            KeyboardInterrupt: it was interrupted.
+            KeyboardInterrupt: it was interrupted, not to let other cells finish their batches.
         """
         cell, failure = thread.cell, thread.failure
-        if thread.status == "interrupted":
+        source.ended(cell, thread.status)
+        if thread.status == "interrupted" and not self._ending.is_requested:
             raise KeyboardInterrupt
+        if thread.status in ("elsewhere", "interrupted"):
+            return
         if failure:
             self._failures.append(failure)
-        result = failure.message if failure else metrics_line(read_metrics(cell.folder))
-        name = " ".join(part for part in (cell.folder.name, self._words.get(cell.number)) if part)
-        log.info("[%s] %s: %s%s", progress.count(), name, thread.status, result and f"  {result}")
+        told = failure.message if failure else None
+        log.info("[%s] %s", progress.count(), end_line(cell, self._words.get(cell.number, ""), thread.status, told))
 
 
-def _model_key(config: Mapping[str, Any]) -> str:
-    """A text that is equal for cells that load the same model."""
-    return json.dumps([config[key] for key in ("model", "device", "dtype", "compile")], default=str)
-
-
-def _work(config: Mapping[str, Any]) -> float:
-    """An estimate of a cell's model evaluations."""
-    limits = (config.get(key) for key in ("steps", "max_nfe", "max_forward_passes"))
-    return float(min(most for most in limits if most is not None) * config["num_samples"])
-
-
-def _most_samples(configs: Sequence[Mapping[str, Any]]) -> int:
+def _most_samples(cells: Sequence[Cell]) -> int:
     """The most samples per call: no more than one cell alone takes where running out of memory is fatal."""
     try:
-        device = read_device(configs[0]["device"])
+        device = read_device(cells[0].config["device"])
     except InputError:  # raised again, and recorded, by each cell
         return 1
-    return MAX_ROWS if device.type == "cuda" else max(int(config["batch_size"]) for config in configs)
+    return MAX_ROWS if device.type == "cuda" else max(int(cell.config["batch_size"]) for cell in cells)

@@ -52,7 +52,7 @@ def main(steps: int = 50, batch: int = 64) -> None:
                     parts.predict(x, t, condition)
                 bare = time.perf_counter() - began
                 output.begin(config)
-                ratios.append(generate(parts, config, output, MetricSuite({}, model)).seconds / bare)
+                ratios.append(generate(parts, config, output, MetricSuite({}, model)).tally.seconds / bare)
                 millis.append(bare / steps / batch * 1e3)
         print(
             f"{scheduler:<6} {steps} steps, batch {batch}: whole / bare = {statistics.median(ratios):.4f} "

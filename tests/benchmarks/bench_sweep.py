@@ -4,9 +4,10 @@
 
 Against a plain script: diffusers' own classes and settings, a loop over the cells, one PNG a sample. And against our
 own cells with Hydra's basic launcher. All three run in this process, after their imports, from the loading of the model
-to the last file; ours compose the configs, keep records, measure their cost and write a report besides. A ratio is the
-median over rounds; in brackets that of processor time, which says more where other jobs share the machine. At the end,
-how far the samples of batched cells are from those of cells alone, before they are rounded to 8 bits.
+to the last file, in float32; ours compose the configs, keep records, measure their cost and write a report besides. A
+ratio is the median over rounds; in brackets that of processor time, which says more where other jobs share the machine.
+Then, what a further cell of one image and two steps costs beyond its model calls. At the end, how far the samples of
+batched cells are from those of cells alone, before they are rounded to 8 bits.
 """
 
 import statistics
@@ -16,6 +17,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import torch
 from diffusers import (
@@ -31,6 +34,7 @@ from torch import Tensor
 from diffexp.cli import run_command
 from diffexp.components.models.mnist import WEIGHTS
 from diffexp.experiment.folder import RunFolder
+from diffexp.sweeps.batching import Rendezvous
 
 CLASSES = {
     "ddpm": DDPMScheduler,
@@ -87,7 +91,12 @@ def seconds(run: Way, images: int, step_counts: Sequence[int]) -> tuple[float, f
 
 
 def main(images: int, rounds: int = 3, step_counts: Sequence[int] = STEPS) -> None:
-    ways = {"plain diffusers": plain, "our cells, one by one": ours("basic"), "our cells, batched": ours("batched")}
+    single = "dtype=float32"  # whatever the processor is fastest in
+    ways = {
+        "plain diffusers": plain,
+        "our cells, one by one": ours("basic", single),
+        "our cells, batched": ours("batched", single),
+    }
     for run in ways.values():
         seconds(run, images, step_counts[:1])  # imports, and what libraries prepare
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
@@ -105,6 +114,28 @@ def main(images: int, rounds: int = 3, step_counts: Sequence[int] = STEPS) -> No
         wall, processor = (statistics.median(column) for column in zip(*ratios))
         print(f"  faster than {name:<24} {wall:5.2f} x   ({processor:.2f} x)   target {target} x")
     sys.stdout.flush()
+
+
+def further_cell(few: int = 40, many: int = 160) -> float:
+    """Milliseconds of processor time, without model calls, that a cell of one image and two steps adds to a sweep."""
+
+    def cells(count: int) -> float:
+        spent, timed = 0.0, Rendezvous._timed
+
+        def timed_too(self: Rendezvous, *arguments: Any) -> Tensor:
+            nonlocal spent
+            began = time.thread_time()
+            try:
+                return timed(self, *arguments)
+            finally:
+                spent += time.thread_time() - began
+
+        with patch.object(Rendezvous, "_timed", timed_too):
+            more = ("dtype=float32", f"seed=range({count // len(CLASSES)})")
+            return seconds(ours("batched", *more), 1, [2])[1] - spent
+
+    cells(few)
+    return 1e3 * (cells(many) - cells(few)) / (many - few)
 
 
 @contextmanager
@@ -141,6 +172,10 @@ if __name__ == "__main__":
     step_counts = [int(word) for word in sys.argv[3].split(",")] if len(sys.argv) > 3 else STEPS
     for count in counts:
         main(count, rounds, step_counts)
+    print(
+        f"a further cell of one image and two steps: {further_cell():.0f} ms besides its calls   target 30 ms",
+        flush=True,
+    )
     for dtype, target in FAITHFUL.items():
         lowest = faithfulness(dtype, 4, step_counts[:2])
         print(f"batched and alone in {dtype}: {lowest:.0f} dB or more   target {target} dB", flush=True)

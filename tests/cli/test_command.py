@@ -43,7 +43,7 @@ def runs(tmp_path, monkeypatch):
     monkeypatch.delenv("DIFFEXP_PLUGINS", raising=False)
     seen = []
 
-    def run_experiment(config, folder, catalog, sweep=None, host=None):
+    def run_experiment(config, folder, catalog, sweep=None, context=None):
         seen.append((config, folder, sweep))
         stated = {"status": "done", "error": None, "config": config}
         if config["notes"] == "impossible" or config["steps"] == 13:

@@ -18,7 +18,6 @@ from diffexp.components.models.mixture import mixture
 from diffexp.components.pixels import to_image
 from diffexp.errors import InputError
 from diffexp.experiment.run import RunResult
-from diffexp.experiment.sample_files import read_image
 from diffexp.plan.compile import sample
 from diffexp.plan.execute import Network
 from diffexp.plan.table import Plan
@@ -122,7 +121,7 @@ def test_the_source_is_what_the_picture_shows(run: Run, tmp_path: Path) -> None:
     words += ("num_samples=1", "steps=3", "snapshot_every=0")
 
     def drawn(*more: str) -> Tensor:
-        return read_image(next((run(*words, *more).folder / "samples").iterdir()))
+        return images(run(*words, *more).folder)[0]
 
     same = drawn("label=3", "loop.source=three")
     assert torch.equal(same, drawn("label=3"))

@@ -59,8 +59,9 @@ def test_a_full_disk_ends_a_run_in_one_line(small_disk: Path):
     assert (small_disk / "run" / "samples" / "000000.png").is_file()
 
 
-def test_a_full_disk_ends_a_sweep_in_a_line_a_cell(small_disk: Path):
-    words = ["-m", *IMAGES.split(), "scheduler=ddim,ddpm", "hydra.sweep.dir=sweep"]
+@pytest.mark.parametrize("workers", ["null", "1"])
+def test_a_full_disk_ends_a_sweep_in_a_line_a_cell(small_disk: Path, workers: str):
+    words = ["-m", *IMAGES.split(), "scheduler=ddim,ddpm", "hydra.sweep.dir=sweep", f"workers={workers}"]
     code, _, errors = command(small_disk, *words)
     sweep = small_disk / "sweep"
     told = f"OSError: [Errno 28] No space left on device (make room, then go on with resume={sweep})"

@@ -2,6 +2,7 @@
 
 import pytest
 
+from diffexp.catalog.discover import discover
 from diffexp.experiment.configs import usual_samples
 
 PLUGIN = """
@@ -28,4 +29,4 @@ def slow(runtime): ...
 def test_the_number_of_samples_is_a_trait_of_the_model(tmp_path, monkeypatch, model, prompt, number):
     (tmp_path / "slow.py").write_text(PLUGIN)
     monkeypatch.setenv("DIFFEXP_PLUGINS", str(tmp_path / "slow.py"))
-    assert usual_samples(model, prompt) == number
+    assert usual_samples(model, prompt, discover()) == number

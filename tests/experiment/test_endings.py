@@ -3,11 +3,9 @@
 import shutil
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
 from diffexp.errors import InputError
 from tests.runs import (
@@ -94,15 +92,15 @@ def test_a_failing_model_leaves_its_error_and_the_finished_batches(run, tmp_path
 
 
 def test_an_interrupt_while_a_picture_is_written_leaves_no_half_file(run, tmp_path, monkeypatch):
-    save, calls = Image.Image.save, count(1)
+    write, calls = Path.write_bytes, count(1)
 
-    def interrupted(self: Image.Image, path: Path, *rest: Any, **options: Any) -> None:
-        if next(calls) == 5:
-            path.write_bytes(b"half")
+    def interrupted(self: Path, content: bytes) -> int:
+        if self.suffix == ".png" and next(calls) == 5:
+            write(self, content[: len(content) // 2])
             raise KeyboardInterrupt
-        save(self, path, *rest, **options)
+        return write(self, content)
 
-    monkeypatch.setattr(Image.Image, "save", interrupted)
+    monkeypatch.setattr(Path, "write_bytes", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(*PICTURES)
     assert record(tmp_path / "0")["status"] == "interrupted"

@@ -14,7 +14,7 @@ import pytest
 
 from diffexp.errors import InputError
 from diffexp.experiment import lock as module
-from diffexp.experiment.lock import NAME, FolderInUse, lock, lock_unless_held
+from diffexp.experiment.lock import NAME, FolderInUse, Watch, lock, lock_unless_held
 
 HOLD = """
 import sys, time
@@ -179,3 +179,29 @@ def test_a_cell_that_runs_elsewhere_is_named_and_untouched(together, failures, t
     together(words, (*words, "seed=1"), resumed=True)
     assert not failures
     assert not list(Path(folders[0]).glob(".hydra/failure.json"))
+
+
+def test_looking_at_a_lock_tells_whether_it_is_held_and_leaves_it(tmp_path, holder):
+    watch = Watch()
+    assert watch.is_held(tmp_path)
+    with pytest.raises(FolderInUse), lock(tmp_path):
+        pass
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    assert not watch.is_held(tmp_path)
+    assert not watch.is_held(tmp_path / "nowhere")
+    with lock(tmp_path):
+        assert watch.is_held(tmp_path)
+        assert (tmp_path / NAME).exists()
+        assert subprocess.run([sys.executable, "-c", HOLD, str(tmp_path)], capture_output=True).returncode == 1
+
+
+def test_another_machine_is_watched_without_waiting(tmp_path, impatient):
+    (tmp_path / NAME).write_text(json.dumps({"host": "elsewhere", "pid": 1}))
+    watch, deadline = Watch(), time.monotonic() + 30
+    assert watch.is_held(tmp_path)
+    while watch.is_held(tmp_path):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.utime(tmp_path / NAME)  # it was only slow
+    assert watch.is_held(tmp_path)

@@ -253,7 +253,7 @@ def test_a_cell_with_other_samples_is_refused_and_kept(together, halted, failure
 
 def test_a_cell_whose_code_has_changed_is_refused_and_kept(together, halted, failures, catalog, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("diffexp.plan.table.Plan.sha256", "changed")
+        patch.setattr("diffexp.plan.table.Plan.sha256", property(lambda plan: "changed"))
         folders = together(*CELLS, resumed=True)
     assert all("plan_sha256 was" in failure.message for failure in failures)
     assert len(failures) == 3

@@ -25,7 +25,7 @@ def run_cell(cell, context):
     run_experiment(cell.config, cell.folder, catalog, context=context)
 
 
-failures = Runner(run_cell, catalog, batch=None, resumed=False).run(cells)
+failures = Runner(run_cell, catalog, batch=None).run(cells, resumed=False)
 assert not failures, failures
 print(write_report([Path("sweep")]).name)
 """

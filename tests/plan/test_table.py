@@ -20,3 +20,13 @@ def test_hash_and_csv_follow_the_numbers() -> None:
     cells = dict(zip(header.split(","), rows[1].split(",")))
     assert float(cells["d0[k-0]"]) == plan.rows[1].d[0][0]  # every digit survives
     assert float(cells["timestep"]) == 500
+
+
+def test_a_plan_prints_in_one_line_and_is_a_frame() -> None:
+    plan = diffexp.compile("ddpm", steps=10)
+    assert repr(plan) == "<Plan ddpm: 10 evaluations at t = 900 800 700 … 100 0, 9 noise draws>"
+    assert repr(diffexp.compile("heun", steps=2)).startswith("<Plan heun: 3 evaluations at t = ")
+    frame = plan.to_frame()
+    assert list(frame.columns) == plan.to_csv().splitlines()[0].split(",")[1:]
+    assert frame["timestep"].tolist() == [level.timestep for level in plan.levels]
+    assert frame["x[k-0]"].tolist() == [row.x[0] for row in plan.rows], "every digit survives"

@@ -16,6 +16,7 @@ from diffexp.experiment.folder import RunFolder
 from diffexp.sweeps.batch_size import BatchLimit
 from diffexp.sweeps.context import SharedResources
 from diffexp.sweeps.duplicates import DuplicateRuns
+from diffexp.sweeps.ending import Ending
 from tests.runs import PICTURES, network, record
 
 SECONDS = 0.5
@@ -95,7 +96,7 @@ def test_after_ctrl_c_a_cell_that_hangs_is_named_and_the_others_end(
 
 
 def test_a_model_is_freed_with_the_cells_that_share_it():
-    shared = SharedResources(BatchLimit(4), 1.0, DuplicateRuns())
+    shared = SharedResources(BatchLimit(4), 1.0, DuplicateRuns(), Ending())
     model = shared.loaded.get(lambda: mixture(Runtime()))
     alive = weakref.ref(model)
     assert shared.loaded.predict

@@ -20,6 +20,8 @@ from diffexp.components.metrics.intervals import COVERAGE, mean_interval
 RESAMPLES = 400
 FEWEST = 16
 """Below this many samples there are no intervals: their variance is unknown, and a resample may be empty."""
+BLOCK = 1 << 20
+"""Numbers in the weights that a statistic gets at once, so that its memory does not grow with the samples."""
 _SEED = 20_240_229
 
 Statistic = Callable[[Tensor], Tensor]
@@ -61,29 +63,48 @@ class Estimate:
 
 
 def weights(indices: Sequence[int], count: int = RESAMPLES) -> Tensor:
-    """Multiplicity of each sample in each resample, (len(indices), count) float64; not to be written to.
+    """Multiplicity of each sample in each resample, (len(indices), count) uint8; not to be written to.
 
     Independent Poisson(1) counts (Hanley & MacGibbon 2006): as many as a resample of a large set holds of each, and
     unlike multinomial ones they do not depend on the size of the set. Sample i has the same counts in every run.
     """
-    return _weights(tuple(indices), count)
+    return _weightings(tuple(indices), count)[:, 1:]
 
 
 @lru_cache(maxsize=4)  # the same for every metric of a run
-def _weights(indices: tuple[int, ...], count: int) -> Tensor:
-    counts = [np.random.default_rng((_SEED, index)).poisson(size=count) for index in indices]
-    return torch.from_numpy(np.array(counts, dtype=np.float64).reshape(len(indices), count))
+def _weightings(indices: tuple[int, ...], count: int) -> Tensor:
+    """Each sample once, followed by ``weights``, (len(indices), 1 + count)."""
+    counts = np.ones((len(indices), 1 + count), dtype=np.uint8)  # of 10^12 draws, the largest is about 14
+    for row, index in zip(counts, indices):
+        row[1:] = np.random.default_rng((_SEED, index)).poisson(size=count)
+    return torch.from_numpy(counts)
 
 
 def estimate(
     statistic: Statistic, indices: Sequence[int], bounds: tuple[float, float] = (-math.inf, math.inf)
 ) -> Estimate:
-    """Evaluate a statistic on the samples with these indices, and on their resamples."""
-    once = torch.ones(len(indices), 1, dtype=torch.float64)
-    resampled = weights(indices, RESAMPLES if len(indices) >= FEWEST else 0)
-    values = statistic(torch.cat([once, resampled], dim=1))
+    """Evaluate a statistic on the samples with these indices, and on their resamples, some of these at a time."""
+    at_once = max(1, BLOCK // max(1, len(indices)))
+    values = torch.cat([statistic(some.double()) for some in _resampled(indices).split(at_once, dim=1)])
     of_mean = statistic.interval if isinstance(statistic, Mean) and len(indices) >= FEWEST else None
     return Estimate(values[0].item(), values[1:], bounds, of_mean)
+
+
+def estimate_at_once(
+    statistic: Callable[[Tensor], Tensor],
+    indices: Sequence[int],
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+) -> Estimate:
+    """``estimate`` of a statistic that takes all weightings at once, compactly, (N, B) uint8.
+
+    For one whose work for the samples themselves is large, and done once for all weightings.
+    """
+    values = statistic(_resampled(indices))
+    return Estimate(values[0].item(), values[1:], bounds)
+
+
+def _resampled(indices: Sequence[int]) -> Tensor:
+    return _weightings(tuple(indices), RESAMPLES if len(indices) >= FEWEST else 0)
 
 
 @dataclass(frozen=True)

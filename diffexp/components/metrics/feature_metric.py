@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+BLOCK = 4096
+"""Samples whose features become one tensor: many small ones would be spread over the heap, and fragment it."""
+
 
 class FeatureMetric:
     """A metric that collects the features of its run's samples, and compares them with real images.
@@ -45,6 +48,9 @@ class FeatureMetric:
 
     def update(self, samples: Tensor, images: Tensor) -> None:
         self.batches.append(self.features.of(images))
+        small = [batch for batch in self.batches if len(batch) < BLOCK]
+        if sum(map(len, small)) >= BLOCK:
+            self.batches = [*self.batches[: -len(small)], torch.cat(small)]
 
     def compared(self, name: str, run: RunFacts, fewest: int = 2) -> tuple[Tensor, ReferenceStatistics] | None:
         """Features of all samples (N, F), float32, and the real images to compare with: those of the same classes.

@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor
 
+CHUNK = 250
+"""Samples whose products are in memory."""
+
 
 def squared_frechet_distance(mean_a: Tensor, covariance_a: Tensor, mean_b: Tensor, covariance_b: Tensor) -> float:
     """``|mean_a - mean_b|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2)``, in float64; >= 0.
@@ -28,22 +31,24 @@ def moments(features: Tensor) -> tuple[Tensor, Tensor]:
     return features.mean(dim=0), torch.cov(features.T).reshape(features.shape[1], features.shape[1])
 
 
-def weighted_moments(features: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+def weighted_moments(features: Tensor, weights: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
     """Means (B, d) and unbiased covariances (B, d, d), in float64, where sample i counts ``weights[i, b]`` times.
 
     Args:
-        features: (N, d), about centred: the covariance is a difference of second moments.
+        features: (N, d).
         weights: (N, B), counts that sum to at least 2.
+        centre: (d,), about the mean of the features, and subtracted: the covariance is a difference of second moments.
     """
-    features = features.double()
     total = weights.sum(dim=0)
-    means = weights.T @ features / total[:, None]
     size = features.shape[1]
     rows, columns = torch.triu_indices(size, size)
-    second = sum(
-        (part.T @ (some[:, rows] * some[:, columns]) for some, part in zip(features.split(4096), weights.split(4096))),
-        start=torch.zeros(weights.shape[1], len(rows), dtype=torch.float64),
-    )
+    first = torch.zeros(weights.shape[1], size, dtype=torch.float64)
+    second = torch.zeros(weights.shape[1], len(rows), dtype=torch.float64)
+    for some, part in zip(features.split(CHUNK), weights.split(CHUNK)):
+        some = some.double() - centre
+        first += part.T @ some
+        second += part.T @ some[:, rows].mul_(some[:, columns])
+    means = first / total[:, None]
     upper = (second - total[:, None] * means[:, rows] * means[:, columns]) / (total[:, None] - 1)
     covariances = torch.empty(len(total), size, size, dtype=torch.float64)
     covariances[:, rows, columns] = upper
@@ -60,7 +65,7 @@ def weighted_squared_distances(features: Tensor, weights: Tensor, mean: Tensor, 
         mean, covariance: (d,) and (d, d) of the Gaussian.
     """
     mean, covariance = mean.double(), covariance.double()
-    means, covariances = weighted_moments(features.double() - mean, weights)
+    means, covariances = weighted_moments(features, weights, mean)
     root = _square_root(covariance)
     fidelity = torch.linalg.eigvalsh(root @ covariances @ root).clamp(min=0).sqrt().sum(dim=1)
     spread = covariances.diagonal(dim1=1, dim2=2).sum(dim=1) + covariance.trace() - 2 * fidelity

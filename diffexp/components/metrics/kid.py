@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 
 import torch
@@ -9,10 +10,11 @@ from torch import Tensor
 
 from diffexp import metric
 from diffexp.components.metrics.base import RunFacts
-from diffexp.components.metrics.bootstrap import Estimate, estimate, mean_of
+from diffexp.components.metrics.bootstrap import Estimate, estimate_at_once
 from diffexp.components.metrics.feature_metric import FeatureMetric
 
-CHUNK = 1000
+CHUNK, COLUMNS = 250, 500
+"""Sides of the parts of the kernel matrix that are in memory."""
 
 
 @metric(name="kid")
@@ -35,13 +37,17 @@ class KID(FeatureMetric):
         if compared is None:
             return {}
         features, real = compared[0], compared[1].samples
-        across = mean_of(torch.cat([_kernel(some, real).mean(dim=1) for some in features.split(CHUNK)]))
+        across = torch.cat([_mean_to(some, real) for some in features.split(CHUNK)])
         among_real = _mean_kernel(real)
-        distances = estimate(
-            lambda weights: weighted_mean_kernel(features, weights) - 2 * across(weights) + among_real,
-            run.indices_of(len(features)),
-        )
-        return {name: distances}
+
+        def distances(weights: Tensor) -> Tensor:
+            to_real, total = torch.zeros(2, weights.shape[1], dtype=torch.float64)
+            for some, part in zip(across.split(CHUNK), _parts(weights, CHUNK)):
+                to_real += some @ part
+                total += part.sum(dim=0)
+            return weighted_mean_kernel(features, weights) - 2 * (to_real / total) + among_real
+
+        return {name: estimate_at_once(distances, run.indices_of(len(features)))}
 
 
 def weighted_mean_kernel(features: Tensor, weights: Tensor) -> Tensor:
@@ -49,14 +55,21 @@ def weighted_mean_kernel(features: Tensor, weights: Tensor) -> Tensor:
 
     Args:
         features: (N, d).
-        weights: (N, B) float64. A sample is never paired with itself, however often it counts.
+        weights: (N, B), float64 or uint8. A sample is never paired with itself, however often it counts.
     """
-    pairs = torch.zeros(weights.shape[1], dtype=torch.float64)
-    for some, part in zip(features.split(CHUNK), weights.split(CHUNK)):
-        pairs += ((_kernel(some, features) @ weights) * part).sum(dim=0)
-    squared = weights.square()
-    itself = (features.double().square().sum(dim=1) / features.shape[1] + 1) ** 3
-    return (pairs - itself @ squared) / (weights.sum(dim=0).square() - squared.sum(dim=0))
+    pairs, paired_with_itself, total, squares = torch.zeros(4, weights.shape[1], dtype=torch.float64)
+    for some, part in zip(features.split(CHUNK), _parts(weights, CHUNK)):
+        others = zip(features.split(COLUMNS), _parts(weights, COLUMNS))
+        pairs += (sum(_kernel(some, other) @ weight for other, weight in others) * part).sum(dim=0)
+        itself = (some.double().square().sum(dim=1) / some.shape[1] + 1) ** 3
+        paired_with_itself += itself @ part.square()
+        total += part.sum(dim=0)
+        squares += part.square().sum(dim=0)
+    return (pairs - paired_with_itself) / (total.square() - squares)
+
+
+def _parts(weights: Tensor, size: int) -> Iterator[Tensor]:
+    return (part.double() for part in weights.split(size))
 
 
 @lru_cache(maxsize=4)
@@ -64,6 +77,11 @@ def _mean_kernel(features: Tensor) -> float:
     return weighted_mean_kernel(features, torch.ones(len(features), 1, dtype=torch.float64)).item()
 
 
+def _mean_to(some: Tensor, real: Tensor) -> Tensor:
+    """Mean kernel between each of some samples (n, d) and all real ones, (n,) float64."""
+    return sum((_kernel(some, part).sum(dim=1) for part in real.split(COLUMNS)), torch.zeros(())) / len(real)
+
+
 def _kernel(x: Tensor, y: Tensor) -> Tensor:
-    inner = (x @ y.T / x.shape[1] + 1).double()
-    return inner * inner * inner
+    inner = (x @ y.T).div_(x.shape[1]).add_(1).double()
+    return (inner * inner).mul_(inner)

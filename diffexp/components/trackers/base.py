@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from diffexp.errors import one_line
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +42,9 @@ class SampleRow:
     caption: str
     seed: int
     path: Path | None
-    """The image file; None for points."""
+    """The image file; None for points, and for images that are in shards (``samples=tar``)."""
+    load: Callable[[], Image.Image] | None = None
+    """Reads the image from wherever it is; None for points."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +101,8 @@ class Tracker(Protocol):
         """Log image files (PNG or GIF) under ``key``, by caption."""
         ...
 
-    def log_samples(self, rows: list[SampleRow]) -> None:
-        """Log all samples of the run, as a table."""
+    def log_samples(self, rows: Sequence[SampleRow]) -> None:
+        """Log the samples of the run, as a table; the rows are made when they are read, because they may be many."""
         ...
 
     def finish(self, summary: dict[str, float], status: str) -> None:
@@ -131,7 +136,7 @@ class Guarded:
     def log_images(self, key: str, paths: dict[str, Path]) -> None:
         self._try("log_images", lambda tracker: tracker.log_images(key, paths))
 
-    def log_samples(self, rows: list[SampleRow]) -> None:
+    def log_samples(self, rows: Sequence[SampleRow]) -> None:
         self._try("log_samples", lambda tracker: tracker.log_samples(rows))
 
     def finish(self, summary: dict[str, float], status: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from diffexp import tracker
@@ -23,7 +24,7 @@ class NoTracker:
     def log_images(self, key: str, paths: dict[str, Path]) -> None:
         pass
 
-    def log_samples(self, rows: list[SampleRow]) -> None:
+    def log_samples(self, rows: Sequence[SampleRow]) -> None:
         pass
 
     def finish(self, summary: dict[str, float], status: str) -> None:

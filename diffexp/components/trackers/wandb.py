@@ -6,6 +6,7 @@ import logging
 import netrc
 import os
 import threading
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import cache, partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from diffexp.errors import InputError
 
 if TYPE_CHECKING:
     import wandb
+    from PIL import Image
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +34,8 @@ REFUSED = frozenset("/\\#?%:")
 """Characters that a project's name must not have."""
 MAX_IMAGES = 108
 """Images of one list that W&B shows."""
+MAX_ROWS = 1000
+"""Samples of the table, which has their images in memory; the run folder has the others."""
 STEP = "steps/step"
 """The axis of values logged per solver step."""
 EXIT_CODES = {"done": 0, "interrupted": 255}
@@ -44,7 +48,7 @@ FIRST_ATTEMPT = threading.Lock()
 
 @tracker(name="wandb")
 class WandbTracker:
-    """A W&B run beside the run folder: config, scalars per step, snapshots, grid, a table of the samples, metrics.
+    """A W&B run beside the run folder: config, scalars per step, snapshots, grid, a table of 1,000 samples, metrics.
 
     Args:
         project: W&B project.
@@ -92,17 +96,20 @@ class WandbTracker:
         # A panel each: images of one list must be of one size and of one kind.
         self.run.log({f"{key}/{caption}": _medium(path, caption) for caption, path in paths.items()})
 
-    def log_samples(self, rows: list[SampleRow]) -> None:
+    def log_samples(self, rows: Sequence[SampleRow]) -> None:
         import wandb
 
         table = wandb.Table(columns=["index", "caption", "seed", "image"])
-        for row in rows:
-            table.add_data(row.index, row.caption, row.seed, _image(row.path) if row.path else None)
-        shown = [row for row in rows if row.path][:MAX_IMAGES]
+        shown: list[wandb.Image] = []
+        for row in rows[:MAX_ROWS]:
+            source = row.path or (row.load() if row.load else None)
+            table.add_data(row.index, row.caption, row.seed, _image(source) if source else None)
+            if source and len(shown) < MAX_IMAGES:
+                shown.append(_image(source, f"{row.index}: {row.caption}"))
         self.run.log({"samples_table": table})
         # Offline, the images of a table are staged outside the run folder until they are uploaded: log them here too.
         if shown:
-            self.run.log({"samples": [_image(row.path, f"{row.index}: {row.caption}") for row in shown if row.path]})
+            self.run.log({"samples": shown})
 
     def finish(self, summary: dict[str, float], status: str) -> None:
         try:
@@ -229,10 +236,10 @@ def server_reachable(url: str) -> bool:
     return reachable(url, PROBE_SECONDS)
 
 
-def _image(path: Path, caption: str | None = None) -> wandb.Image:
+def _image(source: Path | Image.Image, caption: str | None = None) -> wandb.Image:
     import wandb
 
-    return wandb.Image(str(path), caption=caption)
+    return wandb.Image(str(source) if isinstance(source, Path) else source, caption=caption)
 
 
 def _medium(path: Path, caption: str) -> wandb.Image | wandb.Video:

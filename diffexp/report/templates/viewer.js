@@ -20,7 +20,7 @@ function show() {
     image.src = picture;
     image.alt = said;
     image.classList.toggle("pixelated", !D.shrunk && D.side <= 96);
-    if (D.shrunk && D.files[viewer.sample]) full(`${folder}/${D.files[viewer.sample]}`, image, picture);
+    if (D.shrunk && cell.files && D.files[viewer.sample]) full(`${folder}/${D.files[viewer.sample]}`, image, picture);
   }
   const facts = $("#viewer-facts");
   facts.replaceChildren();

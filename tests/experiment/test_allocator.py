@@ -9,7 +9,7 @@ import pytest
 
 FAULTS = """
 import resource
-from diffexp.cli.allocator import retain_freed_heap
+from diffexp.experiment.allocator import retain_freed_heap
 if {kept}:
     retain_freed_heap()
 for turn in range(12):

@@ -1,0 +1,64 @@
+"""How cells and sweeps have ended, in words."""
+
+from pathlib import Path
+
+from diffexp.experiment.lock import Watch
+from diffexp.experiment.summary import metrics_line, read_metrics
+from diffexp.files import read_json
+from diffexp.sweeps.cell import Cell
+from diffexp.sweeps.claims import FILE as CLAIM, read_claim
+from diffexp.sweeps.record import SweepRecord
+from diffexp.sweeps.results import cell_number
+
+STATUSES = ("done", "failed", "lost", "interrupted", "running", "not begun")
+MOST_NAMES = 4
+"""Names of cells in a line."""
+
+
+def end_line(cell: Cell, words: str, status: str, message: str | None) -> str:
+    """Describe the end of a cell: its folder, the words that tell it from the others, its status, its metrics.
+
+    Args:
+        message: why it failed, instead of metrics.
+    """
+    result = metrics_line(read_metrics(cell.folder)) if message is None else message
+    name = " ".join(part for part in (cell.folder.name, words) if part)
+    return f"{name}: {status}" + (result and f"  {result}")
+
+
+def names_of(folders: list[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(folders) - MOST_NAMES} more" if len(folders) > MOST_NAMES else ""
+    return ", ".join(folders[:MOST_NAMES]) + more
+
+
+def outcome_table(sweep: Path, record: SweepRecord) -> str:
+    """What is done of a sweep, what failed, was lost or interrupted, and the command that finishes it.
+
+    A cell is lost where its worker died and nobody went on with it. Empty if all cells are done.
+    """
+    found: dict[str, list[str]] = {status: [] for status in STATUSES}
+    watch = Watch()
+    begun = {
+        *(file.parent for file in sweep.glob("*/run.json")),
+        *(file.parents[1] for file in sweep.glob(f"*/{CLAIM}")),
+    }
+    for folder in sorted(begun, key=cell_number):
+        found[_status(folder, watch)].append(folder.name)
+    counts = {status: len(names) for status, names in found.items()}
+    counts["not begun"] = max(0, len(record.cells or ()) - sum(counts.values()))
+    if counts["done"] == sum(counts.values()):
+        return ""
+    shown = {status: "" if status == "done" else names_of(names) for status, names in found.items()}
+    lines = [f"  {status:11} {counts[status]:4}  {shown[status]}".rstrip() for status in STATUSES if counts[status]]
+    finish = [f"  finish the sweep with: python -m diffexp resume={sweep}"] if record.cells else []
+    return "\n".join([f"{sum(counts.values())} cells in {sweep}", *lines, *finish])
+
+
+def _status(folder: Path, watch: Watch) -> str:
+    status = read_json(folder / "run.json").get("status")
+    if status in ("done", "failed"):
+        return status
+    if status != "interrupted" and watch.is_held(folder):
+        return "running"
+    return "lost" if read_claim(folder) else "interrupted"

@@ -1,0 +1,99 @@
+"""Workers that a signal asks to end: the batches in work are finished, and no further one is begun."""
+
+import signal
+import time
+
+import pytest
+
+from diffexp.sweeps.ending import Ending, end_by_signals
+from tests.runs import PICTURES, network, record
+
+CELLS = [(*PICTURES, f"seed={seed}", "steps=4", "num_samples=6", "batch_size=2", "tracker=none") for seed in range(2)]
+
+
+def drawn(folders) -> list[int]:
+    return [len(list((folder / "samples").glob("*.png"))) for folder in folders]
+
+
+def request_at(ending: Ending, call: int, seconds: float):
+    def meet(number: int, size: int) -> None:
+        if number == call:
+            ending.request(seconds)
+
+    return meet
+
+
+def test_batches_in_work_are_finished_and_no_further_one_is_begun(together, monkeypatch, tmp_path):
+    """Asked at the second of four calls, which serves both cells."""
+    ending = Ending()
+    network(monkeypatch, request_at(ending, 2, 60.0))
+    with pytest.raises(KeyboardInterrupt):
+        together(*CELLS, ending=ending)
+    folders = [tmp_path / "sweep" / str(i) for i in range(2)]
+    assert drawn(folders) == [2, 2]
+    assert [record(folder)["status"] for folder in folders] == ["interrupted"] * 2
+    monkeypatch.undo()
+    together(*CELLS, resumed=True)
+    assert drawn(folders) == [6, 6]
+    assert [record(folder)["status"] for folder in folders] == ["done"] * 2
+
+
+def test_a_batch_that_takes_too_long_is_given_up(together, monkeypatch, tmp_path):
+    ending, endured = Ending(), []
+
+    def meet(number: int, size: int) -> None:
+        if number == 2:
+            ending.request(0.2)
+            time.sleep(60)
+            endured.append(number)
+
+    network(monkeypatch, meet)
+    with pytest.raises(KeyboardInterrupt):
+        together(*CELLS, ending=ending)
+    assert not endured
+    folders = [tmp_path / "sweep" / str(i) for i in range(2)]
+    assert drawn(folders) == [0, 0]
+    assert [record(folder)["status"] for folder in folders] == ["interrupted"] * 2
+
+
+def test_without_a_batch_the_end_is_at_once():
+    ending = Ending()
+    ending.check()
+    with pytest.raises(KeyboardInterrupt):
+        ending.request(60.0)
+    with pytest.raises(KeyboardInterrupt):
+        ending.check()
+    with pytest.raises(KeyboardInterrupt), ending.batch():
+        pytest.fail("a batch was begun")
+
+
+def test_a_batch_that_is_over_ends_the_process_where_it_is_checked():
+    ending = Ending()
+    with ending.batch():
+        ending.request(60.0)
+        ending.check()
+    with pytest.raises(KeyboardInterrupt):
+        ending.check()
+
+
+@pytest.mark.parametrize(
+    ("number", "waits"),
+    [(signal.SIGTERM, True), (signal.SIGUSR2, True), (signal.SIGHUP, False), (signal.SIGINT, False)],
+)
+def test_clusters_give_a_worker_time_and_people_do_not(number, waits):
+    numbers = (signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP, signal.SIGINT)
+    handlers = {other: signal.getsignal(other) for other in numbers}
+    ending, finished = Ending(), False
+    try:
+        end_by_signals(ending)
+        with pytest.raises(KeyboardInterrupt):
+            with ending.batch():
+                signal.raise_signal(number)
+                if waits:
+                    signal.raise_signal(number)  # clusters send it twice
+                finished = True
+            ending.check()
+    finally:
+        for other, handler in handlers.items():
+            signal.signal(other, handler)
+    assert finished == waits
