@@ -64,6 +64,10 @@ class TextToImage(ModelBase):
     hash_weights: Callable[[], str]
     clip_skip: int | None = None
     """Last layers of the text encoder that are left out; None: as the pipeline does by itself."""
+    feature_domain: str | None = None
+    """The kind of images that it generates, where some features describe just those; see ``metric=fid``."""
+    usual_scale: float | None = None
+    """Its default guidance scale; None: that of the pipeline's class."""
     _tasks: dict[str, Any] = field(default_factory=dict)
     _request: Request = field(default_factory=Request)
     """The last one, with which calls are tried out."""
@@ -100,7 +104,9 @@ class TextToImage(ModelBase):
 
     @property
     def guidance_scale(self) -> float:
-        """The default of the pipeline itself."""
+        """The default of the model, or of its pipeline."""
+        if self.usual_scale is not None:
+            return self.usual_scale
         parameter = inspect.signature(self.pipe.__call__).parameters.get("guidance_scale")
         usual = parameter.default if parameter else None
         return float(usual) if isinstance(usual, int | float) else 1.0
