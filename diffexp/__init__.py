@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         Runtime as Runtime,
         encode_images as encode_images,
     )
+    from diffexp.components.models.emoji import emoji_folder as emoji_folder
     from diffexp.components.models.exact import (
         ExactModel as ExactModel,
         exact_dtype as exact_dtype,
@@ -95,6 +96,7 @@ _PUBLIC = {
     "diffexp.components.metrics.half_samples": "Estimate estimate mean_of",
     "diffexp.components.metrics.features": "load_features",
     "diffexp.components.models.base": "Condition Model ModelBase Request Runtime encode_images",
+    "diffexp.components.models.emoji": "emoji_folder",
     "diffexp.components.models.exact": "ExactModel exact_dtype exact_training",
     "diffexp.components.models.gaussian": "gaussian",
     "diffexp.components.models.hub": "hub",

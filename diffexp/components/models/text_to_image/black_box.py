@@ -39,6 +39,8 @@ class TextToImage(ModelBase):
     """Last layers of the text encoder that are left out; None: as the pipeline does by itself."""
     black_box_reason: str = ""
     """Why its network cannot be evaluated directly, for messages."""
+    feature_domain: str | None = None
+    """The kind of images that it generates, where some features describe just those; see ``metric=fid``."""
     _tasks: dict[str, Any] = field(default_factory=dict)
 
     idle: ClassVar[Sequence[str]] = ("prior_steps", "prior_guidance_scale")
