@@ -14,9 +14,11 @@ import torch
 from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
 from torch import Tensor
 
+from diffexp.components.media import Media
 from diffexp.components.models.base import Condition, ModelBase, Request
 from diffexp.components.models.text_to_image.arguments import arguments_of, blank_images, needs_mask, read_given
 from diffexp.components.models.text_to_image.levels import of_pipeline
+from diffexp.components.models.text_to_image.media import decoded, media_of_pipeline
 from diffexp.components.models.text_to_image.paused import PausingScheduler
 from diffexp.components.models.text_to_image.paused_call import PausedCall, prepared_by, single_noise
 from diffexp.errors import InputError
@@ -25,8 +27,6 @@ from diffexp.plan.training import Training
 
 WITH_IMAGE, WITH_MASK = "image-to-image", "inpainting"
 """Tasks besides text-to-image."""
-OUTPUTS = ("images", "frames", "audios")
-"""Names of what the call of a pipeline returns."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,9 +231,13 @@ class TextToImage(ModelBase):
     """The argument ``output_type`` of the pipeline's call."""
 
     def pictures(self, output: Any) -> Tensor:
-        """What the pipeline's call returned for ``output_type``: images [B, 3, height, width] in [0, 1], on the CPU."""
-        found = next((getattr(output, name) for name in OUTPUTS if hasattr(output, name)), output[0])
-        return found.float().cpu()
+        """Images, videos or sounds that the pipeline's call returned, as ``Model.decode`` returns them."""
+        return decoded(output)
+
+    @property
+    def media(self) -> Media | None:
+        """What its samples are, where they are no images."""
+        return media_of_pipeline(self.pipe, self._request.arguments)
 
     def laid_out(self, x: Tensor) -> Tensor:
         """Samples as images of latents, where the pipeline packs them as tokens."""

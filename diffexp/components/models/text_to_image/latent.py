@@ -25,6 +25,7 @@ class LatentModel(TextToImage):
 
     output_type = "latent"
     guides = False
+    media = None
 
     @property
     def training(self) -> Training:
