@@ -108,6 +108,7 @@ def assemble(config: Mapping[str, Any], catalog: Catalog, context: RunContext | 
         "max_forward_passes",
     )
     sampler, request = _sampler(recipe), replace(request, steps=recipe.steps)
+    request = replace(request, timesteps=[level.timestep for level in sampler.levels])
     if scale != 1 and getattr(recipe.scheduler, READS_UNCONDITIONAL, False):
         name = f"scheduler={config['scheduler']['name']}"
         raise InputError(f"{name} reads the estimate without guidance, which is not at hand; add guidance_scale=1")

@@ -34,6 +34,8 @@ class Request:
     label: int | str | list[int] | list[str] | None = None
     steps: int = 50
     """Steps of the run, for pipelines that depend on their number."""
+    timesteps: Sequence[float] = ()
+    """Of the run's evaluations, as far as they are known beforehand, for the same."""
     guidance: Mapping[str, float] = field(default_factory=dict)
     """``guidance_scale`` and ``guidance_rescale``, for pipelines that guide by themselves; absent: their defaults."""
     arguments: Mapping[str, Any] = field(default_factory=dict)

@@ -27,6 +27,7 @@ OF_THE_RUN = {
     "latents": "the samples are the loop's",
     "output_type": "the samples are the loop's",
     "return_dict": "the samples are the loop's",
+    "strength": "write loop.strength=...",
     "denoising_end": "the steps are the loop's",
     "denoising_start": "the steps are the loop's",
 }

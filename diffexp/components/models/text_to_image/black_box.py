@@ -20,31 +20,13 @@ from diffexp.components.models.text_to_image.arguments import arguments_of, blan
 from diffexp.components.models.text_to_image.levels import of_pipeline
 from diffexp.components.models.text_to_image.media import decoded, media_of_pipeline
 from diffexp.components.models.text_to_image.paused import PausingScheduler
-from diffexp.components.models.text_to_image.paused_call import PausedCall, prepared_by, single_noise
+from diffexp.components.models.text_to_image.paused_call import Called, PausedCall, prepared_by, single_noise
 from diffexp.errors import InputError
 from diffexp.plan.levels import input_level
 from diffexp.plan.training import Training
 
 WITH_IMAGE, WITH_MASK = "image-to-image", "inpainting"
 """Tasks besides text-to-image."""
-
-
-@dataclass(frozen=True, eq=False)
-class Called(Condition):
-    """The condition of a batch that a pipeline's own call holds, from its first use on."""
-
-    make: Callable[[], PausedCall] = field(kw_only=True)
-
-    @cached_property
-    def call(self) -> PausedCall:
-        """The call, which draws the start noise from the streams of the samples."""
-        return self.make()
-
-    outcome: list[Any] = field(default_factory=list, kw_only=True)
-    """What the pipeline returned, where it ran to its end by itself."""
-
-    def start_noise(self, draw: Callable[[], Tensor]) -> Tensor:
-        return self.call.start.to(torch.promote_types(self.call.start.dtype, torch.float32))
 
 
 @dataclass(eq=False)
@@ -125,8 +107,8 @@ class TextToImage(ModelBase):
 
         def draw(generators: Sequence[torch.Generator]) -> Condition:
             condition = Condition({}, None, captions)
-            arguments = self.arguments_for(self.pipe, request, indices, condition, generators)
-            return Called({}, None, captions, make=lambda: self._call(arguments))
+            arguments = self._whole_call(request, indices, condition, generators)
+            return Called({}, None, captions, make=lambda: self._call(arguments, request.timesteps))
 
         return Condition({}, None, captions, draw)
 
@@ -195,6 +177,14 @@ class TextToImage(ModelBase):
         given = {"image": images.to(self.device), "strength": 1.0}
         _, clean = prepared_by(pipe, arguments | given, clean=True)
         return clean
+
+    def _whole_call(
+        self, request: Request, indices: Sequence[int], condition: Condition, generators: Sequence[torch.Generator]
+    ) -> dict[str, Any]:
+        """Arguments of the call for samples from noise alone, also of a pipeline that begins with an image."""
+        takes = "strength" in inspect.signature(self.pipe.__call__).parameters
+        whole = {"strength": 1.0} if takes else {}
+        return self.arguments_for(self.pipe, request, indices, condition, generators, **whole)
 
     def arguments_for(
         self,
@@ -266,12 +256,15 @@ class TextToImage(ModelBase):
             reason = f"diffusers has no {name} pipeline for {type(self.pipe).__name__}"
             raise InputError(f"model={self.id}: {reason}; leave loop.image out") from error
 
-    def _call(self, arguments: Mapping[str, Any]) -> PausedCall:
+    def _call(self, arguments: Mapping[str, Any], timesteps: Sequence[float]) -> PausedCall:
+        def sigma_of(timestep: float) -> float:
+            return self.schedule.sigma_of(input_level(self.schedule, timestep))
+
         if needs_mask(self.pipe) and "mask_image" not in arguments:
             channels = f"a {type(self.pipe).__name__} whose UNet takes {self.pipe.unet.config['in_channels']} channels"
             raise InputError(f"model={self.id}: {channels} needs pipe.image=... and pipe.mask_image=...")
         with single_noise(self.dtype):
-            return PausedCall(self.pipe, arguments)
+            return PausedCall(self.pipe, arguments, [(t, sigma_of(t)) for t in timesteps], sigma_of)
 
     def _prepare(self, steps: int, config: Mapping[str, Any]) -> tuple[PausingScheduler, Tensor]:
         """The scheduler and the start sample of a call up to its first evaluation, under a scheduler's config."""
@@ -280,7 +273,7 @@ class TextToImage(ModelBase):
             request = replace(self._request, steps=steps, prompt=self._request.prompt or "")
             condition = Condition({}, None, self.prompts(request, range(1)))
             streams = [torch.Generator().manual_seed(0)]
-            arguments = self.arguments_for(self.pipe, request, range(1), condition, streams)
+            arguments = self._whole_call(request, range(1), condition, streams)
             try:
                 self._prepared[key] = prepared_by(self.pipe, arguments, config=config)
             except InputError:  # without the images that it needs, which a loop may have

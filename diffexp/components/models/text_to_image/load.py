@@ -134,7 +134,8 @@ def build(
     }
     if needs_mask(main):
         return TextToImage(**common | {"pipe": AutoPipelineForInpainting.from_pipe(main)})
-    if not evaluates_directly(main, network):
+    alone = hasattr(main, "movq") and len(pieces) == 1  # without a prior, the embeddings of images are its input
+    if alone or not evaluates_directly(main, network):
         return TextToImage(**common)
     if len(pieces) > 1:
         return Kandinsky22(**common, factor=factor, prior=pieces[1], **prior_options)
@@ -189,7 +190,8 @@ def evaluates_directly(pipe: Any, network: Any) -> bool:
     if name not in WHITE_BOX_PIPELINES or config.get("time_cond_proj_dim"):  # the second takes the guidance scale
         return False
     latents = (getattr(pipe, "vae", None) or pipe.movq).config["latent_channels"]
-    if config.get("encoder_hid_dim_type") == "ip_image_proj" or config["in_channels"] != latents:
+    adapted = hasattr(getattr(network, "encoder_hid_proj", None), "image_projection_layers")  # by an IP-Adapter
+    if adapted or config["in_channels"] != latents:
         return False
     return name != "StableDiffusionXLPipeline" or _size_numbers(pipe, network) == SIZES
 

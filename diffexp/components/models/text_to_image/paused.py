@@ -10,9 +10,9 @@ import functools
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from diffusers.utils import BaseOutput
@@ -118,6 +118,10 @@ class PausingScheduler:
         self.set_timesteps = self._set_timesteps_as(stock)
         self._name, self._call, self._interrupted = name, inspect.unwrap(call), interrupted
         self._prepared, self._wait, self._answer = prepared, wait, answer
+        self.levels: Sequence[tuple[float, float]] = ()
+        """(timestep, sigma) of the questions, where they are known beforehand."""
+        self.sigma_of: Callable[[float], float] | None = None
+        """The sigma of a timestep."""
         self._knows_start = self._evaluating = False
         self._next: Question | None = None
         self._given: Tensor | None = None
@@ -138,15 +142,34 @@ class PausingScheduler:
 
     @property
     def timesteps(self) -> Tensor:
-        return Timesteps.of(self.stock.timesteps, self)
+        return Timesteps.of(self._known, self)
+
+    @property
+    def _known(self) -> Tensor:
+        """The timesteps of the questions, as far as they are known; those of ``stock`` where they are not."""
+        own = self.stock.timesteps
+        return torch.tensor(self.levels, device=own.device)[:, 0].float() if self.levels else own
 
     @property
     def sigmas(self) -> Tensor:
-        """Those of ``stock``, with that of the current question in its place where it is another one."""
-        table, step = self.stock.sigmas, len(self.asked) - 1
-        if step < 0 or (step < len(self.stock.timesteps) and self.asked[step] == self.stock.timesteps[step]):
-            return table
-        raise InputError(f"{self._name} reads the sigmas of its scheduler, which are known for grid=auto alone")
+        """Those of ``timesteps`` and the end, with that of the current question in its place."""
+        own, step = self.stock.sigmas, len(self.asked) - 1
+        if self.levels:
+            known = torch.tensor([sigma for _, sigma in self.levels], device=own.device, dtype=own.dtype)
+            own = torch.cat([known, own[-1:]])
+        if step < 0 or (step < len(self._known) and self.asked[step] == self._known[step]):
+            return own
+        if self.sigma_of is None:
+            raise InputError(f"{self._name} reads sigmas of its scheduler at timesteps that it has not made")
+        rest = own[min(step + 1, len(own) - 1) :]
+        return torch.cat(
+            [
+                own[:step],
+                own[-1:].expand(max(0, step - len(own))),
+                own.new_tensor([self.sigma_of(float(self.asked[step]))]),
+                rest,
+            ]
+        )
 
     @property
     def step_index(self) -> int | None:
@@ -172,7 +195,7 @@ class PausingScheduler:
             raise InputError(f"{self._name} has more than one loop over timesteps")
         start = self._find_start()
         if start is None:  # the first evaluation shows it
-            yield self._ask(cast(Tensor, self.stock.timesteps[0]))
+            yield self._ask(self._known[0])
         else:
             self._knows_start = True
             self._prepared(start)

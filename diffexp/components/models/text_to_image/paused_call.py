@@ -5,9 +5,9 @@ import copy
 import functools
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -16,6 +16,7 @@ from diffusers.configuration_utils import FrozenDict
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
+from diffexp.components.models.base import Condition
 from diffexp.components.models.text_to_image.paused import Answer, Closed, PausingScheduler, Question
 from diffexp.errors import InputError
 
@@ -31,17 +32,26 @@ class PausedCall:
     Args:
         pipe: a pipeline of diffusers; the call has a shallow copy of it.
         arguments: of its call.
+        levels: (timestep, sigma) of what will be asked, as far as it is known; else those of its scheduler.
+        sigma_of: the sigma of any timestep.
 
     Raises:
         InputError: the pipeline refuses its arguments, or drives its scheduler in a way that is not known here.
         Exception: whatever else the pipeline raises.
     """
 
-    def __init__(self, pipe: Any, arguments: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        pipe: Any,
+        arguments: Mapping[str, Any],
+        levels: Sequence[tuple[float, float]] = (),
+        sigma_of: Callable[[float], float] | None = None,
+    ) -> None:
         self._name = type(pipe).__name__
         self._questions, self._answers = SimpleQueue[Question | None](), SimpleQueue[Any]()
         own = paused_copy(pipe, self._answers.put, functools.partial(_taken, self._questions), self._answers.put)
         self.scheduler: PausingScheduler = own.scheduler
+        self.scheduler.levels, self.scheduler.sigma_of = levels, sigma_of
         run = functools.partial(_run, own, arguments, self._answers, Context())
         self._thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), daemon=True)
         self._thread.start()
@@ -79,6 +89,24 @@ class PausedCall:
             self.close()
             raise found.error
         return found
+
+
+@dataclass(frozen=True, eq=False)
+class Called(Condition):
+    """The condition of a batch that a pipeline's own call holds, from its first use on."""
+
+    make: Callable[[], PausedCall] = field(kw_only=True)
+
+    @functools.cached_property
+    def call(self) -> PausedCall:
+        """The call, which draws the start noise from the streams of the samples."""
+        return self.make()
+
+    outcome: list[Any] = field(default_factory=list, kw_only=True)
+    """What the pipeline returned, where it ran to its end by itself."""
+
+    def start_noise(self, draw: Callable[[], Tensor]) -> Tensor:
+        return self.call.start.to(torch.promote_types(self.call.start.dtype, torch.float32))
 
 
 @dataclass(frozen=True)
