@@ -1,6 +1,8 @@
 """Every test runs offline and on one thread; what is set here is inherited by the processes that tests start."""
 
+import atexit
 import os
+import shutil
 import signal
 import tempfile
 
@@ -11,7 +13,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["WANDB_MODE"] = "offline"
 os.environ["WANDB_SILENT"] = "true"
-os.environ.setdefault("TRACKIO_DIR", tempfile.mkdtemp(prefix="trackio-"))  # read when trackio is imported
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers share what the process that started them has set
+    _scratch = tempfile.mkdtemp(prefix="diffexp-tests-")
+    atexit.register(shutil.rmtree, _scratch, ignore_errors=True)
+    os.environ["DIFFEXP_CACHE"] = os.path.join(_scratch, "cache")  # no plan of an earlier suite, nothing left to users
+    os.environ["TRACKIO_DIR"] = os.path.join(_scratch, "trackio")  # read when trackio is imported
 os.environ.pop("DIFFEXP_PLUGINS", None)
 
 from collections.abc import Callable, Iterator
