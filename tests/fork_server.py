@@ -8,7 +8,7 @@ Linux alone; elsewhere ``Popen`` is that of ``subprocess``.
 """
 
 import atexit
-import functools
+import fcntl
 import gc
 import json
 import os
@@ -17,7 +17,6 @@ import selectors
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from contextlib import suppress
 from importlib import import_module
@@ -26,7 +25,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 ADDRESS = "DIFFEXP_TESTS_FORK_SERVER"
-"""The variable by which commands find the server, for the workers that they start."""
+"""The variable by which all find the server, also commands for the workers that they start; set in conftest.py."""
 MODULES = ("diffexp", "diffexp.certify", "diffexp.report", "diffexp.sweeps")
 STANDARD = (0, 1, 2)
 AVAILABLE = hasattr(os, "pidfd_open")
@@ -45,16 +44,14 @@ class Popen(subprocess.Popen):
             return super()._execute_child(args, executable, preexec_fn, *rest)  # type: ignore[misc]
         _, _, cwd, env, _, _, _, *pipes = rest
         p2cread, _, _, c2pwrite, _, errwrite = pipes[:6]
-        address = os.environ.get(ADDRESS) or _address()
         variables = {os.fsdecode(key): os.fsdecode(value) for key, value in (env or os.environ).items()}
         request = {
             "words": [os.fspath(word) for word in args[2:]],
             "folder": os.path.abspath(os.fspath(cwd or ".")),
-            "environment": variables | {ADDRESS: address},
+            "environment": variables | {ADDRESS: os.environ[ADDRESS]},
         }
         ends = [own if end == -1 else end for own, end in zip(STANDARD, (p2cread, c2pwrite, errwrite))]
-        self._status = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._status.connect(address)
+        self._status = _connected()
         socket.send_fds(self._status, [json.dumps(request).encode()], ends)
         self.pid = int(self._status.recv(32))
         self._child_created = True
@@ -83,23 +80,32 @@ class Popen(subprocess.Popen):
         return self.returncode
 
 
-@functools.cache
-def _address() -> str:
-    """The address of this process's server, which is started when it is first wanted."""
-    address = os.path.join(tempfile.mkdtemp(prefix="fork-server-"), "socket")
+def _connected() -> socket.socket:
+    """A connection to the server, which is started when it is first wanted, once for all workers of the suite."""
+    address = Path(os.environ[ADDRESS])
+    if not address.exists():
+        with address.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not address.exists():
+                _start_server(address)
+    found = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    found.connect(str(address))
+    return found
+
+
+def _start_server(address: Path) -> None:
+    suite = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     server = subprocess.Popen(
-        [sys.executable, "-m", "tests.fork_server", address],
+        [sys.executable, "-m", "tests.fork_server", str(address), str(suite)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": path},
-        stdin=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         start_new_session=True,
     )
-    assert server.stdin and server.stdout
-    assert server.stdout.readline() == b"ready\n"
-    atexit.register(server.communicate)  # closes its stdin, at which it ends
-    return address
+    atexit.register(lambda: server)  # it ends with the suite; until then it is no object to complain of
+    assert server.stdout and server.stdout.readline() == b"ready\n"
 
 
 def _import_all() -> None:
@@ -111,21 +117,20 @@ def _import_all() -> None:
                 import_module(".".join(part for part in parts if part != "__init__"))
 
 
-def _serve(address: str) -> dict[str, Any] | None:
-    """Fork a process for every request; returns the request in the forked one, and None once nobody is left to ask."""
+def _serve(address: str, suite: int) -> dict[str, Any] | None:
+    """Fork a process for every request; returns the request in the forked one, and None once the suite has ended."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener, selectors.DefaultSelector() as ready:
-        listener.bind(address)
+        listener.bind(address + "~")
         listener.listen(64)
+        os.rename(address + "~", address)  # whoever finds it can connect
         print("ready", flush=True)
         ready.register(listener, selectors.EVENT_READ)
-        ready.register(sys.stdin, selectors.EVENT_READ)
+        ready.register(os.pidfd_open(suite), selectors.EVENT_READ)
         while True:
             for key, _ in ready.select():
-                if key.fileobj is sys.stdin:
-                    return None
                 if key.fileobj is listener:
-                    status, _ = listener.accept()
-                    content, ends, _, _ = socket.recv_fds(status, LONGEST, len(STANDARD))
+                    connection, _ = listener.accept()
+                    content, ends, _, _ = socket.recv_fds(connection, LONGEST, len(STANDARD))
                     pid = os.fork()
                     if pid == 0:
                         for standard, end in zip(STANDARD, ends, strict=True):
@@ -133,22 +138,24 @@ def _serve(address: str) -> dict[str, Any] | None:
                         return json.loads(content)
                     for end in ends:
                         os.close(end)
-                    status.send(str(pid).encode())
-                    ready.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, status))
+                    connection.send(str(pid).encode())
+                    ready.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, connection))
+                elif key.data is None:
+                    return None
                 else:
                     ready.unregister(key.fileobj)
                     os.close(key.fd)
-                    pid, status = key.data
-                    with suppress(OSError), status:  # who asked may have ended
-                        status.send(str(os.waitpid(pid, 0)[1]).encode())
+                    pid, connection = key.data
+                    with suppress(OSError), connection:  # who asked may have ended
+                        connection.send(str(os.waitpid(pid, 0)[1]).encode())
 
 
-def main(address: str) -> None:
+def main(address: str, suite: str) -> None:
     _import_all()
     assert threading.active_count() == 1, "threads are not forked"
     gc.collect()
     gc.freeze()
-    request = _serve(address)
+    request = _serve(address, int(suite))
     if request is None:
         return
     os.closerange(len(STANDARD), 1024)  # those of other commands
@@ -163,4 +170,4 @@ def main(address: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
