@@ -77,9 +77,11 @@ def _write(arguments: list[str]) -> Path:
     if free and out and metric:
         from diffexp.report.runs import load
 
-        return load(*folders).chart(
-            metric, x=words.get("x", "forward_passes"), by=words.get("by", "scheduler").split(",")
-        ).save(out)
+        return (
+            load(*folders)
+            .chart(metric, x=words.get("x", "forward_passes"), by=words.get("by", "scheduler").split(","))
+            .save(out)
+        )
     if suffix in CHARTS:
         return write_chart(folders, out, metric, words.get("cost"))
     from diffexp.report.tables import write_table
