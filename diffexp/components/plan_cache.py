@@ -39,6 +39,8 @@ MOST_PLANS = 256
 """How many are kept in memory."""
 MOST_BYTES = 64_000_000
 """Of all files together."""
+WRITES_PER_PRUNING = 256
+"""On average: to look at all files takes as long as hundreds of compilations."""
 
 _known: dict[str, Plan] = {}
 
@@ -87,7 +89,8 @@ def _write(file: Path, plan: Plan) -> None:
         write_text(file, plan.to_json())
         if _read(file) != plan:
             file.unlink(missing_ok=True)
-        prune(file.parent, MOST_BYTES)
+        if int(file.stem[:8], 16) % WRITES_PER_PRUNING == 0:  # keys are hashes; needs no count that processes share
+            prune(file.parent, MOST_BYTES)
 
 
 def key_of(method: Method) -> str:
@@ -118,7 +121,7 @@ def _feed(digest: Digest, value: Any) -> None:
     """
     if value is None or isinstance(value, bool | int | float | str | torch.dtype | torch.device):
         _part(digest, type(value).__name__, repr(value).encode())
-    elif isinstance(value, tuple) and all(type(item) is float for item in value):
+    elif isinstance(value, tuple) and set(map(type, value)) <= {float}:
         _part(digest, "floats", struct.pack(f"<{len(value)}d", *value))
     elif isinstance(value, list | tuple):
         _items(digest, type(value).__name__, value)
