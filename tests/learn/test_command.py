@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,17 @@ def test_the_shipped_plan_is_that_of_the_model_and_the_number_of_steps(folder: P
         diffexp.compile("learned", steps=3, model="gaussian")
     with pytest.raises(InputError, match="depends on the model"):
         diffexp.compile("learned", steps=3)
+
+
+def test_only_a_proven_plan_is_shipped(folder: Path, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(plan_files, "SHIPPED", tmp_path / "plans")
+    plan = diffexp.load_plan(folder)
+    for better, code in ((False, 2), (True, 0)):
+        origin = {**(plan.origin or {}), "proof": {"better": better}}
+        (tmp_path / "plan.json").write_text(replace(plan, origin=origin).to_json())
+        assert run_command([f"ship={tmp_path}"]) == code
+    assert "only a plan that was proven better" in capsys.readouterr().err
+    assert diffexp.compile("learned", steps=3, model="mixture") == plan
 
 
 def test_every_shipped_plan_is_proven_for_its_model() -> None:
