@@ -11,7 +11,7 @@ PIP := $(PY) -m pip --disable-pip-version-check
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
 
-run: $(VENV)/.installed ## set up, then run the default experiment; options: make run ARGS="scheduler=euler steps=20"
+run: $(VENV)/.installed ## set up, then run the default experiment; options: make run ARGS="scheduler=euler steps=20", ARGS='model=emoji prompt="red heart"'
 	@$(PY) -m diffexp $(ARGS)
 
 test: $(VENV)/.installed-dev ## set up, then run the test suite; options: make test ARGS="-k plan"
@@ -33,7 +33,7 @@ $(PY):
 # The stamps make the second time immediate; a changed requirement installs again.
 $(VENV)/.installed: pyproject.toml constraints.txt | $(PY)
 	@echo "Installing into $(VENV); the first time this takes a few minutes ..."
-	@$(PIP) install --quiet -c constraints.txt -e .
+	@$(PIP) install --quiet -c constraints.txt -e '.[pipelines]'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(PY)

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         Runtime as Runtime,
         encode_images as encode_images,
     )
+    from diffexp.components.models.emoji import emoji as emoji, emoji_folder as emoji_folder
     from diffexp.components.models.exact import (
         ExactModel as ExactModel,
         exact_dtype as exact_dtype,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from diffexp.components.models.mixture import MixtureModel as MixtureModel, mixture as mixture
     from diffexp.components.models.mnist import mnist as mnist
     from diffexp.components.pixels import quantized as quantized, to_image as to_image, to_tensor as to_tensor
+    from diffexp.components.plan_files import load_plan as load_plan
     from diffexp.components.sampler import build_sampler as build_sampler
     from diffexp.components.trackers.base import Comparison as Comparison, RunInfo as RunInfo, SampleRow as SampleRow
     from diffexp.components.user_files import read_images as read_images
@@ -95,12 +97,14 @@ _PUBLIC = {
     "diffexp.components.metrics.half_samples": "Estimate estimate mean_of",
     "diffexp.components.metrics.features": "load_features",
     "diffexp.components.models.base": "Condition Model ModelBase Request Runtime encode_images",
+    "diffexp.components.models.emoji": "emoji emoji_folder",
     "diffexp.components.models.exact": "ExactModel exact_dtype exact_training",
     "diffexp.components.models.gaussian": "gaussian",
     "diffexp.components.models.hub": "hub",
     "diffexp.components.models.mixture": "MixtureModel mixture",
     "diffexp.components.models.mnist": "mnist",
     "diffexp.components.pixels": "quantized to_image to_tensor",
+    "diffexp.components.plan_files": "load_plan",
     "diffexp.components.sampler": "build_sampler",
     "diffexp.components.trackers.base": "Comparison RunInfo SampleRow",
     "diffexp.components.user_files": "read_images",

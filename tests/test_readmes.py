@@ -141,6 +141,9 @@ def perform(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
             return run_module("diffexp", shortened(rest), monkeypatch)
         case ["torchrun", "--nproc-per-node", "2", "-m", "diffexp", *rest]:  # with ranks: tests/e2e/test_shared_runs.py
             return run_module("diffexp", shortened(rest), monkeypatch)
+        case ["python", script] if script.endswith(".py"):
+            runpy.run_path(script)
+            return 0
         case ["python", "-m", "diffexp.certify", *rest]:
             few = ["scheduler=euler" if word == "scheduler=all" else word for word in rest]
             return run_module("diffexp.certify", few, monkeypatch)

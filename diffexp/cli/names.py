@@ -13,7 +13,7 @@ from diffexp.cli.config import check_config, with_value
 from diffexp.cli.keys import BY_NAME, DEFAULT_CHOICES, KEYS, TOP_LEVEL
 from diffexp.cli.spellings import meant_choice, meant_key
 from diffexp.cli.words import PLAIN, plain_value
-from diffexp.errors import InputError, hint, nearest_name
+from diffexp.errors import InputError, hint, nearest, nearest_name
 
 UNREAD = "${}"
 """Stands for a value that only Hydra can read, as an interpolation does."""
@@ -115,9 +115,8 @@ class KnownNames:
             value = match[3] or (after[0] if after and re.fullmatch(r"[^=-][^=]*", after[0]) else "...")
             key = match[2].replace("-", "_")
             meant = key if self.is_known(key) else self.meant(key)
-            raise InputError(
-                f"{word} is not a flag{f': write {meant}={value} (see --help)' if meant else '; see --help'}"
-            )
+            written = f": write {meant}={value} (see --help)" if meant else nearest(flag, known) or "; see --help"
+            raise InputError(f"{word} is not a flag{written}")
 
     def is_known(self, key: str) -> bool:
         """Whether the first part of a key is known."""

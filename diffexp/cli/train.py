@@ -10,7 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from diffexp.catalog.sources import conf_dir
 from diffexp.errors import InputError
 
-TASKS = ("features", "denoiser", "polish", "spectrum", "all", "emoji_vae", "emoji_decoder", "emoji", "emoji_features")
+EMOJI_TASKS = ("emoji_vae", "emoji_decoder", "emoji", "emoji_features", "emoji_scores")
+TASKS = ("features", "denoiser", "polish", "spectrum", "all", *EMOJI_TASKS)
 
 
 @hydra.main(config_path=str(conf_dir()), config_name="train", version_base="1.3")
@@ -32,7 +33,7 @@ def _train(config: DictConfig) -> None:
         torch.set_num_threads(config.threads)
     options = OmegaConf.to_container(config, resolve=True)
     assert isinstance(options, dict)
-    if config.task.startswith("emoji"):
+    if config.task in EMOJI_TASKS:
         _train_emoji(config, options)
     else:
         _train_digits(config, options)
@@ -51,6 +52,10 @@ def _train_emoji(config: DictConfig, options: dict[Any, Any]) -> None:
         from diffexp.train.emoji.network import EmojiTraining, train_emoji
 
         train_emoji(data, EmojiTraining(**recipe), folder)
+    elif config.task == "emoji_scores":
+        from diffexp.train.emoji.scores import EmojiScoring, score_emoji
+
+        score_emoji(data, EmojiScoring(**recipe), folder)
     else:
         from diffexp.train.emoji.features import EmojiFeatureTraining, train_emoji_features
 

@@ -173,7 +173,7 @@ def _recipe(config: Mapping[str, Any], catalog: Catalog, model: Model) -> Recipe
     else:
         bound = _build(catalog, "scheduler", node)
         scheduler, options = bound.func, bound.keywords
-    return Recipe(scheduler, grid.steps(config["steps"]), model.training, grid, options)
+    return Recipe(scheduler, grid.steps(config["steps"]), model.training, grid, options, model)
 
 
 def _own_class(model: Model) -> str:

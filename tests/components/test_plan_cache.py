@@ -137,10 +137,10 @@ def test_a_damaged_file_is_replaced(folder, damage):
     whole = file.read_text()
     content = json.loads(whole)
     if damage == "number":
-        content["rows"][1][2][0] += 1e-12
+        content["rows"][1]["x"][0] += 1e-12
         damage = json.dumps(content)
     elif damage == "row":
-        content["rows"][1].pop()
+        content["rows"][1].popitem()
         damage = json.dumps(content)
     file.write_text(whole[: len(whole) // 2] if damage == "half" else damage)
     forget()

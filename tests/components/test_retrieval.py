@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from diffexp.components.metrics.clip import Clip
-from diffexp.components.metrics.retrieval import Retrieval
+from diffexp.components.metrics.retrieval import Retrieval, name_in
 from tests.clip_checkpoint import save_clip
 
 MODEL: Any = SimpleNamespace(id="painter", prompts=None, device=torch.device("cpu"))
@@ -48,3 +48,15 @@ def test_retrieval_reads_the_names_beside_its_model_and_adds_the_prompts(folder:
     (folder / "names.txt").write_text("".join(f"name {i}\n" for i in range(30)))
     assert set(retrieved(folder, PROMPTS, nearest=32)) == {1.0}, "30 names and two prompts"
     assert 0.0 in retrieved(folder, ["a cat", "two dogs", "a boat"], nearest=1)
+
+
+def test_a_prompt_with_its_style_counts_as_its_name(folder: Path) -> None:
+    names = ["family woman", "family woman, woman, boy", "a cat"]
+    assert name_in("a cat, noto", names) == "a cat"
+    assert name_in("family woman, woman, boy, noto", names) == "family woman, woman, boy"
+    assert name_in("family woman, noto", names) == "family woman"
+    assert name_in("a catfish, noto", names) == "a catfish, noto"
+    (folder / "names.txt").write_text("\n".join(["a cat", "two dogs in the snow", *map(str, range(30))]))
+    styled = ["a cat, noto", "two dogs in the snow, noto", "a cat, twemoji"]
+    for nearest in (1, 8, 20):
+        assert retrieved(folder, styled, nearest=nearest) == retrieved(folder, PROMPTS, nearest=nearest)

@@ -1,6 +1,7 @@
 """Two steps of every training task of the emoji model, resumption, and the folder that comes out."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,17 +11,24 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from omegaconf import OmegaConf
+from PIL import Image
 from transformers import CLIPModel
 
 from diffexp.catalog.sources import conf_dir
 from diffexp.components.metrics.clip import Clip
+from diffexp.components.metrics.emoji_features import read_emoji_features
+from diffexp.components.models.base import Runtime
+from diffexp.components.models.emoji import emoji
+from diffexp.components.models.gaussian import gaussian
 from diffexp.errors import InputError
 from diffexp.experiment.run import RunResult
 from diffexp.plan.noise import sample_seed
+from diffexp.plan.predictions import Prediction
 from diffexp.train.emoji import features, network, vae
 from diffexp.train.emoji.data import Emoji, load_emoji
 from diffexp.train.emoji.features import EmojiFeatureTraining, train_emoji_features
 from diffexp.train.emoji.network import EmojiTraining, train_emoji
+from diffexp.train.emoji.scores import EmojiScoring, neighbours, score_emoji
 from diffexp.train.emoji.vae import VaeTraining, train_vae
 from tests.emoji_packages import save_packages
 from tests.runs import images
@@ -164,6 +172,19 @@ def test_a_resumed_vae_is_that_of_an_uninterrupted_run(data: Emoji, trained: Pat
     assert_same(weights(trained, "vae.pt"), weights(tmp_path, "vae.pt"))
 
 
+def test_a_sharper_decoder_reaches_a_pipeline_that_was_complete(data: Emoji, trained: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(trained, tmp_path / "again"))
+    lines = (folder / "losses.jsonl").read_text()
+    sharper: Any = AutoencoderKL.from_pretrained(folder / "vae")
+    sharper.decoder.conv_out.bias.data.fill_(0.25)
+    sharper.save_pretrained(folder / "vae")
+    train_emoji(data, emoji_recipe(), folder)
+    before, after = (StableDiffusionPipeline.from_pretrained(place / "emoji") for place in (trained, folder))
+    assert after.vae.decoder.conv_out.bias.tolist() == [0.25] * 3
+    torch.testing.assert_close(after.unet.state_dict(), before.unet.state_dict(), rtol=0, atol=0)
+    assert (folder / "losses.jsonl").read_text() == lines
+
+
 def test_every_channel_of_the_latents_has_mean_0_and_deviation_1(data: Emoji, trained: Path) -> None:
     latents = torch.load(trained / "latents.pt", weights_only=True)
     assert latents.shape == (len(data.images), 3, 8, 8)
@@ -266,6 +287,14 @@ def test_a_run_of_this_package_draws_what_diffusers_draws(
     torch.testing.assert_close(drawn.float(), expected, rtol=0, atol=1 / 255)
 
 
+def test_a_trained_folder_is_a_model_of_this_package(trained: Path) -> None:
+    model: Any = emoji(Runtime(torch.device("cpu"), torch.float32, False), weights=str(trained / "emoji"))
+    assert (model.id, model.shape, model.prediction) == ("emoji", (3, 8, 8), Prediction.V)
+    assert model.decode(torch.zeros(1, 3, 8, 8)).shape == (1, 3, 64, 64)
+    with pytest.raises(InputError, match="model.weights=nowhere: no such folder"):
+        emoji(Runtime(torch.device("cpu"), torch.float32, False), weights="nowhere")
+
+
 def test_resumed_features_are_those_of_an_uninterrupted_run(data: Emoji, trained: Path, tmp_path: Path) -> None:
     with stopped_after(features, 2), pytest.raises(Stopped):
         train_emoji_features(data, feature_recipe(), tmp_path)
@@ -285,7 +314,41 @@ def test_features_are_a_clip_model_with_the_names_of_all_drawings(data: Emoji, t
     torch.testing.assert_close(clip.of_texts(["red heart"]), expected, rtol=1e-3, atol=1e-3)
     assert clip.of_images(data.images[:2].float() / 255).shape == (2, 8)
     names = (trained / "features" / "names.txt").read_text().splitlines()
-    assert len(names) == len(data.drawings) and "red heart, noto" in names
+    assert set(names) == {drawing.names[0] for drawing in data.drawings} and "red heart" in names
+
+
+def test_features_of_drawings_are_the_reference_of_fid_and_kid(data: Emoji, trained: Path) -> None:
+    known = read_emoji_features(trained / "features")
+    own = torch.tensor([drawing.weight == 1.0 for drawing in data.drawings])
+    found = known.of(data.images[own].float() / 255)
+    torch.testing.assert_close(found, known.reference.samples, rtol=2e-3, atol=2e-3)
+    assert found.square().mean() == pytest.approx(1.0, rel=1e-3)
+    assert 0 < len(found) < len(data.drawings), "other skin tones are not among them"
+    painter: Any = emoji(Runtime(torch.device("cpu"), torch.float32, False), weights=str(trained / "emoji"))
+    assert known.why_not(painter) is None
+    assert "describe emoji images" in (known.why_not(gaussian(Runtime())) or "")
+
+
+def test_scores_are_of_drawings_trained_on_and_held_out(data: Emoji, trained: Path) -> None:
+    recipe = EmojiScoring(prompts=3, steps=2, guidance=[1.0, 3.0], seed=0, nearest=10**6, sheet=["red heart"] * 3)
+    found = json.loads(score_emoji(data, recipe, trained).read_text())
+    assert [(line["drawings"], line["guidance_scale"]) for line in found] == [
+        (kind, scale) for kind in ("trained", "held_out") for scale in (1.0, 3.0)
+    ]
+    assert all(line["recognised"] == 1.0 for line in found), "each is among the million nearest"
+    assert all(0 < line["nearest_rms"] <= line["asked_rms"] < 1 for line in found if line["drawings"] == "trained")
+    held_out = {f"{drawing.names[0]}, {drawing.style}" for drawing in data.drawings if drawing.held_out}
+    assert set((trained / "held_out.txt").read_text().splitlines()) <= held_out
+    assert not held_out & set((trained / "trained.txt").read_text().splitlines())
+    with Image.open(trained / "sheet.png") as sheet:
+        assert sheet.width > 3 * 64
+
+
+def test_the_nearest_drawing_of_a_copy_is_the_one_that_was_asked_for(data: Emoji) -> None:
+    noise = torch.randint(256, data.images.shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    rows = torch.nonzero(~data.held_out).flatten().tolist()[:3]
+    found = neighbours(noise[rows].float() / 255, Emoji(data.drawings, noise), rows)
+    assert found == pytest.approx({"same_emoji": 1.0, "nearest_rms": 0.0, "asked_rms": 0.0}, abs=2e-3)
 
 
 def test_images_of_the_same_prompt_are_equally_right() -> None:
@@ -299,11 +362,12 @@ def test_the_shipped_recipes_belong_together() -> None:
     config: Any = OmegaConf.load(conf_dir() / "train.yaml")
     recipes: Any = {
         name: OmegaConf.to_container(config[name], resolve=True)
-        for name in ("emoji_vae", "emoji_decoder", "emoji", "emoji_features")
+        for name in ("emoji_vae", "emoji_decoder", "emoji", "emoji_features", "emoji_scores")
     }
     autoencoder, decoder = VaeTraining(**recipes["emoji_vae"]), VaeTraining(**recipes["emoji_decoder"])
     generator = EmojiTraining(**recipes["emoji"])
     measure = EmojiFeatureTraining(**recipes["emoji_features"])
+    assert len(EmojiScoring(**recipes["emoji_scores"]).sheet) == 48
     assert autoencoder.network == decoder.network and decoder.start_from == f"{config.folder}/vae"
     assert autoencoder.network["latent_channels"] == generator.network["in_channels"]
     assert (generator.vocabulary, generator.prompt_length) == (measure.vocabulary, measure.prompt_length)

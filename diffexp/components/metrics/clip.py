@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 
 from diffexp.components.checkpoints.download import Fetch, locate
 from diffexp.components.checkpoints.layout import PICKLED, SAFE, read_config
+from diffexp.components.metrics.features import WEIGHTS
 from diffexp.components.pixels import quantized, to_bytes
 from diffexp.errors import InputError
 
@@ -22,32 +23,53 @@ if TYPE_CHECKING:
 
 BATCH = 64
 """Images or prompts in one call of CLIP."""
+SHIPPED = {"emoji": WEIGHTS / "emoji"}
+"""The CLIP model for the images of a domain (``feature_domain`` of models): a folder, known by its name as well."""
 
 
 class ClipMetric:
     """A metric that collects CLIP's embeddings of its run's samples; only those are stored until the run ends.
 
     It does not apply where the model takes no prompt or CLIP is not available.
+
+    Args:
+        name: of the metric.
+        model: a folder, a repository on the hub, or the name of a CLIP model that ships; None: the one that ships for
+            the images of the run's model, and ``otherwise`` where there is none.
+        allow_pickle: also take weights in pickle format.
+        otherwise: a repository on the hub.
     """
 
-    def __init__(self, name: str, model: str, allow_pickle: bool) -> None:
-        self.name = f"{name}/{Path(model).name}"
+    def __init__(self, name: str, model: str | None, allow_pickle: bool, otherwise: str | None = None) -> None:
         self.option = f"metric.{name}.model"
-        self.model = model
         self.allow_pickle = allow_pickle
+        self._kind = name
+        self._given = model
+        self._otherwise = otherwise
+        self._model_name = ""
         self.folder: Path | None = None
         self.device = torch.device("cpu")
         self.clip: Clip | None = None
         self.embeddings: list[Tensor] = []
+
+    @property
+    def name(self) -> str:
+        """The name of the value, once ``applies`` has found the model: ``clip_score/clip-vit-base-patch16``."""
+        return f"{self._kind}/{self._model_name}"
 
     def applies(self, model: Model) -> str | None:
         if not hasattr(model, "prompts"):
             return f"model={model.id} takes no prompts"
         if find_spec("transformers") is None:
             return "it needs transformers: pip install diffexp[pipelines]"
+        chosen = self._given or SHIPPED.get(getattr(model, "feature_domain", None) or "", self._otherwise)
+        if chosen is None:
+            return f"no CLIP model is known for the images of {model.id}; give {self.option}=..."
+        chosen = str(SHIPPED.get(str(chosen), chosen))
+        self._model_name = Path(chosen).name
         try:
-            need = ClipFiles(f"{self.option}={self.model}", self.allow_pickle)
-            self.folder = locate(self.model, None, need, key=self.option)
+            need = ClipFiles(f"{self.option}={chosen}", self.allow_pickle)
+            self.folder = locate(chosen, None, need, key=self.option)
             if missing := need.missing(self.folder):
                 return f"{need.source} lacks {', '.join(missing)}"
         except InputError as error:

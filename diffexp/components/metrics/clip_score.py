@@ -20,12 +20,13 @@ class ClipScore(ClipMetric):
     cut. It does not apply where the model takes no prompt or CLIP is not available.
 
     Args:
-        model: a CLIP model of transformers: a folder, or a repository on the hub.
+        model: a CLIP model of transformers: a folder, or a repository on the hub; null: the one that ships for
+            ``model=emoji``, else openai/clip-vit-base-patch16.
         allow_pickle: also take weights in pickle format (.bin), which can run any code when loaded.
     """
 
-    def __init__(self, *, model: str = "openai/clip-vit-base-patch16", allow_pickle: bool = False) -> None:
-        super().__init__("clip_score", model, allow_pickle)
+    def __init__(self, *, model: str | None = None, allow_pickle: bool = False) -> None:
+        super().__init__("clip_score", model, allow_pickle, otherwise="openai/clip-vit-base-patch16")
 
     @torch.no_grad()
     def compute(self, run: RunFacts) -> dict[str, Tensor]:

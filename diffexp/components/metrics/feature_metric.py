@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffexp.components.metrics.applicability import enough_samples
 from diffexp.components.metrics.base import RunFacts
-from diffexp.components.metrics.features import ReferenceStatistics, load_features
+from diffexp.components.metrics.features import DEFAULT, SHIPPED, ReferenceStatistics, load_features
 from diffexp.components.metrics.so_far import is_so_far
 from diffexp.errors import InputError
 
@@ -30,7 +30,7 @@ class FeatureMetric:
     Where classes are asked for, the real images are of these classes; see ``FeatureSet.reference_of``.
 
     Args:
-        features: name of a feature set; see ``load_features``.
+        features: name of a feature set, see ``load_features``; None: the one for the images of the model.
 
     Raises:
         InputError: unknown ``features``.
@@ -38,11 +38,15 @@ class FeatureMetric:
 
     running = True
 
-    def __init__(self, features: str) -> None:
-        self.features = load_features(features)
+    def __init__(self, features: str | None) -> None:
+        self._given = features
+        self.features = load_features(features or DEFAULT)
         self.batches: list[Tensor] = []
 
     def applies(self, model: Model) -> str | None:
+        domain = getattr(model, "feature_domain", None)
+        if not self._given and domain in SHIPPED:
+            self.features = load_features(SHIPPED[domain])
         return self.features.why_not(model)
 
     def update(self, samples: Tensor, images: Tensor) -> None:

@@ -1,16 +1,17 @@
-"""Feature networks of ``fid`` and ``kid``, each with the statistics of its training images."""
+"""Feature networks of ``fid`` and ``kid``, each with the statistics of real images."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from diffexp.components.models.base import picture_shape
 from diffexp.components.pixels import quantized
 from diffexp.errors import InputError
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from diffexp.components.models.base import Model
 
 WEIGHTS = Path(__file__).parent / "weights"
+DEFAULT = "mnist_cnn"
+SHIPPED = {"mnist": DEFAULT, "emoji": "emoji"}
+"""The feature set for the images of a domain; see ``feature_domain`` of models."""
 
 
 class MnistFeatures(nn.Module):
@@ -92,7 +96,9 @@ class FeatureSet:
     """A feature network in evaluation mode, with its features of real images."""
 
     name: str
-    network: MnistFeatures
+    network: Any
+    """A module from images (N, *image_shape) in [0, 1] to features (N, F), with the attributes ``domain`` and
+    ``image_shape``; a classifier also has ``head``, from features to the scores of ``num_classes``."""
     reference: ReferenceStatistics
     metadata: dict[str, str]
     """Quality of the network: ``test_accuracy``, ``floor_test``, ``floor_train``."""
@@ -100,7 +106,7 @@ class FeatureSet:
     def why_not(self, model: "Model") -> str | None:
         """Why the features do not describe the images of a model, as a sentence; None where they do."""
         domain = getattr(model, "feature_domain", None)
-        if domain == self.network.domain and tuple(model.shape) == self.network.image_shape:
+        if domain == self.network.domain and tuple(picture_shape(model)) == self.network.image_shape:
             return None
         return f"the features {self.name} describe {self.network.domain} images, not those of {model.id}"
 
@@ -118,15 +124,16 @@ class FeatureSet:
             InputError: only some samples have a class, or there are no real images of one.
         """
         counts = Counter(classes or ())
-        whole = len(counts) == self.network.num_classes and max(counts.values()) - min(counts.values()) <= 1
-        if not counts or counts.keys() == {None} or (whole and None not in counts):
+        if counts.keys() <= {None}:
             return self.reference
         if None in counts:
             raise InputError("some samples are of a class that was asked for and others of none")
+        if len(counts) == self.network.num_classes and max(counts.values()) - min(counts.values()) <= 1:
+            return self.reference
         return _of_classes(self.network, self.reference, tuple(sorted(counts.items(), key=str)))
 
     def of(self, images: Tensor) -> Tensor:
-        """Features (N, F) float32 of images (N, 1, 32, 32) in [0, 1], as their PNGs hold them.
+        """Features (N, F) float32 of images (N, *image_shape) in [0, 1], as their PNGs hold them.
 
         The features of the last batch are cached, because several metrics read the same batches.
         """
@@ -139,8 +146,13 @@ def load_features(name: str) -> FeatureSet:
     Raises:
         InputError: unknown name.
     """
-    if name != "mnist_cnn":
-        raise InputError(f"features={name} is not known; choose mnist_cnn")
+    if name not in SHIPPED.values():
+        raise InputError(f"features={name} is not known; choose {' or '.join(SHIPPED.values())}")
+    if (WEIGHTS / name).is_dir():
+        # On use, because transformers takes seconds to import.
+        from diffexp.components.metrics.emoji_features import read_emoji_features
+
+        return read_emoji_features(WEIGHTS / name)
     return read_features(WEIGHTS / f"{name}.safetensors")
 
 
@@ -171,7 +183,7 @@ def read_features(path: Path) -> FeatureSet:
 
 @lru_cache(maxsize=16)  # modules and statistics are hashed by identity
 def _of_classes(
-    network: MnistFeatures, reference: ReferenceStatistics, counts: tuple[tuple[int, int], ...]
+    network: Any, reference: ReferenceStatistics, counts: tuple[tuple[int, int], ...]
 ) -> ReferenceStatistics:
     """As many real images as there are, with classes in proportion to the counts."""
     with torch.no_grad():
@@ -186,11 +198,11 @@ def _of_classes(
 
 
 @lru_cache(maxsize=1)
-def _of_batch(network: MnistFeatures, images: Tensor) -> Tensor:  # tensors are hashed by identity
+def _of_batch(network: nn.Module, images: Tensor) -> Tensor:  # tensors are hashed by identity
     return extract_features(network, quantized(images))
 
 
 @torch.no_grad()
-def extract_features(network: MnistFeatures, images: Tensor, batch_size: int = 500) -> Tensor:
-    """Features (N, F) float32 of images (N, 1, 32, 32) in [0, 1], ``batch_size`` at a time."""
+def extract_features(network: nn.Module, images: Tensor, batch_size: int = 500) -> Tensor:
+    """Features (N, F) float32 of images (N, *image_shape) in [0, 1], ``batch_size`` at a time."""
     return torch.cat([network(batch) for batch in images.split(batch_size)])

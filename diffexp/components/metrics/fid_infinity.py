@@ -22,7 +22,7 @@ class FIDInfinity(FeatureMetric):
         InputError: unknown ``features``.
     """
 
-    def __init__(self, *, features: str = "mnist_cnn") -> None:
+    def __init__(self, *, features: str | None = None) -> None:
         super().__init__(features)
 
     def compute(self, run: RunFacts) -> dict[str, Estimate]:

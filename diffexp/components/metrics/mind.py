@@ -37,7 +37,7 @@ class MIND(FeatureMetric):
         InputError: unknown ``features``, or no projections.
     """
 
-    def __init__(self, *, features: str = "mnist_cnn", projections: int = 256) -> None:
+    def __init__(self, *, features: str | None = None, projections: int = 256) -> None:
         if projections < 1:
             raise InputError(f"metric.mind.projections={projections} must be at least 1")
         super().__init__(features)

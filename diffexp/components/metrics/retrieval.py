@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,14 +29,17 @@ class Retrieval(ClipMetric):
     the share recognised; larger is better. It does not apply where the model takes no prompt or CLIP is not available.
 
     Args:
-        model: a CLIP model of transformers: a folder, or a repository on the hub.
-        names: a text file with one text a line; by default ``names.txt`` in the folder of the model. The run's prompts
-            are added to them.
+        model: a CLIP model of transformers: a folder, or a repository on the hub; null: the one that ships for
+            ``model=emoji``.
+        names: a text file with one text a line; by default ``names.txt`` in the folder of the model. A prompt that is
+            one of them but for something after a comma ("red heart, noto") counts as that one; others are added.
         nearest: how near the prompt must be: 5 for "among the five nearest".
         allow_pickle: also take weights in pickle format (.bin), which can run any code when loaded.
     """
 
-    def __init__(self, *, model: str, names: str | None = None, nearest: int = 5, allow_pickle: bool = False) -> None:
+    def __init__(
+        self, *, model: str | None = None, names: str | None = None, nearest: int = 5, allow_pickle: bool = False
+    ) -> None:
         super().__init__("retrieval", model, allow_pickle)
         self.names = names
         self.nearest = nearest
@@ -49,12 +53,25 @@ class Retrieval(ClipMetric):
     def compute(self, run: RunFacts) -> dict[str, Tensor]:
         if self.clip is None:
             return {}
-        texts = list(dict.fromkeys([*self._file().read_text(encoding="utf-8").splitlines(), *run.captions]))
+        names = self._file().read_text(encoding="utf-8").splitlines()
+        own = [name_in(caption, names) for caption in run.captions]
+        texts = list(dict.fromkeys([*names, *own]))
         cosines = normalize(torch.cat(self.embeddings), dim=1) @ self.embedded(texts).T
-        place = {text: i for i, text in enumerate(texts)}
-        own = cosines.gather(1, torch.tensor([[place[caption]] for caption in run.captions]))
-        return {self.name: ((cosines > own).sum(dim=1) < self.nearest).float()}
+        return {self.name: recognised(cosines, [texts.index(name) for name in own], self.nearest)}
 
     def _file(self) -> Path:
         assert self.folder is not None
         return Path(self.names).expanduser() if self.names else self.folder / NAMES
+
+
+def name_in(caption: str, names: Collection[str]) -> str:
+    """The longest of the names that is the caption, or its beginning up to a comma; else the caption itself."""
+    parts = caption.split(",")
+    beginnings = (",".join(parts[:count]) for count in range(len(parts), 0, -1))
+    return next((text for text in beginnings if text in names), caption)
+
+
+def recognised(cosines: Tensor, own: Sequence[int], nearest: int) -> Tensor:
+    """Whether text ``own[i]`` is among the nearest to image i: 1 or 0 (N,); ``cosines`` (N, texts)."""
+    better = cosines > cosines.gather(1, torch.tensor(own).unsqueeze(1))
+    return (better.sum(dim=1) < nearest).float()

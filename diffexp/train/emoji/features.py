@@ -9,10 +9,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers.optimization import get_cosine_schedule_with_warmup
+from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
+from diffexp.components.metrics.clip import Clip
+from diffexp.components.metrics.emoji_features import REFERENCE, EmojiFeatures
+from diffexp.components.metrics.features import extract_features
 from diffexp.components.metrics.retrieval import NAMES
 from diffexp.files import write_text
 from diffexp.train.emoji.data import SIZE, Emoji, pixels
@@ -52,7 +56,8 @@ def train_emoji_features(data: Emoji, recipe: EmojiFeatureTraining, folder: Path
     """Minimise CLIP's symmetric cross entropy (Radford et al. 2021, figure 3) over all drawings; resumes.
 
     Held-out drawings are among them: the scores must know what the generator never saw. Returns the folder
-    ``features``, a ``CLIPModel`` in half precision with its tokenizer, image processor and ``names.txt``.
+    ``features``, a ``CLIPModel`` in half precision with its tokenizer, image processor, ``names.txt`` and the features
+    of all drawings but those of other skin tones, in ``reference.safetensors``.
     """
     torch.manual_seed(recipe.seed)
     tokenizer = tokenizer_of(data, recipe.vocabulary, recipe.prompt_length, folder / "tokenizer")
@@ -119,7 +124,7 @@ def contrast(logits: Tensor, ids: Tensor) -> Tensor:
 
 
 def _export(net: Any, tokenizer: Any, data: Emoji, folder: Path) -> Path:
-    names = dict.fromkeys(f"{drawing.names[0]}, {drawing.style}" for drawing in data.drawings)
+    names = dict.fromkeys(drawing.names[0] for drawing in data.drawings)
     with replace_folder(folder / "features") as target:
         net.save_pretrained(target)
         halve(target)
@@ -130,4 +135,7 @@ def _export(net: Any, tokenizer: Any, data: Emoji, folder: Path) -> Path:
         ).save_pretrained(target)
         copy_tokenizer(folder / "tokenizer", target)
         write_text(target / NAMES, "\n".join([*names, ""]))
+        network = EmojiFeatures(Clip.load(target, torch.device("cpu")).network)  # with the rounded weights that ship
+        real = data.images[torch.tensor([drawing.weight == 1.0 for drawing in data.drawings])]
+        save_file({"samples": extract_features(network, real.float().div(255)).half()}, target / REFERENCE)
     return folder / "features"

@@ -39,6 +39,10 @@ class TextToImage(ModelBase):
     """Last layers of the text encoder that are left out; None: as the pipeline does by itself."""
     black_box_reason: str = ""
     """Why its network cannot be evaluated directly, for messages."""
+    feature_domain: str | None = None
+    """The kind of images that it generates, where some features describe just those; see ``metric=fid``."""
+    usual_scale: float | None = None
+    """Its default guidance scale; None: that of the pipeline's class."""
     _tasks: dict[str, Any] = field(default_factory=dict)
 
     idle: ClassVar[Sequence[str]] = ("prior_steps", "prior_guidance_scale")
@@ -63,7 +67,9 @@ class TextToImage(ModelBase):
 
     @property
     def guidance_scale(self) -> float:
-        """The default of the pipeline itself."""
+        """The default of the model, or of its pipeline."""
+        if self.usual_scale is not None:
+            return self.usual_scale
         parameter = inspect.signature(self.pipe.__call__).parameters.get("guidance_scale")
         return float(parameter.default) if parameter and parameter.default is not None else 1.0
 
