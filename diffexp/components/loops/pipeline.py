@@ -117,14 +117,15 @@ def _check_inputs(pipe: Any, images: Mapping[str, str | None]) -> None:
 def _call(batch: Batch, model: "TextToImage", pipe: Any, arguments: Mapping[str, Any]) -> Tensor:
     from diffexp.components.models.text_to_image.paused_call import single_noise
 
-    own, last = copy.copy(pipe), list[Tensor]()
-    own.set_progress_bar_config(disable=True)
-    object.__setattr__(own, "scheduler", _recording(_scheduler(batch, pipe.scheduler), last))  # in no config
+    stock, last = pipe.scheduler, list[Tensor]()
     try:
+        pipe.scheduler = _recording(_scheduler(batch, stock), last)
         with single_noise(model.dtype), batch.monitor.passes.watching(model.networks):
-            return model.taken(own(**arguments), last[-1], batch.condition)
+            return model.taken(pipe(**arguments), last[-1], batch.condition)
     except ValueError as error:  # as pipelines and schedulers raise for their arguments
         raise InputError(f"{type(pipe).__name__}: {' '.join(str(error).split())}") from error
+    finally:
+        pipe.scheduler = stock
 
 
 def _guidance(batch: Batch) -> dict[str, float]:

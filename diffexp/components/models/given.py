@@ -131,6 +131,7 @@ def _text_model(pipe: Any, height: int | None = None, width: int | None = None, 
     """The model of a pipeline, evaluated directly where its family is known, else through its own call."""
     from diffexp.components.models.text_to_image.load import build
 
+    pipe.set_progress_bar_config(disable=True)
     return build(
         Runtime(torch.device(pipe.device)),
         pipe,

@@ -17,6 +17,7 @@ from torch import Tensor
 from diffexp.components.media import Media
 from diffexp.components.models.base import Condition, ModelBase, Request
 from diffexp.components.models.text_to_image.arguments import arguments_of, blank_images, needs_mask, read_given
+from diffexp.components.models.text_to_image.cache import reset_caches
 from diffexp.components.models.text_to_image.levels import of_pipeline
 from diffexp.components.models.text_to_image.media import decoded, media_of_pipeline
 from diffexp.components.models.text_to_image.paused import PausingScheduler
@@ -138,6 +139,7 @@ class TextToImage(ModelBase):
         """The prediction of the whole pipeline, all samples at the same timestep."""
         if not isinstance(condition, Called) or len(u) != len(condition.captions):
             raise InputError(f"model={self.id} is guided by its own pipeline; choose guidance=cfg or none")
+        self.pipe._current_timestep = t[0]  # as caches read it
         answer = condition.call.predict(u, t[0])
         output = answer.output.to(torch.promote_types(answer.output.dtype, torch.float32))
         if answer.edited is not None:
@@ -263,6 +265,7 @@ class TextToImage(ModelBase):
         if needs_mask(self.pipe) and "mask_image" not in arguments:
             channels = f"a {type(self.pipe).__name__} whose UNet takes {self.pipe.unet.config['in_channels']} channels"
             raise InputError(f"model={self.id}: {channels} needs pipe.image=... and pipe.mask_image=...")
+        reset_caches(self.networks)
         with single_noise(self.dtype):
             return PausedCall(self.pipe, arguments, [(t, sigma_of(t)) for t in timesteps], sigma_of)
 

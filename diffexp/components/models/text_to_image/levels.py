@@ -23,8 +23,9 @@ def by_config(scheduler: Any, source: str) -> Training:
     for key in scheduler.config.get("_use_default_values", []):
         config.pop(key, None)
     config["_class_name"] = type(scheduler).__name__
+    dynamic = {"use_dynamic_shifting": True} if config.get("use_dynamic_shifting") else {}
     training = read_training(config | {"use_dynamic_shifting": False}, source)
-    return replace(training, scheduler_config=config)
+    return replace(training, scheduler_config={**training.scheduler_config, **dynamic})
 
 
 def of_pipeline(training: Training, visited: Callable[[int, Mapping[str, Any]], Mapping[str, Any]]) -> Training:

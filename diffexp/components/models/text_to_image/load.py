@@ -18,6 +18,7 @@ from diffexp.components.checkpoints.layout import SAFE, read_config
 from diffexp.components.models.base import Runtime, fast_dtype
 from diffexp.components.models.text_to_image.arguments import needs_mask
 from diffexp.components.models.text_to_image.black_box import TextToImage
+from diffexp.components.models.text_to_image.cache import enable_cache
 from diffexp.components.models.text_to_image.files import Addition, Found, Parts, absent_parts, read_index
 from diffexp.components.models.text_to_image.latent import Kandinsky22, StableDiffusion, StableDiffusionXL
 from diffexp.components.models.text_to_image.levels import by_config
@@ -39,11 +40,13 @@ SIZES = 6
 
 @dataclass(frozen=True)
 class Memory:
-    """Options that save device memory."""
+    """Options that save device memory or time."""
 
     offload: Literal["none", "model", "sequential"]
     vae_tiling: bool
     vae_slicing: bool
+    cache: str | Mapping[str, Any] | None = None
+    """A cache of diffusers for the network, by name or with its options."""
 
 
 def load(
@@ -89,6 +92,8 @@ def load(
         _add_ip_adapter(pipe, additions["ip_adapter"])
         for one in _pieces(pipe):
             _place(one, runtime, memory)
+        if memory.cache:
+            enable_cache(_pieces(pipe)[0], memory.cache)
     return pipe
 
 

@@ -23,6 +23,9 @@ from diffexp.errors import InputError
 LIVENESS_SECONDS = 5.0
 """How often it is checked that the thread that owes an answer is alive."""
 
+MORE = "{} prepares as many evaluations as the scheduler has levels, and this scheduler chooses to take more"
+"""The error of a pipeline with a list of something for each step."""
+
 
 class PausedCall:
     """One call of a pipeline, in a thread that ends with this object.
@@ -128,7 +131,10 @@ def _run(pipe: Any, arguments: Mapping[str, Any], answers: "SimpleQueue[Any]", c
     except Closed:
         return
     except BaseException as error:
-        found = _Failure(_readable(error, type(pipe).__name__))
+        more = isinstance(error, IndexError) and len(pipe.scheduler.asked) > len(pipe.scheduler.timesteps)
+        found = _Failure(
+            InputError(MORE.format(type(pipe).__name__)) if more else _readable(error, type(pipe).__name__)
+        )
     answers.put(found)
 
 
