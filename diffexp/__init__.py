@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from diffexp.components.models.mixture import MixtureModel as MixtureModel, mixture as mixture
     from diffexp.components.models.mnist import mnist as mnist
     from diffexp.components.pixels import quantized as quantized, to_image as to_image, to_tensor as to_tensor
+    from diffexp.components.plan_files import load_plan as load_plan
     from diffexp.components.sampler import build_sampler as build_sampler
     from diffexp.components.trackers.base import Comparison as Comparison, RunInfo as RunInfo, SampleRow as SampleRow
     from diffexp.components.user_files import read_images as read_images
@@ -105,6 +106,7 @@ _PUBLIC = {
     "diffexp.components.models.mixture": "MixtureModel mixture",
     "diffexp.components.models.mnist": "mnist",
     "diffexp.components.pixels": "quantized to_image to_tensor",
+    "diffexp.components.plan_files": "load_plan",
     "diffexp.components.sampler": "build_sampler",
     "diffexp.components.trackers.base": "Comparison RunInfo SampleRow",
     "diffexp.components.user_files": "read_images",

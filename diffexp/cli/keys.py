@@ -74,7 +74,7 @@ def _no_class(value: Any) -> str | None:
 
 
 def _no_arguments(value: Any) -> str | None:
-    return None if isinstance(value, Mapping) else f"holds arguments by name; write {PIPE}.<name>=..."
+    return None if isinstance(value, Mapping) else f"is not one of the arguments of a call; write {PIPE}.<name>=..."
 
 
 def _count(value: Any) -> str | None:

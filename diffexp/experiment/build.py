@@ -99,6 +99,9 @@ def assemble(config: Mapping[str, Any], catalog: Catalog, context: RunContext | 
             request,
             guidance=_scales(model, scale, config["guidance"], traits, _traits(catalog, "loop", config["loop"])),
         )
+    elif request.arguments and not _traits(catalog, "loop", config["loop"]).get("guides"):
+        name = next(iter(request.arguments))
+        raise InputError(f"pipe.{name} has no effect: model={model.id} is evaluated directly; add loop=pipeline")
     model.conditions(request, range(1))  # an impossible prompt or label is refused before anything is computed
     guide = Guide(_guidance(config["guidance"], catalog), scale)
     recipe = _recipe(config, catalog, model).within(config.get("max_nfe"))
@@ -198,7 +201,7 @@ def _recipe(config: Mapping[str, Any], catalog: Catalog, model: Model) -> Recipe
     else:
         bound = _build(catalog, "scheduler", node)
         scheduler, options = bound.func, bound.keywords
-    return Recipe(scheduler, grid.steps(config["steps"]), model.training, grid, options)
+    return Recipe(scheduler, grid.steps(config["steps"]), model.training, grid, options, model)
 
 
 def _own_class(model: Model) -> str:

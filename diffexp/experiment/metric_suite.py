@@ -130,6 +130,11 @@ class MetricSuite:
                 log.debug("no %s so far: %s", name, error)
         return {name: value for name, value in values.items() if math.isfinite(value)}
 
+    @property
+    def estimates(self) -> Mapping[str, Estimate]:
+        """The values that have intervals, once computed: with those on halves of the samples."""
+        return dict(self._estimates)
+
     def write(self, folder: Path) -> None:
         """Write per-sample values and the values on halves of the samples to the folder of the run."""
         halves = {name: found.halves for name, found in self._estimates.items()}

@@ -16,6 +16,7 @@ from diffexp.experiment.cost import reset_peak_memory, run_facts
 from diffexp.experiment.effects import Given, check_effects, check_seed
 from diffexp.experiment.folder import RunFolder
 from diffexp.experiment.identity import identity_of
+from diffexp.experiment.learned_for import warn_of_other_conditions
 from diffexp.experiment.lock import lock_unless_held
 from diffexp.experiment.metric_suite import MetricSuite
 from diffexp.experiment.parts import read_division
@@ -70,6 +71,7 @@ def run_experiment(
         run = _build_and_check(config, catalog, context, output, earlier)
         with context.cpu_section():
             check_effects(run, config, given, catalog)
+            warn_of_other_conditions(run, config)
         record.live = run.live
         _start_trackers(run, config, output, sweep, earlier)
         samples, metrics = _sample_and_measure(run, config, output)

@@ -15,6 +15,7 @@ import pytest
 
 from diffexp.cli.report import main
 from diffexp.report.watch import Server
+from tests import fork_server
 from tests.e2e.test_sweeps import ENVIRONMENT, command, finish, start
 from tests.made_up import made_up_cell, made_up_sweep
 
@@ -99,7 +100,7 @@ def test_the_page_of_a_short_sweep_is_final(tmp_path: Path):
 def test_the_server_as_a_command(tmp_path: Path):
     folder = made_up_sweep(tmp_path / "runs", ["ddim"], [5, 10])
     words = [sys.executable, "-m", "diffexp.report", "--watch", str(folder), "port=0"]
-    running = subprocess.Popen(
+    running = fork_server.Popen(
         words, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     assert running.stdout

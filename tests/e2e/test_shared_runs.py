@@ -16,6 +16,7 @@ import diffexp
 from diffexp.experiment.lock import Watch
 from diffexp.files import read_json
 from diffexp.sweeps.workers import live_workers
+from tests import fork_server
 from tests.runs import metrics, record
 
 PLACES = [str(Path(diffexp.__path__[0]).parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
@@ -55,7 +56,7 @@ def start(environment) -> Callable[..., subprocess.Popen[str]]:
     """Start a module as a command in a folder."""
 
     def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        return fork_server.Popen(
             [sys.executable, "-m", *words],
             cwd=folder,
             env=environment,

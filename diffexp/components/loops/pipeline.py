@@ -115,12 +115,12 @@ def _check_inputs(pipe: Any, images: Mapping[str, str | None]) -> None:
 
 
 def _call(batch: Batch, model: "TextToImage", pipe: Any, arguments: Mapping[str, Any]) -> Tensor:
-    from diffexp.components.models.text_to_image.paused_call import single_noise
+    from diffexp.components.models.text_to_image.paused_call import denoisers, single_noise
 
     stock, last = pipe.scheduler, list[Tensor]()
     try:
         pipe.scheduler = _recording(_scheduler(batch, stock), last)
-        with single_noise(model.dtype), batch.monitor.passes.watching(model.networks):
+        with single_noise(model.dtype), batch.monitor.passes.watching(denoisers(pipe)):
             return model.taken(pipe(**arguments), last[-1], batch.condition)
     except ValueError as error:  # as pipelines and schedulers raise for their arguments
         raise InputError(f"{type(pipe).__name__}: {' '.join(str(error).split())}") from error

@@ -162,6 +162,15 @@ class Classes(Protocol):
 
 
 @runtime_checkable
+class CountsPasses(Protocol):
+    """A model whose evaluations are more than one forward pass of its network."""
+
+    def passes(self, request: Request) -> int:
+        """Forward passes for a sample in one evaluation."""
+        ...
+
+
+@runtime_checkable
 class FinishesSamples(Protocol):
     """A model that decodes samples as the end of the call that they were drawn in."""
 

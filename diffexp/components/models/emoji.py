@@ -10,7 +10,7 @@ from diffexp.components.models.pipeline import pipeline
 from diffexp.errors import InputError
 
 WEIGHTS = Path(__file__).parent / "weights" / "emoji"
-GUIDANCE = 4.0
+GUIDANCE = 3.0
 """The scale at which the most drawings were recognised, see the model card; 7.5, the default of SD 1.5, is too much."""
 
 

@@ -64,7 +64,8 @@ def _check_negative_prompt(name: str, parameters: Mapping[str, inspect.Parameter
     if "negative_prompt" not in given:
         raise InputError(f"{name} takes no negative_prompt; leave it out")
     if "true_cfg_scale" in parameters and not given.get("true_cfg_scale", parameters["true_cfg_scale"].default) > 1:
-        raise InputError(f"{name} reads negative_prompt only with loop.true_cfg_scale above 1; give one, or neither")
+        both = "give one, or neither; without loop=pipeline it is pipe.true_cfg_scale"
+        raise InputError(f"{name} reads negative_prompt only with loop.true_cfg_scale above 1; {both}")
 
 
 def read_given(

@@ -21,7 +21,7 @@ from diffexp.components.models.text_to_image.cache import reset_caches
 from diffexp.components.models.text_to_image.levels import of_pipeline
 from diffexp.components.models.text_to_image.media import decoded, media_of_pipeline
 from diffexp.components.models.text_to_image.paused import PausingScheduler
-from diffexp.components.models.text_to_image.paused_call import Called, PausedCall, prepared_by, single_noise
+from diffexp.components.models.text_to_image.paused_call import Called, PausedCall, denoisers, prepared_by, single_noise
 from diffexp.errors import InputError
 from diffexp.plan.levels import input_level
 from diffexp.plan.training import Training
@@ -94,17 +94,11 @@ class TextToImage(ModelBase):
         usual = parameter.default if parameter else None
         return float(usual) if isinstance(usual, int | float) else 1.0
 
-    @property
-    def networks(self) -> list[torch.nn.Module]:
-        """The networks that denoise; pipelines of diffusers call them so, one for each range of noise levels."""
-        parts = [part for name, part in self.pipe.components.items() if name.startswith(("unet", "transformer"))]
-        return [part for part in parts if isinstance(part, torch.nn.Module)]
-
     def conditions(self, request: Request, indices: Sequence[int]) -> Condition:
         """The condition is the pipeline's call itself, which encodes the prompts."""
         self._request = request
         captions = self.prompts(request, indices)
-        self.arguments_for(self.pipe, request, range(1), Condition({}, None, captions[:1]), [])
+        read_given(self.pipe, request.arguments, lambda: self.picture_shape, range(1))  # names and files are there
 
         def draw(generators: Sequence[torch.Generator]) -> Condition:
             condition = Condition({}, None, captions)
@@ -113,10 +107,19 @@ class TextToImage(ModelBase):
 
         return Condition({}, None, captions, draw)
 
+    def passes(self, request: Request) -> int:
+        """Forward passes of an evaluation, as far as the scale of the guidance decides them."""
+        takes = "guidance_scale" in inspect.signature(self.pipe.__call__).parameters and not self._is_distilled
+        return 2 if takes and request.guidance.get("guidance_scale", self.guidance_scale) > 1 else 1
+
+    @property
+    def _is_distilled(self) -> bool:
+        """Whether a network takes the guidance scale as an input."""
+        return any(getattr(network, "config", {}).get("guidance_embeds") for network in denoisers(self.pipe))
+
     def without_guidance(self, request: Request) -> Request:
         """The same request with predictions of the network itself."""
-        distilled = any(getattr(network, "config", {}).get("guidance_embeds") for network in self.networks)
-        scale = {} if distilled else {"guidance_scale": 1.0, "guidance_rescale": 0.0}
+        scale = {} if self._is_distilled else {"guidance_scale": 1.0, "guidance_rescale": 0.0}
         others = {name: value for name, value in request.arguments.items() if name != "true_cfg_scale"}
         return replace(request, guidance={**request.guidance, **scale}, negative_prompt=None, arguments=others)
 
@@ -155,7 +158,7 @@ class TextToImage(ModelBase):
 
     def decode(self, x: Tensor) -> Tensor:
         """Samples without a call that they belong to."""
-        request = replace(self._request, steps=2, prompt=self._request.prompt or "")
+        request = replace(self._request, steps=2, prompt=self._request.prompt or "", negative_prompt=None)
         streams = [torch.Generator().manual_seed(0) for _ in x]
         condition = self.conditions(request, range(len(x))).drawn(streams)
         return self.finish(x, condition)
@@ -265,7 +268,7 @@ class TextToImage(ModelBase):
         if needs_mask(self.pipe) and "mask_image" not in arguments:
             channels = f"a {type(self.pipe).__name__} whose UNet takes {self.pipe.unet.config['in_channels']} channels"
             raise InputError(f"model={self.id}: {channels} needs pipe.image=... and pipe.mask_image=...")
-        reset_caches(self.networks)
+        reset_caches(denoisers(self.pipe))
         with single_noise(self.dtype):
             return PausedCall(self.pipe, arguments, [(t, sigma_of(t)) for t in timesteps], sigma_of)
 
@@ -273,7 +276,7 @@ class TextToImage(ModelBase):
         """The scheduler and the start sample of a call up to its first evaluation, under a scheduler's config."""
         key = steps, str(sorted(config.items(), key=str))
         if key not in self._prepared:
-            request = replace(self._request, steps=steps, prompt=self._request.prompt or "")
+            request = replace(self._request, steps=steps, prompt=self._request.prompt or "", negative_prompt=None)
             condition = Condition({}, None, self.prompts(request, range(1)))
             streams = [torch.Generator().manual_seed(0)]
             arguments = self._whole_call(request, range(1), condition, streams)

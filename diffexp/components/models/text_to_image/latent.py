@@ -27,6 +27,9 @@ class LatentModel(TextToImage):
     guides = False
     media = None
 
+    def passes(self, request: Request) -> int:
+        return 1
+
     @property
     def training(self) -> Training:
         return self.trained

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
 from diffexp.components.models.base import Condition
+from diffexp.components.models.passes import PassCounter
 from diffexp.components.models.text_to_image.paused import Answer, Closed, PausingScheduler, Question
 from diffexp.errors import InputError
 
@@ -55,8 +56,11 @@ class PausedCall:
         own = paused_copy(pipe, self._answers.put, functools.partial(_taken, self._questions), self._answers.put)
         self.scheduler: PausingScheduler = own.scheduler
         self.scheduler.levels, self.scheduler.sigma_of = levels, sigma_of
-        run = functools.partial(_run, own, arguments, self._answers, Context())
-        self._thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), daemon=True)
+        self.passes = PassCounter()
+        """Counts the forward passes of its networks."""
+        run = functools.partial(_run, own, arguments, self._answers, Context(), self.passes)
+        target = contextvars.copy_context().run
+        self._thread = threading.Thread(target=target, args=(run,), name=f"call of {self._name}", daemon=True)
         self._thread.start()
         self.close = weakref.finalize(self, self._questions.put, None)
         """Ends the call, unless it is over."""
@@ -117,6 +121,12 @@ class _Failure:
     error: BaseException
 
 
+def denoisers(pipe: Any) -> list[torch.nn.Module]:
+    """The networks that denoise; pipelines of diffusers call them so, one for each range of noise levels."""
+    parts = [part for name, part in pipe.components.items() if name.startswith(("unet", "transformer"))]
+    return [part for part in parts if isinstance(part, torch.nn.Module)]
+
+
 def _taken(questions: "SimpleQueue[Question | None]") -> Question:
     question = questions.get()
     if question is None:
@@ -124,9 +134,11 @@ def _taken(questions: "SimpleQueue[Question | None]") -> Question:
     return question
 
 
-def _run(pipe: Any, arguments: Mapping[str, Any], answers: "SimpleQueue[Any]", context: "Context") -> None:
+def _run(
+    pipe: Any, arguments: Mapping[str, Any], answers: "SimpleQueue[Any]", context: "Context", passes: PassCounter
+) -> None:
     try:
-        with context.entered():
+        with context.entered(), passes.watching(denoisers(pipe)):
             found = pipe(**arguments)
     except Closed:
         return
