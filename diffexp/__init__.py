@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     )
     from diffexp.components.guidance.base import Predict as Predict, both_sides as both_sides, per_sample as per_sample
     from diffexp.components.loops.base import Batch as Batch
+    from diffexp.components.media import Media as Media
     from diffexp.components.metrics.applicability import no_images as no_images
     from diffexp.components.metrics.base import Finished as Finished, RunFacts as RunFacts
     from diffexp.components.metrics.features import load_features as load_features
@@ -93,6 +94,7 @@ _PUBLIC = {
     "diffexp.components.guidance.base": "Predict both_sides per_sample",
     "diffexp.components.loops.base": "Batch",
     "diffexp.components.metrics.applicability": "no_images",
+    "diffexp.components.media": "Media",
     "diffexp.components.metrics.base": "Finished RunFacts",
     "diffexp.components.metrics.half_samples": "Estimate estimate mean_of",
     "diffexp.components.metrics.features": "load_features",

@@ -75,14 +75,14 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The tiny text-to-image checkpoint of a family (tests/pipeline_checkpoints.py), made when it is first wanted."""
+    """The tiny checkpoint of a family (tests/families), made when it is first wanted."""
     home = tmp_path_factory.mktemp("pipelines")
 
     @cache
     def tiny(family: str) -> Path:
-        from tests.pipeline_checkpoints import SAVE  # takes seconds to import
+        from tests.families import FAMILIES  # takes seconds to import
 
-        return SAVE[family](home / family)
+        return FAMILIES[family].save(home / family)
 
     return tiny
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from diffexp.experiment.folder import recorded_shape
+from diffexp.experiment.recorded import whole_images
 from diffexp.experiment.resume import REQUIRED, Earlier, read_earlier
 from diffexp.experiment.sample_files import SampleFiles
 from diffexp.files import read_json_or_none
@@ -16,6 +16,6 @@ def finished_run(folder: Path) -> Earlier | None:
     if read_json_or_none(folder / "metrics.json") is None:
         return None
     files = SampleFiles(folder)
-    found = {*files.intact_images(recorded_shape(earlier.record)), *files.finished_points()[0]}
+    found = {*whole_images(files, earlier.record), *files.finished_points()[0]}
     wanted = earlier.record["config"].get("num_samples")
     return earlier if isinstance(wanted, int) and found >= {*range(wanted)} else None

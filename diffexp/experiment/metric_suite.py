@@ -149,7 +149,7 @@ class MetricSuite:
             return
         try:
             solutions = self._solutions(indices)
-            reference = Finished(solutions, self._model.decode(solutions.to(self._model.device)).float().cpu())
+            reference = Finished.of(solutions, self._model.decode(solutions.to(self._model.device)))
         except Exception as error:
             for name in names:
                 self._fail(name, error)

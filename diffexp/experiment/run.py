@@ -2,11 +2,12 @@
 
 import logging
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from diffexp.catalog.discover import Catalog
+from diffexp.components.media import media_of
 from diffexp.components.models.truth import true_samples
 from diffexp.experiment.build import Components, assemble
 from diffexp.experiment.collected import Samples
@@ -112,6 +113,8 @@ def _build_and_check(
             check_same_samples(known, output.record | identity)
     output.replace()
     output.note(**identity)
+    if media := media_of(run.model):
+        output.note(media=asdict(media))
     if named:
         copied = output.copy_samples(RunFolder(named.folder))
         log.info("%d of %d samples copied from %s", copied, config["num_samples"], named.folder)

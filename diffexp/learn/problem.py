@@ -110,8 +110,10 @@ class Problem:
         size, truth = int(self.config["batch_size"]), list[Tensor]()
         for first in range(0, count, size):
             truth.append(reference(indices[first : first + size]))
-        network = Network(run.predict, batch.condition)
-        return Noises(batch.noise(), network, torch.cat(truth).to(run.model.device), batch.noise)
+        start, known = batch.noise(), Network(run.predict, batch.condition)
+        own = known.of([0]).differentiable(start[:1], run.model.training.schedule.timestep_range)
+        network = replace(known, difference=own.difference)
+        return Noises(start, network, torch.cat(truth).to(run.model.device), batch.noise)
 
     @cached_property
     def deterministic_base(self) -> Plan:

@@ -76,9 +76,7 @@ def test_the_shipped_plan_is_that_of_the_model_and_the_number_of_steps(folder: P
     (tmp_path / "mixture").mkdir()
     (tmp_path / "mixture" / "3.json").write_text((folder / "plan.json").read_text())
     assert diffexp.compile("learned", steps=3, model="mixture") == diffexp.load_plan(folder)
-    with pytest.raises(
-        InputError, match=r"no learned plan of steps=4 ships for model=mixture: choose one of 3, or 'python"
-    ):
+    with pytest.raises(InputError, match="of steps=4 ships for model=mixture: choose one of 3, or"):
         diffexp.compile("learned", steps=4, model="mixture")
     with pytest.raises(InputError, match="no learned plan ships for model=gaussian"):
         diffexp.compile("learned", steps=3, model="gaussian")

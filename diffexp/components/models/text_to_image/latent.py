@@ -11,6 +11,7 @@ from torch import Tensor
 from diffexp.components.models.base import Condition, Request
 from diffexp.components.models.text_to_image.black_box import WITH_IMAGE, TextToImage, cycled
 from diffexp.components.pixels import from_model_range
+from diffexp.plan.training import Training
 
 Tensors = dict[str, Tensor]
 
@@ -23,6 +24,15 @@ class LatentModel(TextToImage):
     """Pixels a latent, in each direction."""
 
     output_type = "latent"
+    guides = False
+    media = None
+
+    def passes(self, request: Request) -> int:
+        return 1
+
+    @property
+    def training(self) -> Training:
+        return self.trained
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -44,8 +54,8 @@ class LatentModel(TextToImage):
         out = out[:, : u.shape[1]]
         return out.to(torch.promote_types(out.dtype, torch.float32), memory_format=torch.contiguous_format)
 
-    def pictures(self, output: Any) -> Tensor:
-        return output.images.float()
+    def taken(self, output: Any, last: Tensor, condition: Condition) -> Tensor:
+        return output.images.float().to(self.device)
 
     @torch.no_grad()
     def decode(self, x: Tensor) -> Tensor:
