@@ -163,6 +163,7 @@ def _serve(address: str, suite: int) -> dict[str, Any] | None:
 
 
 def main(address: str, suite: str) -> None:
+    subprocess.Popen = Popen  # before modules import its name
     _import_all()
     assert threading.active_count() == 1, "threads are not forked"
     gc.collect()
@@ -176,7 +177,6 @@ def main(address: str, suite: str) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     sys.argv[:] = request["words"]
-    subprocess.Popen = Popen
     if sys.argv[0].endswith(".py"):
         sys.path[0] = os.path.dirname(os.path.abspath(sys.argv[0]))
         runpy.run_path(sys.argv[0], run_name="__main__")
