@@ -137,6 +137,19 @@ class Problem:
         one = bytes_kept(self.table(), few.network, few.start) / len(rows)
         return one * self.settings.batch * self.base.nfe > KEPT_BYTES
 
+    def check_gradient(self) -> None:
+        """
+        Raises:
+            InputError: the network has no gradient, as where a pipeline is called as a whole.
+        """
+        few = self.train.batch([0])
+        u = few.start.detach().clone().requires_grad_()
+        if not few.network(u, torch.tensor(self.base.levels[0].timestep)).requires_grad:
+            known = f"model={self.run.model.id} has no gradient"
+            raise InputError(
+                f"{known}: choose method=grid, least_squares or spectrum instead of {self.settings.method}"
+            )
+
     def samples(self, table: Table, noises: Noises) -> Tensor:
         """The samples of a table [n, *shape], differentiable."""
         return rollout(table, noises.network, noises.start, noises.draws, recompute=self.recompute)

@@ -146,7 +146,8 @@ def descent(problem: Problem, folder: Path, interrupt_at: int | None) -> tuple[D
 
 
 def test_an_interrupted_descent_keeps_its_best_and_continues_as_if_it_had_not_been(problem, tmp_path) -> None:
-    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
     whole, wanted = descent(problem, tmp_path / "a", None)
     first, kept = descent(problem, tmp_path / "b", 8)
     assert first.interrupted and not whole.interrupted
