@@ -31,6 +31,8 @@ ROUNDS = ((4, 12), (24, 4))
 """(noises, how many candidates go on) of each round before the comparison; those noises are not the ones it is on."""
 DISTRIBUTION = ("fid", "mind", "kid", "wasserstein")
 """Metrics of the distribution; the first that applies is decisive."""
+MANY = 1000
+"""Images from which on FID is measured."""
 PSNR = "psnr"
 ACCURACY = (PSNR, "trajectory_error")
 """Distances to the accurate solutions, of images and of points."""
@@ -203,11 +205,16 @@ def _accuracy(problem: Problem) -> dict[str, Any]:
 
 
 def _distribution(problem: Problem) -> dict[str, Any]:
-    """The metrics of the run that compare distributions, afresh."""
+    """The metrics of the run that compare distributions, afresh; of few images MIND alone, which is then decisive."""
+    from diffexp.components.metrics.mind import MIND
+
+    mind, model = MIND(), problem.run.model
+    if mind.applies(model) is None and problem.settings.test < MANY:
+        return {"mind": mind}
     return {
         name: type(metric)(**_options(problem, name))
         for name, metric in problem.run.metrics.items()
-        if name in DISTRIBUTION and metric.applies(problem.run.model) is None
+        if name in DISTRIBUTION and metric.applies(model) is None
     }
 
 

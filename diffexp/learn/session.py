@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib import import_module
@@ -63,7 +62,7 @@ def learn(
 
     Args:
         command: the command line, for the record.
-        resume: continue what is in the folder.
+        resume: continue what is in the folder; of a plan that is learned, compare it again.
         usual_grid: choose the grid to start from: ``USUAL_GRID``, or the model's own where that is not made for it.
 
     Raises:
@@ -92,9 +91,6 @@ def learn(
             plan = replace(plan, origin={**plan.origin, "proof": proof.record()})
             _write_plan(folder, plan)
         write_page(folder / "report.html", problem, plan, curve, proof)
-        if not interrupted:
-            with suppress(OSError):
-                (folder / STATE).unlink(missing_ok=True)
         _log_outcome(proof, interrupted)
     return Learned(folder, plan, curve, proof, interrupted)
 
