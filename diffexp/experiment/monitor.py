@@ -229,8 +229,8 @@ class Monitor(Evaluator):
 
     def _take_snapshot(self, step: int, level: Level, x: Tensor, x0: Tensor) -> None:
         # A copy, because the solver may change its tensors. It stays on its device until the run is over.
-        shown = (laid_out(self.model, one).clone() for one in (x, x0))
-        self._snapshots.append(Snapshot(step, self.nfe, level, *shown, self.model.schedule.sigma_of(level)))
+        x, x0 = (laid_out(self.model, one).clone() for one in (x, x0))
+        self._snapshots.append(Snapshot(step, self.nfe, level, x, x0, self.model.schedule.sigma_of(level)))
 
 
 def _repeat(condition: Condition, times: int) -> Condition:

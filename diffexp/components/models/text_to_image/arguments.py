@@ -107,3 +107,11 @@ def needs_mask(pipe: Any) -> bool:
     if unet is None or vae is None:
         return False
     return unet.config["in_channels"] == 2 * vae.config["latent_channels"] + 1
+
+
+def cycled(texts: str | Sequence[str] | None, indices: Sequence[int]) -> list[str] | None:
+    """The text of every sample; a list is cycled."""
+    if texts is None:
+        return None
+    several = [texts] if isinstance(texts, str) else list(texts)
+    return [several[i % len(several)] for i in indices]

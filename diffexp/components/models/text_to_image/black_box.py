@@ -16,7 +16,7 @@ from torch import Tensor
 
 from diffexp.components.media import Media
 from diffexp.components.models.base import Condition, ModelBase, Request
-from diffexp.components.models.text_to_image.arguments import arguments_of, blank_images, needs_mask, read_given
+from diffexp.components.models.text_to_image.arguments import arguments_of, blank_images, cycled, needs_mask, read_given
 from diffexp.components.models.text_to_image.cache import reset_caches
 from diffexp.components.models.text_to_image.levels import of_pipeline
 from diffexp.components.models.text_to_image.media import decoded, media_of_pipeline
@@ -61,13 +61,21 @@ class TextToImage(ModelBase):
     guides = True
     """Whether guidance is part of its predictions."""
 
-    @cached_property
-    def training(self) -> Training:
+    @property
+    def training(self) -> Training:  # pyright: ignore[reportIncompatibleVariableOverride]
         """With the levels that the pipeline makes when it is called."""
-        return of_pipeline(self.trained, self._visited)
+        return self._training
 
     @cached_property
+    def _training(self) -> Training:
+        return of_pipeline(self.trained, self._visited)
+
+    @property
     def shape(self) -> tuple[int, ...]:
+        return self._shape
+
+    @cached_property
+    def _shape(self) -> tuple[int, ...]:
         return tuple(self._prepare(2, {})[1].shape[1:])
 
     @property
@@ -101,9 +109,7 @@ class TextToImage(ModelBase):
         read_given(self.pipe, request.arguments, lambda: self.picture_shape, range(1))  # names and files are there
 
         def draw(generators: Sequence[torch.Generator]) -> Condition:
-            condition = Condition({}, None, captions)
-            arguments = self._whole_call(request, indices, condition, generators)
-            return Called({}, None, captions, make=lambda: self._call(arguments, request.timesteps))
+            return Called({}, None, captions, make=lambda: self._call(request, indices, captions, generators))
 
         return Condition({}, None, captions, draw)
 
@@ -257,7 +263,11 @@ class TextToImage(ModelBase):
             reason = f"diffusers has no {name} pipeline for {type(self.pipe).__name__}"
             raise InputError(f"model={self.id}: {reason}; leave loop.image out") from error
 
-    def _call(self, arguments: Mapping[str, Any], timesteps: Sequence[float]) -> PausedCall:
+    def _call(
+        self, request: Request, indices: Sequence[int], captions: list[str], generators: Sequence[torch.Generator]
+    ) -> PausedCall:
+        arguments = self._whole_call(request, indices, Condition({}, None, captions), generators)
+
         def sigma_of(timestep: float) -> float:
             return self.schedule.sigma_of(input_level(self.schedule, timestep))
 
@@ -266,7 +276,7 @@ class TextToImage(ModelBase):
             raise InputError(f"model={self.id}: {channels} needs pipe.image=... and pipe.mask_image=...")
         reset_caches(denoisers(self.pipe))
         with single_noise(self.dtype):
-            return PausedCall(self.pipe, arguments, [(t, sigma_of(t)) for t in timesteps], sigma_of)
+            return PausedCall(self.pipe, arguments, [(t, sigma_of(t)) for t in request.timesteps], sigma_of)
 
     def _visited(self, steps: int, config: Mapping[str, Any]) -> Mapping[str, Any]:
         return self._prepare(steps, config)[0].visited
@@ -287,11 +297,3 @@ class TextToImage(ModelBase):
                     raise
                 self._prepared[key] = prepared_by(self.pipe, blank | arguments, config=config)
         return self._prepared[key]
-
-
-def cycled(texts: str | Sequence[str] | None, indices: Sequence[int]) -> list[str] | None:
-    """The text of every sample; a list is cycled."""
-    if texts is None:
-        return None
-    several = [texts] if isinstance(texts, str) else list(texts)
-    return [several[i % len(several)] for i in indices]

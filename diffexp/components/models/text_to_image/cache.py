@@ -30,7 +30,7 @@ def enable_cache(pipe: Any, cache: str | Mapping[str, Any]) -> None:
     Raises:
         InputError: no such cache, option, or network that has one.
     """
-    options = {"name": cache} if isinstance(cache, str) else dict(cache)
+    options: dict[str, Any] = {"name": cache} if isinstance(cache, str) else dict(cache)
     name, known = str(options.pop("name", "")), caches()
     if name not in known:
         raise InputError(f"model.cache={name} is not known{hint(name, known)}")

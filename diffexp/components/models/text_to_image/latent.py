@@ -9,7 +9,8 @@ from diffusers import KandinskyV22Img2ImgPipeline, KandinskyV22InpaintPipeline
 from torch import Tensor
 
 from diffexp.components.models.base import Condition, Request
-from diffexp.components.models.text_to_image.black_box import WITH_IMAGE, TextToImage, cycled
+from diffexp.components.models.text_to_image.arguments import cycled
+from diffexp.components.models.text_to_image.black_box import WITH_IMAGE, TextToImage
 from diffexp.components.pixels import from_model_range
 from diffexp.plan.training import Training
 
@@ -25,7 +26,10 @@ class LatentModel(TextToImage):
 
     output_type = "latent"
     guides = False
-    media = None
+
+    @property
+    def media(self) -> None:
+        """None: images."""
 
     def passes(self, request: Request) -> int:
         return 1
@@ -37,7 +41,8 @@ class LatentModel(TextToImage):
     @property
     def shape(self) -> tuple[int, ...]:
         channels = int(self.pipe.unet.config["in_channels"])
-        return (channels, self.height // self.factor, self.width // self.factor)
+        _, height, width = self.picture_shape
+        return (channels, height // self.factor, width // self.factor)
 
     def predict(self, u: Tensor, t: Tensor, condition: Condition) -> Tensor:
         # The timestep stays float32 whatever the network's dtype: bfloat16 cannot tell 998 from 999.
