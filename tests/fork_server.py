@@ -2,7 +2,7 @@
 
 Importing torch and diffusers takes most of the processor time of a short command. A forked command has its own process
 id, session, signals, working folder, environment and end of the interpreter, as ``python -m`` gives it. Tests of the
-start itself, of ranks and of clusters use ``subprocess`` instead.
+start itself and of clusters use ``subprocess`` instead.
 
 Linux alone; elsewhere ``Popen`` is that of ``subprocess``.
 """
@@ -26,7 +26,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 ADDRESS = "DIFFEXP_TESTS_FORK_SERVER"
 """The variable by which all find the server, also commands for the workers that they start; set in conftest.py."""
-MODULES = ("diffexp", "diffexp.certify", "diffexp.report", "diffexp.sweeps")
+MODULES = ("diffexp", "diffexp.certify", "diffexp.report", "diffexp.sweeps", "torch.distributed.run")
 STANDARD = (0, 1, 2)
 AVAILABLE = hasattr(os, "pidfd_open")
 LONGEST = 1 << 20
@@ -34,19 +34,20 @@ LONGEST = 1 << 20
 
 
 class Popen(subprocess.Popen):
-    """As ``subprocess.Popen``; ``python -m`` of one of ``MODULES`` is forked, which needs neither thread nor shell."""
+    """As ``subprocess.Popen``; Python with one of ``MODULES`` or a script is forked."""
 
     _status: socket.socket | None = None
 
     # The hooks by which the class itself starts and awaits processes; the same from Python 3.11 to 3.14.
     def _execute_child(self, args: Any, executable: Any, preexec_fn: Any, *rest: Any) -> None:
-        if not AVAILABLE or preexec_fn or list(args[:2]) != [sys.executable, "-m"] or args[2] not in MODULES:
+        words = _words(args) if AVAILABLE and not preexec_fn and not rest[1] else []  # no descriptors to pass on
+        if not words:
             return super()._execute_child(args, executable, preexec_fn, *rest)  # type: ignore[misc]
         _, _, cwd, env, _, _, _, *pipes = rest
         p2cread, _, _, c2pwrite, _, errwrite = pipes[:6]
         variables = {os.fsdecode(key): os.fsdecode(value) for key, value in (env or os.environ).items()}
         request = {
-            "words": [os.fspath(word) for word in args[2:]],
+            "words": words,
             "folder": os.path.abspath(os.fspath(cwd or ".")),
             "environment": variables | {ADDRESS: os.environ[ADDRESS]},
         }
@@ -78,6 +79,17 @@ class Popen(subprocess.Popen):
                 if pid:
                     self._handle_exitstatus(status)  # type: ignore[attr-defined]
         return self.returncode
+
+
+def _words(args: Any) -> list[str]:
+    """The module or script that Python is to run, with its arguments; empty for other programs."""
+    first, *words = [args] if isinstance(args, str | os.PathLike) else [os.fspath(word) for word in args]
+    words = words[words[:1] == ["-u"] :]  # as torchrun starts its ranks
+    if first != sys.executable or not words:
+        return []
+    if words[0] == "-m":
+        return words[1:] if words[1] in MODULES else []
+    return words if words[0].endswith(".py") else []
 
 
 def _connected() -> socket.socket:
@@ -151,6 +163,7 @@ def _serve(address: str, suite: int) -> dict[str, Any] | None:
 
 
 def main(address: str, suite: str) -> None:
+    subprocess.Popen = Popen  # before modules import its name
     _import_all()
     assert threading.active_count() == 1, "threads are not forked"
     gc.collect()
@@ -164,9 +177,12 @@ def main(address: str, suite: str) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     sys.argv[:] = request["words"]
-    sys.path[0] = os.getcwd()
-    subprocess.Popen = Popen
-    runpy.run_module(request["words"][0], run_name="__main__", alter_sys=True)
+    if sys.argv[0].endswith(".py"):
+        sys.path[0] = os.path.dirname(os.path.abspath(sys.argv[0]))
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    else:
+        sys.path[0] = os.getcwd()
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

@@ -147,6 +147,9 @@ def perform(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
         case ["python", "-m", "diffexp.certify", *rest]:
             few = ["scheduler=euler" if word == "scheduler=all" else word for word in rest]
             return run_module("diffexp.certify", few, monkeypatch)
+        case ["python", "-m", "diffexp.learn", *rest]:
+            few = ["train=2", "valid=2", "batch=2", "test=0", "iterations=1"]
+            return run_module("diffexp.learn", [*rest, *few], monkeypatch)
         case ["python", "-m", "diffexp.train", *_]:
             return train(words[3:], monkeypatch)
         case ["python", "-m", module, *rest] if module.startswith("tests.benchmarks"):

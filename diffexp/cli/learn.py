@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 OUT = "outputs/learn"
 SWEEP = ("-m", "--multirun")
 OWN = (*KEYS, "out", "resume")
+SHIP = "ship="
 HELP = f"""\
 diffexp.learn: fits a plan (levels, timesteps and coefficients of a scheduler) to one model, and proves it.
 
@@ -45,6 +46,7 @@ All keys of a run choose what to learn for: model, guidance, prompt or label, an
   noise=NAME          {", ".join(CHOICES["noise"])}: what becomes of the noise of a scheduler that draws it
   out=FOLDER          by default a new one in {OUT}
   resume=FOLDER       continue what was interrupted
+  ship=FOLDER         put the proven plan of a folder into the package, for scheduler=learned without a path
 
 Use the result: python -m diffexp scheduler=learned scheduler.path=FOLDER
 """
@@ -75,6 +77,12 @@ def run_command(words: Sequence[str]) -> int:
     try:
         if not words or "--help" in words or "-h" in words:
             print(HELP, end="")
+            return 0
+        if all(word.startswith(SHIP) for word in words):
+            from diffexp.components.plan_files import ship  # imports torch
+
+            for word in words:
+                print(f"shipped: {ship(word.removeprefix(SHIP))}")
             return 0
         catalog = discover()
         for order in read_orders(words, catalog):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffexp.errors import InputError
+from diffexp.files import write_text
 from diffexp.plan.table import Plan
 
 if TYPE_CHECKING:
@@ -69,6 +70,21 @@ def plans_for(model: "Model") -> Iterator[Plan]:
     weights = model.weights_sha256
     same = [plan for plan in known if weights and (plan.origin or {}).get("weights_sha256") == weights]
     yield from same or (plan for plan in known if (plan.origin or {}).get("model_id") == model.id)
+
+
+def ship(folder: str | Path) -> Path:
+    """Copy the proven plan in a folder to where those that ship are; returns the file.
+
+    Raises:
+        InputError: there is none, or it was not proven better than hand-made schedulers.
+    """
+    plan = load_plan(folder)
+    origin = plan.origin or {}
+    if not (origin.get("proof") or {}).get("better"):
+        raise InputError(f"{folder}: only a plan that was proven better than hand-made schedulers is shipped")
+    file = SHIPPED / str(origin["model_id"]) / f"{plan.nfe}.json"
+    write_text(file, plan.to_json())
+    return file
 
 
 def _one_of(folder: Path, steps: int | None) -> Plan:

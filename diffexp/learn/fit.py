@@ -87,12 +87,11 @@ class Descent:
             for iteration in range(first, self.iterations):
                 for group in optimizer.param_groups:
                     group["lr"] = group["peak"] * _rate(iteration, self.iterations)
-                optimizer.zero_grad()
                 loss = self.loss(iteration)
-                loss.backward()
-                for parameter in parameters.values():
-                    if parameter.grad is not None:
-                        parameter.grad.nan_to_num_(0.0, 0.0, 0.0)
+                # Of these numbers alone: weights of networks may ask for gradients too.
+                slopes = torch.autograd.grad(loss, [*parameters.values()], allow_unused=True)
+                for parameter, slope in zip(parameters.values(), slopes):
+                    parameter.grad = None if slope is None else slope.nan_to_num(0.0, 0.0, 0.0)
                 optimizer.step()
                 losses.append(loss.item())
                 done = iteration + 1

@@ -110,8 +110,10 @@ class Problem:
         size, truth = int(self.config["batch_size"]), list[Tensor]()
         for first in range(0, count, size):
             truth.append(reference(indices[first : first + size]))
-        network = Network(run.predict, batch.condition)
-        return Noises(batch.noise(), network, torch.cat(truth).to(run.model.device), batch.noise)
+        start, known = batch.noise(), Network(run.predict, batch.condition)
+        own = known.of([0]).differentiable(start[:1], run.model.training.schedule.timestep_range)
+        network = replace(known, difference=own.difference)
+        return Noises(start, network, torch.cat(truth).to(run.model.device), batch.noise)
 
     @cached_property
     def deterministic_base(self) -> Plan:
@@ -134,6 +136,19 @@ class Problem:
         few = self.train.batch(rows)
         one = bytes_kept(self.table(), few.network, few.start) / len(rows)
         return one * self.settings.batch * self.base.nfe > KEPT_BYTES
+
+    def check_gradient(self) -> None:
+        """
+        Raises:
+            InputError: the network has no gradient, as where a pipeline is called as a whole.
+        """
+        few = self.train.batch([0])
+        u = few.start.detach().clone().requires_grad_()
+        if not few.network(u, torch.tensor(self.base.levels[0].timestep)).requires_grad:
+            known = f"model={self.run.model.id} has no gradient"
+            raise InputError(
+                f"{known}: choose method=grid, least_squares or spectrum instead of {self.settings.method}"
+            )
 
     def samples(self, table: Table, noises: Noises) -> Tensor:
         """The samples of a table [n, *shape], differentiable."""

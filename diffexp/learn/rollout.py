@@ -1,7 +1,7 @@
 """Running a table through the network so that gradients flow to its numbers."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from diffexp.learn.table import Table
 KEPT_BYTES = 2_000_000_000
 """Activations that a rollout keeps for its gradient; where there are more, each evaluation is computed twice."""
 
+STEP = 5e-4
+"""Of differences in the timestep, as a share of the training's range."""
+
 Estimate = Callable[[int, Tensor], Tensor]
 """(number of the evaluation, z) to the x0 estimate."""
 
@@ -25,18 +28,36 @@ class Network:
 
     predict: Predict
     condition: Condition
+    difference: float = 0.0
+    """Half the width of differences that stand for the derivative in the timestep, where the network has none."""
 
     def __call__(self, u: Tensor, timestep: Tensor) -> Tensor:
         """The raw output for ``u`` [B, *shape] at one timestep, in the shape and dtype of ``u``."""
+        output = self._output(u, timestep)
+        if not (self.difference and timestep.requires_grad):
+            return output
+        with torch.no_grad():
+            after, before = (self._output(u, timestep + step) for step in (self.difference, -self.difference))
+            slope = (after - before) / (2 * self.difference)
+        return output + slope * (timestep - timestep.detach()).to(u.device)
+
+    def _output(self, u: Tensor, timestep: Tensor) -> Tensor:
         t = timestep.to(u.device, u.dtype).expand(len(u))
         return self.predict(u, t, self.condition).to(u.dtype)
+
+    def differentiable(self, u: Tensor, timestep_range: tuple[float, float]) -> "Network":
+        """The same with a derivative in the timestep: that of the network, or differences where it has none."""
+        low, high = timestep_range
+        t = torch.tensor((low + high) / 2, requires_grad=True)
+        has_one = replace(self, difference=0.0)(u, t).requires_grad
+        return replace(self, difference=0.0 if has_one else STEP * (high - low))
 
     def of(self, rows: Sequence[int]) -> "Network":
         """The same for some of the samples."""
         known = self.condition
         negative = None if known.negative is None else _rows(known.negative, rows)
         captions = [known.captions[row] for row in rows]
-        return Network(self.predict, Condition(_rows(known.positive, rows), negative, captions))
+        return replace(self, condition=Condition(_rows(known.positive, rows), negative, captions))
 
 
 def rollout(

@@ -24,7 +24,8 @@ from diffexp.learn.table import Table, table_of
 from diffexp.learn.trajectory import trajectory
 from diffexp.plan.moments import Gaussian, gaussian_output
 
-MIXTURE = ["model=mixture", "model.std=0.3", "metric=wasserstein", "steps=4", "train=24", "valid=24", "test=32"]
+COMMON = ["metric=wasserstein", "steps=4", "train=24", "valid=24", "test=32", "grid=trailing"]
+MIXTURE = ("model=mixture", "model.std=0.3")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -36,13 +37,15 @@ def no_cache(tmp_path_factory):
 
 def problem_of(*words: str) -> Problem:
     catalog = discover()
-    (order,) = read_orders([*MIXTURE, "grid=trailing", *words], catalog)
+    keys = {word.partition("=")[0] for word in words}
+    usual = [word for word in COMMON if word.partition("=")[0] not in keys]
+    (order,) = read_orders([*usual, *words], catalog)
     return Problem(assemble(order.config, catalog), order.config, order.settings)
 
 
 @pytest.fixture(scope="module")
 def problem() -> Problem:
-    return problem_of("iterations=12", "batch=24", "learning_rate=0.05")
+    return problem_of(*MIXTURE, "iterations=12", "batch=24", "learning_rate=0.05")
 
 
 def learned(problem: Problem, method: str) -> tuple[Table, Curve]:
@@ -78,7 +81,7 @@ def test_the_comparison_names_the_best_hand_made_scheduler(problem: Problem) -> 
     first = proof.differences[0]
     assert first.metric == "trajectory_error" and first.learned == proof.measured[1].estimates["trajectory_error"].value
     assert first.low <= first.difference <= first.high and first.verdict in proof.record()["differences"][0]["verdict"]
-    assert {one.metric for one in proof.differences} == {"trajectory_error", "wasserstein"}
+    assert len(proof.measured) > 3 and proof.measured[0].nfe == 4
 
 
 def test_the_trajectory_passes_through_its_states_and_ends_at_the_solutions(problem: Problem) -> None:
@@ -143,7 +146,8 @@ def descent(problem: Problem, folder: Path, interrupt_at: int | None) -> tuple[D
 
 
 def test_an_interrupted_descent_keeps_its_best_and_continues_as_if_it_had_not_been(problem, tmp_path) -> None:
-    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
     whole, wanted = descent(problem, tmp_path / "a", None)
     first, kept = descent(problem, tmp_path / "b", 8)
     assert first.interrupted and not whole.interrupted

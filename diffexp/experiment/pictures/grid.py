@@ -56,7 +56,7 @@ def image_grid(images: Tensor, columns: int | None = None, captions: Sequence[st
     return sheet
 
 
-def _columns(count: int, aspect: float) -> int:
+def _columns(count: int, aspect: float = 1.0) -> int:
     """The smallest number from the square root up to about its double that fills every row, else the root.
 
     Of wide images (strips of frames) so many that the sheet is about square.

@@ -28,6 +28,7 @@ def descend(
 ) -> tuple[Table, bool]:
     """Descend on the parameters ``free`` of a table; returns it at its best, and whether it was interrupted."""
     settings, loss, noises = problem.settings, loss_of(problem), problem.train
+    problem.check_gradient()
     size = min(settings.batch, len(noises.start))
     shares = table.shares.clone()
 
