@@ -42,9 +42,9 @@ class Bench:
         size = {name: call.pop(name, None) for name in ("height", "width")}
         texts = {name: call.pop(name, None) for name in OF_THE_RUN}
         model = config["model"] | {"id": str(checkpoint), **size} | self._added()
-        self._config = (
-            config | {"model": model, "pipe": self._written(call)} | texts | {"num_samples": 1, "batch_size": 1}
-        )
+        given = self._written(call)
+        run = {"model": model, "loop": self._loop(given), "pipe": given, "num_samples": 1, "batch_size": 1}
+        self._config = config | run | texts
 
     @property
     def model(self) -> Model | None:
@@ -76,6 +76,13 @@ class Bench:
             else:
                 found[name] = value
         return found
+
+    def _loop(self, call: dict[str, Any]) -> dict[str, Any]:
+        """The loop: the pipeline's own, with these arguments, where a strength says how much of an image to change."""
+        if "strength" not in call:
+            return {"name": "denoise"}
+        options = {"image": "image", "mask": "mask_image", "strength": "strength"}
+        return {"name": "pipeline"} | {option: call.pop(name) for option, name in options.items() if name in call}
 
     def _added(self) -> dict[str, Any]:
         """Options of the model for what ``from_pretrained`` leaves out."""

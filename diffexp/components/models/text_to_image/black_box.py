@@ -68,7 +68,7 @@ class TextToImage(ModelBase):
 
     @cached_property
     def _training(self) -> Training:
-        return of_pipeline(self.trained, lambda steps, config: self._prepare(steps, config)[0].visited)
+        return of_pipeline(self.trained, self._visited)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -172,7 +172,7 @@ class TextToImage(ModelBase):
     def finish(self, x: Tensor, condition: Condition) -> Tensor:
         if not isinstance(condition, Called):
             return self.decode(x)
-        return self.pictures(condition.outcome.pop() if condition.outcome else condition.call.finish(x))
+        return decoded(condition.outcome.pop() if condition.outcome else condition.call.finish(x))
 
     def taken(self, output: Any, last: Tensor, condition: Condition) -> Tensor:
         """The samples of a call that ran to its end: ``output`` is what it returned, ``last`` what it stepped last."""
@@ -231,10 +231,6 @@ class TextToImage(ModelBase):
     output_type = "pt"
     """The argument ``output_type`` of the pipeline's call."""
 
-    def pictures(self, output: Any) -> Tensor:
-        """Images, videos or sounds that the pipeline's call returned, as ``Model.decode`` returns them."""
-        return decoded(output)
-
     @property
     def media(self) -> Media | None:
         """What its samples are, where they are no images."""
@@ -281,6 +277,9 @@ class TextToImage(ModelBase):
         reset_caches(denoisers(self.pipe))
         with single_noise(self.dtype):
             return PausedCall(self.pipe, arguments, [(t, sigma_of(t)) for t in request.timesteps], sigma_of)
+
+    def _visited(self, steps: int, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        return self._prepare(steps, config)[0].visited
 
     def _prepare(self, steps: int, config: Mapping[str, Any]) -> tuple[PausingScheduler, Tensor]:
         """The scheduler and the start sample of a call up to its first evaluation, under a scheduler's config."""

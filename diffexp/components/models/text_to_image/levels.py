@@ -1,11 +1,13 @@
 """The training of a pipeline's network: by the config of its scheduler, with the levels that its call makes of it."""
 
 import math
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from diffexp.components.models.scheduler_config import read_training
+from diffexp.errors import InputError
 from diffexp.plan.schedules import FlowSchedule, VPSchedule
 from diffexp.plan.training import Training
 
@@ -33,13 +35,17 @@ def of_pipeline(training: Training, visited: Callable[[int, Mapping[str, Any]], 
 
     Args:
         training: by the config alone.
-        visited: (steps, a scheduler's config) -> keywords of ``set_timesteps`` in a call.
+        visited: (steps, a scheduler's config) -> keywords of ``set_timesteps`` in a call, a method of the model.
     """
     if isinstance(training.schedule, VPSchedule):  # whose pipelines leave them to the scheduler
         return training
 
+    method = weakref.WeakMethod(visited)  # plans have the training, and outlive the model
+
     def keywords(steps: int, config: Mapping[str, Any]) -> Mapping[str, Any]:
-        found = visited(steps, config)
+        if (call := method()) is None:
+            raise InputError("the pipeline of this plan is no longer in memory: run it again")
+        found = call(steps, config)
         return {key: _plain(found[key]) for key in LEVELS if found.get(key) is not None}
 
     usual = keywords(2, {})

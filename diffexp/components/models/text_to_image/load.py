@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +10,11 @@ from typing import Any, Literal
 import diffusers
 import torch
 from diffusers import AutoPipelineForInpainting, AutoPipelineForText2Image, DiffusionPipeline
-from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING, _get_task_class
+from diffusers.pipelines.auto_pipeline import (
+    AUTO_IMAGE2IMAGE_PIPELINES_MAPPING as AUTO_IMAGE2IMAGE,
+    AUTO_TEXT2IMAGE_PIPELINES_MAPPING as AUTO_TEXT2IMAGE,
+    _get_task_class,
+)
 from diffusers.utils import is_accelerate_available, is_peft_available, is_transformers_available
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
@@ -98,12 +102,13 @@ def load(
 
 
 def _is_text_to_image(index: Mapping[str, Any]) -> bool:
-    """Whether AutoPipelineForText2Image knows a pipeline."""
-    try:
-        _get_task_class(AUTO_TEXT2IMAGE_PIPELINES_MAPPING, str(index["_class_name"]))
-    except ValueError:
+    """Whether AutoPipelineForText2Image loads a checkpoint; one for image-to-image keeps its own class."""
+    name = str(index["_class_name"])
+    if name in {cls.__name__ for cls in AUTO_IMAGE2IMAGE.values()} - {cls.__name__ for cls in AUTO_TEXT2IMAGE.values()}:
         return False
-    return True
+    with suppress(ValueError):
+        return bool(_get_task_class(AUTO_TEXT2IMAGE, name))
+    return False
 
 
 def build(
@@ -148,14 +153,15 @@ def build(
 
 
 def _side(pipe: Any, network: Any, name: str, given: int | None, factor: int) -> int | None:
-    """The height or width of images in pixels; None for a pipeline that takes none."""
-    parameter = inspect.signature(pipe.__call__).parameters.get(name)
-    if parameter is None:
+    """The height or width of images in pixels, those that it changes too; None for a pipeline of no size."""
+    parameters = inspect.signature(pipe.__call__).parameters
+    if name not in parameters and "image" not in parameters:
         if given is not None:
             raise InputError(f"model.{name}={given}: a {type(pipe).__name__} takes no size; leave it out")
         return None
     if given is None:
-        usual = parameter.default if hasattr(network, "config") and "sample_size" not in network.config else None
+        sized = "sample_size" in getattr(network, "config", ["sample_size"])
+        usual = None if sized or name not in parameters else parameters[name].default
         return usual if isinstance(usual, int) else _default_size(pipe, network) * factor
     packed = 2 if hasattr(pipe, "_pack_latents") else 1
     multiple = factor**2 if hasattr(pipe, "movq") else max(8, packed * factor)
