@@ -83,7 +83,8 @@ class Popen(subprocess.Popen):
 
 def _words(args: Any) -> list[str]:
     """The module or script that Python is to run, with its arguments; empty for other programs."""
-    first, *words = [args] if isinstance(args, str | os.PathLike) else [os.fspath(word) for word in args]
+    given: list[Any] = [args] if isinstance(args, str | os.PathLike) else list(args)
+    first, *words = (str(os.fspath(word)) for word in given)
     words = words[words[:1] == ["-u"] :]  # as torchrun starts its ranks
     if first != sys.executable or not words:
         return []

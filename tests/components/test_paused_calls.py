@@ -11,6 +11,7 @@ import torch
 from diffusers import FluxPipeline, StableDiffusion3Pipeline
 from torch import Tensor
 
+from diffexp.components.models.text_to_image.cache import enable_cache
 from diffexp.components.models.text_to_image.paused_call import PausedCall, prepared_by
 from diffexp.errors import InputError
 from tests.pipeline_runs import Tiny
@@ -170,3 +171,18 @@ def test_autocast_and_inference_mode_are_carried_over(pipe: Any) -> None:
     exact = PausedCall(pipe, arguments()).predict(rounded.start, torch.tensor(500.0)).output
     assert 0 < float((output - exact).abs().max()) < 0.1 * float(exact.abs().max())
     assert exact.is_inference()
+
+
+def test_a_cache_is_part_of_the_answer(tiny: Tiny) -> None:
+    def drawn(cache: Any) -> Tensor:
+        pipe = FluxPipeline.from_pretrained(tiny("flux"), local_files_only=True)
+        if cache:
+            enable_cache(pipe, cache)
+        call = PausedCall(pipe, arguments())
+        return call.finish(euler(call)).images
+
+    plain = drawn(None)
+    assert torch.equal(drawn({"name": "first_block", "threshold": 0.0}), plain)
+    assert not torch.equal(drawn({"name": "first_block", "threshold": 10.0}), plain)
+    with pytest.raises(InputError, match="model.cache=nonsense is not known .*first_block"):
+        drawn("nonsense")
