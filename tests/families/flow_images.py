@@ -250,8 +250,8 @@ def save_sana(folder: Path) -> Path:
         autoencoder = AutoencoderDC(
             latent_channels=4,
             attention_head_dim=2,
-            encoder_block_types=("ResBlock", "EfficientViTBlock"),
-            decoder_block_types=("ResBlock", "EfficientViTBlock"),
+            encoder_block_types=("ResBlock", "EfficientViTBlock"),  # pyright: ignore[reportArgumentType]
+            decoder_block_types=("ResBlock", "EfficientViTBlock"),  # pyright: ignore[reportArgumentType]
             encoder_block_out_channels=(8, 8),
             decoder_block_out_channels=(8, 8),
             encoder_qkv_multiscales=((), (5,)),

@@ -195,8 +195,8 @@ def save_mochi(folder: Path) -> Path:
             max_sequence_length=16,
         )
         autoencoder = AutoencoderKLMochi(
-            encoder_block_out_channels=(32, 32, 32, 32),  # its norms have groups of 32
-            decoder_block_out_channels=(32, 32, 32, 32),
+            encoder_block_out_channels=(32, 32, 32, 32),  # pyright: ignore[reportArgumentType]  (norms have groups of 32)
+            decoder_block_out_channels=(32, 32, 32, 32),  # pyright: ignore[reportArgumentType]
             layers_per_block=(1, 1, 1, 1, 1),
         )
         return save(

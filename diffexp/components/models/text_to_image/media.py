@@ -66,7 +66,7 @@ def _kind_of(pipeline: type) -> str:
     for base in pipeline.__mro__:
         for value in vars(sys.modules.get(base.__module__, base)).values():
             own = isinstance(value, type) and issubclass(value, BaseOutput) and is_dataclass(value)
-            names = [field.name for field in fields(value)] if own else []
+            names = [field.name for field in fields(value)] if own else []  # pyright: ignore[reportArgumentType]
             if kind := next((KINDS[name] for name in names if name in KINDS), None):
                 return kind
     return "image"
