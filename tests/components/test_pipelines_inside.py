@@ -61,7 +61,7 @@ def test_images_are_changed_and_found_again(draw: Draw, tiny: Tiny, tmp_path: Pa
     """As far as the autoencoder, whose weights are random, gives an image back."""
     fine = {"scheduler": "euler", "guidance_scale": 1.0, "steps": 50, "num_samples": 1, "prompt": "a cat"}
     shown = {"image": str(draw(family, **fine).folder / "samples" / "000000.png")}
-    model = pipeline(Runtime(dtype=torch.float32), id=str(tiny(family)), height=32, width=32)
+    model: Any = pipeline(Runtime(dtype=torch.float32), id=str(tiny(family)), height=32, width=32)
     encoded = model.encode(to_tensor([Image.open(shown["image"])]), [torch.Generator().manual_seed(sample_seed(0, 0))])
     original = model.decode(encoded)
     again = drawn(draw(family, loop={"name": "inversion", "iterations": 3} | shown, **fine))
