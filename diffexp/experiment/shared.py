@@ -30,6 +30,7 @@ from diffexp.experiment.metric_suite import MetricSuite
 from diffexp.experiment.parts import Division, Parts, Share, Worker, has_open_parts, read_division, sum_of, workers_of
 from diffexp.experiment.pictures.previews import latents_to_rgb
 from diffexp.experiment.resume import check_same_samples, read_earlier
+from diffexp.experiment.rounds import samples_of
 from diffexp.experiment.sample_files import SampleFiles
 from diffexp.experiment.tally import Tally
 from diffexp.files import read_json
@@ -160,7 +161,7 @@ def draw_with_others(
     Args:
         size: samples in a batch.
     """
-    total, known = int(config["num_samples"]), read_division(output.folder)
+    total, known = samples_of(output.record), read_division(output.folder)
     fits = known is not None and (known.num_samples, known.batch_size) == (total, size)
     division = known if known and fits else Division.of(total, size, suite.reads_samples, Tally.of(output.record))
     owner = Owner(run, config, output, suite, division)

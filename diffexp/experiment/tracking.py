@@ -10,6 +10,7 @@ from diffexp.components.trackers.base import RunInfo
 from diffexp.experiment.build import Components
 from diffexp.experiment.collected import Samples
 from diffexp.experiment.folder import RunFolder
+from diffexp.experiment.rounds import Round
 from diffexp.experiment.sample_rows import SampleRows
 
 IMAGES = {"grid": "grid.png", "trajectory": "trajectory.png", "animation": "trajectory.gif"}
@@ -40,6 +41,8 @@ def run_info(
     """
     plugins = [{key: one[key] for key in ("used_for", "path", "sha256")} for one in output.record.get("plugins") or ()]
     facts = {key: output.record.get(key) for key in FACTS} | {"nfe": run.sampler.nfe, "plugins": plugins}
+    if now := Round.of(output.record):
+        facts |= {"samples": now.samples, "left": now.why}
     return lambda tracker: RunInfo(
         folder=output.folder,
         config=dict(config),
