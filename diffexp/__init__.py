@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     )
     from diffexp.components.guidance.base import Predict as Predict, both_sides as both_sides, per_sample as per_sample
     from diffexp.components.loops.base import Batch as Batch
+    from diffexp.components.media import Media as Media
     from diffexp.components.metrics.applicability import no_images as no_images
     from diffexp.components.metrics.base import Finished as Finished, RunFacts as RunFacts
     from diffexp.components.metrics.features import load_features as load_features
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from diffexp.components.models.mixture import MixtureModel as MixtureModel, mixture as mixture
     from diffexp.components.models.mnist import mnist as mnist
     from diffexp.components.pixels import quantized as quantized, to_image as to_image, to_tensor as to_tensor
+    from diffexp.components.plan_files import load_plan as load_plan
     from diffexp.components.sampler import build_sampler as build_sampler
     from diffexp.components.trackers.base import Comparison as Comparison, RunInfo as RunInfo, SampleRow as SampleRow
     from diffexp.components.user_files import read_images as read_images
@@ -92,6 +94,7 @@ _PUBLIC = {
     "diffexp.components.guidance.base": "Predict both_sides per_sample",
     "diffexp.components.loops.base": "Batch",
     "diffexp.components.metrics.applicability": "no_images",
+    "diffexp.components.media": "Media",
     "diffexp.components.metrics.base": "Finished RunFacts",
     "diffexp.components.metrics.half_samples": "Estimate estimate mean_of",
     "diffexp.components.metrics.features": "load_features",
@@ -103,6 +106,7 @@ _PUBLIC = {
     "diffexp.components.models.mixture": "MixtureModel mixture",
     "diffexp.components.models.mnist": "mnist",
     "diffexp.components.pixels": "quantized to_image to_tensor",
+    "diffexp.components.plan_files": "load_plan",
     "diffexp.components.sampler": "build_sampler",
     "diffexp.components.trackers.base": "Comparison RunInfo SampleRow",
     "diffexp.components.user_files": "read_images",

@@ -70,13 +70,15 @@ def compile(
         _check_options(scheduler, options)
     elif not (callable(scheduler) or hasattr(scheduler, "set_timesteps") or isinstance(scheduler, Plan)):
         raise InputError(f"{scheduler!r} is no scheduler: give a name, a function, a class or an instance")
-    training = own_training(scheduler, options) if model is None else _training(model)
+    known = _model(model)
+    training = own_training(scheduler, options) if known is None else _training(known)
     if isinstance(grid, str):
         make = None if grid == "auto" else catalog.build("grid", {"name": grid})
         grid = Grid(grid, make, timesteps, sigmas)
     elif not isinstance(grid, Grid):
         grid = Grid(getattr(grid, "__name__", "given"), grid, timesteps, sigmas)
-    recipe = Recipe(scheduler, grid.steps(steps), training, grid, options)
+    whole = None if isinstance(known, Training) else known
+    recipe = Recipe(scheduler, grid.steps(steps), training, grid, options, whole)
     sampler = recipe.sampler
     if isinstance(sampler, Direct):
         raise NotLinear(f"{sampler.method.name}: {sampler.reason}")
@@ -131,9 +133,11 @@ def _with_own_table(training: Training, scheduler: Any) -> Schedule:
     return replace(training.schedule, alphas_cumprod=tuple(table.double().tolist()))
 
 
-def _training(model: Model | Training | str) -> Training:
-    if isinstance(model, str):
-        model = discover().build("model", {"name": model})(Runtime())
+def _model(model: Model | Training | str | None) -> Model | Training | None:
+    return discover().build("model", {"name": model})(Runtime()) if isinstance(model, str) else model
+
+
+def _training(model: Model | Training) -> Training:
     found = getattr(model, "training", model)
     if not isinstance(found, Training):
         raise InputError(f"model={model!r} has no noise schedule; give a model, its name, or a Training")

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
-from tests.text_encoders import clip_tokenizer
+from tests.families.text import clip_tokenizer
 
 
 def save_clip(folder: Path) -> Path:

@@ -1,6 +1,8 @@
 """Every test runs offline and on one thread; what is set here is inherited by the processes that tests start."""
 
+import atexit
 import os
+import shutil
 import signal
 import tempfile
 
@@ -11,7 +13,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["WANDB_MODE"] = "offline"
 os.environ["WANDB_SILENT"] = "true"
-os.environ.setdefault("TRACKIO_DIR", tempfile.mkdtemp(prefix="trackio-"))  # read when trackio is imported
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers share what the process that started them has set
+    _scratch = tempfile.mkdtemp(prefix="diffexp-tests-")
+    atexit.register(shutil.rmtree, _scratch, ignore_errors=True)
+    os.environ["DIFFEXP_CACHE"] = os.path.join(_scratch, "cache")  # no plan of an earlier suite, nothing left to users
+    os.environ["DIFFEXP_TESTS_FORK_SERVER"] = os.path.join(_scratch, "commands")
+    os.environ["TRACKIO_DIR"] = os.path.join(_scratch, "trackio")  # read when trackio is imported
 os.environ.pop("DIFFEXP_PLUGINS", None)
 
 from collections.abc import Callable, Iterator
@@ -31,6 +38,7 @@ from diffexp.cli.hydra_config import hydra_session
 from diffexp.experiment.context import RunContext
 from diffexp.experiment.run import RunResult, SweepInfo, run_experiment
 from diffexp.sweeps.cell import Cell
+from diffexp.sweeps.engines.local import cores
 from diffexp.sweeps.failures import Failure
 from diffexp.sweeps.runner import Runner
 from tests.checkpoints import save_unet, tiny_unet
@@ -42,6 +50,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 settings.register_profile("diffexp", deadline=None, derandomize=True, max_examples=30)
 settings.load_profile("diffexp")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are processors, because some tests wait for servers and clusters."""
+    return cores() + 1
 
 
 @pytest.fixture(scope="module")
@@ -61,14 +75,14 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The tiny text-to-image checkpoint of a family (tests/pipeline_checkpoints.py), made when it is first wanted."""
+    """The tiny checkpoint of a family (tests/families), made when it is first wanted."""
     home = tmp_path_factory.mktemp("pipelines")
 
     @cache
     def tiny(family: str) -> Path:
-        from tests.pipeline_checkpoints import SAVE  # takes seconds to import
+        from tests.families import FAMILIES  # takes seconds to import
 
-        return SAVE[family](home / family)
+        return FAMILIES[family].save(home / family)
 
     return tiny
 

@@ -17,6 +17,7 @@ from diffexp.components.models.base import Model
 from diffexp.experiment.context import RunContext
 from diffexp.experiment.run import RunResult, run_experiment
 from diffexp.plan.noise import sample_seed
+from tests.families.common import absent
 from tests.runs import images
 
 Tiny = Callable[[str], Path]
@@ -44,8 +45,7 @@ def by_diffusers(folder: Path, scheduler: str, auto: Any = AutoPipelineForText2I
         more: options of the scheduler class, and under ``call`` those of the pipeline's call.
     """
     call = {"num_inference_steps": 5, "height": 32, "width": 32} | more.pop("call", {})
-    absent = {"text_encoder_3": None, "tokenizer_3": None} if "sd3" in folder.name else {}
-    pipe: Any = auto.from_pretrained(folder, local_files_only=True, **absent)
+    pipe: Any = auto.from_pretrained(folder, local_files_only=True, **absent(folder))
     pipe.set_progress_bar_config(disable=True)
     config = dict(pipe.scheduler.config)
     config.pop("variance_type", None)

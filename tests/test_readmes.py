@@ -11,6 +11,7 @@ import runpy
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import tomllib
 from importlib import import_module
@@ -25,6 +26,7 @@ from PIL import Image, ImageDraw
 from diffexp.catalog.discover import discover
 from diffexp.cli.check import Preflight
 from diffexp.cli.hydra_config import hydra_session
+from tests import fork_server
 from tests.checkpoints import put_in_cache, save_pipeline, tiny_unet
 from tests.clip_checkpoint import save_clip
 from tests.emoji_packages import save_packages
@@ -55,6 +57,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with what the commands of the READMEs take for granted."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for workers
+    monkeypatch.setattr(subprocess, "Popen", fork_server.Popen)  # and these are forked
     for variable in ("DIFFEXP_PLUGINS", "PYTHONSAFEPATH"):
         monkeypatch.setenv(variable, "")
         monkeypatch.delenv(variable)
@@ -138,9 +141,15 @@ def perform(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
             return run_module("diffexp", shortened(rest), monkeypatch)
         case ["torchrun", "--nproc-per-node", "2", "-m", "diffexp", *rest]:  # with ranks: tests/e2e/test_shared_runs.py
             return run_module("diffexp", shortened(rest), monkeypatch)
+        case ["python", script] if script.endswith(".py"):
+            runpy.run_path(script)
+            return 0
         case ["python", "-m", "diffexp.certify", *rest]:
             few = ["scheduler=euler" if word == "scheduler=all" else word for word in rest]
             return run_module("diffexp.certify", few, monkeypatch)
+        case ["python", "-m", "diffexp.learn", *rest]:
+            few = ["train=2", "valid=2", "batch=2", "test=0", "iterations=1"]
+            return run_module("diffexp.learn", [*rest, *few], monkeypatch)
         case ["python", "-m", "diffexp.train", *_]:
             return train(words[3:], monkeypatch)
         case ["python", "-m", module, *rest] if module.startswith("tests.benchmarks"):

@@ -3,7 +3,7 @@
 import ast
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from diffexp.catalog.kinds import KINDS, Kind
@@ -19,6 +19,8 @@ that choose their steps. The parameters below are set by the run, so they are no
 K_DIFFUSION_IGNORED = ("extra_args", "callback", "disable", "noise_sampler", "return_info")
 PLAN = ("levels",)
 """The parameter of a scheduler that returns its plan."""
+MODEL = "model"
+"""A further parameter that such a scheduler may declare: the model, or None where only its training is known."""
 
 
 class WrongSignature(Exception):
@@ -114,7 +116,7 @@ def form_of_function(kind: str, signature: Signature) -> Form:
         chosen = [p for p in signature.parameters[len(first) :] if p.name not in K_DIFFUSION_IGNORED]
         return Form("k_diffusion", _options(own, chosen), signature.has_kwargs)
     if names[: len(PLAN)] == PLAN:
-        return _form(own, "plan", signature, PLAN)
+        return _form(replace(own, injectable=(MODEL,)), "plan", signature, PLAN)
     raise WrongSignature(f"{own.explanation}; found {_shown(signature)}")
 
 

@@ -20,11 +20,11 @@ from diffexp.certify.outcome import Outcome
 from diffexp.certify.runs import quiet
 from diffexp.certify.spacing import GIVEN
 from diffexp.components.grids.choice import Grid
-from diffexp.components.sampler import bind, in_k_diffusion_convention, returns_plan
+from diffexp.components.sampler import bind, in_k_diffusion_convention, made_plan, returns_plan
 from diffexp.components.schedulers.foreign.diffusers_config import Accepted
 from diffexp.components.schedulers.foreign.diffusers_method import ClassMethod
 from diffexp.errors import InputError
-from diffexp.plan.levels import Levels
+from diffexp.plan.levels import CLEAN, Levels, Schedule
 from diffexp.plan.method import FunctionMethod
 from diffexp.plan.table import Plan
 
@@ -71,6 +71,11 @@ class Subject:
     def is_plan(self) -> bool:
         """Whether the scheduler is a finished table or makes one, for the kind of model that it has in mind."""
         return isinstance(self.scheduler, Plan) or returns_plan(self.scheduler)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the scheduler is a plan from a file, with levels and a number of evaluations of its own."""
+        return bool(self.traits.get("finished"))
 
     @property
     def class_name(self) -> str:
@@ -176,7 +181,8 @@ class Subject:
     @cached_property
     def _bind(self) -> Callable[[int, Case, Grid], Bound]:
         """``_bind_to`` with its results cached, so that checks share their runs."""
-        trusting = self.trusting or self.consistency  # networks with a time scale of their own
+        # Networks with a time scale of their own, and plans that tell the network another level on purpose.
+        trusting = self.trusting or self.consistency or self.is_finished
         bound = functools.partial(_bind_to, self.scheduler, self.options)
         return functools.cache(lambda *where: replace(bound(*where), trusting=trusting))
 
@@ -210,7 +216,11 @@ def _bind_to(scheduler: Any, options: Mapping[str, Any], steps: int, case: Case,
     steps, training = grid.steps(steps), case.training
     if isinstance(scheduler, Plan) or returns_plan(scheduler):
         levels = grid.levels(training, steps)
-        return OfPlan(case, scheduler if isinstance(scheduler, Plan) else scheduler(levels, **options), levels)
+        if isinstance(scheduler, Plan):
+            return OfPlan(case, scheduler, levels)
+        plan = made_plan(scheduler, levels, options)
+        finished = (found := registration(scheduler)) and found.traits.get("finished")
+        return OfPlan(case, plan, _own_levels(plan, training.schedule) if finished else levels)
     if grid.name in (VP.grid, KARRAS) and isinstance(scheduler, type) and _has(scheduler, "timestep_spacing"):
         # Their sigmas begin where their timesteps do: at the last one of the training, whatever the number of steps.
         options = {"timestep_spacing": "linspace", **options}
@@ -220,6 +230,12 @@ def _bind_to(scheduler: Any, options: Mapping[str, Any], steps: int, case: Case,
         return OfClass.as_shipped(case, method)
     assert isinstance(method, FunctionMethod)
     return OfFunction(case, method)
+
+
+def _own_levels(plan: Plan, schedule: Schedule) -> Levels:
+    """The levels of a plan from a file."""
+    points = [row.level.scaled(1 / schedule.input_scale(row.level)) for row in plan.unscaled().rows]
+    return Levels((*points, CLEAN), schedule, plan.start_std)
 
 
 def _has(cls: type, option: str) -> bool:

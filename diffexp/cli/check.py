@@ -25,7 +25,7 @@ from diffexp.cli.crossing import crossed
 from diffexp.cli.fast_compose import CachedLoader
 from diffexp.cli.hydra_config import CONFIG_NAME
 from diffexp.cli.hydra_internals import BASIC_SWEEPER
-from diffexp.cli.keys import BY_NAME, MULTI_CHOICE_GROUPS, TOP_LEVEL
+from diffexp.cli.keys import BY_NAME, MULTI_CHOICE_GROUPS, PIPE, TOP_LEVEL
 from diffexp.cli.launcher import needed_launcher
 from diffexp.cli.names import KnownNames
 from diffexp.cli.stop import check_stop
@@ -161,6 +161,8 @@ class Preflight:
         key, equals, value = word.partition("=")
         own = BY_NAME.get(key.lstrip("+"))
         no_text = own and own.free_text and value.startswith("[") and value.endswith("]")
+        if key.startswith(f"{PIPE}."):
+            return f"++{word}"  # of which only the pipeline knows the names
         if not equals or no_text or not self.names.is_text(key.lstrip("+")):
             return word
         return f"{key}={quoted_text(key, value)}"

@@ -65,6 +65,8 @@ def _dispatch(arguments: list[str]) -> int:
     parser.error = _refuse
     names.check_flags(arguments, parser._option_string_actions)
     options = parser.parse_intermixed_args(arguments)  # flags may stand between the words
+    if options.from_image is not None:  # abbreviated
+        return _print_command_of([FROM_IMAGE, options.from_image], names)
     if not options.cfg and (options.package or options.resolve):
         raise InputError("--package (-p) and --resolve change what --cfg shows, and have no effect without it")
     for flag in ("config_path", "config_name", "experimental_rerun"):

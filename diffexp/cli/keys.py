@@ -15,6 +15,8 @@ from diffexp.catalog.types import OptionType, is_missing
 from diffexp.errors import hint
 
 _FILES = ("png", "safetensors", "tar")
+PIPE = "pipe"
+"""The key whose parts are the arguments of a pipeline's call."""
 MAX_TAG = 64
 """Longest tag that W&B accepts; with a longer one it refuses the run."""
 
@@ -71,6 +73,10 @@ def _no_class(value: Any) -> str | None:
     return None if fits else "is not a class number or name, or a list of these"
 
 
+def _no_arguments(value: Any) -> str | None:
+    return None if isinstance(value, Mapping) else f"is not one of the arguments of a call; write {PIPE}.<name>=..."
+
+
 def _count(value: Any) -> str | None:
     counts = isinstance(value, int) or str(value).isdecimal()
     return f"is no kind of files ({', '.join(_FILES)}); write num_samples={value}" if counts else None
@@ -98,6 +104,7 @@ KEYS = (
     Key("negative_prompt", _TEXTS_OR_NULL, None, "text that guidance leads away from"),
     Key("label", _ANY, None, "class number or name, or a list that the samples cycle through", also=_no_class),
     Key("guidance_scale", _NUMBER_OR_NULL, None, "1 is no guidance; null: the model's default", 0, also=_not_finite),
+    Key(PIPE, _ANY, {}, "further arguments of a pipeline's call: pipe.max_sequence_length=128", also=_no_arguments),
     Key("snapshot_every", _INT_OR_NULL, None, "steps between snapshots, 0 for none; null: ten per run", at_least=0),
     Key("device", _TEXT, "auto", "auto, cpu, cuda, cuda:1, mps, xpu", also=_no_device),
     Key("dtype", _TEXT, "auto", f"precision of the network: {', '.join(_DTYPES)}", choices=_DTYPES),

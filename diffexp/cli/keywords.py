@@ -9,7 +9,7 @@ from typing import Any
 
 from diffexp.catalog.discover import Catalog
 from diffexp.catalog.kinds import KINDS
-from diffexp.cli.keys import BY_NAME, MULTI_CHOICE_GROUPS
+from diffexp.cli.keys import BY_NAME, MULTI_CHOICE_GROUPS, PIPE
 from diffexp.cli.words import PLAIN, plain_value, quote
 from diffexp.errors import InputError
 
@@ -137,7 +137,9 @@ class Keywords:
 def _has_parts(key: str) -> bool:
     """Whether a mapping under a key sets keys below it; an option may be a mapping itself."""
     depth = 1 + (key.partition(".")[0] in KINDS and KINDS[key.partition(".")[0]].several)
-    return key.partition(".")[0] == "hydra" or (key.partition(".")[0] in KINDS and key.count(".") < depth)
+    return (
+        key == PIPE or key.partition(".")[0] == "hydra" or (key.partition(".")[0] in KINDS and key.count(".") < depth)
+    )
 
 
 def _items(value: Any) -> list[Any] | None:

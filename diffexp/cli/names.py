@@ -10,10 +10,10 @@ from diffexp.catalog.diffusers import FAMILIES, why_excluded
 from diffexp.catalog.discover import Catalog
 from diffexp.catalog.kinds import KINDS
 from diffexp.cli.config import check_config, with_value
-from diffexp.cli.keys import BY_NAME, DEFAULT_CHOICES, KEYS, TOP_LEVEL
+from diffexp.cli.keys import BY_NAME, DEFAULT_CHOICES, KEYS, PIPE, TOP_LEVEL
 from diffexp.cli.spellings import meant_choice, meant_key
 from diffexp.cli.words import PLAIN, plain_value
-from diffexp.errors import InputError, hint, nearest_name
+from diffexp.errors import InputError, hint, nearest, nearest_name
 
 UNREAD = "${}"
 """Stands for a value that only Hydra can read, as an interpolation does."""
@@ -81,7 +81,7 @@ class KnownNames:
             return
         if not self.is_known(key) or (head in KINDS and "/" in key):
             raise InputError(f"unknown key '{key}'{self.suggest(key)}")
-        if head != key and head not in self.groups:
+        if head not in (key, PIPE) and head not in self.groups:
             raise InputError(f"unknown key '{key}': {head} has no options, write {head}=...")
 
     def check_choices(self, key: str, choices: Sequence[str]) -> None:
@@ -115,9 +115,8 @@ class KnownNames:
             value = match[3] or (after[0] if after and re.fullmatch(r"[^=-][^=]*", after[0]) else "...")
             key = match[2].replace("-", "_")
             meant = key if self.is_known(key) else self.meant(key)
-            raise InputError(
-                f"{word} is not a flag{f': write {meant}={value} (see --help)' if meant else '; see --help'}"
-            )
+            written = f": write {meant}={value} (see --help)" if meant else nearest(flag, known) or "; see --help"
+            raise InputError(f"{word} is not a flag{written}")
 
     def is_known(self, key: str) -> bool:
         """Whether the first part of a key is known."""

@@ -18,10 +18,13 @@ USAGE = """usage: python -m diffexp.report DIR... [key=value ...]   (folders of 
   metric=NAME   of the chart, or what the table to be read is ordered by, as in metrics.json (default: the first on the
                 page)
   cost=NAME     of the chart: forward_passes (default), nfe or seconds_per_image
+  x=NAME        of a chart of metric= over anything else: another metric, steps, scheduler.eta, ...
+  by=NAME       of such a chart: the key whose values have a line each, or several, as in by=scheduler,grid (default:
+                scheduler)
 
 or: python -m diffexp.report --watch DIR [port=8765]   (the page of DIR on this machine, at http://127.0.0.1:8765/, made
                 anew when runs change, until Ctrl-C; port=0 takes any that is free)"""
-KEYS = ("out", "metric", "cost")
+KEYS = ("out", "metric", "cost", "x", "by")
 CHARTS, READABLE = (".svg", ".png"), (".md", ".tex")
 SUFFIXES = (".html", ".csv", ".parquet", *READABLE, *CHARTS)
 """Of the files that the command writes."""
@@ -59,14 +62,26 @@ def _write(arguments: list[str]) -> Path:
         raise InputError(f"out={out} ends in none of {', '.join(SUFFIXES)}")
     if out and not out.absolute().parent.is_dir():
         raise InputError(f"out={out}: there is no folder {out.parent}")
-    if "cost" in words and suffix not in CHARTS:
-        raise InputError("cost chooses a chart; give its file too, as in out=chart.svg")
+    free = words.keys() & {"x", "by"}
+    for key in ("cost", "x", "by"):
+        if key in words and suffix not in CHARTS:
+            raise InputError(f"{key} chooses a chart; give its file too, as in out=chart.svg")
+    if free and ("cost" in words or metric is None):
+        raise InputError("x and by are for a chart of metric=NAME, without cost")
     if metric and suffix not in (*CHARTS, *READABLE):
         raise InputError("metric chooses a chart or the order of a table; give its file too, as in out=chart.svg")
     from diffexp.report import write_chart, write_report  # seconds to import
 
     if out is None or suffix == ".html":
         return write_report(folders, out)
+    if free and out and metric:
+        from diffexp.report.runs import load
+
+        return (
+            load(*folders)
+            .chart(metric, x=words.get("x", "forward_passes"), by=words.get("by", "scheduler").split(","))
+            .save(out)
+        )
     if suffix in CHARTS:
         return write_chart(folders, out, metric, words.get("cost"))
     from diffexp.report.tables import write_table

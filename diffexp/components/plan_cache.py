@@ -8,7 +8,6 @@ the code of a plugin with everything that it calls: such plans are compiled anew
 import functools
 import hashlib
 import inspect
-import json
 import platform
 import struct
 import sys
@@ -26,11 +25,11 @@ import torch
 from torch import Tensor
 
 from diffexp.components.schedulers.foreign.diffusers_method import ClassMethod
+from diffexp.errors import InputError
 from diffexp.files import cache_folder, prune, write_text
 from diffexp.plan.compile import Sampler, compile_or_direct
-from diffexp.plan.levels import Level
 from diffexp.plan.method import FunctionMethod, Method
-from diffexp.plan.table import Clamp, Plan, Row
+from diffexp.plan.table import Plan
 
 PACKAGE = Path(__file__).resolve().parents[1]
 CODE = ("plan", "components", "catalog")
@@ -40,6 +39,8 @@ MOST_PLANS = 256
 """How many are kept in memory."""
 MOST_BYTES = 64_000_000
 """Of all files together."""
+WRITES_PER_PRUNING = 256
+"""On average: to look at all files takes as long as hundreds of compilations."""
 
 _known: dict[str, Plan] = {}
 
@@ -75,41 +76,21 @@ def cached_or_compiled(method: Method) -> Sampler:
 def _read(file: Path) -> Plan | None:
     """The plan in a file; None where there is none, or it is damaged."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        rows = tuple(_row(*row) for row in content["rows"])
-        start = (content["start_std"], content["start_scale"], tuple(content["start_z"]))
-        plan = Plan(rows, *start, content["name"])
-        if plan.sha256 != content["sha256"]:
-            return None
+        plan = Plan.from_json(file.read_text(encoding="utf-8"))
         file.touch()  # the oldest are removed first
-    except (OSError, ValueError, TypeError, KeyError, struct.error):
+    except (OSError, ValueError, InputError):
         return None
     return plan
 
 
-def _row(level: Any, scale: Any, x: Any, m: Any, d: Any, z: Any, clamps: Any) -> Row:
-    return Row(
-        Level(*level), scale, tuple(x), tuple(m), tuple(map(tuple, d)), tuple(z), tuple(Clamp(*own) for own in clamps)
-    )
-
-
 def _write(file: Path, plan: Plan) -> None:
     """Keep a plan that is the same when read back, unless the disk does not take it."""
-    rows = [
-        [
-            [row.level.timestep, row.level.alpha, row.level.sigma],
-            *(row.scale, row.x, row.m, row.d, row.z),
-            [[clamp.x, clamp.m, clamp.low, clamp.high] for clamp in row.clamps],
-        ]
-        for row in plan.rows
-    ]
-    content = {"name": plan.name, "start_std": plan.start_std, "start_scale": plan.start_scale}
     with suppress(OSError):
-        text = json.dumps(content | {"start_z": plan.start_z, "rows": rows, "sha256": plan.sha256})
-        write_text(file, text)
+        write_text(file, plan.to_json())
         if _read(file) != plan:
             file.unlink(missing_ok=True)
-        prune(file.parent, MOST_BYTES)
+        if int(file.stem[:8], 16) % WRITES_PER_PRUNING == 0:  # keys are hashes; needs no count that processes share
+            prune(file.parent, MOST_BYTES)
 
 
 def key_of(method: Method) -> str:
@@ -140,7 +121,7 @@ def _feed(digest: Digest, value: Any) -> None:
     """
     if value is None or isinstance(value, bool | int | float | str | torch.dtype | torch.device):
         _part(digest, type(value).__name__, repr(value).encode())
-    elif isinstance(value, tuple) and all(type(item) is float for item in value):
+    elif isinstance(value, tuple) and set(map(type, value)) <= {float}:
         _part(digest, "floats", struct.pack(f"<{len(value)}d", *value))
     elif isinstance(value, list | tuple):
         _items(digest, type(value).__name__, value)

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from diffexp.catalog.register import registration
+from diffexp.catalog.signatures import MODEL, PLAN
 from diffexp.components import grids
 from diffexp.components.grids.choice import Grid, default_grid
+from diffexp.components.models.base import Model
 from diffexp.components.plan_cache import cached_or_compiled
 from diffexp.components.schedulers.foreign.diffusers_auto import ignored_by_class, ignored_entries, visits
 from diffexp.components.schedulers.foreign.diffusers_build import build_class, refusals
@@ -51,12 +53,14 @@ class Recipe:
     training: Training
     grid: Grid = field(default_factory=Grid)
     options: Mapping[str, Any] = field(default_factory=dict)
+    model: Model | None = None
+    """For schedulers that declare a parameter of this name; None where only the training is known."""
     _parts: dict[tuple[int, int], Part] = field(default_factory=dict, init=False, repr=False)
 
     @functools.cached_property
     def sampler(self) -> Sampler:
         """The sampler for all steps, built on first use; see ``build_sampler``."""
-        return build_sampler(self.scheduler, **self._arguments())
+        return build_sampler(self.scheduler, **self._with_model())
 
     @property
     def scheduler_config(self) -> dict[str, Any]:
@@ -132,16 +136,20 @@ class Recipe:
         return shortened(steps)
 
     def _make_part(self, begin: int, end: int) -> Part:
-        if isinstance(self.scheduler, Plan):
-            raise InputError(f"{self.scheduler.name} is a finished plan, which cannot begin in the middle")
+        if isinstance(self.scheduler, Plan) or _traits(self.scheduler).get("finished"):
+            name = self.scheduler.name if isinstance(self.scheduler, Plan) else self.scheduler.__name__
+            raise InputError(f"{name} is a finished plan, which cannot begin in the middle")
         if returns_plan(self.scheduler):
             levels = _levels(self.scheduler, self.steps, self.training, self.grid).part(begin, end)
-            return Part(self.scheduler(levels, **self.options), levels[0], levels[-1])
+            return Part(made_plan(self.scheduler, levels, self.options, self.model), levels[0], levels[-1])
         method = bind(self.scheduler, **self._arguments()).part(begin, end)
         return Part(cached_or_compiled(method), *method.ends)
 
     def _arguments(self) -> dict[str, Any]:
         return {"steps": self.steps, "training": self.training, "grid": self.grid, "options": self.options}
+
+    def _with_model(self) -> dict[str, Any]:
+        return {**self._arguments(), "model": self.model}
 
 
 def build_sampler(
@@ -151,12 +159,13 @@ def build_sampler(
     training: Training,
     grid: Grid | None = None,
     options: Mapping[str, Any] | None = None,
+    model: Model | None = None,
 ) -> Sampler:
     """The compiled plan, the plan that a scheduler returns by itself, or the method to run directly; see ``bind``."""
     if isinstance(scheduler, Plan):
         return scheduler
     if returns_plan(scheduler):
-        return scheduler(_levels(scheduler, steps, training, grid or Grid()), **(options or {}))
+        return made_plan(scheduler, _levels(scheduler, steps, training, grid or Grid()), options or {}, model)
     return cached_or_compiled(bind(scheduler, steps=steps, training=training, grid=grid, options=options))
 
 
@@ -236,5 +245,11 @@ def _traits(function: Any) -> Mapping[str, Any]:
 
 
 def returns_plan(scheduler: Any) -> bool:
-    """Whether a scheduler is a function ``(levels, *, options…) -> Plan``."""
-    return inspect.isfunction(scheduler) and list(inspect.signature(scheduler).parameters)[:1] == ["levels"]
+    """Whether a scheduler is a function ``(levels, *, options…) -> Plan``, or ``(levels, model, *, options…)``."""
+    return inspect.isfunction(scheduler) and tuple(inspect.signature(scheduler).parameters)[:1] == PLAN
+
+
+def made_plan(scheduler: Any, levels: Levels, options: Mapping[str, Any], model: Model | None = None) -> Plan:
+    """The plan that such a function returns."""
+    injected = list(inspect.signature(scheduler).parameters)[1:2] == [MODEL]
+    return scheduler(levels, *([model] if injected else []), **options)

@@ -86,7 +86,13 @@ def make_batch(run: base.Run, seed: int, indices: Sequence[int], monitor: base.M
     model = run.model
     noise = SampleNoise(seed, indices, model.shape, model.device, state_dtype(model))
     condition = model.conditions(run.request, indices).drawn(noise.generators)
-    return Batch(run, indices, condition, noise.draw, noise.generators, monitor)
+
+    def draws() -> Iterator[Tensor]:
+        yield condition.start_noise(noise.draw)
+        while True:
+            yield noise.draw()
+
+    return Batch(run, indices, condition, draws().__next__, noise.generators, monitor)
 
 
 def has_drawn(seed: int, batch: Batch) -> bool:

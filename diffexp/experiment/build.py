@@ -5,7 +5,7 @@ import itertools
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -90,17 +90,28 @@ def assemble(config: Mapping[str, Any], catalog: Catalog, context: RunContext | 
         read_texts("prompt", config["prompt"]),
         read_texts("negative_prompt", config["negative_prompt"]),
         config["label"],
+        int(config["steps"]),
+        arguments=config.get("pipe") or {},
     )
+    traits = _traits(catalog, "guidance", config["guidance"])
+    if getattr(model, "guides", False):
+        request = replace(
+            request,
+            guidance=_scales(model, scale, config["guidance"], traits, _traits(catalog, "loop", config["loop"])),
+        )
+    elif request.arguments and not _traits(catalog, "loop", config["loop"]).get("guides"):
+        name = next(iter(request.arguments))
+        raise InputError(f"pipe.{name} has no effect: model={model.id} is evaluated directly; add loop=pipeline")
     model.conditions(request, range(1))  # an impossible prompt or label is refused before anything is computed
     guide = Guide(_guidance(config["guidance"], catalog), scale)
-    traits = _traits(catalog, "guidance", config["guidance"])
     recipe = _recipe(config, catalog, model).within(config.get("max_nfe"))
     recipe = recipe.within(
         config.get("max_forward_passes"),
         lambda sampler: rehearse(guide, model, sampler, request).passes,
         "max_forward_passes",
     )
-    sampler = _sampler(recipe)
+    sampler, request = _sampler(recipe), replace(request, steps=recipe.steps)
+    request = replace(request, timesteps=[level.timestep for level in sampler.levels])
     if scale != 1 and getattr(recipe.scheduler, READS_UNCONDITIONAL, False):
         name = f"scheduler={config['scheduler']['name']}"
         raise InputError(f"{name} reads the estimate without guidance, which is not at hand; add guidance_scale=1")
@@ -127,6 +138,23 @@ def assemble(config: Mapping[str, Any], catalog: Catalog, context: RunContext | 
         context=context,
         passes=passes,
     )
+
+
+def _scales(
+    model: Model, scale: float, guidance: Mapping[str, Any], traits: Mapping[str, Any], loop: Mapping[str, Any]
+) -> dict[str, float]:
+    """The scales of a pipeline that guides by itself, as guidances with the trait ``pipelines`` do.
+
+    Raises:
+        InputError: the guidance is another one.
+    """
+    if not traits.get("pipelines") and not loop.get("guides"):
+        name = guidance.get("name")
+        raise InputError(f"model={model.id} is guided by its own pipeline, not by guidance={name}; choose cfg or none")
+    return {
+        "guidance_scale": 1.0 if traits.get("ignores_scale") else scale,
+        "guidance_rescale": float(guidance.get("rescale") or 0.0),
+    }
 
 
 def build_trackers(value: Any, catalog: Catalog) -> Trackers:
@@ -173,7 +201,7 @@ def _recipe(config: Mapping[str, Any], catalog: Catalog, model: Model) -> Recipe
     else:
         bound = _build(catalog, "scheduler", node)
         scheduler, options = bound.func, bound.keywords
-    return Recipe(scheduler, grid.steps(config["steps"]), model.training, grid, options)
+    return Recipe(scheduler, grid.steps(config["steps"]), model.training, grid, options, model)
 
 
 def _own_class(model: Model) -> str:

@@ -9,15 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffexp.components.media import Media, media_of
 from diffexp.components.metrics.base import Finished
+from diffexp.components.models.base import Condition, decode
 from diffexp.components.pixels import to_model_range
 from diffexp.experiment.build import Components
 from diffexp.experiment.cost import facts_so_far
-from diffexp.experiment.folder import RunFolder, recorded_shape
+from diffexp.experiment.folder import RunFolder
 from diffexp.experiment.metric_suite import MetricSuite
 from diffexp.experiment.monitor import SHOWN_IMAGES
 from diffexp.experiment.pictures.grid import MAX_GRID
+from diffexp.experiment.pictures.previews import as_images
 from diffexp.experiment.pictures.strips import Snapshot
+from diffexp.experiment.recorded import whole_images
 from diffexp.experiment.sample_files import SampleFiles, load_raw, shape_on_disk
 from diffexp.experiment.stores.base import in_turn
 from diffexp.experiment.tally import Tally
@@ -58,20 +62,33 @@ class BatchWriter:
         self.broken: list[int] = []
         """Indices of samples that are not finite."""
 
-    def decode(self, indices: Sequence[int], samples: Tensor) -> Finished:
-        """Decode a batch of ``samples`` [B, *shape]."""
+    def decode(self, indices: Sequence[int], samples: Tensor, condition: Condition) -> Finished:
+        """Decode a batch of ``samples`` [B, *shape] that were drawn under ``condition``."""
         with self._run.context.cpu_section():
-            images = self._run.model.decode(samples).float().cpu()
-        samples = samples.float().cpu()
-        self.first = images[:SHOWN_IMAGES] if self.first is None else self.first
-        self.broken += [i for i, finite in zip(indices, samples.flatten(1).isfinite().all(1).tolist()) if not finite]
-        return Finished(samples, images)
+            found = Finished.of(samples, decode(self._run.model, samples, condition))
+        self.first = _shown(found)[:SHOWN_IMAGES] if self.first is None else self.first
+        finite = found.samples.flatten(1).isfinite().all(1).tolist()
+        self.broken += [index for index, whole in zip(indices, finite) if not whole]
+        return found
 
     def save(self, indices: Sequence[int], batch: Finished, *, raw: bool) -> None:
         """Write a decoded batch."""
         if batch.images.ndim > 2 and raw:
             self._output.store_raw(indices, batch.samples)
+        if batch.media is not None:
+            self._output.save_media(indices, batch.media, self._media(batch.media))
         self._output.save_samples(indices, batch.images)
+
+    def _media(self, decoded: Tensor) -> Media:
+        """What the samples are: as the model says, else as their axes say."""
+        return media_of(self._run.model) or (Media("video", 8.0) if decoded.ndim == 5 else Media("sound", 16000.0))
+
+
+def _shown(batch: Finished) -> Tensor:
+    """The images that snapshots of the same samples look like: of videos the middle frames. Sounds as they are."""
+    if batch.media is None:
+        return batch.images
+    return as_images(batch.media.transpose(1, 2)) if batch.media.ndim == 5 else batch.media
 
 
 class Collected:
@@ -87,7 +104,7 @@ class Collected:
 
     def load(self, size: int, within: range | None = None) -> None:
         """Take in what is in the folder, of these indices if given, in batches of ``size``."""
-        files = self._output.intact_images(recorded_shape(self._output.record), within)
+        files = whole_images(self._output, self._output.record, within)
         raw = self._output.raw_files(tuple(self._run.model.shape), within)
         if files.keys() - raw.keys():
             self._suite.only_images()

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from diffexp.experiment.folder import recorded_shape
+from diffexp.experiment.recorded import whole_images
 from diffexp.experiment.resume import REQUIRED, Earlier, read_earlier
 from diffexp.experiment.rounds import samples_of
 from diffexp.experiment.sample_files import SampleFiles
@@ -17,6 +17,6 @@ def finished_run(folder: Path) -> Earlier | None:
     if read_json_or_none(folder / "metrics.json") is None:
         return None
     files = SampleFiles(folder)
-    found = {*files.intact_images(recorded_shape(earlier.record)), *files.finished_points()[0]}
+    found = {*whole_images(files, earlier.record), *files.finished_points()[0]}
     wanted = samples_of(earlier.record)
     return earlier if wanted and found >= {*range(wanted)} else None

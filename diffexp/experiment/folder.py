@@ -7,7 +7,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property
@@ -18,13 +18,14 @@ from PIL import Image
 
 from diffexp.errors import InputError
 from diffexp.experiment.image_text import COMMAND, run_texts, sample_texts, with_texts
+from diffexp.experiment.media_files import copy_media
 from diffexp.experiment.parts import read_division, remove_parts
 from diffexp.experiment.per_sample import HALVES, PER_SAMPLE
 from diffexp.experiment.pictures.strips import Snapshot, film_gif, film_strip
 from diffexp.experiment.provenance import git_commit, given_config_dir, hostname, installed_versions
+from diffexp.experiment.recorded import finished_indices, whole_images
 from diffexp.experiment.rounds import samples_of
-from diffexp.experiment.sample_files import RAW_SAMPLES_DIR, SAMPLE_FILES, SampleFiles
-from diffexp.experiment.stores.base import Shape
+from diffexp.experiment.sample_files import RAW_SAMPLES_DIR, SAMPLE_FILES, SAMPLES_DIR, SampleFiles
 from diffexp.experiment.summary import read_metrics
 from diffexp.files import read_json, read_yaml, replace_whole, write_json, write_text
 from diffexp.plan.table import Plan
@@ -60,6 +61,8 @@ class RunRecord(TypedDict):
     """Forward passes of the network per sample, those for guidance included."""
     image_shape: list[int] | None
     """Channels, height and width of the images on disk; None for points."""
+    media: NotRequired[Mapping[str, Any]]
+    """``kind`` (video or sound) and ``rate`` of samples that are no images: the images are made from them."""
     host: str
     """The machine of the process that has written this."""
     device: str | None
@@ -226,12 +229,13 @@ class RunFolder(SampleFiles):
     def copy_samples(self, source: "RunFolder") -> int:
         """Copy the whole samples of another folder that this run has indices for; return their number."""
         wanted, earlier = samples_of(self.record), read_json(source.folder / "run.json")
-        images = source.intact_images(recorded_shape(earlier))
-        damaged = sorted({*source.finished_images(), *_finished_indices(earlier)} - images.keys())
+        images = whole_images(source, earlier)
+        damaged = sorted({*source.finished_images(), *finished_indices(earlier)} - images.keys())
         if damaged:
             shown = ", ".join(map(str, damaged[:5])) + (", ..." if len(damaged) > 5 else "")
             log.warning("%d samples in %s are damaged and are drawn again: %s", len(damaged), source.folder, shown)
         copied = [index for index in images if index < wanted]
+        copy_media(copied, *(files.folder / SAMPLES_DIR for files in (source, self)))
         self.images.copy(copied, images)
         indices, points = source.finished_points()
         rows = [row for row, index in enumerate(indices) if index < wanted]
@@ -284,15 +288,3 @@ class RunFolder(SampleFiles):
 def _copy_file(source: Path, target: Path) -> None:
     with replace_whole(target) as temporary:
         shutil.copyfile(source, temporary)
-
-
-def _finished_indices(record: Mapping[str, Any]) -> Iterable[int]:
-    """The images that the run with this ``run.json`` has finished for certain: all of one that is done."""
-    done = record.get("status") == "done" and recorded_shape(record)
-    return range(samples_of(record)) if done else ()
-
-
-def recorded_shape(record: Mapping[str, Any]) -> Shape | None:
-    """The shape [C, H, W] of the images of the run with this ``run.json``, where it has one."""
-    shape = record.get("image_shape")
-    return tuple(shape) if isinstance(shape, list) and shape else None

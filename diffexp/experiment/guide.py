@@ -12,7 +12,7 @@ from torch import Tensor
 from diffexp.catalog.signatures import injected_parameters
 from diffexp.components.guidance.base import Predict
 from diffexp.components.guidance.diffusers_guiders import guided_by, guider_of, is_guider, try_out
-from diffexp.components.models.base import Condition, Model, Request, state_dtype
+from diffexp.components.models.base import Condition, CountsPasses, Model, Request, state_dtype
 from diffexp.components.models.passes import PassCounter, with_predict
 from diffexp.plan.compile import Sampler
 
@@ -81,7 +81,8 @@ def rehearse(guide: Guide, model: Model, sampler: Sampler, request: Request, sam
             output = predict(u, t, condition)
             digest.update(output.cpu().contiguous().numpy().tobytes())
             plain = plain and (predict is stand_in.predict or torch.equal(output, _outputs(u, t, condition)))
-    return Rehearsal(counter.rows // samples, plain, digest.hexdigest())
+    of_one = model.passes(request) if isinstance(model, CountsPasses) else 1
+    return Rehearsal(counter.rows // samples * of_one, plain, digest.hexdigest())
 
 
 def _outputs(u: Tensor, t: Tensor, condition: Condition) -> Tensor:

@@ -144,6 +144,11 @@ class MetricSuite:
                 log.debug("no %s so far: %s", name, error)
         return {name: value for name, value in values.items() if math.isfinite(value)}
 
+    @property
+    def estimates(self) -> Mapping[str, Estimate]:
+        """The values that have intervals, once computed: with those on halves of the samples."""
+        return dict(self._estimates)
+
     def write(self, folder: Path) -> None:
         """Write per-sample values and the values on halves of the samples to the folder of the run."""
         halves = {name: found.halves for name, found in self._estimates.items()}
@@ -158,7 +163,7 @@ class MetricSuite:
             return
         try:
             solutions = self._solutions(indices)
-            reference = Finished(solutions, self._model.decode(solutions.to(self._model.device)).float().cpu())
+            reference = Finished.of(solutions, self._model.decode(solutions.to(self._model.device)))
         except Exception as error:
             for name in names:
                 self._fail(name, error)

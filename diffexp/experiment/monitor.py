@@ -15,7 +15,7 @@ from torch import Tensor
 
 from diffexp.components.guidance.base import Predict
 from diffexp.components.loops.base import ParallelNetwork
-from diffexp.components.models.base import Condition, Model, state_dtype
+from diffexp.components.models.base import Condition, Model, laid_out, state_dtype
 from diffexp.components.models.passes import PassCounter
 from diffexp.components.trackers.several import Trackers
 from diffexp.errors import InputError
@@ -56,6 +56,9 @@ class Evaluator:
 
     def network_at_once(self, predict: Predict, condition: Condition) -> ParallelNetwork:
         """The network of one batch at many levels in one call; each level counts as an evaluation."""
+        if getattr(self.model, "guides", False):  # a call in progress takes one level after the other
+            network = self.network(predict, condition)
+            return lambda u, levels: torch.stack([network(x, level) for x, level in zip(u, levels)])
         repeated = lru_cache(maxsize=1)(lambda times: _repeat(condition, times))
         return lambda u, levels: self._evaluate(predict, repeated(len(levels)), u, levels)
 
@@ -196,7 +199,7 @@ class Monitor(Evaluator):
             self._take_snapshot(step, level, u, x0)
         if self.live:
             scalars = self._scalars(u, predicted, x0, level) if self._first else {}
-            self.live.step(step, scalars, x0 if shown_now else None)
+            self.live.step(step, scalars, laid_out(self.model, x0) if shown_now and x0 is not None else None)
 
     def _scalars(
         self, u: Tensor, predicted: Tensor | None, x0: Tensor | None, level: Level
@@ -226,9 +229,8 @@ class Monitor(Evaluator):
 
     def _take_snapshot(self, step: int, level: Level, x: Tensor, x0: Tensor) -> None:
         # A copy, because the solver may change its tensors. It stays on its device until the run is over.
-        self._snapshots.append(
-            Snapshot(step, self.nfe, level, x.clone(), x0.clone(), self.model.schedule.sigma_of(level))
-        )
+        x, x0 = (laid_out(self.model, one).clone() for one in (x, x0))
+        self._snapshots.append(Snapshot(step, self.nfe, level, x, x0, self.model.schedule.sigma_of(level)))
 
 
 def _repeat(condition: Condition, times: int) -> Condition:

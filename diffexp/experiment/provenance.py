@@ -15,7 +15,7 @@ from diffexp.components.user_files import images_in
 from diffexp.files import read_yaml, sha256_of_file
 
 PACKAGES = ("diffexp", "torch", "diffusers", "hydra-core", "omegaconf", "wandb", "torchmetrics", "pillow")
-FILE_KEYS = ("model", "scheduler", "grid", "loop", "guidance", "prompt", "negative_prompt")
+FILE_KEYS = ("model", "scheduler", "grid", "loop", "guidance", "prompt", "negative_prompt", "pipe")
 """Config keys whose values may name files."""
 TEXT_KEYS = ("prompt", "negative_prompt", "loop.source")
 """Config keys whose values are text unless they begin with @."""

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from diffexp.components.pixels import pixels_to_image
 from diffexp.errors import InputError
-from diffexp.experiment.sample_files import read_samples
+from diffexp.experiment.media_files import all_media
+from diffexp.experiment.sample_files import SAMPLES_DIR, read_samples
 from diffexp.experiment.stores.images import StoredImages
 from diffexp.experiment.summary import HIGH, LOW, metrics_line, read_metrics
 from diffexp.files import read_json
@@ -105,6 +106,14 @@ class RunResult:
         """The samples as PIL images, a sequence; empty for a model of points."""
         samples = self.samples
         return Images(samples if isinstance(samples, StoredImages) else StoredImages({}))
+
+    @property
+    def media(self) -> Mapping[int, Path]:
+        """The videos (MP4 where ffmpeg was there, else GIF) or sounds (WAV) by index; empty where samples are images.
+
+        ``images`` then has their strips of frames, or spectrograms.
+        """
+        return all_media(self.folder / SAMPLES_DIR)
 
     @cached_property
     def plan(self) -> Plan | None:

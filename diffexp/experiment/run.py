@@ -3,11 +3,12 @@
 import logging
 from collections.abc import Collection, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from diffexp.catalog.discover import Catalog
+from diffexp.components.media import media_of
 from diffexp.components.metrics.so_far import few_on_purpose
 from diffexp.components.models.truth import true_samples
 from diffexp.experiment.build import Components, assemble
@@ -17,6 +18,7 @@ from diffexp.experiment.cost import reset_peak_memory, run_facts
 from diffexp.experiment.effects import Given, check_effects, check_seed
 from diffexp.experiment.folder import RunFolder
 from diffexp.experiment.identity import identity_of
+from diffexp.experiment.learned_for import warn_of_other_conditions
 from diffexp.experiment.lock import lock_unless_held
 from diffexp.experiment.metric_suite import MetricSuite
 from diffexp.experiment.parts import read_division
@@ -75,6 +77,7 @@ def run_experiment(
         run = _build_and_check({**config, "tracker": {}} if goes_on else config, catalog, context, output, earlier)
         with context.cpu_section():
             check_effects(run, config, given, catalog)
+            warn_of_other_conditions(run, config)
         record.live = run.live
         _start_trackers(run, config, output, sweep, earlier)
         samples, metrics = _sample_and_measure(run, config, output)
@@ -118,6 +121,8 @@ def _build_and_check(
             check_same_samples(known, output.record | identity)
     output.replace()
     output.note(**identity)
+    if media := media_of(run.model):
+        output.note(media=asdict(media))
     if named:
         copied = output.copy_samples(RunFolder(named.folder))
         log.info("%d of %d samples copied from %s", copied, samples_of(output.record), named.folder)

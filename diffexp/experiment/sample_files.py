@@ -17,9 +17,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from diffexp.components.media import Media
 from diffexp.components.pixels import to_pixels
 from diffexp.errors import InputError
-from diffexp.experiment.image_text import Texts
+from diffexp.experiment.image_text import COMMAND, Texts
+from diffexp.experiment.media_files import ALWAYS, PATTERNS, write_media
 from diffexp.experiment.stores.base import ImageStore, Shape, files_within, no_texts
 from diffexp.experiment.stores.images import STORES, StoredImages, intact_images, stored_images
 from diffexp.files import replace_whole, write_text
@@ -31,6 +33,7 @@ RAW_SAMPLES_DIR = ".unfinished"
 SAMPLE_FILES = (
     *(f"{SAMPLES_DIR}/{pattern}" for store in STORES.values() for pattern in store.patterns),
     f"{SAMPLES_DIR}/points*.csv",
+    *(f"{SAMPLES_DIR}/[0-9]{pattern}" for pattern in PATTERNS),
     f"{RAW_SAMPLES_DIR}/*.safetensors",
 )
 
@@ -61,6 +64,17 @@ class SampleFiles:
             self.save_points(indices, samples)
         else:
             self.images.write(indices, to_pixels(samples))
+
+    def save_media(self, indices: Sequence[int], contents: Tensor, media: Media) -> None:
+        """Write a batch of videos [B, F, C, H, W] or sounds [B, channels, T], before the images that stand for them."""
+        for index, content in zip(indices, contents):
+            write_media(self.folder / SAMPLES_DIR, index, content, media, self.texts(index).get(COMMAND, ""))
+
+    def with_media(self, images: StoredImages, kind: str | None) -> StoredImages:
+        """Those of the images whose video or sound is there too; all where the samples are of no such ``kind``."""
+        suffix = ALWAYS.get(kind or "")
+        folder = self.folder / SAMPLES_DIR
+        return images.where(lambda index: suffix is None or (folder / f"{index:06d}{suffix}").is_file())
 
     def finished_images(self) -> StoredImages:
         """Samples that are on disk as images."""

@@ -57,7 +57,7 @@ def _draw_all(run: Components, config: Mapping[str, Any], output: RunFolder, sui
 
     try:
         for batch, samples in drawing.batches(todo):
-            indices, finished = batch.indices, writer.decode(batch.indices, samples)
+            indices, finished = batch.indices, writer.decode(batch.indices, samples, batch.condition)
             record = monitor.record() | {"image_shape": shape_on_disk(finished.images)}
             files.write(partial(write, indices, finished, suite.reads_samples, record))
             # At once: an interrupt may follow.

@@ -22,13 +22,14 @@ from diffexp.experiment.build import Components, assemble
 from diffexp.experiment.collected import BatchWriter, Collected, Samples, warn_of_broken, warn_of_interrupt
 from diffexp.experiment.context import RunContext
 from diffexp.experiment.cost import peak_memory_mb, reset_peak_memory
-from diffexp.experiment.folder import RunFolder, recorded_shape
+from diffexp.experiment.folder import RunFolder
 from diffexp.experiment.identity import identity_of
 from diffexp.experiment.image_text import sample_texts
 from diffexp.experiment.lock import Watch
 from diffexp.experiment.metric_suite import MetricSuite
 from diffexp.experiment.parts import Division, Parts, Share, Worker, has_open_parts, read_division, sum_of, workers_of
 from diffexp.experiment.pictures.previews import latents_to_rgb
+from diffexp.experiment.recorded import whole_images
 from diffexp.experiment.resume import check_same_samples, read_earlier
 from diffexp.experiment.rounds import samples_of
 from diffexp.experiment.sample_files import SampleFiles
@@ -72,7 +73,7 @@ class PartDrawing:
                 for batch, samples in drawing.batches(list(whole)):
                     if not parts.is_offered:
                         return
-                    finished = self.writer.decode(batch.indices, samples)
+                    finished = self.writer.decode(batch.indices, samples, batch.condition)
                     peak, tally = peak_memory_mb(self._run.model.device), drawing.monitor.tally - before
                     own = Share(parts.worker, tally, peak, drawing.drew_noise, self.writer.broken[broken:])
                     shares = [*earlier, own]
@@ -89,8 +90,8 @@ class PartDrawing:
     def finished(self, part: int) -> set[int]:
         """The samples of a part that are on disk."""
         within = self.parts.division.indices(part)
-        shape = recorded_shape(read_json(self._output.folder / "run.json"))
-        return {*self._output.intact_images(shape, within), *self._output.finished_points(within)[0]}
+        record = read_json(self._output.folder / "run.json")
+        return {*whole_images(self._output, record, within), *self._output.finished_points(within)[0]}
 
 
 class Owner(PartDrawing):

@@ -10,7 +10,9 @@ from diffexp.components.trackers.base import RunInfo
 from diffexp.experiment.build import Components
 from diffexp.experiment.collected import Samples
 from diffexp.experiment.folder import RunFolder
+from diffexp.experiment.media_files import media_files
 from diffexp.experiment.rounds import Round
+from diffexp.experiment.sample_files import SAMPLES_DIR
 from diffexp.experiment.sample_rows import SampleRows
 
 IMAGES = {"grid": "grid.png", "trajectory": "trajectory.png", "animation": "trajectory.gif"}
@@ -20,6 +22,8 @@ FACTS = (
     *("git_commit", "versions", "command"),
 )
 """Entries of ``run.json`` that trackers get."""
+MOST_MEDIA = 16
+"""Videos or sounds that are tracked."""
 MOST_TAG = 64
 """Longest tag that W&B accepts."""
 
@@ -67,6 +71,10 @@ def publish(run: Components, config: Mapping[str, Any], output: RunFolder, sampl
     tracker.log_images("pictures", {key: path for key, name in IMAGES.items() if (path := folder / name).is_file()})
     images = output.finished_images()
     tracker.log_samples(SampleRows(samples.indices, samples.captions, int(config["seed"]), images))
+    shown = sorted(samples.indices)[:MOST_MEDIA]
+    media = {f"sample {index}": found[0] for index in shown if (found := media_files(folder / SAMPLES_DIR, index))}
+    if media:
+        tracker.log_media(media)
     if (plan := folder / "plan.csv").is_file():
         tracker.log_files("plan", {plan.name: plan})
     copies = [str(one["copy"]) for one in output.record.get("plugins") or ()]

@@ -5,11 +5,12 @@ import hashlib
 import io
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from diffexp.plan import as_json
 from diffexp.plan.levels import Level
 from diffexp.plan.method import Method
 
@@ -71,6 +72,8 @@ class Plan:
     name: str = field(default="plan", compare=False)
     source: Method | None = field(default=None, init=False, compare=False, repr=False)
     """The code that it was compiled from; a plan with other numbers (``dataclasses.replace``) has none."""
+    origin: Mapping[str, Any] | None = field(default=None, compare=False, repr=False, kw_only=True)
+    """What a learned plan was learned for, and whether it was proven better there; see ``diffexp.learn``."""
 
     def compiled_from(self, method: Method | None) -> "Plan":
         """The same plan with its ``source``."""
@@ -196,6 +199,19 @@ class Plan:
             cells += [_cell(row.z, i) for i in draws]
             writer.writerow(repr(c) if isinstance(c, float) else c for c in cells)
         return out.getvalue()
+
+    def to_json(self) -> str:
+        """The plan as text that ``from_json`` reads back, equal in every number."""
+        return as_json.to_json(self)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Plan":
+        """The plan in a text of ``to_json``.
+
+        Raises:
+            InputError: it is none, it is of another version, or a number in it was changed.
+        """
+        return as_json.from_json(text)
 
     def to_frame(self) -> "pd.DataFrame":
         """The table as a ``pandas.DataFrame``: the columns of ``to_csv``, a row for each evaluation."""

@@ -54,7 +54,8 @@ def write_chart(folders: Sequence[Path], out: Path, metric: str | None = None, c
     from diffexp.sweeps.values import COSTS
 
     if cost is not None and cost not in COSTS:
-        raise InputError(f"cost={cost} is not one of {', '.join(COSTS)}{nearest(cost, COSTS)}")
+        more = nearest(cost, COSTS) or f"; for a chart over anything else: metric=... x={cost}"
+        raise InputError(f"cost={cost} is not one of {', '.join(COSTS)}{more}")
     report = Report(collect(folders), out.absolute())
     cost = cost or report.cost
     known = [(quality.name, chart) for quality, own, chart in report.charts if own == cost]

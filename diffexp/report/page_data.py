@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffexp.experiment.configs import differing_keys
+from diffexp.experiment.media_files import media_files
+from diffexp.experiment.sample_files import SAMPLES_DIR
 from diffexp.experiment.tracking import IMAGES
 from diffexp.report.axes import PHRASES, Axis
 from diffexp.report.quality import Answer
+from diffexp.report.thumbnails import Thumbnails
 from diffexp.report.warnings import condition_names
 from diffexp.sweeps.results import CellResult
 from diffexp.sweeps.values import COSTS, SHORT_COSTS, Value, cost_of, value_of
@@ -77,6 +81,7 @@ def _cell(report: Report, number: int) -> dict[str, Any]:
         "pictures": thumbnails.images[number] if thumbnails.images else [],
         "files": thumbnails.has_files[number],
         "films": _films(cell),
+        "media": _media(thumbnails, number),
         "values": _values(report, cell),
     }
 
@@ -92,6 +97,16 @@ def _films(cell: CellResult) -> list[str]:
     """The pictures of the trajectory that a run has: a film strip and an animation."""
     names = (IMAGES["animation"], IMAGES["trajectory"])
     return [name for name in names if (cell.folder / name).is_file()]
+
+
+def _media(thumbnails: Thumbnails, number: int) -> list[str | None]:
+    """For each of the samples in the page the video or sound of a cell, relative to its run's folder."""
+    found: list[str | None] = []
+    for file, folder in zip(thumbnails.files, thumbnails.folders[number] if thumbnails.folders else ()):
+        stem = Path(file).stem
+        files = media_files(folder / SAMPLES_DIR, int(stem)) if stem.isdecimal() else ()
+        found.append(f"{SAMPLES_DIR}/{files[0].name}" if files else None)
+    return found if any(found) else []
 
 
 def _axis(axis: Axis) -> dict[str, Any]:

@@ -33,6 +33,8 @@ TYPES = {
     ".gif": "image/gif",
     ".webp": "image/webp",
     ".svg": "image/svg+xml",
+    ".mp4": "video/mp4",
+    ".wav": "audio/wav",
     ".json": "application/json; charset=utf-8",
     ".csv": "text/csv; charset=utf-8",
     **dict.fromkeys((".txt", ".log", ".yaml", ".yml", ".jsonl", ".py", ".md"), "text/plain; charset=utf-8"),
@@ -175,7 +177,25 @@ class Handler(BaseHTTPRequestHandler):
         kind = TYPES.get(suffix, "application/octet-stream")
         policy = SCRIPT_POLICY if suffix == ".html" else FILE_POLICY
         version = f"{state.st_mtime_ns:x}-{state.st_size:x}"
-        self._send(HTTPStatus.OK, content, kind, version, policy, size=state.st_size)
+        part = self._part(state.st_size, version)
+        if part is None:
+            self._send(HTTPStatus.OK, content, kind, version, policy, size=state.st_size)
+        elif not part:
+            self.send_error(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, f"the file has {state.st_size} bytes")
+        else:
+            content.seek(part.start)
+            place = f"bytes {part.start}-{part.stop - 1}/{state.st_size}"
+            self._send(HTTPStatus.PARTIAL_CONTENT, content, kind, version, policy, size=len(part), place=place)
+
+    def _part(self, size: int, version: str) -> range | None:
+        """The bytes of a file that are asked for, as players of videos do; None for all of them."""
+        asked = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", self.headers.get("Range", "").strip())
+        if asked is None or not any(asked.groups()) or self.headers.get("If-Range", f'"{version}"') != f'"{version}"':
+            return None
+        first, last = asked.groups()
+        if not first:
+            return range(max(0, size - int(last)), size)
+        return range(int(first), min(int(last) + 1, size) if last else size)
 
     def _send(
         self,
@@ -187,6 +207,7 @@ class Handler(BaseHTTPRequestHandler):
         *,
         size: int | None = None,
         location: str = "",
+        place: str = "",
     ) -> None:
         """Send an answer; only its head if that is what was asked for, or if the browser has this version already."""
         if version and self._has(version):
@@ -201,6 +222,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("ETag", f'"{version}"')
         if location:
             self.send_header("Location", location)
+        if place:
+            self.send_header("Content-Range", place)
         if status == HTTPStatus.METHOD_NOT_ALLOWED:
             self.send_header("Allow", "GET, HEAD")
         if self.close_connection:

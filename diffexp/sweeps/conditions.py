@@ -12,6 +12,7 @@ CONDITION_KEYS = (
     "negative_prompt",
     "label",
     "num_samples",
+    "pipe",
     "loop.image",
     "loop.mask",
     "loop.source",

@@ -68,6 +68,8 @@ MISTAKES = {
     "scheduler=ddimm": "scheduler=ddimm is not known; did you mean 'ddim'? (available: ",
     "scheduler.etaa=1": "unknown option 'scheduler.etaa' of scheduler=ddim; did you mean 'scheduler.eta'?",
     "--steps": "--steps is not a flag: write steps=... (see --help)",
+    "--dryrun": "--dryrun is not a flag; did you mean '--dry-run'?",
+    "--from-imag=none.png": "none.png: there is no such file",
     "--config-dir=nowhere": "--config-dir=nowhere is not a folder",
     "--config-name=x": "--config-name is not supported",
 }

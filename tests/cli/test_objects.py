@@ -114,13 +114,19 @@ def test_a_text_to_image_pipeline_draws_as_its_checkpoint(loop: str, tiny: Calla
     assert same_but_for_rounding(samples(ours), samples(theirs))
 
 
-def test_a_pipeline_of_an_unknown_family_runs_as_a_whole_only(tiny: Callable[[str], Path]) -> None:
+def test_any_pipeline_is_evaluated_through_its_own_call(tiny: Callable[[str], Path]) -> None:
     pipe = DiffusionPipeline.from_pretrained(tiny("flux"), local_files_only=True)
-    words = FAST | {"num_samples": 1, "prompt": "a cat"}
-    with pytest.raises(InputError, match=r"runs as a whole only \(a FluxPipeline\): add loop=pipeline"):
-        diffexp.run(model=pipe, **words)
-    result = diffexp.run(model={"name": pipe, "height": 32, "width": 32}, loop="pipeline", **words)
-    assert result.images[0].size == (32, 32)
+    stock, words = pipe.scheduler, FAST | {"num_samples": 1, "prompt": "a cat"}
+    model = {"name": pipe, "height": 32, "width": 32}
+    results = [diffexp.run(model=model, scheduler="unipc", loop=loop, **words) for loop in ("denoise", "pipeline")]
+    assert same_but_for_rounding(*map(samples, results)) and results[0].images[0].size == (32, 32)
+    assert pipe.scheduler is stock, "it is left as it was"
+    longer = diffexp.run(model=model, scheduler="unipc", pipe={"max_sequence_length": 7}, **words)
+    assert longer.config["pipe"] == {"max_sequence_length": 7}
+    with pytest.raises(InputError, match="pipe.max_sequence_lenght: FluxPipeline takes no .*'max_sequence_length'"):
+        diffexp.run(model=model, pipe={"max_sequence_lenght": 7}, **words)
+    with pytest.raises(InputError, match="pipe.sigmas is not free: write grid.sigmas=..."):
+        diffexp.run(model=model, pipe={"sigmas": [1.0]}, **words)
 
 
 @pytest.mark.parametrize(

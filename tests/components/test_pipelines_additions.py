@@ -7,21 +7,19 @@ from typing import Any
 import pytest
 import torch
 from diffusers import (
-    ControlNetModel,
     StableDiffusionControlNetPipeline,
     StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
 )
 from PIL import Image
 from safetensors.torch import save_file
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from diffexp.catalog.discover import Catalog
 from diffexp.components.pixels import to_image
 from diffexp.errors import InputError
 from diffexp.experiment.run import run_experiment
 from diffexp.plan.noise import sample_seed
-from tests.pipeline_checkpoints import WIDTH
+from tests.families.stable_diffusion import load_ip_adapter, random_controlnet, save_ip_adapter
 from tests.pipeline_runs import COMMON, PROMPTS, Tiny, drawn, psnr
 
 Draw = Callable[..., torch.Tensor]
@@ -59,11 +57,7 @@ def by_diffusers(pipe: Any, **call: Any) -> torch.Tensor:
 
 def test_a_controlnet_is_shown_a_picture(draw: Draw, tiny: Tiny, tmp_path: Path, picture: Path) -> None:
     pipe = StableDiffusionPipeline.from_pretrained(tiny("sd15"), local_files_only=True)
-    torch.manual_seed(0)
-    net = ControlNetModel.from_unet(pipe.unet, conditioning_embedding_out_channels=(16, 32))
-    for block in (*net.controlnet_down_blocks, net.controlnet_mid_block):
-        torch.nn.init.normal_(block.weight, std=0.1)  # pyright: ignore
-    torch.nn.init.normal_(net.controlnet_cond_embedding.conv_out.weight, std=0.3)
+    net = random_controlnet(pipe.unet)
     net.save_pretrained(tmp_path / "controlnet")
     node = {"control_image": str(picture), "control_scale": 0.7}
     ours = draw(node, controlnet=str(tmp_path / "controlnet"))
@@ -77,40 +71,11 @@ def test_a_controlnet_is_shown_a_picture(draw: Draw, tiny: Tiny, tmp_path: Path,
 
 
 def test_an_ip_adapter_is_shown_a_picture(draw: Draw, tiny: Tiny, tmp_path: Path, picture: Path) -> None:
-    folder = tmp_path / "adapter" / "models"
-    sight = CLIPVisionConfig(
-        hidden_size=WIDTH,
-        image_size=224,
-        patch_size=32,
-        projection_dim=WIDTH,
-        intermediate_size=2 * WIDTH,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-    )
-    torch.manual_seed(0)
-    CLIPVisionModelWithProjection(sight).save_pretrained(folder / "image_encoder")
     pipe: Any = StableDiffusionPipeline.from_pretrained(tiny("sd15"), local_files_only=True)
-    weights = {
-        "image_proj.proj.weight": torch.randn(4 * WIDTH, WIDTH),
-        "image_proj.proj.bias": torch.zeros(4 * WIDTH),
-        "image_proj.norm.weight": torch.ones(WIDTH),
-        "image_proj.norm.bias": torch.zeros(WIDTH),
-    }
-    number = 1
-    for name, processor in pipe.unet.attn_processors.items():
-        if "attn2" in name:
-            width = pipe.unet.get_submodule(name.removesuffix(".processor")).to_k.out_features
-            for part in ("to_k_ip", "to_v_ip"):
-                weights[f"ip_adapter.{number}.{part}.weight"] = torch.randn(width, WIDTH) * 0.3
-            number += 2
-        assert processor is not None
-    save_file(weights, folder / "ip-adapter_sd15.safetensors")
+    save_ip_adapter(tmp_path / "adapter" / "models", pipe.unet)
     options = {"ip_adapter": str(tmp_path / "adapter"), "ip_adapter_scale": 0.8}
     ours = draw({"ip_adapter_image": str(picture)}, **options)
-    pipe.load_ip_adapter(
-        str(tmp_path / "adapter"), subfolder="models", weight_name="ip-adapter_sd15.safetensors", local_files_only=True
-    )
-    pipe.set_ip_adapter_scale(0.8)
+    load_ip_adapter(pipe, tmp_path / "adapter")
     assert psnr(ours, by_diffusers(pipe, ip_adapter_image=Image.open(picture))) > 50
     with pytest.raises(InputError, match="model.ip_adapter needs an image: add loop.ip_adapter_image="):
         draw(**options)

@@ -46,8 +46,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("sd2", StableDiffusion, (4, 16, 16), Prediction.V, 7.5),
         ("sdxl", StableDiffusionXL, (4, 16, 16), Prediction.EPSILON, 5.0),
         ("kandinsky22", Kandinsky22, (4, 16, 16), Prediction.EPSILON, 4.0),
-        ("sd3", TextToImage, (3, 32, 32), Prediction.FLOW, 7.0),
-        ("flux", TextToImage, (3, 64, 64), Prediction.FLOW, 3.5),
+        ("sd3", TextToImage, (4, 16, 16), Prediction.FLOW, 7.0),
+        ("flux", TextToImage, (256, 16), Prediction.FLOW, 3.5),
     ],
 )
 def test_every_family_from_a_folder(

@@ -9,7 +9,6 @@ import torch
 
 from diffexp.catalog.discover import Catalog
 from diffexp.components.models.base import Request
-from diffexp.components.pixels import to_image
 from diffexp.components.prompts import read_texts
 from diffexp.errors import InputError
 from diffexp.experiment.pictures.previews import latents_to_rgb
@@ -150,15 +149,6 @@ def test_what_cannot_be_asked(draw: Draw, changes: dict[str, Any], message: str)
     with pytest.raises(InputError, match=message) as caught:
         draw("sd15", **changes)
     assert "\n" not in str(caught.value)
-
-
-def test_a_closed_model_says_how_to_run_it(draw: Draw, tmp_path: Path) -> None:
-    to_image(torch.zeros(3, 8, 8)).save(tmp_path / "black.png")
-    message = "runs as a whole only \\(a StableDiffusion3Pipeline\\): add loop=pipeline"
-    with pytest.raises(InputError, match=message):
-        draw("sd3")
-    with pytest.raises(InputError, match=message):
-        draw("sd3", loop={"name": "img2img", "image": str(tmp_path / "black.png")})
 
 
 def test_a_class_that_is_no_table_is_handed_over_itself(draw: Draw, tiny: Tiny) -> None:

@@ -137,10 +137,10 @@ def test_a_damaged_file_is_replaced(folder, damage):
     whole = file.read_text()
     content = json.loads(whole)
     if damage == "number":
-        content["rows"][1][2][0] += 1e-12
+        content["rows"][1]["x"][0] += 1e-12
         damage = json.dumps(content)
     elif damage == "row":
-        content["rows"][1].pop()
+        content["rows"][1].popitem()
         damage = json.dumps(content)
     file.write_text(whole[: len(whole) // 2] if damage == "half" else damage)
     forget()
@@ -185,3 +185,13 @@ def test_the_oldest_files_are_removed(tmp_path):
     os.utime(tmp_path / "0", (99, 99))
     prune(tmp_path, 700)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "5", "6", "7", "8", "9"]
+
+
+def test_a_full_folder_is_pruned_by_some_of_the_writes(folder, monkeypatch):
+    looks = []
+    monkeypatch.setattr(plan_cache, "prune", lambda *given: looks.append(given))
+    monkeypatch.setattr(plan_cache, "WRITES_PER_PRUNING", 4)
+    for steps in range(1, 41):
+        cached_or_compiled(bind(ddim, steps=steps, training=TRAINING))
+    assert len(list(folder.iterdir())) == 40
+    assert 1 <= len(looks) <= 39 and set(looks) == {(folder, plan_cache.MOST_BYTES)}

@@ -71,6 +71,7 @@ def test_the_default_experiment(preflight):
         "device": "auto",
         "dtype": "auto",
         "compile": False,
+        "pipe": {},
         "samples": "png",
         "tags": [],
     }

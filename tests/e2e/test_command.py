@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import diffexp
+from tests import fork_server
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(diffexp.__path__[0]).parent)}
 LIMIT = 120
@@ -129,7 +130,7 @@ def test_a_plugin_dropped_into_the_folder_is_used_at_once(tmp_path: Path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_or_a_cluster_that_ends_the_job_keeps_what_was_finished(number: signal.Signals, tmp_path: Path):
     words = ["model=mixture", "model.shape=[1,8,8]", "steps=1000", "num_samples=100000", "batch_size=4"]
-    running = subprocess.Popen(
+    running = fork_server.Popen(
         [sys.executable, "-m", "diffexp", *words],
         cwd=tmp_path,
         env=ENVIRONMENT,

@@ -15,6 +15,8 @@ import pytest
 
 from diffexp.cli.report import main
 from diffexp.report.watch import Server
+from tests import fork_server
+from tests.e2e.test_shared_runs import PLUGIN as GATED
 from tests.e2e.test_sweeps import ENVIRONMENT, command, finish, start
 from tests.made_up import made_up_cell, made_up_sweep
 
@@ -76,11 +78,15 @@ def test_a_sweep_is_read_while_it_runs_and_after_it_was_killed(tmp_path: Path):
 
 
 def test_the_driver_of_workers_writes_the_page(tmp_path: Path):
-    page = tmp_path / "s" / "report.html"
-    words = ["num_samples=400", "metric=cost", "hydra.sweep.dir=s", "workers=1", "hydra/launcher=local"]
-    running = start(tmp_path, *SWEEP.split(), *words)
+    page, gate = tmp_path / "s" / "report.html", tmp_path / "gate"
+    for file, text in ((gate / "closed", ""), (tmp_path / "plugins" / "gated.py", GATED)):
+        file.parent.mkdir()
+        file.write_text(text)
+    words = ["num_samples=16", "metric=cost", "hydra.sweep.dir=s", "workers=1", "hydra/launcher=local"]
+    running = start(tmp_path, *SWEEP.split(), *words, "loop=gated", f"loop.gate={gate}")
     until(page.exists, running)
     assert 'id="live"' in page.read_text()
+    (gate / "open").touch()
     code, _, errors = finish(running)
     assert code == 0, errors
     assert 'id="live"' not in page.read_text()
@@ -99,7 +105,7 @@ def test_the_page_of_a_short_sweep_is_final(tmp_path: Path):
 def test_the_server_as_a_command(tmp_path: Path):
     folder = made_up_sweep(tmp_path / "runs", ["ddim"], [5, 10])
     words = [sys.executable, "-m", "diffexp.report", "--watch", str(folder), "port=0"]
-    running = subprocess.Popen(
+    running = fork_server.Popen(
         words, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     assert running.stdout

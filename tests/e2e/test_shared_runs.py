@@ -16,6 +16,7 @@ import diffexp
 from diffexp.experiment.lock import Watch
 from diffexp.files import read_json
 from diffexp.sweeps.workers import live_workers
+from tests import fork_server
 from tests.runs import metrics, record
 
 PLACES = [str(Path(diffexp.__path__[0]).parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
@@ -52,10 +53,10 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def start(environment) -> Callable[..., subprocess.Popen[str]]:
-    """Start a module as a command in a folder."""
+    """Start a module as a command in a folder, forked; ``subprocess.Popen`` starts Python itself."""
 
-    def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+    def start(folder: Path, *words: str, popen: Any = fork_server.Popen) -> subprocess.Popen[str]:
+        return popen(
             [sys.executable, "-m", *words],
             cwd=folder,
             env=environment,
@@ -175,7 +176,8 @@ def test_an_interrupted_command_stops_its_workers(tmp_path, start, gate):
 def test_torchrun(tmp_path, start, alone, gate):
     """Two ranks, of which the first is killed and started again."""
     launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1", "-m", "diffexp"]
-    running = start(tmp_path, *launcher, *RUN, "num_samples=60", f"loop.gate={gate}")
+    words = [*launcher, *RUN, "num_samples=60", f"loop.gate={gate}"]
+    running = start(tmp_path, *words, popen=subprocess.Popen)
     until(lambda: len(waiting(gate)) == 2)
     (folder,) = tmp_path.glob("outputs/2*/*")
     os.kill(until(lambda: holder(folder)), signal.SIGKILL)

@@ -16,6 +16,7 @@ import pytest
 
 import diffexp
 from diffexp.sweeps.record import NAME
+from tests import fork_server
 from tests.runs import images, same_but_for_rounding
 
 PLACES = [str(Path(diffexp.__path__[0]).parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
@@ -26,7 +27,7 @@ SWEEP = "-m model=mixture model.shape=[1,8,8] scheduler=ddim,ddpm steps=20,30 ba
 
 
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+    return fork_server.Popen(
         [sys.executable, "-m", "diffexp", *words],
         cwd=folder,
         env=ENVIRONMENT,

@@ -13,6 +13,7 @@ import pytest
 
 from diffexp.experiment.lock import Watch
 from diffexp.sweeps.workers import Worker, live_workers, read_workers
+from tests import fork_server
 from tests.e2e.test_sweeps import ENVIRONMENT, LIMIT, command, finish, rows, samples, start
 from tests.runs import images, record, same_but_for_rounding
 
@@ -96,7 +97,7 @@ def test_workers_and_the_driver_are_killed_and_others_go_on(place, run):
     assert f"{first.title}: killed by signal 9 (out of memory?); it ran " in told
     known |= samples(sweep)
     by_hand = [sys.executable, "-m", "diffexp.sweeps", str(sweep), "--job", "mine"]
-    joined = subprocess.Popen(
+    joined = fork_server.Popen(
         by_hand, cwd="/", env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     code, out, errors = command(place, "resume=sweep")

@@ -89,6 +89,16 @@ def test_labels_are_where_their_lines_end_or_near(wanted: Sequence[float], found
     assert spread(wanted, 17, 0, 400) == pytest.approx(found)
 
 
+def test_a_chart_of_a_metric_over_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    sweep = made_up_sweep(tmp_path / "s", ["euler", "ddim"], [5, 10])
+    file = tmp_path / "chart.svg"
+    assert main([str(sweep), f"out={file}", "metric=fid", "x=psnr", "by=steps"]) == 0
+    svg = "{http://www.w3.org/2000/svg}"
+    texts = {element.text for element in ElementTree.parse(file).getroot().iter(f"{svg}text")}
+    assert {"psnr", "fid/mnist_cnn (lower is better)", "steps 5", "steps 10"} <= texts
+    assert capsys.readouterr().out == f"report: {file}\n"
+
+
 @pytest.mark.parametrize(
     "names", [["euler", "unipc", "ddim"], ["euler", "a name that is too long for the margin", "ddim"]]
 )

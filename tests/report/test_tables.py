@@ -151,6 +151,9 @@ def test_the_command(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
         ([str(tmp_path / "r.html")], f"r.html is a file; give its folder, {tmp_path}"),
         ([str(sweep), "out=r.pdf"], "out=r.pdf ends in none of .html, .csv, .parquet, .md, .tex, .svg, .png"),
         ([str(sweep), "out=r.svg", "cost=steps"], "cost=steps is not one of forward_passes, nfe, seconds_per_image"),
+        ([str(sweep), "out=r.svg", "x=steps"], "x and by are for a chart of metric=NAME, without cost"),
+        ([str(sweep), "out=r.svg", "metric=fid", "x=stepz"], "there is no column stepz; did you mean steps"),
+        ([str(sweep), "out=r.svg", "metric=fid", "x=scheduler"], "scheduler has no numbers"),
         ([str(sweep), "out=r.csv", "metric=psnr"], "metric chooses a chart or the order of a table"),
         ([str(sweep), "out=r.md", "cost=nfe"], "cost chooses a chart"),
     ):

@@ -1,6 +1,7 @@
 """Two steps of every training task of the emoji model, resumption, and the folder that comes out."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -169,6 +170,19 @@ def test_a_resumed_vae_is_that_of_an_uninterrupted_run(data: Emoji, trained: Pat
     assert not (tmp_path / "latents.pt").exists()
     train_vae(data, vae_recipe(), tmp_path)
     assert_same(weights(trained, "vae.pt"), weights(tmp_path, "vae.pt"))
+
+
+def test_a_sharper_decoder_reaches_a_pipeline_that_was_complete(data: Emoji, trained: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(trained, tmp_path / "again"))
+    lines = (folder / "losses.jsonl").read_text()
+    sharper: Any = AutoencoderKL.from_pretrained(folder / "vae")
+    sharper.decoder.conv_out.bias.data.fill_(0.25)
+    sharper.save_pretrained(folder / "vae")
+    train_emoji(data, emoji_recipe(), folder)
+    before, after = (StableDiffusionPipeline.from_pretrained(place / "emoji") for place in (trained, folder))
+    assert after.vae.decoder.conv_out.bias.tolist() == [0.25] * 3
+    torch.testing.assert_close(after.unet.state_dict(), before.unet.state_dict(), rtol=0, atol=0)
+    assert (folder / "losses.jsonl").read_text() == lines
 
 
 def test_every_channel_of_the_latents_has_mean_0_and_deviation_1(data: Emoji, trained: Path) -> None:

@@ -66,6 +66,11 @@ CHECKS: Mapping[str, Check] = {
 SAMPLING = frozenset(CHECKS) - {"deterministic", "batch", "sizes", "inputs", "reuse", "cost"}
 """Checks that apply only to samplers, which run from noise to data."""
 
+OF_LEVELS = frozenset(
+    ("few_steps", "step_counts", "timesteps", "told", "middle_start", "even", "order", "grids", "kinds", "strong_order")
+)
+"""Checks of what a scheduler does with levels and numbers of steps that are given."""
+
 
 def certify(scheduler: Any, *, name: str | None = None, **options: Any) -> Certificate:
     """Run all checks on one scheduler.
@@ -97,6 +102,8 @@ def run_check(check: str, subject: Subject) -> Outcome:
 def _run(check: str, subject: Subject) -> Outcome:
     if subject.is_inversion and check in SAMPLING:
         return skipped("runs from data to noise")
+    if subject.is_finished and check in OF_LEVELS:
+        return skipped("is a finished plan, with levels and a number of evaluations of its own: it has no order")
     try:
         with quiet():
             return CHECKS[check](subject)

@@ -147,6 +147,11 @@ class Batch:
         """The model without guidance under any condition; its evaluations are observed too."""
         return self.monitor.network(self.run.model.predict, condition)
 
+    def unguided_condition(self, request: Request) -> Condition:
+        """The condition of a request for ``unguided``."""
+        without = getattr(self.model, "without_guidance", lambda same: same)
+        return self.model.conditions(without(request), self.indices).drawn(self.generators)
+
     def seen(self, u: Tensor, output: Tensor, level: Level) -> None:
         """Record an evaluation that does not pass through ``network``: ``u`` and ``output`` [batch, *shape]."""
         self.monitor.on_evaluation(u, output, level)

@@ -8,7 +8,7 @@ from torch import Tensor
 from diffexp import loop
 from diffexp.components.loops.base import Batch
 from diffexp.components.loops.img2img import first_step
-from diffexp.components.models.base import encode_images, picture_shape
+from diffexp.components.models.base import encode_images, mask_of, picture_shape
 from diffexp.components.pixels import to_tensor
 from diffexp.components.schedulers.shared.sigma_space import add_noise
 from diffexp.components.user_files import read_images, read_masks
@@ -53,7 +53,7 @@ def inpaint(batch: Batch, *, image: str, mask: str, strength: float = 1.0, resam
     parts = [batch.recipe.part(k, min(k + jump, steps)) for k in range(begin, steps, jump)]
     batch.expect(resample * sum(part.sampler.nfe for part in parts))
     x = parts[0].start.alpha * known + parts[0].start.sigma * eps if begin else batch.sampler.start_std * eps
-    unknown = torch.nn.functional.interpolate(masks, size=known.shape[-2:])
+    unknown = mask_of(batch.model, masks, known)
     network = WithKnownPart(batch.network, batch.model.prediction, known, unknown, eps)
     for part in parts:
         for again in reversed(range(resample)):

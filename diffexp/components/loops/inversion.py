@@ -52,7 +52,7 @@ def inversion(batch: Batch, *, image: str, source: str | list[str] | None = None
     levels = visited(plan)
     batch.expect(plan.nfe + iterations * len(levels))
     x0 = encode_images(model, images, batch.generators).to(state_dtype(model))
-    noisy = noised(batch.unguided(_source(batch, source)), model.prediction, x0, levels, iterations)
+    noisy = noised(batch.unguided(_source(batch, source, levels, iterations)), model.prediction, x0, levels, iterations)
     return sample(plan, batch.network, noisy / (plan.rows[0].scale * plan.start_scale), batch.noise)
 
 
@@ -74,8 +74,10 @@ def noised(network: Network, prediction: Target, x0: Tensor, levels: Sequence[Le
     return x
 
 
-def _source(batch: Batch, source: str | list[str] | None) -> Condition:
-    if source is None:
+def _source(batch: Batch, source: str | list[str] | None, levels: Sequence[Level], iterations: int) -> Condition:
+    if source is None and not getattr(batch.model, "guides", False):
         return batch.condition
-    request = replace(batch.request, prompt=read_texts("loop.source", source), label=None, negative_prompt=None)
-    return batch.model.conditions(request, batch.indices).drawn(batch.generators)
+    request = replace(batch.request, timesteps=[level.timestep for level in levels for _ in range(iterations)])
+    if source is not None:
+        request = replace(request, prompt=read_texts("loop.source", source), label=None, negative_prompt=None)
+    return batch.unguided_condition(request)

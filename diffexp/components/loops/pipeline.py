@@ -5,13 +5,10 @@ import functools
 import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from diffexp import loop
 from diffexp.components.grids.choice import Grid
@@ -73,40 +70,35 @@ def pipeline(
     """
     if not hasattr(batch.model, "task"):
         raise InputError(f"model={batch.model.id} is not a pipeline of diffusers; leave loop=pipeline out")
+    from diffexp.components.models.text_to_image.arguments import needs_mask
+
     model: TextToImage = batch.model  # pyright: ignore[reportAssignmentType]
     if mask is not None and image is None:
         raise InputError("loop.mask needs loop.image, the image that it belongs to")
     pipe = model.pipe if image is None else model.task("image-to-image" if mask is None else "inpainting")
-    if mask is None and _needs_mask(pipe):
+    if mask is None and needs_mask(pipe) and not batch.request.arguments:
         raise InputError(f"model={batch.model.id} is made for inpainting: add loop.image=... and loop.mask=...")
     _check_inputs(pipe, {"controlnet": control_image, "ip_adapter": ip_adapter_image})
     parameters = inspect.signature(pipe.__call__).parameters
-    shape, indices = model.picture_shape, batch.indices
+    indices = batch.indices
     arguments: dict[str, Any] = {"strength": strength, "true_cfg_scale": true_cfg_scale}
     if image is not None:
         if "strength" in parameters:
             first_step(parameters["strength"].default if strength is None else strength, batch.recipe.steps)
-        arguments["image"] = read_images("loop.image", image, shape, indices)
+        arguments["image"] = read_images("loop.image", image, model.picture_shape, indices)
     if mask is not None:
-        arguments["mask_image"] = read_masks(mask, str(image), shape, indices)
+        arguments["mask_image"] = read_masks(mask, str(image), model.picture_shape, indices)
     if control_image is not None:
         key = "control_image" if "control_image" in parameters else "image"
-        arguments[key] = read_images("loop.control_image", control_image, shape, indices)
+        arguments[key] = read_images("loop.control_image", control_image, model.picture_shape, indices)
         arguments["controlnet_conditioning_scale"] = control_scale
     if ip_adapter_image is not None:
-        (arguments["ip_adapter_image"],) = read_images("loop.ip_adapter_image", ip_adapter_image, shape, [0])
+        shown = read_images("loop.ip_adapter_image", ip_adapter_image, model.picture_shape, [0])
+        (arguments["ip_adapter_image"],) = shown
     arguments = {name: value for name, value in arguments.items() if value is not None}
-    for name in (name for name in arguments if name not in parameters):
-        raise InputError(f"{type(pipe).__name__} takes no {name}; leave the loop's option out")
-    return _call(batch, model, pipe, arguments)
-
-
-def _needs_mask(pipe: Any) -> bool:
-    """Whether its UNet reads the sample, a mask and the masked image, all three at once."""
-    unet, vae = getattr(pipe, "unet", None), getattr(pipe, "vae", None)
-    if unet is None or vae is None:
-        return False
-    return unet.config["in_channels"] == 2 * vae.config["latent_channels"] + 1
+    request = replace(batch.request, guidance=_guidance(batch))
+    given = model.arguments_for(pipe, request, indices, batch.condition, batch.generators, **arguments)
+    return _call(batch, model, pipe, given)
 
 
 def _check_inputs(pipe: Any, images: Mapping[str, str | None]) -> None:
@@ -122,62 +114,32 @@ def _check_inputs(pipe: Any, images: Mapping[str, str | None]) -> None:
             raise InputError(f"loop.{option}={images[part]} needs a model that reads it: add model.{part}=...")
 
 
-def _call(batch: Batch, model: "TextToImage", pipe: Any, arguments: dict[str, Any]) -> Tensor:
-    parameters = inspect.signature(pipe.__call__).parameters
-    offered = {
-        **model.arguments(batch.request, batch.indices, batch.condition),
-        "num_inference_steps": batch.recipe.steps,
-        "guidance_scale": _guidance_scale(batch),
-        "guidance_rescale": batch.guidance_options.get("rescale", 0.0),
-        "height": model.height,
-        "width": model.width,
-        "generator": list(batch.generators),
-        "output_type": model.output_type,
-    }
-    given = {name: value for name, value in offered.items() if name in parameters} | arguments
-    if offered["guidance_rescale"] and "guidance_rescale" not in given:
-        raise InputError(f"{type(pipe).__name__} takes no guidance_rescale; leave guidance.rescale out")
-    if "guidance_scale" not in given and offered["guidance_scale"] not in (1.0, model.guidance_scale):
-        raise InputError(f"{type(pipe).__name__} takes no guidance_scale; leave it out")
-    if "negative_prompt" in offered:
-        _check_negative_prompt(pipe, parameters, given)
-    stock = pipe.scheduler
+def _call(batch: Batch, model: "TextToImage", pipe: Any, arguments: Mapping[str, Any]) -> Tensor:
+    from diffexp.components.models.text_to_image.paused_call import denoisers, single_noise
+
+    stock, last = pipe.scheduler, list[Tensor]()
     try:
-        pipe.scheduler = _scheduler(batch, stock, _observer(batch, model, pipe))
-        precision = _SingleNoise() if model.dtype.itemsize < 4 else nullcontext()
-        with precision, batch.monitor.passes.watching(_networks(pipe)):
-            return model.pictures(pipe(**given)).to(model.device)
+        pipe.scheduler = _recording(_scheduler(batch, stock), last)
+        with single_noise(model.dtype), batch.monitor.passes.watching(denoisers(pipe)):
+            return model.taken(pipe(**arguments), last[-1], batch.condition)
     except ValueError as error:  # as pipelines and schedulers raise for their arguments
         raise InputError(f"{type(pipe).__name__}: {' '.join(str(error).split())}") from error
     finally:
         pipe.scheduler = stock
 
 
-def _networks(pipe: Any) -> list[torch.nn.Module]:
-    """The networks that denoise; pipelines of diffusers call them so, one for each range of noise levels."""
-    parts = [part for name, part in pipe.components.items() if name.startswith(("unet", "transformer"))]
-    return [part for part in parts if isinstance(part, torch.nn.Module)]
-
-
-def _check_negative_prompt(pipe: Any, parameters: Mapping[str, inspect.Parameter], given: Mapping[str, Any]) -> None:
-    name = type(pipe).__name__
-    if "negative_prompt" not in given:
-        raise InputError(f"{name} takes no negative_prompt; leave it out")
-    if "true_cfg_scale" in parameters and not given.get("true_cfg_scale", parameters["true_cfg_scale"].default) > 1:
-        raise InputError(f"{name} reads negative_prompt only with loop.true_cfg_scale above 1; give one, or neither")
-
-
-def _guidance_scale(batch: Batch) -> float:
-    """The scale for the guidance that the pipeline applies itself: that of guidances with the trait ``pipelines``."""
+def _guidance(batch: Batch) -> dict[str, float]:
+    """The scales for the guidance that the pipeline applies itself: that of guidances with the trait ``pipelines``."""
     traits = batch.guidance_traits
     if not traits.get("pipelines"):
         raise InputError(
             f"loop=pipeline uses the guidance of the pipeline; guidance={batch.guidance} needs loop=denoise"
         )
-    return 1.0 if traits.get("ignores_scale") else batch.guidance_scale
+    scale = 1.0 if traits.get("ignores_scale") else batch.guidance_scale
+    return {"guidance_scale": scale, "guidance_rescale": batch.guidance_options.get("rescale", 0.0)}
 
 
-def _scheduler(batch: Batch, stock: Any, observe: Observe) -> Any:
+def _scheduler(batch: Batch, stock: Any) -> Any:
     from diffexp.plan.adapter import PlanScheduler
 
     recipe, sampler = batch.recipe, batch.sampler
@@ -192,13 +154,13 @@ def _scheduler(batch: Batch, stock: Any, observe: Observe) -> Any:
             return found.unscaled()
 
         config = dict(stock.config) | recipe.scheduler_config
-        return PlanScheduler(plan, config=config, generators=list(batch.generators), observe=observe)
+        return PlanScheduler(plan, config=config, generators=list(batch.generators), observe=batch.seen)
     method = sampler.method
     if isinstance(method, ClassMethod):
         # The pipeline calls ``set_timesteps`` itself, and with nothing that was asked for here.
         asked = {*method.set_options} & {*recipe.options} or (method.visit and not recipe.grid.is_auto)
         if not asked:
-            return _observed(copy.deepcopy(method.scheduler), method, observe)
+            return _observed(copy.deepcopy(method.scheduler), method, batch.seen)
     raise InputError(f"{method.name} is not a table ({sampler.reason}): a pipeline cannot run it, loop=denoise can")
 
 
@@ -226,26 +188,18 @@ def _observed(scheduler: Any, method: ClassMethod, observe: Observe) -> Any:
     return scheduler
 
 
-def _observer(batch: Batch, model: "TextToImage", pipe: Any) -> Observe:
-    """Records the evaluations of a pipeline, with latents [B, C, H, W] where the pipeline packs them as tokens."""
+def _recording(scheduler: Any, last: list[Tensor]) -> Any:
+    """The scheduler, which puts the sample of its latest step into ``last``."""
+    step = scheduler.step
 
-    def unpacked(x: Tensor) -> Tensor:
-        if x.ndim == 3 and hasattr(pipe, "_unpack_latents"):
-            x = pipe._unpack_latents(x, model.height, model.width, pipe.vae_scale_factor)
-        return x.squeeze(2) if x.ndim == 5 else x
+    @functools.wraps(step)
+    def recorded(*args: Any, **options: Any) -> Any:
+        found = step(*args, **options)
+        last[:] = [found[0]]
+        return found
 
-    return lambda u, output, level: batch.seen(unpacked(u), unpacked(output), level)
-
-
-class _SingleNoise(TorchFunctionMode):
-    """Draws noise in float32 and then rounds it, so that a seed gives the same image in every precision."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        dtype = kwargs.get("dtype")
-        if func is torch.randn and dtype in (torch.float16, torch.bfloat16):
-            return func(*args, **kwargs | {"dtype": torch.float32}).to(dtype)
-        return func(*args, **kwargs)
+    scheduler.step = recorded
+    return scheduler
 
 
 def compile_recipe(

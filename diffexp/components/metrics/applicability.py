@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from diffexp.components.media import media_of
 from diffexp.components.metrics.so_far import is_few_on_purpose, is_so_far
+from diffexp.components.models.base import picture_shape
+from diffexp.errors import InputError
 
 if TYPE_CHECKING:
     from diffexp.components.models.base import Model
@@ -18,7 +22,12 @@ FEW_SAMPLES = 1000
 
 def no_images(model: Model) -> str | None:
     """Why a metric of images does not apply, as a sentence; None for models of images."""
-    return None if len(model.shape) == 3 else f"the samples of {model.id} are points"
+    if media := media_of(model):
+        return f"the samples of {model.id} are {media.plural}"
+    with suppress(InputError):
+        picture_shape(model)
+        return None
+    return f"the samples of {model.id} are points"
 
 
 def enough_samples(name: str, count: int, fewest: int = 2) -> bool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 from torch import Tensor
 
+from diffexp.components.media import stills
 from diffexp.components.metrics.half_samples import Estimate
 
 if TYPE_CHECKING:
@@ -58,7 +59,18 @@ class Finished:
     samples: Tensor
     """(B, *model.shape), float32 on the CPU."""
     images: Tensor
-    """The same decoded, (B, C, H, W) in [0, 1] on the CPU; for point models the samples themselves."""
+    """The same decoded, (B, C, H, W) in [0, 1] on the CPU; for point models the samples themselves.
+
+    Of videos their strips of frames, of sounds their spectrograms.
+    """
+    media: Tensor | None = None
+    """Videos (B, F, C, H, W) in [0, 1] or sounds (B, channels, T) in [-1, 1]; None where the samples are neither."""
+
+    @classmethod
+    def of(cls, samples: Tensor, decoded: Tensor) -> Self:
+        """A batch of ``samples`` (B, *model.shape) and what ``Model.decode`` returned for them."""
+        decoded, images = decoded.float().cpu(), stills(decoded.float().cpu())
+        return cls(samples.float().cpu(), images, decoded if decoded.shape != images.shape else None)
 
 
 Value = float | Tensor | Estimate

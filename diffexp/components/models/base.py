@@ -1,8 +1,8 @@
 """Interface of models."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -32,6 +32,14 @@ class Request:
     prompt: str | list[str] | None = None
     negative_prompt: str | list[str] | None = None
     label: int | str | list[int] | list[str] | None = None
+    steps: int = 50
+    """Steps of the run, for pipelines that depend on their number."""
+    timesteps: Sequence[float] = ()
+    """Of the run's evaluations, as far as they are known beforehand, for the same."""
+    guidance: Mapping[str, float] = field(default_factory=dict)
+    """``guidance_scale`` and ``guidance_rescale``, for pipelines that guide by themselves; absent: their defaults."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of a pipeline's call, by name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +61,10 @@ class Condition:
     def drawn(self, generators: Sequence[torch.Generator]) -> "Condition":
         """The condition with everything in it; ``generators``, one a sample, are advanced where it is random."""
         return self if self.draw is None else self.draw(generators)
+
+    def start_noise(self, draw: Callable[[], Tensor]) -> Tensor:
+        """The start noise of the samples [B, *shape]; ``draw`` is their next draw."""
+        return draw()
 
 
 class Model(Protocol):
@@ -149,6 +161,33 @@ class Classes(Protocol):
         ...
 
 
+@runtime_checkable
+class CountsPasses(Protocol):
+    """A model whose evaluations are more than one forward pass of its network."""
+
+    def passes(self, request: Request) -> int:
+        """Forward passes for a sample in one evaluation."""
+        ...
+
+
+@runtime_checkable
+class FinishesSamples(Protocol):
+    """A model that decodes samples as the end of the call that they were drawn in."""
+
+    def finish(self, x: Tensor, condition: Condition) -> Tensor:
+        """As ``decode``, for samples [B, *shape] that were drawn under ``condition``."""
+        ...
+
+
+@runtime_checkable
+class LaysOut(Protocol):
+    """A model whose samples are images in another layout, such as tokens."""
+
+    def laid_out(self, x: Tensor) -> Tensor:
+        """Samples [B, *shape] as images of latents [B, channels, height, width]."""
+        ...
+
+
 class ModelBase:
     """The parts of ``Model`` that are the same for models of pixels in [-1, 1] and of points."""
 
@@ -193,6 +232,26 @@ def encode_images(model: Model, images: Tensor, generators: Sequence[torch.Gener
     if isinstance(model, EncodesImages):
         return model.encode(images, generators)
     return to_model_range(images.to(model.device))
+
+
+def decode(model: Model, x: Tensor, condition: Condition) -> Tensor:
+    """Samples ``x`` [B, *shape] that were drawn under ``condition`` as images; see ``Model.decode``."""
+    return model.finish(x, condition) if isinstance(model, FinishesSamples) else model.decode(x)
+
+
+def laid_out(model: Model, x: Tensor) -> Tensor:
+    """Samples [B, *shape] as images [B, channels, height, width] where they are some."""
+    return model.laid_out(x) if isinstance(model, LaysOut) else x
+
+
+def mask_of(model: Model, masks: Tensor, x: Tensor) -> Tensor:
+    """Masks [B, 1, H, W] at the size and in the layout of the samples ``x`` [B, *shape]."""
+    places = laid_out(model, torch.arange(x[0].numel(), device=x.device, dtype=torch.float64).view_as(x[:1])).long()
+    small = torch.nn.functional.interpolate(masks, size=places.shape[-2:])
+    if places.shape[1:] == x.shape[1:]:
+        return small
+    every = small.expand(-1, places.shape[1], -1, -1).flatten(1)
+    return torch.zeros_like(every).index_copy(1, places.flatten(), every).view_as(x)
 
 
 def state_dtype(model: Model) -> torch.dtype:

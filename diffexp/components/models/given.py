@@ -1,7 +1,6 @@
 """Models from objects: those of diffexp as they are, and pipelines of diffusers that are loaded already."""
 
 import hashlib
-import inspect
 import secrets
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -42,8 +41,6 @@ def model_of(thing: Any) -> Callable[..., Model]:
         raise InputError(f"model: a {name} has no denoising network and scheduler, and cannot be used")
     if type(networks[0]).__name__ in ("UNet2DModel", "UNet"):
         return partial(_pixel_model, thing)
-    if "prompt" not in inspect.signature(thing.__call__).parameters:
-        raise InputError(f"model: a {name} draws from no prompt; text-to-image and pixel-space pipelines can be used")
     return partial(_text_model, thing)
 
 
@@ -131,7 +128,7 @@ def _pixel_model(pipe: Any) -> Model:
 
 
 def _text_model(pipe: Any, height: int | None = None, width: int | None = None, clip_skip: int | None = None) -> Model:
-    """The model of a text-to-image pipeline: a white box where its family is known, else for ``loop=pipeline``."""
+    """The model of a pipeline, evaluated directly where its family is known, else through its own call."""
     from diffexp.components.models.text_to_image.load import build
 
     pipe.set_progress_bar_config(disable=True)

@@ -1,6 +1,7 @@
 """Forward passes of a network: counted as they happen, guidance and all."""
 
 import copy
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,17 +22,25 @@ class PassCounter:
         """A copy of the model whose ``predict`` is counted."""
 
         def predict(u: Tensor, t: Tensor, condition: Condition) -> Tensor:
-            self.rows += len(u)
-            return model.predict(u, t, condition)
+            call = getattr(condition, "call", None)  # of a pipeline, which evaluates its networks as it likes
+            before = call.passes.rows if call else 0
+            output = model.predict(u, t, condition)
+            self.rows += call.passes.rows - before if call else len(u)
+            return output
 
         return with_predict(model, predict)
 
     @contextmanager
     def watching(self, networks: Iterable[nn.Module]) -> Iterator[None]:
-        """Count the calls of these networks, whose first argument has an entry per sample, until the block ends."""
+        """Count the calls of these networks by this thread until the block ends.
+
+        Their first argument has an entry per sample.
+        """
+        thread = threading.get_ident()
 
         def count(network: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> None:
-            self.rows += len(next(iter((*args, *options.values()))))
+            if threading.get_ident() == thread:
+                self.rows += len(next(iter((*args, *options.values()))))
 
         with ExitStack() as stack:
             for network in networks:

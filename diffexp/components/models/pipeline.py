@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -63,14 +63,16 @@ def pipeline(
     offload: Literal["none", "model", "sequential"] = "none",
     vae_tiling: bool = False,
     vae_slicing: bool = False,
+    cache: Any = None,
 ) -> Model:
-    """Any text-to-image pipeline that diffusers' AutoPipelineForText2Image resolves.
+    """Any pipeline of diffusers with one denoising loop: of images, videos or sounds.
 
-    ``loop=denoise`` runs SD 1.x and 2.x, SDXL and Kandinsky 2.2 from inside, with everything this package has;
-    ``loop=pipeline`` runs every family through the pipeline's own call. Noise schedule and prediction type come from
-    the checkpoint's own scheduler config. A safety checker is not loaded. Sample i starts from the stream of
-    ``diffexp.sample_seed(seed, i)``, in the pipeline as well: ``generator=[torch.Generator().manual_seed(...)]`` gives
-    the same image without this package.
+    The networks of SD 1.x and 2.x, SDXL and Kandinsky 2.2 are evaluated directly; every other pipeline answers through
+    its own call, with its guidance, ControlNet and all that it adds, whichever loop or solver asks. Arguments of the
+    call are options: ``pipe.max_sequence_length=128``; an image is named by its file. Noise schedule and prediction
+    type come from the checkpoint's own scheduler config. A safety checker is not loaded. Sample i starts from the
+    stream of ``diffexp.sample_seed(seed, i)``, in the pipeline as well:
+    ``generator=[torch.Generator().manual_seed(...)]`` gives the same image without this package.
 
     Args:
         id: a folder, a repository on the hub such as ``stable-diffusion-v1-5/stable-diffusion-v1-5``, or one
@@ -97,6 +99,8 @@ def pipeline(
         offload: keep parts on the CPU while they are not needed (``model``), or every layer (``sequential``).
         vae_tiling: decode large pictures tile by tile.
         vae_slicing: decode a pipeline's batch one by one.
+        cache: a cache of diffusers for transformers (``first_block``, ``faster``, ``mag``, ...), by name or as
+            ``{name: first_block, threshold: 0.1}``.
 
     Raises:
         InputError: no such checkpoint, no network to get it, or not one that can be used.
@@ -129,7 +133,7 @@ def pipeline(
     with quietly():
         from diffexp.components.models.text_to_image.load import Memory, build, load
 
-        memory, parts = Memory(offload, vae_tiling, vae_slicing), Parts(file, own_vae, first, control)
+        memory, parts = Memory(offload, vae_tiling, vae_slicing, cache), Parts(file, own_vae, first, control)
         pipe = load(runtime, found, parts, additions, memory, source=id)
     weights: list[tuple[Path, Sequence[str]]] = [(part.folder, part.choice.files) for part in (found, first) if part]
     if file:

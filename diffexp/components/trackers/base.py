@@ -146,6 +146,10 @@ class LiveTracker(Tracker, Protocol):
         """
         ...
 
+    def log_media(self, files: Mapping[str, Path]) -> None:
+        """Log the videos (MP4 or GIF) or sounds (WAV) of the first samples, by caption, once the run is sampled."""
+        ...
+
     def compare(self, comparison: Comparison) -> None:
         """Log the results of a sweep that is finished; called on an object made for it, which has no run."""
         ...

@@ -154,6 +154,9 @@ class Trackers:
     def log_files(self, name: str, files: Mapping[str, Path]) -> None:
         self._all(lambda tracker: tracker.call("log_files", name, files))
 
+    def log_media(self, files: Mapping[str, Path]) -> None:
+        self._all(lambda tracker: tracker.call("log_media", files))
+
     def finish(self, summary: dict[str, float], status: str) -> None:
         """Close the run everywhere; there are no calls after this one."""
         self._last(lambda tracker: tracker.finish(summary, status))

@@ -98,6 +98,14 @@ class TensorBoardTracker:
             text = file.read_text(encoding="utf-8", errors="replace")
             self.writer.add_text(f"{name}/{path}", "\n".join(f"    {line}" for line in text.splitlines()))
 
+    def log_media(self, files: Mapping[str, Path]) -> None:
+        """Log sounds; of videos the frames of their GIFs, each a step of a slider."""
+        for caption, path in files.items():
+            if path.suffix == ".wav":
+                self._add_sound(f"media/{caption}", path)
+            else:
+                self.log_images("media", {caption: path.with_suffix(".gif")})
+
     def finish(self, summary: dict[str, float], status: str) -> None:
         from torch.utils.tensorboard.summary import hparams
 
@@ -152,6 +160,17 @@ class TensorBoardTracker:
             for number, image in enumerate(images):
                 sheet.paste(image, (number % COLUMNS * width, number // COLUMNS * height))
             self._add("samples", sheet, done)
+
+    def _add_sound(self, tag: str, path: Path) -> None:
+        """Log a WAV as mono, which is what TensorBoard plays."""
+        import wave
+
+        import numpy as np
+
+        with wave.open(str(path)) as file:
+            values = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, file.getnchannels())
+            rate = file.getframerate()
+        self.writer.add_audio(tag, values.mean(axis=1, keepdims=True).T / 32768, sample_rate=rate)
 
     def _add(self, tag: str, image: Image.Image, step: int) -> None:
         import numpy as np

@@ -105,6 +105,10 @@ class TrackioTracker:
             artifact.add_file(str(file), name=path)
         self.run.log_artifact(artifact)
 
+    def log_media(self, files: Mapping[str, Path]) -> None:
+        for caption, path in files.items():
+            self.run.log({f"media/{caption}": _medium(path, caption)})
+
     def finish(self, summary: dict[str, float], status: str) -> None:
         self.run.log({"status": status, **{f"summary/{name}": value for name, value in summary.items()}})
         self.run.finish()
@@ -142,7 +146,11 @@ def _image(source: Path | Image.Image, caption: str | None = None) -> trackio.Im
 def _medium(path: Path, caption: str) -> Any:
     import trackio
 
-    return trackio.Video(str(path), caption=caption, format="gif") if path.suffix == ".gif" else _image(path, caption)
+    if path.suffix == ".wav":
+        return trackio.Audio(str(path), caption=caption, format="wav")
+    if path.suffix in (".gif", ".mp4"):
+        return trackio.Video(str(path), caption=caption, format="gif" if path.suffix == ".gif" else "mp4")
+    return _image(path, caption)
 
 
 def _note(*texts: object, **_: object) -> None:

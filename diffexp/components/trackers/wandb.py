@@ -150,6 +150,10 @@ class WandbTracker:
             artifact.add_file(str(file), name=path)
         self.run.log_artifact(artifact)
 
+    def log_media(self, files: Mapping[str, Path]) -> None:
+        # A panel each: of a list of sounds wandb computes durations, for which it needs another package.
+        self.run.log({f"media/{caption}": _medium(path, caption) for caption, path in files.items()})
+
     def finish(self, summary: dict[str, float], status: str) -> None:
         try:
             self.run.summary.update({**summary, "status": status})
@@ -270,7 +274,11 @@ def _image(source: Path | Image.Image, caption: str | None = None) -> wandb.Imag
     return wandb.Image(str(source) if isinstance(source, Path) else source, caption=caption)
 
 
-def _medium(path: Path, caption: str) -> wandb.Image | wandb.Video:
+def _medium(path: Path, caption: str) -> wandb.Image | wandb.Video | wandb.Audio:
     import wandb
 
-    return wandb.Video(str(path), caption=caption, format="gif") if path.suffix == ".gif" else _image(path, caption)
+    if path.suffix == ".wav":
+        return wandb.Audio(str(path), caption=caption)
+    if path.suffix in (".gif", ".mp4"):
+        return wandb.Video(str(path), caption=caption, format="gif" if path.suffix == ".gif" else "mp4")
+    return _image(path, caption)

@@ -15,6 +15,8 @@ from diffexp.experiment.pictures.text import INK, PAPER, font, shortened
 
 TILE = 96
 """Smallest side, in pixels, at which a sample is shown."""
+WIDE = 4
+"""From this ratio of width and height on an image is a strip."""
 MAX_GRID = 256
 """How many samples a grid shows at most."""
 
@@ -35,9 +37,9 @@ def image_grid(images: Tensor, columns: int | None = None, captions: Sequence[st
         captions: one per image, written below it and cut to its width.
     """
     images = images[:MAX_GRID]
-    columns = columns or _columns(len(images))
-    rows = -(-len(images) // columns)
     height, width = images.shape[-2:]
+    columns = columns or _columns(len(images), width / height)
+    rows = -(-len(images) // columns)
     scale = max(1, min(-(-TILE // min(height, width)), 2048 // (columns * width)))
     tile_width, tile_height = scale * width, scale * height
     gap, caption_height = max(2, min(tile_width // 24, 6)), 18 if captions else 0
@@ -54,7 +56,12 @@ def image_grid(images: Tensor, columns: int | None = None, captions: Sequence[st
     return sheet
 
 
-def _columns(count: int) -> int:
-    """The smallest number from the square root up to about its double that fills every row, else the root."""
+def _columns(count: int, aspect: float = 1.0) -> int:
+    """The smallest number from the square root up to about its double that fills every row, else the root.
+
+    Of wide images (strips of frames) so many that the sheet is about square.
+    """
+    if aspect >= WIDE:
+        return max(1, round(math.sqrt(count / aspect)))
     root = math.isqrt(count - 1) + 1
     return next((n for n in range(root, 2 * root) if count % n == 0 and n * n <= 4 * count), root)

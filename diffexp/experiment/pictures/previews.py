@@ -13,6 +13,9 @@ from diffexp.experiment.pictures.points import frame_around
 from diffexp.experiment.pictures.strips import MAX_TILE, Snapshot, image_cell, point_cell
 from diffexp.experiment.pictures.text import PAPER
 
+SEQUENCE = (96, 128)
+"""Height and width of the image of a sequence."""
+
 
 def preview(x0: Tensor) -> Image.Image:
     """Predicted samples [n, *shape] side by side, or as points; of latents, whose map to colours is unknown, a guess.
@@ -22,8 +25,7 @@ def preview(x0: Tensor) -> Image.Image:
     x0 = torch.nan_to_num(x0.float().cpu())
     if x0.ndim == 2:
         return point_cell(x0, frame_around([x0]), 2 * MAX_TILE)
-    if x0.ndim > 4:  # a video: its middle frame
-        x0 = x0[:, :, x0.shape[2] // 2]
+    x0 = as_images(x0)
     if x0.shape[1] not in (1, 3):
         x0 = x0[:, :3] if x0.shape[1] > 3 else x0[:, :1]
         x0 = x0 / x0.std(dim=(0, 2, 3), keepdim=True).clamp(min=1e-6) / 2
@@ -36,20 +38,32 @@ def preview(x0: Tensor) -> Image.Image:
 
 
 def latents_to_rgb(snapshots: Sequence[Snapshot], images: Tensor | None) -> list[Snapshot]:
-    """Snapshots with latents mapped to RGB; pixels and points stay as they are.
+    """Snapshots as images, with latents mapped to RGB; pixels and points stay as they are.
 
     Decoding every snapshot would take as long as the run. A pixel's colour is close to linear in the latent at its
     place, so the latest x0 estimate and the finished images [n, 3, H, W] (in [0, 1]) give the map by least squares.
     """
+    found = [replace(s, x=as_images(s.x), x0=as_images(s.x0)) for s in snapshots]
     if images is None or images.ndim != 4:
-        return list(snapshots)
-    latents = [snapshot for snapshot in snapshots if snapshot.x.ndim == 4 and snapshot.x.shape[1:] != images.shape[1:]]
+        return found
+    pixels = images.shape[1:]
+    latents = [s for s, own in zip(found, snapshots) if own.x.ndim > 3 and s.x.shape[1:] != pixels]
     if not latents:
-        return list(snapshots)
+        return found
     count = min(len(images), len(latents[-1].x0))
     weights = _fit(latents[-1].x0[:count], images[:count])
     shown = {id(snapshot) for snapshot in latents}
-    return [replace(s, x=_apply(weights, s.x), x0=_apply(weights, s.x0)) if id(s) in shown else s for s in snapshots]
+    return [replace(s, x=_apply(weights, s.x), x0=_apply(weights, s.x0)) if id(s) in shown else s for s in found]
+
+
+def as_images(x: Tensor) -> Tensor:
+    """Samples as images [n, channels, height, width]: of videos [n, channels, F, h, w] the middle frame.
+
+    Sequences [n, T, channels], of tokens or of sound, become images of their numbers; others are returned as they are.
+    """
+    if x.ndim == 3:
+        return torch.nn.functional.interpolate(x[:, None].float(), SEQUENCE)
+    return x[:, :, x.shape[2] // 2] if x.ndim == 5 else x
 
 
 def _fit(latents: Tensor, images: Tensor) -> Tensor:

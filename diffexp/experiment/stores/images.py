@@ -1,7 +1,7 @@
 """The images of a run, whatever files they are in."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -38,6 +38,10 @@ class StoredImages(Mapping[int, Tensor]):
 
     def __getitem__(self, index: int) -> Tensor:
         return self.pixels([index])[0].float() / 255
+
+    def where(self, keep: Callable[[int], bool]) -> "StoredImages":
+        """Those of them whose indices are to be kept."""
+        return StoredImages({index: store for index, store in self._stores.items() if keep(index)})
 
     def read(self, indices: Sequence[int]) -> Tensor:
         """A batch, (len(indices), C, H, W) in [0, 1]."""

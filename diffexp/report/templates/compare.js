@@ -78,7 +78,25 @@ function showTool(mode, cell, two, sample) {
     const told = make("span", { className: "note", id: "difference-text" });
     redraw(box, choice("Amplified", [1, 2, 4, 8, 16].map((gain) => [gain, `×${gain}`]), get("gain"), (gain) => put({ gain })), told);
     measureDifference(cell.pictures[sample], two.pictures[sample]).then((text) => { told.textContent = text; });
-  } else box.replaceChildren();
+  } else showPlayers(box, mode === "film" ? [] : [cell, two], sample);
+}
+
+/** Players of the videos or sounds of cells, which go on as long as they are those that are shown. */
+function showPlayers(box, cells, sample) {
+  const playable = cells.filter((cell) => cell?.media[sample]);
+  const urls = playable.map((cell) => `${cell.links[sample] ?? cell.link}/${cell.media[sample]}`);
+  if (urls.length && box.dataset.playing === urls.join(" ") && box.firstChild) return;
+  box.dataset.playing = urls.join(" ");
+  box.replaceChildren(...urls.map((url, at) => player(url, `${playable[at].label}, ${D.samples[sample]}`)));
+}
+
+function player(url, label) {
+  const common = { src: url, className: "player", title: label }, kind = url.split(".").pop();
+  const made = kind === "wav" ? make("audio", { ...common, controls: true })
+    : kind === "mp4" ? make("video", { ...common, controls: true, loop: true, muted: true, autoplay: true, playsInline: true })
+    : make("img", { ...common, alt: label });
+  made.onerror = () => made.replaceWith(make("p", { className: "empty" }, `the file is ${decodeURIComponent(url)}, which is not beside this page`));
+  return made;
 }
 
 function setSplit(share) {

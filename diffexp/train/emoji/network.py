@@ -3,6 +3,8 @@
 import json
 import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,7 +64,7 @@ def train_emoji(data: Emoji, recipe: EmojiTraining, folder: Path) -> Path:
 
     Every ``preview_every`` steps the averaged weights draw ``preview-<step>.png``, their losses on drawings trained on
     and held out are added to ``losses.jsonl``, and the pipeline folder ``emoji`` is written anew; ``best`` too if the
-    loss on those held out was never as low.
+    loss on those held out was never as low. A run that is complete is written anew with the decoder of the time.
 
     Returns the folder ``emoji``.
     """
@@ -113,6 +115,9 @@ class _Trainer:
                 save_state(checkpoint, **parts, step=done)
             if done % recipe.preview_every == 0 or done == recipe.steps:
                 self._look(done)
+        if start >= recipe.steps:  # the decoder may be another by now
+            with self._averaged():
+                self._write("emoji")
 
     def _rate(self, step: int) -> float:
         recipe = self.recipe
@@ -155,21 +160,33 @@ class _Trainer:
 
     @torch.no_grad()
     def _look(self, done: int) -> None:
+        with self._averaged():
+            record = {"step": done, "loss": self.smooth} | self._losses()
+            best = _add_line(self.folder / "losses.jsonl", record)
+            log.info("emoji: %s", record)
+            pipeline = self._write("emoji", *(["best"] if best else []))
+            if self.recipe.previews:
+                scale = self.recipe.preview_guidance
+                images = generate(pipeline, self.recipe.previews, steps=20, guidance=scale, seed=0)
+                with replace_whole(self.folder / f"preview-{done:06d}.png") as temporary:
+                    image_grid(images, captions=self.recipe.previews).save(temporary)
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The averaged weights in place of those in training."""
         self.net.eval()
         self.average.store(self.net.parameters())
         self.average.copy_to(self.net.parameters())
-        record = {"step": done, "loss": self.smooth} | self._losses()
-        best = _add_line(self.folder / "losses.jsonl", record)
-        log.info("emoji: %s", record)
-        pipeline = as_pipeline(self.net, self.vae, self.tokenizer, self.recipe.schedule)
-        if self.recipe.previews:
-            images = generate(pipeline, self.recipe.previews, steps=20, guidance=self.recipe.preview_guidance, seed=0)
-            with replace_whole(self.folder / f"preview-{done:06d}.png") as temporary:
-                image_grid(images, captions=self.recipe.previews).save(temporary)
-        for name in ("emoji", "best") if best else ("emoji",):
-            save_half(pipeline, self.folder / "tokenizer", self.folder / name)
+        yield
         self.average.restore(self.net.parameters())
         self.net.train()
+
+    def _write(self, *names: str) -> Any:
+        """The weights as they are, written as the pipeline folders ``names``; the pipeline."""
+        pipeline = as_pipeline(self.net, self.vae, self.tokenizer, self.recipe.schedule)
+        for name in names:
+            save_half(pipeline, self.folder / "tokenizer", self.folder / name)
+        return pipeline
 
     def _losses(self) -> dict[str, float]:
         """Of all held-out drawings, and of as many trained on, with the same noise every time."""

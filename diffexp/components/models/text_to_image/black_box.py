@@ -1,11 +1,12 @@
-"""A text-to-image pipeline of diffusers as a black box, for ``loop=pipeline``.
+"""A pipeline of diffusers, evaluated through its own call.
 
-``diffexp.components.models.text_to_image.latent`` has the families whose network can be evaluated directly.
+``diffexp.components.models.text_to_image.latent`` has the families whose network is evaluated directly, so that calls
+for several runs can be joined and guidance is free.
 """
 
 import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -13,8 +14,16 @@ import torch
 from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
 from torch import Tensor
 
+from diffexp.components.media import Media
 from diffexp.components.models.base import Condition, ModelBase, Request
+from diffexp.components.models.text_to_image.arguments import arguments_of, blank_images, cycled, needs_mask, read_given
+from diffexp.components.models.text_to_image.cache import reset_caches
+from diffexp.components.models.text_to_image.levels import of_pipeline
+from diffexp.components.models.text_to_image.media import decoded, media_of_pipeline
+from diffexp.components.models.text_to_image.paused import PausingScheduler
+from diffexp.components.models.text_to_image.paused_call import Called, PausedCall, denoisers, prepared_by, single_noise
 from diffexp.errors import InputError
+from diffexp.plan.levels import input_level
 from diffexp.plan.training import Training
 
 WITH_IMAGE, WITH_MASK = "image-to-image", "inpainting"
@@ -23,36 +32,57 @@ WITH_IMAGE, WITH_MASK = "image-to-image", "inpainting"
 
 @dataclass(eq=False)
 class TextToImage(ModelBase):
-    """A whole pipeline. Its samples are the finished images, as pixels in [-1, 1]."""
+    """A whole pipeline. Its samples are what it steps: latents, in its own layout."""
 
     id: str
     pipe: Any
     """A diffusers pipeline, in place and in evaluation mode."""
-    training: Training
+    trained: Training
+    """By the config of its scheduler alone."""
     device: torch.device
     dtype: torch.dtype
-    height: int
-    width: int
-    """Of the images, in pixels."""
+    height: int | None
+    width: int | None
+    """Of the images, in pixels; None where the pipeline takes no size."""
     hash_weights: Callable[[], str]
     clip_skip: int | None = None
     """Last layers of the text encoder that are left out; None: as the pipeline does by itself."""
-    black_box_reason: str = ""
-    """Why its network cannot be evaluated directly, for messages."""
     feature_domain: str | None = None
     """The kind of images that it generates, where some features describe just those; see ``metric=fid``."""
+    usual_scale: float | None = None
+    """Its default guidance scale; None: that of the pipeline's class."""
     _tasks: dict[str, Any] = field(default_factory=dict)
+    _request: Request = field(default_factory=Request)
+    """The last one, with which calls are tried out."""
+    _prepared: dict[Any, tuple[PausingScheduler, Tensor]] = field(default_factory=dict)
 
     idle: ClassVar[Sequence[str]] = ("prior_steps", "prior_guidance_scale")
     """Options of ``model=pipeline`` that this family does not use."""
+    guides = True
+    """Whether guidance is part of its predictions."""
+
+    @property
+    def training(self) -> Training:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """With the levels that the pipeline makes when it is called."""
+        return self._training
+
+    @cached_property
+    def _training(self) -> Training:
+        return of_pipeline(self.trained, self._visited)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.picture_shape
+        return self._shape
+
+    @cached_property
+    def _shape(self) -> tuple[int, ...]:
+        return tuple(self._prepare(2, {})[1].shape[1:])
 
     @property
     def picture_shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of the images."""
+        if self.height is None or self.width is None:
+            raise InputError(f"model={self.id} draws no images")
         return (3, self.height, self.width)
 
     @property
@@ -65,13 +95,39 @@ class TextToImage(ModelBase):
 
     @property
     def guidance_scale(self) -> float:
-        """The default of the pipeline itself."""
+        """The default of the model, or of its pipeline."""
+        if self.usual_scale is not None:
+            return self.usual_scale
         parameter = inspect.signature(self.pipe.__call__).parameters.get("guidance_scale")
-        return float(parameter.default) if parameter and parameter.default is not None else 1.0
+        usual = parameter.default if parameter else None
+        return float(usual) if isinstance(usual, int | float) else 1.0
 
     def conditions(self, request: Request, indices: Sequence[int]) -> Condition:
-        """Captions alone: the pipeline encodes the prompts itself."""
-        return Condition(positive={}, negative=None, captions=self.prompts(request, indices))
+        """The condition is the pipeline's call itself, which encodes the prompts."""
+        self._request = request
+        captions = self.prompts(request, indices)
+        read_given(self.pipe, request.arguments, lambda: self.picture_shape, range(1))  # names and files are there
+
+        def draw(generators: Sequence[torch.Generator]) -> Condition:
+            return Called({}, None, captions, make=lambda: self._call(request, indices, captions, generators))
+
+        return Condition({}, None, captions, draw)
+
+    def passes(self, request: Request) -> int:
+        """Forward passes of an evaluation, as far as the scale of the guidance decides them."""
+        takes = "guidance_scale" in inspect.signature(self.pipe.__call__).parameters and not self._is_distilled
+        return 2 if takes and request.guidance.get("guidance_scale", self.guidance_scale) > 1 else 1
+
+    @property
+    def _is_distilled(self) -> bool:
+        """Whether a network takes the guidance scale as an input."""
+        return any(getattr(network, "config", {}).get("guidance_embeds") for network in denoisers(self.pipe))
+
+    def without_guidance(self, request: Request) -> Request:
+        """The same request with predictions of the network itself."""
+        scale = {} if self._is_distilled else {"guidance_scale": 1.0, "guidance_rescale": 0.0}
+        others = {name: value for name, value in request.arguments.items() if name != "true_cfg_scale"}
+        return replace(request, guidance={**request.guidance, **scale}, negative_prompt=None, arguments=others)
 
     def prompts(self, request: Request, indices: Sequence[int]) -> list[str]:
         """One prompt per sample.
@@ -82,28 +138,111 @@ class TextToImage(ModelBase):
         if request.label is not None:
             raise InputError(f"label={request.label}: model={self.id} takes no label; write prompt=...")
         prompts = cycled(request.prompt, indices)
+        if prompts is None and "prompt" not in inspect.signature(self.pipe.__call__).parameters:
+            return ["unconditional"] * len(indices)
         if prompts is None:
             raise InputError(f'model={self.id} needs a text: add prompt="an astronaut riding a horse"')
         return prompts
 
     def predict(self, u: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        raise InputError(f"model={self.id} runs as a whole only ({self.black_box_reason}): add loop=pipeline")
+        """The prediction of the whole pipeline, all samples at the same timestep."""
+        if not isinstance(condition, Called) or len(u) != len(condition.captions):
+            raise InputError(f"model={self.id} is guided by its own pipeline; choose guidance=cfg or none")
+        self.pipe._current_timestep = t[0]  # as caches read it
+        answer = condition.call.predict(u, t[0])
+        output = answer.output.to(torch.promote_types(answer.output.dtype, torch.float32))
+        if answer.edited is not None:
+            output = self._at(u, answer.edited, output, float(t[0]))
+        return output if torch.is_inference_mode_enabled() else output.clone()
+
+    def _at(self, u: Tensor, edited: Tensor, output: Tensor, timestep: float) -> Tensor:
+        """The prediction at ``u`` with the x0 estimate of the one that was made at ``edited``."""
+        level = input_level(self.training.schedule, timestep)
+        p, q = self.prediction.clean(level)
+        x0 = p * edited.to(u.dtype) + q * output
+        return self.prediction.output(level, x0, (u - level.alpha * x0) / level.sigma)
+
+    def decode(self, x: Tensor) -> Tensor:
+        """Samples without a call that they belong to."""
+        request = replace(self._request, steps=2, prompt=self._request.prompt or "", negative_prompt=None)
+        streams = [torch.Generator().manual_seed(0) for _ in x]
+        condition = self.conditions(request, range(len(x))).drawn(streams)
+        return self.finish(x, condition)
+
+    def finish(self, x: Tensor, condition: Condition) -> Tensor:
+        if not isinstance(condition, Called):
+            return self.decode(x)
+        return decoded(condition.outcome.pop() if condition.outcome else condition.call.finish(x))
+
+    def taken(self, output: Any, last: Tensor, condition: Condition) -> Tensor:
+        """The samples of a call that ran to its end: ``output`` is what it returned, ``last`` what it stepped last."""
+        assert isinstance(condition, Called)
+        condition.outcome.append(output)
+        return last
 
     def encode(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        return self.predict(images, images, Condition({}, None, []))
+        """Images as latents, by the family's image-to-image pipeline, which adds no noise to them here."""
+        pipe, request = self.task(WITH_IMAGE), replace(self._request, prompt="", negative_prompt=None, steps=2)
+        condition = Condition({}, None, [""] * len(images))
+        arguments = self.arguments_for(pipe, request, range(len(images)), condition, generators)
+        given = {"image": images.to(self.device), "strength": 1.0}
+        _, clean = prepared_by(pipe, arguments | given, clean=True)
+        return clean
+
+    def _whole_call(
+        self, request: Request, indices: Sequence[int], condition: Condition, generators: Sequence[torch.Generator]
+    ) -> dict[str, Any]:
+        """Arguments of the call for samples from noise alone, also of a pipeline that begins with an image."""
+        takes = "strength" in inspect.signature(self.pipe.__call__).parameters
+        whole = {"strength": 1.0} if takes else {}
+        return self.arguments_for(self.pipe, request, indices, condition, generators, **whole)
+
+    def arguments_for(
+        self,
+        pipe: Any,
+        request: Request,
+        indices: Sequence[int],
+        condition: Condition,
+        generators: Sequence[torch.Generator],
+        **given: Any,
+    ) -> dict[str, Any]:
+        """Arguments of the call of ``pipe``, which is that of the model or one for another task.
+
+        Raises:
+            InputError: it takes no such argument.
+        """
+        own = read_given(pipe, request.arguments, lambda: self.picture_shape, indices)
+        offered = {
+            **self.arguments(request, indices, condition),
+            **request.guidance,
+            "num_inference_steps": request.steps,
+            "height": self.height,
+            "width": self.width,
+            "generator": list(generators),
+            "output_type": self.output_type,
+        }
+        return arguments_of(pipe, offered, own | given, self.guidance_scale)
 
     def arguments(self, request: Request, indices: Sequence[int], condition: Condition) -> dict[str, Any]:
         """Arguments of the pipeline's call for the condition."""
         negative = cycled(request.negative_prompt, indices)
-        more = {"negative_prompt": negative, "clip_skip": self.clip_skip}
-        return {"prompt": condition.captions} | {key: value for key, value in more.items() if value is not None}
-
-    def pictures(self, output: Any) -> Tensor:
-        """Samples [B, *shape] from what the pipeline's call returned for ``output_type``."""
-        return output.images.float() * 2 - 1
+        return {"prompt": condition.captions, "negative_prompt": negative, "clip_skip": self.clip_skip}
 
     output_type = "pt"
     """The argument ``output_type`` of the pipeline's call."""
+
+    @property
+    def media(self) -> Media | None:
+        """What its samples are, where they are no images."""
+        return media_of_pipeline(self.pipe, self._request.arguments)
+
+    def laid_out(self, x: Tensor) -> Tensor:
+        """Samples as images of latents, where the pipeline packs them as tokens."""
+        if x.ndim == 3 and self.height and hasattr(self.pipe, "_unpack_latents"):
+            unpack = self.pipe._unpack_latents
+            if list(inspect.signature(unpack).parameters) == ["latents", "height", "width", "vae_scale_factor"]:
+                x = unpack(x, self.height, self.width, self.pipe.vae_scale_factor)
+        return x.squeeze(2) if x.ndim == 5 and x.shape[2] == 1 else x
 
     def task(self, name: str) -> Any:
         """The pipeline of the same parts for another task.
@@ -124,10 +263,37 @@ class TextToImage(ModelBase):
             reason = f"diffusers has no {name} pipeline for {type(self.pipe).__name__}"
             raise InputError(f"model={self.id}: {reason}; leave loop.image out") from error
 
+    def _call(
+        self, request: Request, indices: Sequence[int], captions: list[str], generators: Sequence[torch.Generator]
+    ) -> PausedCall:
+        arguments = self._whole_call(request, indices, Condition({}, None, captions), generators)
 
-def cycled(texts: str | Sequence[str] | None, indices: Sequence[int]) -> list[str] | None:
-    """The text of every sample; a list is cycled."""
-    if texts is None:
-        return None
-    several = [texts] if isinstance(texts, str) else list(texts)
-    return [several[i % len(several)] for i in indices]
+        def sigma_of(timestep: float) -> float:
+            return self.schedule.sigma_of(input_level(self.schedule, timestep))
+
+        if needs_mask(self.pipe) and "mask_image" not in arguments:
+            channels = f"a {type(self.pipe).__name__} whose UNet takes {self.pipe.unet.config['in_channels']} channels"
+            raise InputError(f"model={self.id}: {channels} needs pipe.image=... and pipe.mask_image=...")
+        reset_caches(denoisers(self.pipe))
+        with single_noise(self.dtype):
+            return PausedCall(self.pipe, arguments, [(t, sigma_of(t)) for t in request.timesteps], sigma_of)
+
+    def _visited(self, steps: int, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        return self._prepare(steps, config)[0].visited
+
+    def _prepare(self, steps: int, config: Mapping[str, Any]) -> tuple[PausingScheduler, Tensor]:
+        """The scheduler and the start sample of a call up to its first evaluation, under a scheduler's config."""
+        key = steps, str(sorted(config.items(), key=str))
+        if key not in self._prepared:
+            request = replace(self._request, steps=steps, prompt=self._request.prompt or "", negative_prompt=None)
+            condition = Condition({}, None, self.prompts(request, range(1)))
+            streams = [torch.Generator().manual_seed(0)]
+            arguments = self._whole_call(request, range(1), condition, streams)
+            try:
+                self._prepared[key] = prepared_by(self.pipe, arguments, config=config)
+            except InputError:  # without the images that it needs, which a loop may have
+                blank = blank_images(self.pipe, self.picture_shape) if self.height else {}
+                if not blank.keys() - arguments.keys():
+                    raise
+                self._prepared[key] = prepared_by(self.pipe, blank | arguments, config=config)
+        return self._prepared[key]

@@ -9,8 +9,10 @@ from diffusers import KandinskyV22Img2ImgPipeline, KandinskyV22InpaintPipeline
 from torch import Tensor
 
 from diffexp.components.models.base import Condition, Request
-from diffexp.components.models.text_to_image.black_box import WITH_IMAGE, TextToImage, cycled
+from diffexp.components.models.text_to_image.arguments import cycled
+from diffexp.components.models.text_to_image.black_box import WITH_IMAGE, TextToImage
 from diffexp.components.pixels import from_model_range
+from diffexp.plan.training import Training
 
 Tensors = dict[str, Tensor]
 
@@ -23,11 +25,24 @@ class LatentModel(TextToImage):
     """Pixels a latent, in each direction."""
 
     output_type = "latent"
+    guides = False
+
+    @property
+    def media(self) -> None:
+        """None: images."""
+
+    def passes(self, request: Request) -> int:
+        return 1
+
+    @property
+    def training(self) -> Training:
+        return self.trained
 
     @property
     def shape(self) -> tuple[int, ...]:
         channels = int(self.pipe.unet.config["in_channels"])
-        return (channels, self.height // self.factor, self.width // self.factor)
+        _, height, width = self.picture_shape
+        return (channels, height // self.factor, width // self.factor)
 
     def predict(self, u: Tensor, t: Tensor, condition: Condition) -> Tensor:
         # The timestep stays float32 whatever the network's dtype: bfloat16 cannot tell 998 from 999.
@@ -44,8 +59,8 @@ class LatentModel(TextToImage):
         out = out[:, : u.shape[1]]
         return out.to(torch.promote_types(out.dtype, torch.float32), memory_format=torch.contiguous_format)
 
-    def pictures(self, output: Any) -> Tensor:
-        return output.images.float()
+    def taken(self, output: Any, last: Tensor, condition: Condition) -> Tensor:
+        return output.images.float().to(self.device)
 
     @torch.no_grad()
     def decode(self, x: Tensor) -> Tensor:

@@ -1,29 +1,33 @@
 """Loading of diffusers pipelines onto a device."""
 
 import inspect
-import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import diffusers
 import torch
-from diffusers import AutoPipelineForText2Image, DiffusionPipeline
+from diffusers import AutoPipelineForInpainting, AutoPipelineForText2Image, DiffusionPipeline
+from diffusers.pipelines.auto_pipeline import (
+    AUTO_IMAGE2IMAGE_PIPELINES_MAPPING as AUTO_IMAGE2IMAGE,
+    AUTO_TEXT2IMAGE_PIPELINES_MAPPING as AUTO_TEXT2IMAGE,
+    _get_task_class,
+)
 from diffusers.utils import is_accelerate_available, is_peft_available, is_transformers_available
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from diffexp.components.checkpoints.layout import SAFE, read_config
 from diffexp.components.models.base import Runtime, fast_dtype
-from diffexp.components.models.scheduler_config import read_training
+from diffexp.components.models.text_to_image.arguments import needs_mask
 from diffexp.components.models.text_to_image.black_box import TextToImage
+from diffexp.components.models.text_to_image.cache import enable_cache
 from diffexp.components.models.text_to_image.files import Addition, Found, Parts, absent_parts, read_index
 from diffexp.components.models.text_to_image.latent import Kandinsky22, StableDiffusion, StableDiffusionXL
+from diffexp.components.models.text_to_image.levels import by_config
 from diffexp.components.models.text_to_image.single_file import load_file, load_vae
 from diffexp.errors import InputError
-from diffexp.plan.schedules import FlowSchedule
-from diffexp.plan.training import Training
 
 WHITE_BOX_PIPELINES: Mapping[str, Any] = {
     "StableDiffusionPipeline": StableDiffusion,
@@ -32,17 +36,21 @@ WHITE_BOX_PIPELINES: Mapping[str, Any] = {
 }
 """Models of the families whose network is evaluated directly, by the class of the pipeline."""
 
+FACTORS = ("vae_scale_factor", "movq_scale_factor", "vae_scale_factor_spatial", "vae_spatial_compression_ratio")
+"""Names under which pipelines keep the pixels of a latent in each direction."""
 SIZES = 6
 """Numbers for original size, crop and target size in SDXL's conditioning (Podell et al. 2023, section 2.2)."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Options that save device memory."""
+    """Options that save device memory or time."""
 
     offload: Literal["none", "model", "sequential"]
     vae_tiling: bool
     vae_slicing: bool
+    cache: str | Mapping[str, Any] | None = None
+    """A cache of diffusers for the network, by name or with its options."""
 
 
 def load(
@@ -73,7 +81,8 @@ def load(
             pipe = AutoPipelineForText2Image.from_pipe(load_file(parts.file, found, index, dtype, more), **more)
         elif parts.prior is None:
             arguments = _arguments(found, index, dtype) | more
-            pipe = AutoPipelineForText2Image.from_pretrained(str(found.folder), **arguments)
+            cls = AutoPipelineForText2Image if _is_text_to_image(index) else DiffusionPipeline
+            pipe = cls.from_pretrained(str(found.folder), **arguments)
         else:
             first = DiffusionPipeline.from_pretrained(
                 str(parts.prior.folder), **_arguments(parts.prior, read_index(parts.prior.folder, source), dtype)
@@ -87,7 +96,19 @@ def load(
         _add_ip_adapter(pipe, additions["ip_adapter"])
         for one in _pieces(pipe):
             _place(one, runtime, memory)
+        if memory.cache:
+            enable_cache(_pieces(pipe)[0], memory.cache)
     return pipe
+
+
+def _is_text_to_image(index: Mapping[str, Any]) -> bool:
+    """Whether AutoPipelineForText2Image loads a checkpoint; one for image-to-image keeps its own class."""
+    name = str(index["_class_name"])
+    if name in {cls.__name__ for cls in AUTO_IMAGE2IMAGE.values()} - {cls.__name__ for cls in AUTO_TEXT2IMAGE.values()}:
+        return False
+    with suppress(ValueError):
+        return bool(_get_task_class(AUTO_TEXT2IMAGE, name))
+    return False
 
 
 def build(
@@ -107,19 +128,13 @@ def build(
     """
     pieces = _pieces(pipe)
     main = pieces[0]
-    factor = int(getattr(main, "vae_scale_factor", getattr(main, "movq_scale_factor", 8)))
     network = denoiser(main)
-    height, width = (given or _default_size(main, network) * factor for given in size)
-    packed = 2 if hasattr(main, "_pack_latents") else 1
-    multiple = factor**2 if hasattr(main, "movq") else max(8, packed * factor)
-    for name, value in (("height", height), ("width", width)):
-        if value % multiple or value < multiple:
-            nearest = max(multiple, round(value / multiple) * multiple)
-            raise InputError(f"model.{name}={value} is not a multiple of {multiple}; the nearest is {nearest}")
+    factor = next((int(found) for name in FACTORS if (found := getattr(main, name, None))), 8)
+    height, width = (_side(main, network, name, given, factor) for name, given in zip(("height", "width"), size))
     common: dict[str, Any] = {
         "id": id,
         "pipe": main,
-        "training": _training(main, id, height // factor, width // factor),
+        "trained": by_config(main.scheduler, f"model.id={id}"),
         "device": runtime.device,
         "dtype": network.dtype,
         "height": height,
@@ -127,12 +142,33 @@ def build(
         "hash_weights": hash_weights,
         "clip_skip": _checked_clip_skip(main, clip_skip, id),
     }
-    reason = why_black_box(main, network)
-    if reason:
-        return TextToImage(**common, black_box_reason=reason)
+    if needs_mask(main):
+        return TextToImage(**common | {"pipe": AutoPipelineForInpainting.from_pipe(main)})
+    alone = hasattr(main, "movq") and len(pieces) == 1  # without a prior, the embeddings of images are its input
+    if alone or not evaluates_directly(main, network):
+        return TextToImage(**common)
     if len(pieces) > 1:
         return Kandinsky22(**common, factor=factor, prior=pieces[1], **prior_options)
     return WHITE_BOX_PIPELINES[type(main).__name__](**common, factor=factor)
+
+
+def _side(pipe: Any, network: Any, name: str, given: int | None, factor: int) -> int | None:
+    """The height or width of images in pixels, those that it changes too; None for a pipeline of no size."""
+    parameters = inspect.signature(pipe.__call__).parameters
+    if name not in parameters and "image" not in parameters:
+        if given is not None:
+            raise InputError(f"model.{name}={given}: a {type(pipe).__name__} takes no size; leave it out")
+        return None
+    if given is None:
+        sized = "sample_size" in getattr(network, "config", ["sample_size"])
+        usual = None if sized or name not in parameters else parameters[name].default
+        return usual if isinstance(usual, int) else _default_size(pipe, network) * factor
+    packed = 2 if hasattr(pipe, "_pack_latents") else 1
+    multiple = factor**2 if hasattr(pipe, "movq") else max(8, packed * factor)
+    if given % multiple or given < multiple:
+        nearest = max(multiple, round(given / multiple) * multiple)
+        raise InputError(f"model.{name}={given} is not a multiple of {multiple}; the nearest is {nearest}")
+    return given
 
 
 def _checked_clip_skip(pipe: Any, clip_skip: int | None, source: str) -> int | None:
@@ -159,21 +195,16 @@ def _pieces(pipe: Any) -> list[Any]:
     return [pipe.decoder_pipe, pipe.prior_pipe] if whole else [pipe]
 
 
-def why_black_box(pipe: Any, network: Any) -> str:
-    """Why the network of a pipeline cannot be evaluated directly; empty if it can."""
-    name = type(pipe).__name__
-    if name not in WHITE_BOX_PIPELINES:
-        return f"a {name}"
-    if network.config.get("time_cond_proj_dim"):
-        return f"a {name} whose UNet takes the guidance scale"
-    if network.config.get("encoder_hid_dim_type") == "ip_image_proj":
-        return f"a {name} with an IP-Adapter"
+def evaluates_directly(pipe: Any, network: Any) -> bool:
+    """Whether the network of a pipeline is evaluated directly: of a known family, without anything in its inputs."""
+    name, config = type(pipe).__name__, network.config
+    if name not in WHITE_BOX_PIPELINES or config.get("time_cond_proj_dim"):  # the second takes the guidance scale
+        return False
     latents = (getattr(pipe, "vae", None) or pipe.movq).config["latent_channels"]
-    if network.config["in_channels"] != latents:
-        return f"a {name} whose UNet takes {network.config['in_channels']} channels"
-    if name == "StableDiffusionXLPipeline" and _size_numbers(pipe, network) != SIZES:
-        return f"a {name} whose UNet takes {_size_numbers(pipe, network)} numbers (an aesthetic score, say)"
-    return ""
+    adapted = hasattr(getattr(network, "encoder_hid_proj", None), "image_projection_layers")  # by an IP-Adapter
+    if adapted or config["in_channels"] != latents:
+        return False
+    return name != "StableDiffusionXLPipeline" or _size_numbers(pipe, network) == SIZES
 
 
 def _size_numbers(pipe: Any, network: Any) -> int:
@@ -207,37 +238,6 @@ def _default_size(pipe: Any, network: Any) -> int:
     """Latents on a side."""
     size = getattr(pipe, "default_sample_size", None) or network.config.get("sample_size") or 64
     return int(size if isinstance(size, int | float) else size[0])
-
-
-def _training(pipe: Any, source: str, height: int, width: int) -> Training:
-    """The training by the config of a pipeline's scheduler; the size of the latents may shift its levels."""
-    scheduler = pipe.scheduler
-    config = {key: value for key, value in scheduler.config.items() if key != "_use_default_values"}
-    for key in scheduler.config.get("_use_default_values", []):
-        config.pop(key, None)  # as in the checkpoint's file
-    config["_class_name"] = type(scheduler).__name__
-    training = read_training(config | {"use_dynamic_shifting": False}, f"model.id={source}")
-    packed, dynamic = hasattr(pipe, "_pack_latents"), scheduler.config.get("use_dynamic_shifting")
-    if not (packed or dynamic):
-        return training
-    mu = _shift_of(scheduler.config, (height // 2) * (width // 2)) if dynamic else None
-
-    def keywords(steps: int, config: Mapping[str, Any]) -> Mapping[str, Any]:
-        # What the pipelines of Flux and its relatives pass; others pass what they like, as ``loop=pipeline`` finds out.
-        own = packed and not config.get("use_flow_sigmas")
-        return {"mu": mu, "sigmas": [1 - k / steps for k in range(steps)] if own else None}
-
-    training = replace(training, scheduler_config=config, set_timesteps=keywords)
-    if mu is None or not isinstance(training.schedule, FlowSchedule):
-        return training
-    return replace(training, schedule=replace(training.schedule, shift=math.exp(mu)))
-
-
-def _shift_of(config: Mapping[str, Any], tokens: int) -> float:
-    """Return mu, linear in the number of tokens of an image; a scheduler shifts its levels by exp(mu)."""
-    few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
-    low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
-    return low + (high - low) * (tokens - few) / (many - few)
 
 
 def _controlnet(folder: Path, dtype: torch.dtype) -> Any:

@@ -154,8 +154,8 @@ def ignored_entries(names: Sequence[str], training: Training, steps: int, auto: 
     known = found[1].accepted.effective if found else frozenset()
     if found and found[0][-1] == CLEAN:
         known -= {"final_sigmas_type"}
-    twin = next(classes_of(names, training), None) if names else None
     solver = spoken(training.scheduler_config, SOLVER)
+    twin = next(classes_of(names, training), None) if names and solver else None  # diffusers takes seconds to import
     steps_otherwise = {key: value for key, value in solver.items() if twin and key in twin.accepted.effective}
     return _ignored(training, known, auto) | steps_otherwise
 

@@ -1,0 +1,53 @@
+"""Caches of diffusers for the networks of pipelines: blocks whose output changes little are not computed anew."""
+
+import inspect
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from diffusers import hooks
+
+from diffexp.errors import InputError, hint
+
+CLOCK = "current_timestep_callback"
+"""The argument of a cache that returns the timestep at hand."""
+
+
+def caches() -> dict[str, type]:
+    """The configs of all caches by name: ``first_block``, ``pyramid_attention_broadcast``, ..."""
+    found = {name: value for name, value in vars(hooks).items() if re.search(r"(Cache|Broadcast)Config$", name)}
+    return {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", re.sub(r"(Cache)?Config$", "", n)).lower(): c for n, c in found.items()}
+
+
+def enable_cache(pipe: Any, cache: str | Mapping[str, Any]) -> None:
+    """Cache in the transformers of a pipeline.
+
+    Args:
+        pipe: the pipeline.
+        cache: its name, or a mapping of ``name`` and the options of its config.
+
+    Raises:
+        InputError: no such cache, option, or network that has one.
+    """
+    options: dict[str, Any] = {"name": cache} if isinstance(cache, str) else dict(cache)
+    name, known = str(options.pop("name", "")), caches()
+    if name not in known:
+        raise InputError(f"model.cache={name} is not known{hint(name, known)}")
+    if CLOCK in inspect.signature(known[name]).parameters:
+        options[CLOCK] = lambda: pipe.current_timestep
+    parts = [part for part in pipe.components.values() if hasattr(part, "enable_cache")]
+    if not parts:
+        raise InputError(f"model.cache={name}: a {type(pipe).__name__} has no network that caches; leave it out")
+    try:
+        for part in parts:
+            part.enable_cache(known[name](**options))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"model.cache={name}: {' '.join(str(error).split())}") from error
+
+
+def reset_caches(networks: list[torch.nn.Module]) -> None:
+    """Forget what earlier calls have left in caches."""
+    for network in networks:
+        if getattr(network, "is_cache_enabled", False):
+            network._reset_stateful_cache()  # pyright: ignore[reportCallIssue]

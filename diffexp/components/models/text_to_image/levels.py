@@ -1,0 +1,61 @@
+"""The training of a pipeline's network: by the config of its scheduler, with the levels that its call makes of it."""
+
+import math
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from diffexp.components.models.scheduler_config import read_training
+from diffexp.errors import InputError
+from diffexp.plan.schedules import FlowSchedule, VPSchedule
+from diffexp.plan.training import Training
+
+LEVELS = ("mu", "sigmas", "timesteps")
+"""Keywords of ``set_timesteps`` that decide levels."""
+
+
+def by_config(scheduler: Any, source: str) -> Training:
+    """The training by the config of a pipeline's scheduler, as in the checkpoint's file.
+
+    Raises:
+        InputError: it is of a kind that diffexp does not know.
+    """
+    config = {key: value for key, value in scheduler.config.items() if key != "_use_default_values"}
+    for key in scheduler.config.get("_use_default_values", []):
+        config.pop(key, None)
+    config["_class_name"] = type(scheduler).__name__
+    dynamic = {"use_dynamic_shifting": True} if config.get("use_dynamic_shifting") else {}
+    training = read_training(config | {"use_dynamic_shifting": False}, source)
+    return replace(training, scheduler_config={**training.scheduler_config, **dynamic})
+
+
+def of_pipeline(training: Training, visited: Callable[[int, Mapping[str, Any]], Mapping[str, Any]]) -> Training:
+    """A training with the levels that the pipeline's call makes.
+
+    Args:
+        training: by the config alone.
+        visited: (steps, a scheduler's config) -> keywords of ``set_timesteps`` in a call, a method of the model.
+    """
+    if isinstance(training.schedule, VPSchedule):  # whose pipelines leave them to the scheduler
+        return training
+
+    method = weakref.WeakMethod(visited)  # plans have the training, and outlive the model
+
+    def keywords(steps: int, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        if (call := method()) is None:
+            raise InputError("the pipeline of this plan is no longer in memory: run it again")
+        found = call(steps, config)
+        return {key: _plain(found[key]) for key in LEVELS if found.get(key) is not None}
+
+    usual = keywords(2, {})
+    if not usual:
+        return training
+    schedule, mu = training.schedule, usual.get("mu")
+    if isinstance(schedule, FlowSchedule) and mu is not None:
+        schedule = replace(schedule, shift=math.exp(mu))
+    return replace(training, schedule=schedule, set_timesteps=keywords)
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else value

@@ -1,0 +1,267 @@
+"""A pipeline's own call, paused at every step: its prediction as a function of the sample and the timestep.
+
+The call runs in a thread of its own with a scheduler that steps nowhere. Its ``timesteps`` wait for the next question
+(a sample, a timestep); the pipeline evaluates its network with all that it adds (guidance, ControlNet, masks, adapters,
+hooks) and hands the prediction to ``step``, which passes it on as the answer and returns the sample of the next
+question. The end of the timesteps hands over the finished sample, which the pipeline decodes.
+"""
+
+import functools
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers.utils import BaseOutput
+from torch import Tensor
+
+from diffexp.errors import InputError
+
+STATELESS = {"add_noise", "get_velocity", "index_for_timestep", "register_to_config", "scale_noise", "set_begin_index"}
+"""Methods of schedulers whose results do not depend on earlier steps; names that begin with ``_sigma`` besides."""
+KEPT = {Tensor.to, Tensor.cpu, Tensor.cuda, Tensor.float, Tensor.__getitem__}
+"""Operations whose results stay ``Timesteps``."""
+
+
+class Closed(BaseException):
+    """Ends a call from which nothing more is wanted; no handler of a pipeline catches it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """A sample [B, *shape] and the timestep to evaluate it at, without axes; without one, the finished sample."""
+
+    x: Tensor
+    t: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """The prediction of a pipeline."""
+
+    output: Tensor
+    """In the shape of the sample, guided."""
+    edited: Tensor | None
+    """The sample that it was made for, where the pipeline has changed that of the question (inpainting)."""
+
+
+@dataclass
+class Stepped(BaseOutput):
+    """What ``step`` returns to pipelines that take an output object."""
+
+    prev_sample: Tensor
+    pred_original_sample: Tensor
+
+
+class Timesteps(Tensor):
+    """The timesteps of a scheduler, whose iterator waits for questions."""
+
+    scheduler: "PausingScheduler"
+
+    @classmethod
+    def of(cls, values: Tensor, scheduler: "PausingScheduler") -> "Timesteps":
+        """The same values [steps], for a scheduler that waits."""
+        made = values.detach().as_subclass(cls)
+        made.scheduler = scheduler
+        return made
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return self.scheduler.questions()
+
+    def __getitem__(self, index: Any) -> Tensor:
+        asked = self.scheduler.asked
+        return asked[index] if isinstance(index, int) and 0 <= index < len(asked) else super().__getitem__(index)
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        with torch._C.DisableTorchFunctionSubclass():
+            found = func(*args, **(kwargs or {}))
+        if func in KEPT and isinstance(found, Tensor) and found.ndim == 1:
+            return cls.of(found, args[0].scheduler)
+        return found
+
+
+class PausingScheduler:
+    """Takes the place of a pipeline's scheduler; what a pipeline reads besides is read off ``stock``.
+
+    Args:
+        stock: the scheduler whose timesteps, sigmas and config the pipeline sees; ``set_timesteps`` is called on it.
+        name: of the pipeline, for messages.
+        call: the function of the pipeline with the loop over the timesteps.
+        prepared: takes the pipeline's own start sample, before the first question.
+        wait: returns the next question.
+        answer: takes the answer to the last one.
+        interrupted: whether the pipeline was asked to stop.
+    """
+
+    order = 1
+    init_noise_sigma = 1.0
+
+    def __init__(
+        self,
+        stock: Any,
+        name: str,
+        call: Callable[..., Any],
+        prepared: Callable[[Tensor], None],
+        wait: Callable[[], Question],
+        answer: Callable[[Answer], None],
+        interrupted: Callable[[], bool],
+    ) -> None:
+        self.stock = stock
+        self.visited: Mapping[str, Any] = {}
+        """Keywords of ``set_timesteps``."""
+        self.asked: list[Tensor] = []
+        """Timesteps of the questions so far."""
+        self.set_timesteps = self._set_timesteps_as(stock)
+        self._name, self._call, self._interrupted = name, inspect.unwrap(call), interrupted
+        self._prepared, self._wait, self._answer = prepared, wait, answer
+        self.levels: Sequence[tuple[float, float]] = ()
+        """(timestep, sigma) of the questions, where they are known beforehand."""
+        self.sigma_of: Callable[[float], float] | None = None
+        """The sigma of a timestep."""
+        self._knows_start = self._evaluating = False
+        self._next: Question | None = None
+        self._given: Tensor | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or "stock" not in self.__dict__:
+            raise AttributeError(name)
+        try:
+            found = getattr(self.stock, name)
+        except AttributeError as error:
+            raise AttributeError(f"its scheduler has no {name}") from error
+        if inspect.ismethod(found) and name not in STATELESS and not name.startswith("_sigma"):
+            raise InputError(f"{self._name} calls {name} of its scheduler, for which diffexp has no counterpart")
+        return found
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        raise InputError(f"{self._name} steps several samples side by side, each with a scheduler of its own")
+
+    @property
+    def timesteps(self) -> Tensor:
+        return Timesteps.of(self._known, self)
+
+    @property
+    def _known(self) -> Tensor:
+        """The timesteps of the questions, as far as they are known; those of ``stock`` where they are not."""
+        own = self.stock.timesteps
+        return torch.tensor(self.levels, device=own.device)[:, 0].float() if self.levels else own
+
+    @property
+    def sigmas(self) -> Tensor:
+        """Those of ``timesteps`` and the end, with that of the current question in its place."""
+        own, step = self.stock.sigmas, len(self.asked) - 1
+        if self.levels:
+            known = torch.tensor([sigma for _, sigma in self.levels], device=own.device, dtype=own.dtype)
+            own = torch.cat([known, own[-1:]])
+        if step < 0 or (step < len(self._known) and self.asked[step] == self._known[step]):
+            return own
+        if self.sigma_of is None:
+            raise InputError(f"{self._name} reads sigmas of its scheduler at timesteps that it has not made")
+        rest = own[min(step + 1, len(own) - 1) :]
+        return torch.cat(
+            [
+                own[:step],
+                own[-1:].expand(max(0, step - len(own))),
+                own.new_tensor([self.sigma_of(float(self.asked[step]))]),
+                rest,
+            ]
+        )
+
+    @property
+    def step_index(self) -> int | None:
+        return len(self.asked) - 1 if self.asked else None
+
+    def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
+        """The sample: questions are in the scale of the network's input."""
+        return sample
+
+    def _set_timesteps_as(self, stock: Any) -> Callable[..., None]:
+        @functools.wraps(stock.set_timesteps)  # pipelines read its signature
+        def set_timesteps(*args: Any, **options: Any) -> None:
+            if self.asked:
+                raise InputError(f"{self._name} has more than one loop over timesteps")
+            stock.set_timesteps(*args, **options)
+            self.visited = options
+
+        return set_timesteps
+
+    def questions(self) -> Iterator[Tensor]:
+        """Timesteps to evaluate the network at, each once the last answer is there and another question asked."""
+        if self.asked:
+            raise InputError(f"{self._name} has more than one loop over timesteps")
+        start = self._find_start()
+        if start is None:  # the first evaluation shows it
+            yield self._ask(self._known[0])
+        else:
+            self._knows_start = True
+            self._prepared(start)
+            self._next = self._wait()
+            start.copy_(self._next.x)
+            self._given = start
+        while self._next is not None and self._next.t is not None and not self._interrupted():
+            if self._evaluating:
+                raise InputError(f"{self._name} goes through its timesteps without stepping, by one of its options")
+            yield self._ask(self._next.t)
+
+    def step(
+        self, model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, return_dict: bool = True, **options: Any
+    ) -> Any:
+        """Pass the prediction on; returns the sample of the next question, in the dtype of ``sample``."""
+        self._evaluating = False
+        if model_output.shape != sample.shape:  # a variance that the network learned is not read
+            model_output = model_output[:, : sample.shape[1]]
+        if self._next is None:
+            self._first_answer(model_output, sample)
+        else:
+            self._reply(model_output, sample)
+        assert self._next is not None
+        x = self._given = self._next.x.to(sample.dtype)
+        return Stepped(x, x) if return_dict else (x, x)
+
+    def _ask(self, t: Tensor) -> Tensor:
+        like = self.stock.timesteps
+        self.asked.append(t.to(like.device, like.dtype if like.is_floating_point() else torch.float32))
+        self._evaluating = True
+        return self.asked[-1]
+
+    def _reply(self, output: Tensor, sample: Tensor) -> None:
+        """Answer the current question, and wait for the next."""
+        given = self._given
+        changed = given is not None and sample is not given and not _equal(sample, given)
+        if changed and len(self.asked) == 1:
+            return  # the first sample was not where it seemed: the same question once more
+        self._answer(Answer(output, sample if changed else None))
+        self._next = self._wait()
+
+    def _first_answer(self, output: Tensor, sample: Tensor) -> None:
+        """Report the start sample; answer the first question if it is for it."""
+        self._knows_start = True
+        self._prepared(sample)
+        self._next = self._wait()
+        t = self._next.t
+        if t is not None and _equal(self._next.x, sample) and bool(t.to(self.asked[0]) == self.asked[0]):
+            self._answer(Answer(output, None))
+            self._next = self._wait()
+
+    def _find_start(self) -> Tensor | None:
+        """The variable that the loop hands to ``step``, in its frame; None where it is not there yet."""
+        frame = sys._getframe()
+        while frame is not None and frame.f_code is not self._call.__code__:
+            frame = frame.f_back
+        found = None if frame is None else frame.f_locals.get(_name_of_sample(self._call))
+        return found if isinstance(found, Tensor) else None
+
+
+@functools.lru_cache(maxsize=64)
+def _name_of_sample(call: Callable[..., Any]) -> str:
+    """The name of the third argument of ``scheduler.step`` in the source of a pipeline."""
+    match = re.search(r"scheduler\.step\(\s*[^,]+,\s*[^,]+,\s*(\w+)", inspect.getsource(call))
+    return match[1] if match else "latents"
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.equal(one.to(other), other)

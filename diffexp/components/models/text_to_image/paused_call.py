@@ -1,0 +1,248 @@
+"""A pipeline's call in a thread of its own, whose prediction is a function; see ``paused``."""
+
+import contextvars
+import copy
+import functools
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import torch
+from diffusers.configuration_utils import FrozenDict
+from torch import Tensor
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
+
+from diffexp.components.models.base import Condition
+from diffexp.components.models.passes import PassCounter
+from diffexp.components.models.text_to_image.paused import Answer, Closed, PausingScheduler, Question
+from diffexp.errors import InputError
+
+LIVENESS_SECONDS = 5.0
+"""How often it is checked that the thread that owes an answer is alive."""
+
+MORE = "{} prepares as many evaluations as the scheduler has levels, and this scheduler chooses to take more"
+"""The error of a pipeline with a list of something for each step."""
+
+
+class PausedCall:
+    """One call of a pipeline, in a thread that ends with this object.
+
+    Inference mode holds in it; autocast, modes of torch functions and context variables are those of the creator.
+
+    Args:
+        pipe: a pipeline of diffusers; the call has a shallow copy of it.
+        arguments: of its call.
+        levels: (timestep, sigma) of what will be asked, as far as it is known; else those of its scheduler.
+        sigma_of: the sigma of any timestep.
+
+    Raises:
+        InputError: the pipeline refuses its arguments, or drives its scheduler in a way that is not known here.
+        Exception: whatever else the pipeline raises.
+    """
+
+    def __init__(
+        self,
+        pipe: Any,
+        arguments: Mapping[str, Any],
+        levels: Sequence[tuple[float, float]] = (),
+        sigma_of: Callable[[float], float] | None = None,
+    ) -> None:
+        self._name = type(pipe).__name__
+        self._questions, self._answers = SimpleQueue[Question | None](), SimpleQueue[Any]()
+        own = paused_copy(pipe, self._answers.put, functools.partial(_taken, self._questions), self._answers.put)
+        self.scheduler: PausingScheduler = own.scheduler
+        self.scheduler.levels, self.scheduler.sigma_of = levels, sigma_of
+        self.passes = PassCounter()
+        """Counts the forward passes of its networks."""
+        run = functools.partial(_run, own, arguments, self._answers, Context(), self.passes)
+        target = contextvars.copy_context().run
+        self._thread = threading.Thread(target=target, args=(run,), name=f"call of {self._name}", daemon=True)
+        self._thread.start()
+        self.close = weakref.finalize(self, self._questions.put, None)
+        """Ends the call, unless it is over."""
+        self.start: Tensor = self._received().clone()
+        """The pipeline's own start sample [B, *shape]."""
+
+    def predict(self, x: Tensor, t: Tensor) -> Answer:
+        """The prediction for samples ``x`` [B, *shape] at the timestep ``t``."""
+        self._questions.put(Question(x, t))
+        answer = self._received()
+        if not isinstance(answer, Answer):
+            raise KeyboardInterrupt(f"{self._name} was interrupted")
+        return answer
+
+    def finish(self, x: Tensor) -> Any:
+        """What the pipeline's call returns for the finished samples ``x`` [B, *shape]."""
+        self._questions.put(Question(x))
+        return self._received()
+
+    def _received(self) -> Any:
+        try:
+            while True:
+                try:
+                    found = self._answers.get(timeout=LIVENESS_SECONDS)
+                    break
+                except Empty:
+                    if not self._thread.is_alive() and self._answers.empty():
+                        raise InputError(f"{self._name}: its call is over") from None
+        except BaseException:
+            self.close()
+            raise
+        if isinstance(found, _Failure):
+            self.close()
+            raise found.error
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Called(Condition):
+    """The condition of a batch that a pipeline's own call holds, from its first use on."""
+
+    make: Callable[[], PausedCall] = field(kw_only=True)
+
+    @functools.cached_property
+    def call(self) -> PausedCall:
+        """The call, which draws the start noise from the streams of the samples."""
+        return self.make()
+
+    outcome: list[Any] = field(default_factory=list, kw_only=True)
+    """What the pipeline returned, where it ran to its end by itself."""
+
+    def start_noise(self, draw: Callable[[], Tensor]) -> Tensor:
+        return self.call.start.to(torch.promote_types(self.call.start.dtype, torch.float32))
+
+
+@dataclass(frozen=True)
+class _Failure:
+    error: BaseException
+
+
+def denoisers(pipe: Any) -> list[torch.nn.Module]:
+    """The networks that denoise; pipelines of diffusers call them so, one for each range of noise levels."""
+    parts = [part for name, part in pipe.components.items() if name.startswith(("unet", "transformer"))]
+    return [part for part in parts if isinstance(part, torch.nn.Module)]
+
+
+def _taken(questions: "SimpleQueue[Question | None]") -> Question:
+    question = questions.get()
+    if question is None:
+        raise Closed
+    return question
+
+
+def _run(
+    pipe: Any, arguments: Mapping[str, Any], answers: "SimpleQueue[Any]", context: "Context", passes: PassCounter
+) -> None:
+    try:
+        with context.entered(), passes.watching(denoisers(pipe)):
+            found = pipe(**arguments)
+    except Closed:
+        return
+    except BaseException as error:
+        more = isinstance(error, IndexError) and len(pipe.scheduler.asked) > len(pipe.scheduler.timesteps)
+        found = _Failure(
+            InputError(MORE.format(type(pipe).__name__)) if more else _readable(error, type(pipe).__name__)
+        )
+    answers.put(found)
+
+
+def _readable(error: BaseException, name: str) -> BaseException:
+    """An InputError for what pipelines and schedulers raise for their arguments."""
+    if isinstance(error, ValueError | TypeError | AttributeError) and not isinstance(error, InputError):
+        made = InputError(f"{name}: {' '.join(str(error).split())}")
+        made.__cause__ = error
+        return made
+    return error
+
+
+def paused_copy(
+    pipe: Any, prepared: Callable[[Tensor], None], wait: Callable[[], Question], answer: Callable[[Answer], None]
+) -> Any:
+    """A shallow copy of a pipeline with a ``PausingScheduler``, which shows no progress bar."""
+    own = copy.copy(pipe)
+    interrupted = functools.partial(getattr, weakref.proxy(own), "_interrupt", False)
+    stock, call = copy.deepcopy(pipe.scheduler), type(pipe).__call__
+    scheduler = PausingScheduler(stock, type(pipe).__name__, call, prepared, wait, answer, interrupted)
+    object.__setattr__(own, "scheduler", scheduler)  # past the pipeline's record of its parts
+    own.set_progress_bar_config(disable=True)
+    return own
+
+
+def prepared_by(
+    pipe: Any, arguments: Mapping[str, Any], *, config: Mapping[str, Any] | None = None, clean: bool = False
+) -> tuple[PausingScheduler, Tensor]:
+    """The scheduler and the start sample of a pipeline's call at its first evaluation, where it ends.
+
+    Args:
+        pipe: a pipeline of diffusers.
+        arguments: of its call.
+        config: entries of the scheduler's config instead of its own.
+        clean: whether no noise is added to images.
+
+    Raises:
+        InputError: the pipeline refuses its arguments, or has no loop over timesteps.
+    """
+    found: list[Tensor] = []
+
+    def stop() -> Question:
+        raise Closed
+
+    own = paused_copy(pipe, found.append, stop, lambda answer: None)
+    scheduler = own.scheduler
+    if config:
+        scheduler.stock._internal_dict = FrozenDict({**scheduler.stock.config, **config})
+    if clean:
+        scheduler.add_noise = lambda sample, noise, timestep: sample
+        scheduler.scale_noise = lambda sample, timestep, noise: sample
+    try:
+        with torch.inference_mode():
+            own(**arguments)
+    except Closed:
+        return scheduler, found[0].clone()
+    except Exception as error:
+        raise _readable(error, type(pipe).__name__) from error
+    raise InputError(f"{type(pipe).__name__} has no loop over the timesteps of its scheduler")
+
+
+class SingleNoise(TorchFunctionMode):
+    """Draws noise in float32 and then rounds it, so that a seed gives the same image in every precision."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        dtype = kwargs.get("dtype")
+        if func is torch.randn and dtype in (torch.float16, torch.bfloat16):
+            return func(*args, **kwargs | {"dtype": torch.float32}).to(dtype)
+        return func(*args, **kwargs)
+
+
+def single_noise(dtype: torch.dtype) -> AbstractContextManager[Any]:
+    """``SingleNoise`` where a network computes in ``dtype`` and draws noise in it."""
+    return SingleNoise() if dtype.itemsize < 4 else nullcontext()
+
+
+class Context:
+    """The state of torch that belongs to the current thread, besides gradients."""
+
+    def __init__(self) -> None:
+        self._modes = _get_current_function_mode_stack()
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        self._stream = torch.accelerator.current_stream() if accelerator else None
+        kinds = ["cpu", *([accelerator.type] if accelerator else [])]
+        self._autocast = [(k, torch.get_autocast_dtype(k), torch.is_autocast_enabled(k)) for k in kinds]
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Enter it in another thread, until the end of the block."""
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode())
+            for kind, dtype, enabled in self._autocast:
+                stack.enter_context(torch.autocast(kind, dtype, enabled))
+            if self._stream is not None:
+                torch.accelerator.set_stream(self._stream)
+            for mode in self._modes:
+                stack.enter_context(mode)
+            yield
