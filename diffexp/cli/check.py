@@ -28,6 +28,7 @@ from diffexp.cli.hydra_internals import BASIC_SWEEPER
 from diffexp.cli.keys import BY_NAME, MULTI_CHOICE_GROUPS, PIPE, TOP_LEVEL
 from diffexp.cli.launcher import needed_launcher
 from diffexp.cli.names import KnownNames
+from diffexp.cli.stop import check_stop
 from diffexp.cli.words import quoted_text, split_word
 from diffexp.errors import InputError, hint, unknown_option
 
@@ -84,6 +85,8 @@ class Preflight:
         first, task = self._compose(next(crossed(swept.values(), self._has)), multirun)
         if not multirun and first.hydra.mode != RunMode.MULTIRUN:
             self._refuse_sweeps(overrides)
+            if first.stop is not None:
+                raise InputError(f"stop={first.stop} is for sweeps, whose cells it compares: add -m and several values")
             return Checked(first, words, multirun=False)
         if launcher := needed_launcher(first, overrides):
             return self.check([*given, launcher], multirun)
@@ -93,6 +96,8 @@ class Preflight:
             swept = {override.get_key_element(): self._alternatives(override) for override in params} | swept
             first, task = self._compose(next(crossed(swept.values(), self._has)), multirun=True)
         number = math.prod(map(len, swept.values()))
+        if first.stop is not None:
+            check_stop(first, task, number, known=basic)
         if number > MOST_CELLS:
             raise InputError(f"this sweep has {number} cells, and {MOST_CELLS} are the most")
         cells = [*crossed(swept.values(), self._has)]

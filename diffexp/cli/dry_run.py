@@ -87,7 +87,7 @@ def dry_run(
     cells, swept = _cells(loader, checked, catalog, config_dir, resumed)
     forecasts = Forecaster(catalog, swept).all(cells, skip_done=resumed is not None)
     show(lambda width: _table(forecasts))
-    for line in _summary(forecasts, checked.config.workers):
+    for line in _summary(forecasts, checked.config.workers, checked.config.stop):
         print(line)
     errors = [one.error for one in forecasts if one.error]
     return 0 if not errors else BAD_INPUT if all(isinstance(error, InputError) for error in errors) else FAILED
@@ -207,7 +207,7 @@ def _table(forecasts: Sequence[Forecast]) -> "RenderableType":
     return table
 
 
-def _summary(forecasts: Sequence[Forecast], workers: int | None) -> list[str]:
+def _summary(forecasts: Sequence[Forecast], workers: int | None, stop: str | None) -> list[str]:
     running = [one for one in forecasts if not one.done and not one.error]
     samples, passes = sum(one.samples for one in running), sum(one.passes for one in running)
     about = "" if all(one.work and one.work.exact for one in running) else "about "
@@ -223,6 +223,8 @@ def _summary(forecasts: Sequence[Forecast], workers: int | None) -> list[str]:
         )
     elif sources:
         lines.append(f"time {'; '.join(sources)}")
+    if stop:
+        lines.append(f"that is the most: with stop={stop} cells leave as soon as it is clear how they compare")
     reasons: dict[str, list[str]] = {}
     for one in forecasts:
         if one.error:

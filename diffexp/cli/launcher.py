@@ -87,7 +87,7 @@ class CellLauncher(Launcher):
         self._sweep = Path(hydra.sweep.dir).absolute()
         record = read_sweep(self._sweep) or SweepRecord([], None)
         resume = f"resume={self._sweep}" if record.cells else ""  # not of a search
-        self._task.failures += self._run_cells(together, record, resume)
+        self._task.failures += self._run_all(together, record, resume)
         returned: dict[int, JobReturn] = {job.number: CellReturn(job) for job in together}
         for job in observed:
             callbacks.on_job_end(config=job.composed, job_return=returned[job.number])
@@ -96,12 +96,25 @@ class CellLauncher(Launcher):
                 returned[job.number] = self._run_alone(job)
         return [returned[job.number] for job in jobs]
 
+    def _run_all(self, cells: Sequence[ComposedCell], record: SweepRecord, resume: str) -> list[Failure]:
+        """Run all cells of a sweep: to their end at once, or in the rounds of ``stop=decided``."""
+        goes_on = record.attempts > 1
+        if self._config.stop is None or not cells:
+            return self._run_cells(cells, record, resume, goes_on)
+        from diffexp.sweeps.race import Race
+
+        race = Race(self._sweep, cells, self._config.objective, resumed=goes_on)
+        return race.run(lambda some, begun: self._run_cells(cast(Sequence[ComposedCell], some), record, resume, begun))
+
     @abstractmethod
-    def _run_cells(self, cells: Sequence[ComposedCell], record: SweepRecord, resume: str) -> list[Failure]:
+    def _run_cells(
+        self, cells: Sequence[ComposedCell], record: SweepRecord, resume: str, goes_on: bool
+    ) -> list[Failure]:
         """Run cells of a sweep.
 
         Args:
             resume: what continues the sweep, as in ``resume=outputs/multirun/...``; empty if nothing does.
+            goes_on: whether they keep the samples that they have.
         """
 
     def _run_alone(self, job: ComposedCell) -> JobReturn:
@@ -125,21 +138,26 @@ class BatchedLauncher(CellLauncher):
         self._runner: Runner | None = None
         self._jobs: dict[int, ComposedCell] = {}
 
-    def _run_cells(self, cells: Sequence[ComposedCell], record: SweepRecord, resume: str) -> list[Failure]:
-        self._jobs, self._info = {cell.number: cell for cell in cells}, sweep_info(self._sweep, 0)
+    def _run_cells(
+        self, cells: Sequence[ComposedCell], record: SweepRecord, resume: str, goes_on: bool
+    ) -> list[Failure]:
+        self._jobs = {cell.number: cell for cell in cells}
+        self._info = replace(sweep_info(self._sweep, 0), resumed=goes_on)
         for cell in cells if record.attempts > 1 else ():
             (cell.folder / CLAIM).unlink(missing_ok=True)  # of workers that were lost
         if self._runner is None:  # one for all batches of cells of a sweeper, which then share a loaded model
             from diffexp.sweeps.runner import Runner
 
             self._runner = Runner(self._run, self._catalog, self._batch, resume=resume)
-        return self._runner.run(cells, record.attempts > 1)
+        return self._runner.run(cells, goes_on)
 
     def _run(self, job: Cell, context: "RunContext") -> None:
         from diffexp.experiment.run import run_experiment
 
         save_hydra_files(self._jobs[job.number].content, job.folder)
-        run_experiment(job.config, job.folder, self._catalog, replace(self._info, job=job.number), context)
+        run_experiment(
+            job.config, job.folder, self._catalog, replace(self._info, job=job.number, round=job.round), context
+        )
 
 
 class WorkersLauncher(CellLauncher):
@@ -158,7 +176,9 @@ class WorkersLauncher(CellLauncher):
         self._options: dict[str, Any] = plain
         self._driver: Driver | None = None
 
-    def _run_cells(self, cells: Sequence[ComposedCell], record: SweepRecord, resume: str) -> list[Failure]:
+    def _run_cells(
+        self, cells: Sequence[ComposedCell], record: SweepRecord, resume: str, goes_on: bool
+    ) -> list[Failure]:
         if self._driver is None:
             plugins = tuple(resolved_paths(self._catalog.plugin_paths))
             swept = tuple(sorted(record.swept))
@@ -168,7 +188,10 @@ class WorkersLauncher(CellLauncher):
         for cell in cells:
             save_hydra_files(cell.content, cell.folder)
         launched = max((cell.number for cell in cells), default=-1) + 1
-        return self._driver.run(cells, more=record.cells is None or launched < len(record.cells))
+        more = record.cells is None or launched < len(record.cells)
+        rounds = [cell.round for cell in cells if cell.round]
+        more = any(not one.final for one in rounds) if rounds else more
+        return self._driver.run(cells, more, goes_on)
 
 
 class CellReturn(JobReturn):

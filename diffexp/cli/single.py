@@ -123,7 +123,7 @@ def needs_workers(task: Mapping[str, Any], settings: DictConfig) -> bool:
         task: its config.
         settings: those of Hydra.
     """
-    workers, batches = task["workers"] or 1, batches_of(task)
+    workers, batches = task["workers"] or 1, batches_of(task["num_samples"], task)
     if batches < workers:
         number = "is one batch" if batches == 1 else f"consists of {batches} batches"
         log.warning(

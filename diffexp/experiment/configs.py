@@ -9,7 +9,7 @@ from diffexp.components.prompts import read_texts
 from diffexp.errors import InputError
 from diffexp.plan.levels import listed_steps
 
-KEYS_OF_THE_RECORD = ("workers", "resume", "objective", "name", "tags", "notes", "tracker", "samples")
+KEYS_OF_THE_RECORD = ("workers", "resume", "objective", "stop", "name", "tags", "notes", "tracker", "samples")
 """Keys that affect nothing of a run but its record, and the kind of its files."""
 KEYS_OF_THE_REPORT = (*KEYS_OF_THE_RECORD, "metric", "snapshot_every")
 """Keys that affect no sample, only what is measured, drawn and recorded of them."""

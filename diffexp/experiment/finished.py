@@ -4,6 +4,7 @@ from pathlib import Path
 
 from diffexp.experiment.recorded import whole_images
 from diffexp.experiment.resume import REQUIRED, Earlier, read_earlier
+from diffexp.experiment.rounds import samples_of
 from diffexp.experiment.sample_files import SampleFiles
 from diffexp.files import read_json_or_none
 
@@ -17,5 +18,5 @@ def finished_run(folder: Path) -> Earlier | None:
         return None
     files = SampleFiles(folder)
     found = {*whole_images(files, earlier.record), *files.finished_points()[0]}
-    wanted = earlier.record["config"].get("num_samples")
-    return earlier if isinstance(wanted, int) and found >= {*range(wanted)} else None
+    wanted = samples_of(earlier.record)
+    return earlier if wanted and found >= {*range(wanted)} else None

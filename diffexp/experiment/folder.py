@@ -24,6 +24,7 @@ from diffexp.experiment.per_sample import HALVES, PER_SAMPLE
 from diffexp.experiment.pictures.strips import Snapshot, film_gif, film_strip
 from diffexp.experiment.provenance import git_commit, given_config_dir, hostname, installed_versions
 from diffexp.experiment.recorded import finished_indices, whole_images
+from diffexp.experiment.rounds import samples_of
 from diffexp.experiment.sample_files import RAW_SAMPLES_DIR, SAMPLE_FILES, SAMPLES_DIR, SampleFiles
 from diffexp.experiment.summary import read_metrics
 from diffexp.files import read_json, read_yaml, replace_whole, write_json, write_text
@@ -31,16 +32,11 @@ from diffexp.plan.table import Plan
 
 log = logging.getLogger(__name__)
 
-RESULTS = ("metrics.json", PER_SAMPLE, HALVES, "plan.csv", "grid.png", "trajectory.png", "trajectory.gif")
+TRAJECTORY = ("trajectory.png", "trajectory.gif")
+RESULTS = ("metrics.json", PER_SAMPLE, HALVES, "plan.csv", "grid.png", *TRAJECTORY)
 """What a run writes at its end; the results of an earlier run in the same folder are removed."""
 COUNTS = ("nfe", "forward_passes", "drawn", "sampling_seconds", "model_seconds")
-SAMPLING_FIELDS = (
-    "image_shape",
-    "weights_sha256",
-    "plan_sha256",
-    "inputs_sha256",
-    *COUNTS,
-)
+SAMPLING_FIELDS = ("image_shape", "weights_sha256", "plan_sha256", "inputs_sha256", *COUNTS)
 """Entries of ``run.json`` that describe the samples on disk."""
 RESERVE = ".reserve"
 RESERVE_BYTES = 1 << 16
@@ -54,7 +50,7 @@ class RunRecord(TypedDict):
     """The content of ``run.json``."""
 
     status: str
-    """``running``, ``done``, ``failed`` or ``interrupted``."""
+    """``running``, ``done``, ``failed``, ``interrupted``; ``waiting`` between two rounds of ``stop=decided``."""
     error: str | None
     command: str
     config: Mapping[str, Any]
@@ -95,6 +91,8 @@ class RunRecord(TypedDict):
     workers: NotRequired[Sequence[Mapping[str, Any]]]
     """The processes that drew the samples, where there were several: ``host``, ``pid``, ``device``, ``job``, and what
     they took: ``samples``, ``seconds``, ``peak_memory_mb``."""
+    race: NotRequired[Mapping[str, Any]]
+    """With ``stop=decided``: a ``rounds.Round``."""
     same_as: NotRequired[str]
     """Name of the folder that the samples were copied from."""
 
@@ -144,7 +142,8 @@ class RunFolder(SampleFiles):
         self.record = self._new_record(config) | {key: value for key, value in known.items() if key not in damaged}
         self.texts = sample_texts(self.record)
         partial = () if read_division(self.folder) else PARTIAL_SAMPLES  # of which others may be writing some
-        self._outdated = (*RESULTS, *PARTIAL_FILES, *partial)
+        stays = TRAJECTORY if known.get("drawn") else ()  # its samples are drawn no more
+        self._outdated = (*[name for name in RESULTS if name not in stays], *PARTIAL_FILES, *partial)
 
     def replace(self) -> None:
         """Remove what the earlier run left in the folder, if anything, and write this run's record.
@@ -229,7 +228,7 @@ class RunFolder(SampleFiles):
 
     def copy_samples(self, source: "RunFolder") -> int:
         """Copy the whole samples of another folder that this run has indices for; return their number."""
-        wanted, earlier = int(self.record["config"]["num_samples"]), read_json(source.folder / "run.json")
+        wanted, earlier = samples_of(self.record), read_json(source.folder / "run.json")
         images = whole_images(source, earlier)
         damaged = sorted({*source.finished_images(), *finished_indices(earlier)} - images.keys())
         if damaged:

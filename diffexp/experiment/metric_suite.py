@@ -62,6 +62,7 @@ class MetricSuite:
         self._compared: dict[str, dict[str, list[Tensor]]] = {}
         self._columns: dict[str, Tensor] = {}
         self._estimates: dict[str, Estimate] = {}
+        self._later: set[str] = set()
         by_default = [*metrics] == default_choices()["metric"]
         reasons: dict[str, str] = {}
         for name, metric in metrics.items():
@@ -85,6 +86,19 @@ class MetricSuite:
         """Whether some metric reads more of the samples than their 8-bit images."""
         return bool(self._reading())
 
+    def postpone_others(self, names: Sequence[str]) -> None:
+        """Compute these metrics alone now; the others, which later rounds of the run compute, read no samples yet.
+
+        Args:
+            names: as in the config; where none of them is there, all are computed.
+        """
+        if any(name in self._metrics for name in names):
+            self._later = {*self._metrics} - {*names}
+
+    @property
+    def _now(self) -> dict[str, Metric | SampleMetric]:
+        return {name: metric for name, metric in self._metrics.items() if name not in self._later}
+
     def only_images(self) -> None:
         """Drop the metrics that read more than images, because some samples are known as images alone."""
         for name in self._reading():
@@ -101,7 +115,7 @@ class MetricSuite:
             images: [B, C, H, W] in [0, 1], on the CPU; points as they are.
         """
         self._indices += indices
-        for name, metric in list(self._metrics.items()):
+        for name, metric in self._now.items():
             if not hasattr(metric, "compare"):
                 self._guarded(name, lambda metric=metric: cast(Metric, metric).update(samples, images))
         self._compare(indices, Finished(samples, images))
@@ -110,7 +124,7 @@ class MetricSuite:
         """Compute all values, flat; an interval adds two, ``<name>/low`` and ``<name>/high``."""
         facts = replace(facts, indices=tuple(self._indices))
         values: dict[str, float] = {}
-        for name, metric in list(self._metrics.items()):
+        for name, metric in self._now.items():
             computed = self._guarded(name, lambda name=name, metric=metric: self._compute(name, metric, facts))
             values |= computed or {}
         return values
@@ -119,7 +133,7 @@ class MetricSuite:
         """The values so far, without intervals, of the metrics that have them at any moment."""
         facts = replace(facts, indices=tuple(self._indices))
         values: dict[str, float] = {}
-        for name, metric in self._metrics.items():
+        for name, metric in self._now.items():
             if not (hasattr(metric, "compare") or getattr(metric, "running", False)):
                 continue
             try:
@@ -144,7 +158,7 @@ class MetricSuite:
         return [name for name, metric in self._metrics.items() if hasattr(metric, "compare")]
 
     def _compare(self, indices: Sequence[int], ours: Finished) -> None:
-        names = self._comparing()
+        names = [name for name in self._comparing() if name not in self._later]
         if not names or self._solutions is None:
             return
         try:

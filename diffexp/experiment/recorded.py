@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from diffexp.experiment.rounds import samples_of
 from diffexp.experiment.sample_files import SampleFiles
 from diffexp.experiment.stores.base import Shape
 from diffexp.experiment.stores.images import StoredImages
@@ -20,9 +21,8 @@ def whole_images(files: SampleFiles, record: Mapping[str, Any], within: range | 
 
 def finished_indices(record: Mapping[str, Any]) -> Iterable[int]:
     """The images that the run with this ``run.json`` has finished for certain: all of one that is done."""
-    count = (record.get("config") or {}).get("num_samples")
     done = record.get("status") == "done" and recorded_shape(record)
-    return range(count) if done and isinstance(count, int) else ()
+    return range(samples_of(record)) if done else ()
 
 
 def recorded_shape(record: Mapping[str, Any]) -> Shape | None:

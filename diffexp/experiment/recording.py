@@ -23,11 +23,15 @@ class Recording:
 
     live: Live | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    status: str = "done"
+    """Of a run that ends without an error."""
 
 
 @contextmanager
 def recording(output: RunFolder, catalog: Catalog, clock: Callable[[], float]) -> Iterator[Recording]:
-    """Record the end of the block, ``done``, ``interrupted`` (by KeyboardInterrupt) or ``failed``, and its seconds.
+    """Record the end of the block and its seconds: ``done``, or ``Recording.status``, ``interrupted`` or ``failed``.
+
+    An interrupt is a KeyboardInterrupt.
 
     Raises:
         RuntimeError: the block called ``sys.exit``, which is a failure whatever the code.
@@ -52,7 +56,7 @@ def recording(output: RunFolder, catalog: Catalog, clock: Callable[[], float]) -
 
     try:
         yield filled
-        end("done")
+        end(filled.status)
     except KeyboardInterrupt:
         end_early("interrupted")
         raise
@@ -63,8 +67,9 @@ def recording(output: RunFolder, catalog: Catalog, clock: Callable[[], float]) -
     except BaseException as error:
         end_early("failed", _describe(error, catalog, output))
         raise
-    output.delete_unfinished()
-    finish("done")
+    if filled.status == "done":
+        output.delete_unfinished()
+    finish(filled.status)
 
 
 def _describe(error: BaseException, catalog: Catalog, output: RunFolder) -> str:

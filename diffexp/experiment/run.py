@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Collection, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from diffexp.catalog.discover import Catalog
 from diffexp.components.media import media_of
+from diffexp.components.metrics.so_far import few_on_purpose
 from diffexp.components.models.truth import true_samples
 from diffexp.experiment.build import Components, assemble
 from diffexp.experiment.collected import Samples
@@ -26,6 +28,7 @@ from diffexp.experiment.recording import recording
 from diffexp.experiment.reference import Reference
 from diffexp.experiment.result import RunResult
 from diffexp.experiment.resume import Earlier, check_same_samples, is_continued, read_earlier, run_to_resume
+from diffexp.experiment.rounds import WAITING, Round, samples_of
 from diffexp.experiment.sampling import generate, load_samples
 from diffexp.experiment.summary import metrics_line
 from diffexp.experiment.tracking import choice_of, publish, run_info
@@ -44,6 +47,8 @@ class SweepInfo:
     """Whether the run continues what an earlier attempt at the sweep left in its folder."""
     swept: Collection[str] = ()
     """The keys that the sweep varies, as far as they are known beforehand."""
+    round: Round | None = None
+    """How far the run is drawn now; None: to its end."""
 
 
 def run_experiment(
@@ -66,9 +71,10 @@ def run_experiment(
     given = Given.of(output.words, config, swept=sweep.swept if sweep else None)
     with lock_unless_held(folder), recording(output, catalog, context.clock) as record:
         own = is_continued(config, folder, divided=context.divided or read_division(folder) is not None)
-        earlier = _open(output, config, resumed=own or context.resumed or bool(sweep and sweep.resumed))
-        log.info("%s", _announcement(config))
-        run = _build_and_check(config, catalog, context, output, earlier)
+        earlier = _open(output, config, sweep, resumed=own or context.resumed)
+        goes_on = bool(sweep and sweep.round and not sweep.round.final)
+        log.info("%s", _announcement(config, output))
+        run = _build_and_check({**config, "tracker": {}} if goes_on else config, catalog, context, output, earlier)
         with context.cpu_section():
             check_effects(run, config, given, catalog)
             warn_of_other_conditions(run, config)
@@ -78,21 +84,23 @@ def run_experiment(
         publish(run, config, output, samples)
         output.note(nfe=samples.nfe, forward_passes=samples.forward_passes)
         check_seed(samples.drew_noise, given)
-        record.metrics = metrics
+        record.metrics, record.status = metrics, WAITING if goes_on else "done"
         if samples.interrupted:
             raise KeyboardInterrupt
     log.info("%s\n%s", folder, metrics_line(metrics))
-    return RunResult(folder, "done", metrics, run.sampler if isinstance(run.sampler, Plan) else None)
+    return RunResult(folder, record.status, metrics, run.sampler if isinstance(run.sampler, Plan) else None)
 
 
-def _open(output: RunFolder, config: Mapping[str, Any], *, resumed: bool) -> Earlier | None:
+def _open(output: RunFolder, config: Mapping[str, Any], sweep: SweepInfo | None, *, resumed: bool) -> Earlier | None:
     """Begin the record of the run; return the run that this one continues in its folder, if any."""
-    earlier = read_earlier(output.folder) if resumed else None
+    earlier = read_earlier(output.folder) if resumed or (sweep and sweep.resumed) else None
     if earlier:
         check_same_samples(earlier, {"config": config})
         output.reopen(earlier.record, config)
     else:
         output.begin(config)
+    if sweep and sweep.round:
+        output.note(**sweep.round.entry)
     return earlier
 
 
@@ -117,7 +125,7 @@ def _build_and_check(
         output.note(media=asdict(media))
     if named:
         copied = output.copy_samples(RunFolder(named.folder))
-        log.info("%d of %d samples copied from %s", copied, config["num_samples"], named.folder)
+        log.info("%d of %d samples copied from %s", copied, samples_of(output.record), named.folder)
     if plan:
         output.save_plan(plan)
     return run
@@ -142,14 +150,21 @@ def _sample_and_measure(
         metrics = output.copy_results(RunFolder(duplicate))
         return load_samples(run, config, output), metrics
     suite = MetricSuite(run.metrics, run.model, Reference(run, config), in_sweep=output.is_cell)
+    if (now := Round.of(output.record)) and not now.final:
+        suite.postpone_others(now.metrics)
     reset_peak_memory(run.model.device)
     samples = generate(run, config, output, suite)
-    with run.context.cpu_section():
+    with run.context.cpu_section(), few_on_purpose() if _is_short(output) else nullcontext():
         metrics = suite.compute(run_facts(run, samples)) if samples.indices else {}
         output.save_metrics(metrics)
         suite.write(output.folder)
         _save_images(run, config, output, samples)
     return samples, metrics
+
+
+def _is_short(output: RunFolder) -> bool:
+    """Whether the run draws fewer samples than its config says, because a comparison takes no more."""
+    return samples_of(output.record) < int(output.record["config"]["num_samples"])
 
 
 def _save_images(run: Components, config: Mapping[str, Any], output: RunFolder, samples: Samples) -> None:
@@ -165,8 +180,8 @@ def _save_images(run: Components, config: Mapping[str, Any], output: RunFolder, 
         output.save_trajectory(samples.snapshots, title, samples.captions)
 
 
-def _announcement(config: Mapping[str, Any]) -> str:
+def _announcement(config: Mapping[str, Any], output: RunFolder) -> str:
     names = f"{config['model']['name']} · {choice_of(config['scheduler'])}"
     budgets = {"max_nfe": "evaluations", "max_forward_passes": "forward passes"}
     limits = [f"at most {most} {noun}" for key, noun in budgets.items() if (most := config.get(key)) is not None]
-    return " · ".join([names, *(limits or [f"{config['steps']} steps"]), f"{config['num_samples']} samples"])
+    return " · ".join([names, *(limits or [f"{config['steps']} steps"]), f"{samples_of(output.record)} samples"])

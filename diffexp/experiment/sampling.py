@@ -12,6 +12,7 @@ from diffexp.experiment.folder import RunFolder
 from diffexp.experiment.metric_suite import MetricSuite
 from diffexp.experiment.parts import read_division
 from diffexp.experiment.pictures.previews import latents_to_rgb
+from diffexp.experiment.rounds import samples_of
 from diffexp.experiment.sample_files import shape_on_disk
 from diffexp.experiment.shared import draw_with_others
 from diffexp.experiment.tally import Tally
@@ -24,7 +25,7 @@ def generate(run: Components, config: Mapping[str, Any], output: RunFolder, suit
     them where the context of the run lets them.
     """
     size = batch_size(run, config)
-    several = int(config["num_samples"]) > size
+    several = samples_of(output.record) > size
     if (run.context.divided and several) or read_division(output.folder):
         return draw_with_others(run, config, output, suite, size)
     return _draw_all(run, config, output, suite, size)
@@ -40,7 +41,7 @@ def load_samples(run: Components, config: Mapping[str, Any], output: RunFolder) 
 
 def _draw_all(run: Components, config: Mapping[str, Any], output: RunFolder, suite: MetricSuite, size: int) -> Samples:
     """Draw all samples in this process; a finished batch is measured, and the next drawn, while it is written."""
-    total = int(config["num_samples"])
+    total = samples_of(output.record)
     collected, writer = Collected(run, output, suite), BatchWriter(run, output)
     collected.load(size)
     todo = sorted(set(range(total)).difference(collected.indices))

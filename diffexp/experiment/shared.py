@@ -31,6 +31,7 @@ from diffexp.experiment.parts import Division, Parts, Share, Worker, has_open_pa
 from diffexp.experiment.pictures.previews import latents_to_rgb
 from diffexp.experiment.recorded import whole_images
 from diffexp.experiment.resume import check_same_samples, read_earlier
+from diffexp.experiment.rounds import samples_of
 from diffexp.experiment.sample_files import SampleFiles
 from diffexp.experiment.tally import Tally
 from diffexp.files import read_json
@@ -161,7 +162,7 @@ def draw_with_others(
     Args:
         size: samples in a batch.
     """
-    total, known = int(config["num_samples"]), read_division(output.folder)
+    total, known = samples_of(output.record), read_division(output.folder)
     fits = known is not None and (known.num_samples, known.batch_size) == (total, size)
     division = known if known and fits else Division.of(total, size, suite.reads_samples, Tally.of(output.record))
     owner = Owner(run, config, output, suite, division)

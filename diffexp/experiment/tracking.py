@@ -11,6 +11,7 @@ from diffexp.experiment.build import Components
 from diffexp.experiment.collected import Samples
 from diffexp.experiment.folder import RunFolder
 from diffexp.experiment.media_files import media_files
+from diffexp.experiment.rounds import Round
 from diffexp.experiment.sample_files import SAMPLES_DIR
 from diffexp.experiment.sample_rows import SampleRows
 
@@ -44,6 +45,8 @@ def run_info(
     """
     plugins = [{key: one[key] for key in ("used_for", "path", "sha256")} for one in output.record.get("plugins") or ()]
     facts = {key: output.record.get(key) for key in FACTS} | {"nfe": run.sampler.nfe, "plugins": plugins}
+    if now := Round.of(output.record):
+        facts |= {"samples": now.samples, "left": now.why}
     return lambda tracker: RunInfo(
         folder=output.folder,
         config=dict(config),

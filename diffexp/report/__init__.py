@@ -51,7 +51,7 @@ def write_chart(folders: Sequence[Path], out: Path, metric: str | None = None, c
     from diffexp.report.chart_file import chart_svg
     from diffexp.report.collect import collect
     from diffexp.report.page import Report
-    from diffexp.report.values import COSTS
+    from diffexp.sweeps.values import COSTS
 
     if cost is not None and cost not in COSTS:
         more = nearest(cost, COSTS) or f"; for a chart over anything else: metric=... x={cost}"

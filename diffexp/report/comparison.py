@@ -21,12 +21,14 @@ from torch import Tensor
 
 from diffexp.components.metrics.half_samples import spread
 from diffexp.components.metrics.intervals import t_quantile
+from diffexp.components.metrics.significance import holm, holm_tests, p_value
 from diffexp.experiment.per_sample import read_halves
 from diffexp.files import write_text
 from diffexp.report.axes import Placement
 from diffexp.report.power import samples_to_decide
-from diffexp.report.values import Quality, value_of
+from diffexp.report.raced import Raced
 from diffexp.sweeps.results import CellResult
+from diffexp.sweeps.values import Quality, number_of_samples, value_of
 
 NAME = "comparison.csv"
 MAX_PAIRS = 6000
@@ -54,6 +56,8 @@ class Difference:
     """How many samples a cell would decide what is undecided; where cells are compared seed by seed, how many seeds."""
     by_seed: bool = False
     """Whether the cells are compared seed by seed."""
+    samples: int = 0
+    """Of each run that is compared."""
 
     @property
     def needed_text(self) -> str:
@@ -71,24 +75,34 @@ def compare(
     halves: Sequence[Mapping[str, Tensor]],
     quality: Quality,
     pairs: Sequence[tuple[int, int]],
+    raced: Raced | None = None,
 ) -> list[Difference]:
     """The differences of those pairs that can be compared, in the same order.
 
     Cells with two or more seeds in common are compared seed by seed (paired t-test), others by halves of the samples of
     their first run, of which both need equally many.
+
+    Args:
+        raced: compares cells that left their race at different numbers of samples, at what both have; the pairs that it
+            has decided have its p-value.
     """
     over_seeds = {(i, j): found for i, j in pairs if (found := _over_seeds(cells[i], cells[j], quality))}
     split = _by_halves(cells, halves, quality, [pair for pair in pairs if pair not in over_seeds])
-    found = {pair: measured for pair in pairs if (measured := over_seeds.get(pair) or split.get(pair))}
+    found = {
+        pair: measured
+        for pair in pairs
+        if (measured := over_seeds.get(pair) or split.get(pair) or _at_common(raced, pair, quality))
+    }
     p_values = [p_value(one.difference, one.error, one.freedom) for one in found.values()]
-    return [
-        Difference(
-            i, j, own.difference, own.difference - width, own.difference + width, p, p_holm, needed, pair in over_seeds
-        )
-        for (pair, own), p, p_holm, times in zip(found.items(), p_values, holm(p_values), holm_tests(p_values))
-        for (i, j), width in [(pair, t_quantile(own.freedom) * own.error)]
-        for needed in [own.to_decide(times) if p_holm >= REAL else None]
-    ]
+    differences = []
+    for (pair, own), p, p_holm, times in zip(found.items(), p_values, holm(p_values), holm_tests(p_values)):
+        decided = raced.p_value(*pair, quality.name) if raced else None
+        p_holm = p_holm if decided is None else min(p_holm, decided)
+        width, needed = t_quantile(own.freedom) * own.error, own.to_decide(times) if p_holm >= REAL else None
+        ends = own.difference - width, own.difference + width
+        by_seed = pair in over_seeds
+        differences.append(Difference(*pair, own.difference, *ends, p, p_holm, needed, by_seed, own.samples))
+    return differences
 
 
 @dataclass(frozen=True)
@@ -101,10 +115,17 @@ class Measured:
     """Degrees of freedom of the error."""
     count: int
     """The samples, or the seeds, that it is known from."""
+    samples: int
+    """Of each run."""
 
     def to_decide(self, tests: int) -> int | None:
         """See ``samples_to_decide``."""
         return samples_to_decide(self.difference, self.error, self.freedom, self.count, tests, REAL)
+
+
+def _at_common(raced: Raced | None, pair: tuple[int, int], quality: Quality) -> Measured | None:
+    found = raced.difference(*pair, quality.name) if raced else None
+    return Measured(*found, found[3]) if found else None
 
 
 def _over_seeds(first: CellResult, second: CellResult, quality: Quality) -> Measured | None:
@@ -114,12 +135,13 @@ def _over_seeds(first: CellResult, second: CellResult, quality: Quality) -> Meas
         return None
     for seed, run in first.by_seed.items():
         a, b = value_of(run, quality.name), value_of(others[seed], quality.name) if seed in others else None
-        if a and b and run.config.get("num_samples") == others[seed].config.get("num_samples"):
+        if a and b and number_of_samples(run) == number_of_samples(others[seed]):
             differences.append(a.value - b.value)
     if len(differences) < 2:
         return None
     found = torch.tensor(differences, dtype=torch.float64)
-    return Measured(found.mean().item(), found.std().item() / math.sqrt(len(found)), len(found) - 1, len(found))
+    error, samples = found.std().item() / math.sqrt(len(found)), number_of_samples(first.runs[0])
+    return Measured(found.mean().item(), error, len(found) - 1, len(found), samples)
 
 
 def _by_halves(
@@ -137,7 +159,7 @@ def _by_halves(
     # Another version of diffexp, or a plugin, may write more or fewer splits: only the usual number can be compared.
     usual = Counter(values.shape for values in known.values()).most_common(1)
     known = {i: values for i, values in known.items() if values.shape == usual[0][0]}
-    counts = {i: int(runs[i].config.get("num_samples") or 0) for i in known}
+    counts = {i: number_of_samples(runs[i]) for i in known}
     pairs = [(i, j) for i, j in pairs if i in known and j in known and counts[i] == counts[j]]
     values = {i: found.value for i in known if (found := value_of(runs[i], quality.name))}
     measured: dict[tuple[int, int], Measured] = {}
@@ -147,7 +169,8 @@ def _by_halves(
             first, second = (torch.stack([known[pair[side]] for pair in some]) for side in (0, 1))
             found = zip(some, *(part.tolist() for part in spread(first - second, count)))
             measured |= {
-                (i, j): Measured(values[i] - values[j], math.sqrt(v), freedom, count) for (i, j), v, freedom in found
+                (i, j): Measured(values[i] - values[j], math.sqrt(v), freedom, count, count)
+                for (i, j), v, freedom in found
             }
     return measured
 
@@ -181,32 +204,18 @@ def _on_one_axis(placement: Placement) -> tuple[list[tuple[int, int]], list[tupl
     return pairs, near
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values for their number (Holm 1979)."""
-    adjusted, highest = [0.0] * len(p_values), 0.0
-    for index, tests in sorted(enumerate(holm_tests(p_values)), key=lambda found: -found[1]):
-        highest = max(highest, min(1.0, tests * p_values[index]))
-        adjusted[index] = highest
-    return adjusted
-
-
-def holm_tests(p_values: Sequence[float]) -> list[int]:
-    """The number that Holm's method multiplies each p-value with: how many are not smaller, itself included."""
-    ranks = {index: rank for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__))}
-    return [len(p_values) - ranks[index] for index in range(len(p_values))]
-
-
 def write_comparison(
     file: Path, cells: Sequence[CellResult], placement: Placement, found: Sequence[tuple[Quality, Sequence[Difference]]]
 ) -> None:
     """Write a line per metric and pair; ``better`` is the better cell if the adjusted p-value is below 0.05.
 
     A cell is named by the folder of its first run; ``seeds`` is the number of seeds that both have, ``needed`` how
-    many samples (of cells compared by two or more seeds: seeds) would decide an undecided pair.
+    many samples (of cells compared by two or more seeds: seeds) would decide an undecided pair, ``samples`` how many
+    of each run were compared.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow("metric first second difference low high p p_holm better noise seeds needed".split())
+    writer.writerow("metric first second difference low high p p_holm better noise seeds needed samples".split())
     for quality, differences in found:
         for d in differences:
             first, second = cells[d.first], cells[d.second]
@@ -216,17 +225,8 @@ def write_comparison(
             winner = _relative(better, file) if d.p_holm < REAL else ""
             row = [quality.name, _relative(first, file), _relative(second, file), *numbers, winner]
             noise = "same" if shared else "different"
-            writer.writerow([*row, noise, len(shared), "" if d.needed is None else d.needed])
+            writer.writerow([*row, noise, len(shared), "" if d.needed is None else d.needed, d.samples])
     write_text(file, text.getvalue())
-
-
-def p_value(difference: float, error: float, freedom: float) -> float:
-    """The two-sided p-value of a difference with this standard error, estimated with ``freedom`` degrees of freedom."""
-    from scipy.special import stdtr  # imported late: it takes a while
-
-    if error == 0.0:
-        return 1.0 if difference == 0.0 else 0.0
-    return 2 * float(stdtr(freedom, -abs(difference) / error))
 
 
 def _relative(cell: CellResult, file: Path) -> str:

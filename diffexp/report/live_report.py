@@ -16,9 +16,9 @@ from diffexp.report.collect import cells_of_sweep
 from diffexp.report.comparison import Difference
 from diffexp.report.page import Report
 from diffexp.report.thumbnails import Thumbnails, make_thumbnails, stored_previews
-from diffexp.report.values import Quality
 from diffexp.sweeps.outcome import names_of
 from diffexp.sweeps.results import CellResult, read_cell
+from diffexp.sweeps.values import Quality
 
 UNCHANGED_SECONDS = 30.0
 """How often a page that has not changed is written, so that it shows that the sweep goes on."""

@@ -13,19 +13,30 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from diffexp.experiment.configs import differing_keys
+from diffexp.experiment.rounds import Round
 from diffexp.report.assets import asset
 from diffexp.report.axes import ABSENT, Placement, as_text, option_of, place_cells
 from diffexp.report.charts import Chart, Curve, Point, marker_definitions
 from diffexp.report.comparison import Difference, choose_pairs, compare, read_all_halves
 from diffexp.report.page_data import page_data
 from diffexp.report.quality import Answer, Line, answers, chart_of, lines_of, points_of
+from diffexp.report.raced import Raced
 from diffexp.report.texts import breakable, decimals, interval_text, number, seeds_text, some_of
 from diffexp.report.thumbnails import Thumbnails, make_thumbnails
-from diffexp.report.values import COSTS, Quality, Value, main_cost, metric_names, qualities, value_of
 from diffexp.report.warnings import warnings_of
 from diffexp.sweeps.conditions import Conditions, conditions
 from diffexp.sweeps.replicates import merge_replicates
 from diffexp.sweeps.results import CellResult
+from diffexp.sweeps.values import (
+    COSTS,
+    Quality,
+    Value,
+    main_cost,
+    metric_names,
+    number_of_samples,
+    qualities,
+    value_of,
+)
 
 if TYPE_CHECKING:
     from diffexp.report.live_report import State
@@ -115,7 +126,19 @@ class Report:
     def comparisons(self) -> list[tuple[Quality, list[Difference]]]:
         """The differences by metric, of the pairs that can be compared."""
         halves = read_all_halves(self.cells)
-        return [(quality, compare(self.cells, halves, quality, self.pairs[0])) for quality in self.qualities]
+        raced = Raced(self.cells)
+        return [(quality, compare(self.cells, halves, quality, self.pairs[0], raced)) for quality in self.qualities]
+
+    @cached_property
+    def is_raced(self) -> bool:
+        """Whether cells have drawn samples until it was clear how they compare."""
+        return any(Round.of(cell.record) for cell in self.runs)
+
+    @cached_property
+    def given(self) -> list[tuple[int, str]]:
+        """The samples of a run of each cell, and why it was given no more."""
+        rounds = [Round.of(cell.runs[0].record) for cell in self.cells]
+        return [(number_of_samples(cell.runs[0]), now.why if now else "") for cell, now in zip(self.cells, rounds)]
 
     @cached_property
     def thumbnails(self) -> Thumbnails:
@@ -161,7 +184,7 @@ class Report:
         seconds = sum(record.get("seconds") or 0 for record in records)
         known = {
             "model": [record.get("model_id") for record in records],
-            "samples per run": [cell.config.get("num_samples") for cell in self.runs],
+            "samples per run": [number_of_samples(cell) or None for cell in self.runs],
             "seed": [cell.config.get("seed") for cell in self.runs],
             "device": [record.get("device") for record in records],
             "dtype": [record.get("dtype") for record in records],

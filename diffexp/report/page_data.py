@@ -13,9 +13,9 @@ from diffexp.experiment.tracking import IMAGES
 from diffexp.report.axes import PHRASES, Axis
 from diffexp.report.quality import Answer
 from diffexp.report.thumbnails import Thumbnails
-from diffexp.report.values import COSTS, SHORT_COSTS, Value, cost_of, value_of
 from diffexp.report.warnings import condition_names
 from diffexp.sweeps.results import CellResult
+from diffexp.sweeps.values import COSTS, SHORT_COSTS, Value, cost_of, value_of
 
 if TYPE_CHECKING:
     from diffexp.report.page import Report

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from diffexp.report.axes import ABSENT, PHRASES, Placement, join_phrases
 from diffexp.report.charts import Chart, Curve, Point
 from diffexp.report.comparison import REAL, Difference
-from diffexp.report.values import COSTS, SHORT_COSTS, Quality, cost_of, pareto_front, value_of
 from diffexp.sweeps.results import CellResult
+from diffexp.sweeps.values import COSTS, SHORT_COSTS, Quality, cost_of, pareto_front, value_of
 
 MAX_STYLES = 16
 """Up to so many lines each have a style of their own; of more, the lines of one scheduler share a style."""

@@ -14,7 +14,7 @@ from rich.text import Text
 from diffexp.report.comparison import REAL, Difference
 from diffexp.report.page import Report
 from diffexp.report.texts import interval_text
-from diffexp.report.values import Quality, Value, cost_of, value_of
+from diffexp.sweeps.values import Quality, Value, cost_of, number_of_samples, value_of
 
 MAX_ROWS = 30
 """Cells that are shown."""
@@ -81,10 +81,13 @@ class Ranking:
             known = self.valued(quality, condition)
             values = self._values(quality, known)
             rest = [i for i in self.done if self.conditions[i] == condition and i not in known]
+            own = []
             for i in sorted(known, key=lambda i: -values[i] if quality.higher else values[i]):
                 above = sum((other, i) in better for other in known)
                 below = sum((i, other) in better for other in known)
-                rows.append(Row(i, (1 + above, len(known) - below), len(known)))
+                own.append(Row(i, (1 + above, len(known) - below), len(known)))
+            # Values of different numbers of samples are in no order: what is significant comes first.
+            rows += sorted(own, key=lambda row: sum(row.ranks)) if self.report.is_raced else own
             rows += [Row(i, (1, len(known)), 0) for i in rest]
         return rows
 
@@ -194,6 +197,10 @@ def _columns(ranking: Ranking) -> list[Column]:
     seeds = [len(report.cells[cell].runs) for cell in cells]
     if max(seeds) > 1:
         found.append(Column("seeds", [Text(str(count)) for count in seeds]))
+    if report.is_raced:
+        found.append(
+            Column("samples", aligned([Value(float(report.given[cell][0])) for cell in cells], [""] * len(cells)))
+        )
     costs = [_cost(report, cells, report.cost, 0), _cost(report, cells, SECONDS, 9)]
     found += [column for column in costs if column]
     for number, quality in enumerate(ranking.qualities[:MAX_QUALITIES]):
@@ -259,7 +266,13 @@ def _title(ranking: Ranking) -> Text:
     return Text(title + (", means over seeds" if several else ""))
 
 
+def _drawn(report: Report) -> list[tuple[int, int]]:
+    """The samples of each run, and those that its config asks for."""
+    return [(number_of_samples(run), int(run.config.get("num_samples") or 0)) for run in report.runs]
+
+
 def _caption(ranking: Ranking, columns: Sequence[Column]) -> Text:
+    report = ranking.report
     shown = {mark for quality in ranking.qualities[:MAX_QUALITIES] for mark in ranking.marks(quality).values()}
     lines = []
     if shown:
@@ -269,6 +282,11 @@ def _caption(ranking: Ranking, columns: Sequence[Column]) -> Text:
         lines.append("rank: all ranks that the significant differences leave open")
     elif len(ranking.done) > 1 and ranking.qualities:
         lines.append("no ranks: the differences between the cells are not significant, or cannot be compared")
+    if report.is_raced:
+        drawn, most = (sum(counts) for counts in zip(*_drawn(report)))
+        lines.append(
+            f"stop=decided: {drawn:,} of {most:,} samples were drawn; ranks go by pairs, for values of few are biased"
+        )
     if len(set(ranking.conditions)) > 1:
         lines.append("cells with other models, prompts, labels or numbers of samples are ranked apart from each other")
     for d in ranking.undecided[:MAX_UNDECIDED]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from diffexp.errors import InputError
 from diffexp.report.axes import GROUPS, as_text, option_of
 from diffexp.report.ranking import BEST, Ranking
-from diffexp.report.values import COSTS, Value, cost_of
+from diffexp.sweeps.values import COSTS, Value, cost_of
 
 if TYPE_CHECKING:
     import pandas as pd

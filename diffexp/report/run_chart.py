@@ -14,8 +14,8 @@ from diffexp.experiment.summary import HIGH, LOW
 from diffexp.report.axes import ABSENT, BARE, PHRASES, as_text
 from diffexp.report.chart_file import chart_svg
 from diffexp.report.charts import Chart, Curve, Point
-from diffexp.report.values import COSTS, NOT_QUALITY
 from diffexp.sweeps.replicates import IRRELEVANT_KEYS
+from diffexp.sweeps.values import COSTS, NOT_QUALITY
 
 if TYPE_CHECKING:
     from diffexp.report.runs import Runs

@@ -7,8 +7,8 @@ from typing import Any
 from markupsafe import Markup
 
 from diffexp.report.axes import as_text
-from diffexp.report.values import Value
 from diffexp.sweeps.results import CellResult
+from diffexp.sweeps.values import Value
 
 
 def seeds_text(cell: CellResult) -> str:

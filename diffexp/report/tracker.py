@@ -9,7 +9,7 @@ from diffexp.experiment.summary import HIGH, LOW
 from diffexp.experiment.tracking import group_name
 from diffexp.report.charts import Chart
 from diffexp.report.page import Report
-from diffexp.report.values import COSTS
+from diffexp.sweeps.values import COSTS
 
 GRID_FILE = "grid.png"
 SAME = {"model": "model.name", "seed": "seed", "num_samples": "num_samples", "scheduler": "scheduler.name"}

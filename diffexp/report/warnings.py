@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from diffexp.components.metrics.applicability import FEW_SAMPLES
 from diffexp.components.metrics.half_samples import FEWEST
 from diffexp.experiment.per_sample import PER_SAMPLE
+from diffexp.experiment.rounds import Round
 from diffexp.report.axes import as_text
-from diffexp.report.values import Quality
 from diffexp.sweeps.conditions import Conditions
 from diffexp.sweeps.results import CellResult
+from diffexp.sweeps.values import Quality, number_of_samples
 
 MAX_LETTERS = 40
 INPUTS = {
@@ -31,13 +32,18 @@ def condition_names(found: Conditions) -> list[str]:
 def warnings_of(cells: Sequence[CellResult], qualities: Sequence[Quality], found: Conditions) -> list[str]:
     """The warnings that concern these cells: few samples, different conditions, unfinished cells, different devices."""
     done = [cell for cell in cells if cell.status == "done"]
-    counts = sorted({count for cell in done if isinstance(count := cell.config.get("num_samples"), int)})
+    counts = sorted({count for cell in done for run in cell.runs if (count := number_of_samples(run))})
     warnings = []
     distances = _distances(done, qualities)
     if counts and counts[0] < FEW_SAMPLES and distances:
         warnings.append(
             f"{_numbers(counts)} samples a run are few for {', '.join(distances)}: below {FEW_SAMPLES:,} the bias of a "
             "distance between distributions can exceed the differences between schedulers."
+        )
+    if any(Round.of(cell.record) for cell in done) and len(counts) > 1:
+        warnings.append(
+            f"stop=decided: runs have {_numbers(counts)} samples, as many as it took to decide. Distances of few "
+            "samples are biased: compare cells by the table of pairs, at the samples that both have."
         )
     if counts and counts[0] < FEWEST and qualities:
         warnings.append(f"Runs of fewer than {FEWEST} samples have no intervals: single ones cannot be compared.")

@@ -1,11 +1,14 @@
 """A cell of a sweep before it runs."""
 
+import copy
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+from diffexp.experiment.rounds import Round
 
 IN_THE_NAME = ("model", "scheduler", "steps", "max_nfe", "max_forward_passes")
 """Keys whose values are part of the name of a cell's folder."""
@@ -23,6 +26,19 @@ class Cell:
     folder: Path
     overrides: tuple[str, ...] = ()
     """The words of the command line that make this cell."""
+    round: Round | None = None
+    """How far it is drawn now; None: to its end."""
+
+    @property
+    def samples(self) -> int:
+        """The number of samples that the cell has once it is run."""
+        return self.round.samples if self.round else int(self.config["num_samples"])
+
+    def in_round(self, now: Round) -> Self:
+        """The cell as it is run in a round."""
+        found = copy.copy(self)  # with what its class has added
+        object.__setattr__(found, "round", now)
+        return found
 
 
 def name_part(key: str, value: Any) -> str:
@@ -66,12 +82,12 @@ def model_key(config: Mapping[str, Any]) -> str:
     return json.dumps([config[key] for key in ("model", "device", "dtype", "compile")], default=str)
 
 
-def amount_of_work(config: Mapping[str, Any]) -> float:
+def amount_of_work(cell: Cell) -> float:
     """An estimate of a cell's model evaluations."""
-    limits = (config.get(key) for key in ("steps", "max_nfe", "max_forward_passes"))
-    return float(min(most for most in limits if most is not None) * config["num_samples"])
+    limits = (cell.config.get(key) for key in ("steps", "max_nfe", "max_forward_passes"))
+    return float(min(most for most in limits if most is not None) * cell.samples)
 
 
-def batches_of(config: Mapping[str, Any]) -> int:
-    """The number of batches of a cell, which as many workers can draw at the same time."""
-    return -(-int(config["num_samples"]) // int(config["batch_size"]))
+def batches_of(samples: int, config: Mapping[str, Any]) -> int:
+    """The number of batches of so many samples of a run, which as many workers can draw at the same time."""
+    return -(-samples // int(config["batch_size"]))

@@ -17,6 +17,7 @@ from typing import Any
 from diffexp.catalog.discover import Catalog
 from diffexp.experiment.lock import FolderInUse, Watch, lock
 from diffexp.experiment.parts import has_open_parts
+from diffexp.experiment.rounds import WAITING, Round, samples_of
 from diffexp.files import read_json, write_json
 from diffexp.sweeps.cell import Cell, amount_of_work, model_key
 from diffexp.sweeps.failures import FILE as FAILURE, record_loss
@@ -65,11 +66,17 @@ def read_claim(folder: Path) -> Claim | None:
     return Claim(**found) if found.keys() == Claim.__dataclass_fields__.keys() else None
 
 
-def status_of(folder: Path) -> str | None:
-    """``done`` or ``failed`` for a cell that is over in this attempt; None for any other."""
+def status_of(folder: Path, now: Round | None = None) -> str | None:
+    """``done`` or ``failed`` for a cell that is over in this attempt; None for any other.
+
+    Args:
+        now: the round that the cell is run in; one that waits for the next round is done.
+    """
     if (folder / FAILURE).is_file():
         return "failed"
-    return "done" if read_json(folder / "run.json").get("status") == "done" else None
+    record = read_json(folder / "run.json")
+    waits = now and not now.final and record.get("status") == WAITING and samples_of(record) >= now.samples
+    return "done" if waits or record.get("status") == "done" else None
 
 
 class Claims:
@@ -88,6 +95,7 @@ class Claims:
         self._journal = journal
         self._watch = Watch()
         self._over: dict[int, str] = {}
+        self._rounds: dict[int, Round | None] = {}
         self._mine: dict[int, Cell] = {}
         self._busy: dict[int, Cell] = {}
         """Cells that others ran when the folder was last searched."""
@@ -159,7 +167,7 @@ class Claims:
                 stack.enter_context(lock(cell.folder))
             except FolderInUse as error:
                 raise Elsewhere from error
-            if status_of(cell.folder):
+            if status_of(cell.folder, cell.round):
                 raise Elsewhere
             try:
                 self._record(cell.folder)
@@ -174,7 +182,7 @@ class Claims:
         if status == "elsewhere":
             self._busy[cell.number] = cell
             self._next_look[cell.number] = time.monotonic() + POLL_SECONDS
-        elif status != "interrupted":
+        elif status != "interrupted" and self._rounds.get(cell.number) == cell.round:
             self._over[cell.number] = status
 
     def _record(self, folder: Path) -> None:
@@ -222,7 +230,7 @@ class Claims:
         if number in self._over or number in self._mine or time.monotonic() < self._next_look.get(number, 0.0):
             return False
         self._busy.pop(number, None)
-        if status := status_of(cell.folder):
+        if status := status_of(cell.folder, cell.round):
             self._over[number] = status
             self._journal.end(number, status)
             if status == "done":
@@ -272,7 +280,11 @@ class Claims:
         if work.attempt != self._journal.worker.attempt:
             self._over.clear()
             self._next_look.clear()
-        self._journal.begin({cell.number: amount_of_work(cell.config) for cell in work.cells}, work.attempt)
+        rounds = {cell.number: cell.round for cell in work.cells}
+        for number in [number for number, now in rounds.items() if now != self._rounds.get(number)]:
+            self._over.pop(number, None)
+        self._rounds = rounds
+        self._journal.begin({cell.number: amount_of_work(cell) for cell in work.cells}, work.attempt)
 
 
 def _drawn(folder: Path) -> int:

@@ -120,7 +120,7 @@ class CellContext(SweepContext):
 
     def __init__(self, cell: Cell, shared: SharedResources, progress: Progress) -> None:
         super().__init__(cell, shared, progress)
-        self._client = Client(cell.number, rows=min(int(cell.config["batch_size"]), int(cell.config["num_samples"])))
+        self._client = Client(cell.number, rows=min(int(cell.config["batch_size"]), cell.samples))
         self._result = Future[Path | None]()
         self._registration = ExitStack()
         self._register()

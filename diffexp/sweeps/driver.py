@@ -71,11 +71,12 @@ class Driver:
                 "wait until they have ended, or choose another folder with hydra.sweep.dir=..."
             )
 
-    def run(self, cells: Sequence[Cell], more: bool) -> list[Failure]:
+    def run(self, cells: Sequence[Cell], more: bool, goes_on: bool = False) -> list[Failure]:
         """Have the cells run, and wait until each is over, or no worker is left that could run it.
 
         Args:
             more: whether further cells may follow.
+            goes_on: whether the cells were run by this driver before, and get more samples.
 
         Returns:
             A failure for every cell that was lost; those of cells that failed are in their folders.
@@ -83,12 +84,13 @@ class Driver:
         Raises:
             KeyboardInterrupt: after the workers have written what they had finished, and ended.
         """
-        self._prepare(cells)
-        self._work = replace(self._work, cells=(*self._work.cells, *cells), more=more)
+        self._prepare(cells, anew=self._work.attempt == 1 and not goes_on)
+        known = {cell.number: cell for cell in (*self._work.cells, *cells)}
+        self._work = replace(self._work, cells=tuple(known.values()), more=more)
         self._work.write()
         self._useless = 0
         words, left = distinguishing_words(cells), {cell.number: cell for cell in cells}
-        progress = Progress({cell.number: amount_of_work(cell.config) for cell in cells})
+        progress = Progress({cell.number: amount_of_work(cell) for cell in cells})
         try:
             with sweep_logging():
                 self._note_those_done(left, progress)
@@ -99,7 +101,9 @@ class Driver:
                             log.warning("%s", message)
                     self._note_ends(left, words, progress)
                     self._show(progress)
-                    if not left or not self._has_workers(sum(batches_of(cell.config) for cell in left.values())):
+                    if not left or not self._has_workers(
+                        sum(batches_of(cell.samples, cell.config) for cell in left.values())
+                    ):
                         break
                     time.sleep(max(POLL_SECONDS, 10 * (time.monotonic() - began)))
         except BaseException:
@@ -127,13 +131,13 @@ class Driver:
         """Whether a worker holds the lock of a cell."""
         return any(self._watch.is_held(cell.folder) for cell in self._work.cells)
 
-    def _prepare(self, cells: Sequence[Cell]) -> None:
+    def _prepare(self, cells: Sequence[Cell], *, anew: bool) -> None:
         """Open the cells that are to run: of a resumed sweep those that failed, of a new one all."""
         for cell in cells:
             clear_failure(cell.folder)
             if not self._watch.is_held(cell.folder):
                 (cell.folder / CLAIM).unlink(missing_ok=True)  # of an earlier attempt
-            if self._work.attempt == 1 and cell.folder != self._folder:  # what an earlier sweep left there
+            if anew and cell.folder != self._folder:  # what an earlier sweep left there
                 (cell.folder / "run.json").unlink(missing_ok=True)
             elif status_of(cell.folder) == "done":
                 from diffexp.experiment.finished import finished_run  # imports torch
@@ -143,7 +147,7 @@ class Driver:
                     write_json(cell.folder / "run.json", record | {"status": "interrupted"})
 
     def _note_those_done(self, left: dict[int, Cell], progress: Progress) -> None:
-        done = [number for number, cell in left.items() if status_of(cell.folder) == "done"]
+        done = [number for number, cell in left.items() if status_of(cell.folder, cell.round) == "done"]
         for number in done:
             del left[number]
             progress.end(number, "done")
@@ -153,12 +157,14 @@ class Driver:
     def _note_ends(self, left: dict[int, Cell], words: dict[int, str], progress: Progress) -> None:
         """Log how cells have ended since the last time."""
         for number, cell in list(left.items()):
-            status = status_of(cell.folder)
+            status = status_of(cell.folder, cell.round)
             if status is None:
                 continue
             del left[number]
             self._useless = 0
             progress.end(number, status)
+            if cell.round and not cell.round.final and status == "done":
+                continue
             message = read_json(cell.folder / FAILURE).get("message", "") if status == "failed" else None
             log.info("[%s] %s", progress.count(), end_line(cell, words.get(number, ""), status, message))
 
@@ -218,7 +224,7 @@ class Driver:
         """Record as interrupted what dead workers left behind; the cells that nobody will finish."""
         lost, unbegun = list[Failure](), 0
         for cell in cells:
-            if status_of(cell.folder) or self._watch.is_held(cell.folder):
+            if status_of(cell.folder, cell.round) or self._watch.is_held(cell.folder):
                 continue
             record_interrupt(cell.folder)
             if claim := read_claim(cell.folder):

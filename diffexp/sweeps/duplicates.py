@@ -9,6 +9,7 @@ from typing import Any
 
 from diffexp.catalog.discover import Catalog, discover
 from diffexp.experiment.configs import KEYS_OF_THE_RECORD
+from diffexp.experiment.rounds import Round
 
 FACTS = ("plan_sha256", "weights_sha256", "inputs_sha256", "code_sha256", "device", "dtype")
 """Entries of ``run.json`` that stand for code and files."""
@@ -24,7 +25,9 @@ def samples_key(record: Mapping[str, Any], catalog: Catalog) -> str:
     by_plan = record["plan_sha256"] and loop and loop.traits.get("solves_from_noise")
     skipped = (*KEYS_OF_THE_RECORD, *(KEYS_OF_THE_PLAN if by_plan else ()))
     config = {key: value for key, value in record["config"].items() if key not in skipped}
-    return json.dumps([config, *(record.get(key) for key in FACTS)], default=str)
+    now = Round.of(record)
+    drawn = (now.samples, now.final) if now else None
+    return json.dumps([config, drawn, *(record.get(key) for key in FACTS)], default=str)
 
 
 class DuplicateRuns:

@@ -11,6 +11,7 @@ from typing import Any
 from diffexp.catalog.types import flat
 from diffexp.experiment.configs import differing_keys
 from diffexp.experiment.resume import read_earlier
+from diffexp.experiment.rounds import Round
 from diffexp.experiment.summary import read_metrics
 from diffexp.files import read_json, read_yaml, write_text
 
@@ -75,8 +76,9 @@ def read_cells(sweep: Path, read: "Callable[[Path], CellResult] | None" = None) 
 def write_results(sweep: Path, cells: Sequence[CellResult] | None = None) -> Path | None:
     """Write the table; returns None if there is no cell yet.
 
-    Columns: ``cell``, ``overrides``, every config key in which the cells differ, ``status``, ``error``, every metric,
-    ``folder`` (relative to the sweep).
+    Columns: ``cell``, ``overrides``, every config key in which the cells differ, ``status``, ``error``, with
+    ``stop=decided`` the number of ``samples`` and why the cell ``left``, every metric, ``folder`` (relative to the
+    sweep).
 
     Args:
         cells: those of ``read_cells(sweep)``, where they have been read already.
@@ -86,12 +88,15 @@ def write_results(sweep: Path, cells: Sequence[CellResult] | None = None) -> Pat
         return None
     keys = differing_keys([cell.config for cell in cells if cell.config])
     metrics = list(dict.fromkeys(name for cell in cells for name in cell.metrics))
-    taken = {"cell", "overrides", "status", "error", "folder", *metrics}
+    rounds = [Round.of(cell.record) for cell in cells]
+    given = ("samples", "left") if any(rounds) else ()
+    taken = {*given, "cell", "overrides", "status", "error", "folder", *metrics}
     titles = {key: f"config.{key}" if key in taken else key for key in keys}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["cell", "overrides", *titles.values(), "status", "error", *metrics, "folder"])
-    for cell in cells:
+    writer.writerow(["cell", "overrides", *titles.values(), "status", "error", *given, *metrics, "folder"])
+    for cell, now in zip(cells, rounds):
+        own = (now.samples, now.why) if now else ("", "")
         writer.writerow(
             [
                 cell_number(cell.folder)[0],
@@ -99,6 +104,7 @@ def write_results(sweep: Path, cells: Sequence[CellResult] | None = None) -> Pat
                 *(_shown(cell.config.get(key)) for key in keys),
                 cell.status,
                 cell.error or "",
+                *(own if given else ()),
                 *(_shown(cell.metrics.get(name)) for name in metrics),
                 cell.folder.name if cell.folder.is_dir() else "",
             ]

@@ -144,7 +144,7 @@ class Runner:
         todo = [cell for cell in cells if not (resumed and self._is_done(cell))]
         if len(todo) < len(cells):
             log.info("%d of them are done already", len(cells) - len(todo))
-        progress = Progress({cell.number: amount_of_work(cell.config) for cell in todo})
+        progress = Progress({cell.number: amount_of_work(cell) for cell in todo})
         self._words = distinguishing_words(cells)
         return self.run_from(CellList(todo, self._catalog), progress)
 
@@ -249,6 +249,8 @@ class Runner:
             return
         if failure:
             self._failures.append(failure)
+        if cell.round and not cell.round.final and not failure:  # it goes on after the others have got so far
+            return
         told = failure.message if failure else None
         log.info("[%s] %s", progress.count(), end_line(cell, self._words.get(cell.number, ""), thread.status, told))
 

@@ -5,11 +5,12 @@ Written whole by the driver, before it starts workers and whenever a search adds
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from diffexp.errors import InputError
+from diffexp.experiment.rounds import Round
 from diffexp.files import read_json_or_none, write_text
 from diffexp.sweeps.cell import Cell
 
@@ -54,6 +55,7 @@ class Work:
                 "folder": cell.folder.relative_to(self.folder).as_posix(),
                 "overrides": cell.overrides,
                 "config": _packed(cell.config),
+                "round": cell.round and asdict(cell.round),
             }
             for cell in self.cells
         ]
@@ -82,7 +84,13 @@ def read_work(folder: Path) -> Work:
         raise InputError(_no_work(folder))
     try:
         cells = tuple(
-            Cell(one["number"], _unpacked(one["config"]), folder / one["folder"], tuple(one["overrides"]))
+            Cell(
+                one["number"],
+                _unpacked(one["config"]),
+                folder / one["folder"],
+                tuple(one["overrides"]),
+                Round(**one["round"]) if one.get("round") else None,
+            )
             for one in found.pop("cells")
         )
         plugins = tuple(map(Path, found.pop("plugins")))

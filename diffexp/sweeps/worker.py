@@ -98,7 +98,7 @@ def run_worker(folder: Path, job: str = "", threads: int | None = None, ending: 
             raise Elsewhere
         # Resumed: what is in the folder was begun by another worker of this sweep, or at an earlier attempt.
         context.resumed = context.divided = True
-        sweep = None if work.is_run else SweepInfo(work.folder, cell.number, swept=work.swept)
+        sweep = None if work.is_run else SweepInfo(work.folder, cell.number, swept=work.swept, round=cell.round)
         run_experiment(cell.config, cell.folder, catalog, sweep, context)
 
     label = job or _slurm_job()

@@ -9,8 +9,8 @@ from rich.console import Console
 from diffexp.report.collect import collect
 from diffexp.report.page import Report
 from diffexp.report.ranking import MAX_ROWS, Ranking, aligned, ranked_table
-from diffexp.report.values import Value
 from diffexp.sweeps.console import show, styled
+from diffexp.sweeps.values import Value
 from tests.made_up import made_up_cell, made_up_sweep
 
 

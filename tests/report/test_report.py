@@ -29,8 +29,8 @@ from diffexp.report.comparison import (
 from diffexp.report.page import Report
 from diffexp.report.quality import points_of
 from diffexp.report.thumbnails import make_thumbnails
-from diffexp.report.values import Quality, metric_names, pareto_front, qualities, value_of
 from diffexp.sweeps.results import read_cells
+from diffexp.sweeps.values import Quality, metric_names, pareto_front, qualities, value_of
 from tests.made_up import HOSTILE, cell_of, made_up_cell, made_up_sweep
 
 FID = Quality("fid/mnist_cnn", higher=False)

@@ -15,7 +15,7 @@ from diffexp.cli.report import main
 from diffexp.errors import InputError
 from diffexp.report.result_table import value_text
 from diffexp.report.tables import write_table
-from diffexp.report.values import Value
+from diffexp.sweeps.values import Value
 from tests.made_up import HOSTILE, made_up_cell
 
 

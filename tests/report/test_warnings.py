@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from diffexp.report.values import qualities
 from diffexp.report.warnings import condition_names, warnings_of
 from diffexp.sweeps.conditions import conditions
 from diffexp.sweeps.results import read_cells
+from diffexp.sweeps.values import qualities
 from tests.made_up import cell_of, made_up_cell
 
 

@@ -15,10 +15,10 @@ from diffexp.report.over_seeds import write_over_seeds
 from diffexp.report.page import Report
 from diffexp.report.quality import points_of
 from diffexp.report.tracker import comparison_of
-from diffexp.report.values import Quality, value_of
 from diffexp.sweeps.objective import best_text
 from diffexp.sweeps.replicates import mean_metrics, merge_replicates
 from diffexp.sweeps.results import CellResult, read_cells
+from diffexp.sweeps.values import Quality, value_of
 from tests.made_up import cell_of, made_up_cell, made_up_sweep
 
 FID = Quality("fid/mnist_cnn", higher=False)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from diffexp.components.media import media_of
-from diffexp.components.metrics.so_far import is_so_far
+from diffexp.components.metrics.so_far import is_few_on_purpose, is_so_far
 from diffexp.components.models.base import picture_shape
 from diffexp.errors import InputError
 
@@ -34,9 +34,11 @@ def enough_samples(name: str, count: int, fewest: int = 2) -> bool:
     """Whether ``name`` can be computed from ``count`` samples; logs a warning if not, or if they are too few."""
     if is_so_far():
         return count >= fewest
+    if count < fewest and is_few_on_purpose():
+        return False
     if count < fewest:
         log.warning("%s: skipped, it needs at least %d samples and this run has %d", name, fewest, count)
         return False
-    if count < FEW_SAMPLES:
+    if count < FEW_SAMPLES and not is_few_on_purpose():
         log.warning("%s: %d samples are too few to compare; use num_samples=%d or more", name, count, FEW_SAMPLES)
     return True

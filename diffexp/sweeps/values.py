@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from diffexp.components.metrics.traits import higher_is_better
+from diffexp.experiment.rounds import Round
 from diffexp.experiment.summary import HIGH, LOW
 from diffexp.sweeps.results import CellResult
 
@@ -74,6 +75,12 @@ def cost_of(cell: CellResult, cost: str) -> float | None:
         return _number(cell.record.get(cost))
     seconds, drawn = _number(cell.record.get("sampling_seconds")), cell.record.get("drawn")
     return seconds / drawn if seconds and drawn else None
+
+
+def number_of_samples(cell: CellResult) -> int:
+    """The number of samples of a run: as its config says, or fewer where it left a race; 0 where it is unknown."""
+    now, found = Round.of(cell.record), cell.config.get("num_samples")
+    return now.samples if now else found if isinstance(found, int) else 0
 
 
 def main_cost(cells: Sequence[CellResult]) -> str:
