@@ -162,13 +162,22 @@ def choose(browser: Browser, label: str, value: str) -> None:
 
 
 def click(browser: Browser, selector: str) -> None:
-    """With the mouse, where the element is, so that something in front of it would get the click."""
+    """With the mouse, where the element is, so that something in front of it would get the click.
+
+    Images that load above it move it: its place is what two frames agree on.
+    """
     x, y = browser.run(
-        f"""(() => {{
+        f"""(async () => {{
           const element = document.querySelector({selector!r});
-          element.scrollIntoView({{ block: "center", behavior: "instant" }});
-          const box = element.getBoundingClientRect();
-          return [box.x + box.width / 2, box.y + box.height / 2];
+          const place = () => {{
+            element.scrollIntoView({{ block: "center", behavior: "instant" }});
+            const box = element.getBoundingClientRect();
+            return [box.x + box.width / 2, box.y + box.height / 2];
+          }};
+          const frame = () => new Promise((resolve) => setTimeout(resolve, 20));
+          let before, now = place();
+          do {{ before = now; await frame(); now = place(); }} while (String(before) !== String(now));
+          return now;
         }})()"""
     )
     for kind in ("mousePressed", "mouseReleased"):

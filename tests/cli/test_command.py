@@ -28,6 +28,7 @@ class SweepInfo:
     job: int
     resumed: bool = False
     swept: frozenset[str] = frozenset()
+    round: object = None
 
 
 @dataclass

@@ -31,8 +31,6 @@ def read_training(config: dict[str, Any], source: str) -> Training:
     full = _defaults(name) | {key: value for key, value in config.items() if not key.startswith("_")}
     if full.get("use_dynamic_shifting"):
         raise InputError(f"{source}: {name} shifts its grid by the size of the image, which only its pipeline knows")
-    if full.get("invert_sigmas"):
-        raise InputError(f"{source}: {name} counts its sigmas upwards (invert_sigmas), which diffexp does not know")
     if name.startswith("FlowMatch") or any(full.get(key) for key in _FLOW_KEYS):
         return _flow_training(full, config)
     if full.get("sigma_data") is not None:

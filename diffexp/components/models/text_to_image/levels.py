@@ -24,7 +24,9 @@ def by_config(scheduler: Any, source: str) -> Training:
     config = {key: value for key, value in scheduler.config.items() if key != "_use_default_values"}
     for key in scheduler.config.get("_use_default_values", []):
         config.pop(key, None)
-    config["_class_name"] = type(scheduler).__name__
+    name = config["_class_name"] = type(scheduler).__name__
+    if config.get("invert_sigmas"):
+        raise InputError(f"{source}: {name} counts its sigmas upwards (invert_sigmas), which diffexp does not know")
     dynamic = {"use_dynamic_shifting": True} if config.get("use_dynamic_shifting") else {}
     training = read_training(config | {"use_dynamic_shifting": False}, source)
     return replace(training, scheduler_config={**training.scheduler_config, **dynamic})
@@ -51,9 +53,11 @@ def of_pipeline(training: Training, visited: Callable[[int, Mapping[str, Any]], 
     usual = keywords(2, {})
     if not usual:
         return training
-    schedule, mu = training.schedule, usual.get("mu")
-    if isinstance(schedule, FlowSchedule) and mu is not None:
-        schedule = replace(schedule, shift=math.exp(mu))
+    schedule, config, mu = training.schedule, training.scheduler_config, usual.get("mu")
+    # Some pipelines pass it to schedulers that do not shift by it.
+    if isinstance(schedule, FlowSchedule) and mu is not None and config.get("use_dynamic_shifting"):
+        is_linear = config.get("time_shift_type") == "linear"
+        schedule = replace(schedule, shift=mu if is_linear else math.exp(mu))
     return replace(training, schedule=schedule, set_timesteps=keywords)
 
 
