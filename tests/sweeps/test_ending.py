@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from diffexp.components.models.exact import ExactModel
 from diffexp.sweeps.ending import Ending, end_by_signals
 from tests.runs import PICTURES, network, record
 
@@ -15,22 +16,24 @@ def drawn(folders) -> list[int]:
     return [len(list((folder / "samples").glob("*.png"))) for folder in folders]
 
 
-def request_at(ending: Ending, call: int, seconds: float):
-    def meet(number: int, size: int) -> None:
-        if number == call:
-            ending.request(seconds)
-
-    return meet
-
-
 def test_batches_in_work_are_finished_and_no_further_one_is_begun(together, monkeypatch, tmp_path):
-    """Asked at the second call; on a busy machine the other cell may not have begun its first batch by then."""
-    ending = Ending()
-    network(monkeypatch, request_at(ending, 2, 60.0))
+    """Asked at the second call, when both cells or, on a busy machine, one of them has begun its first batch."""
+    ending, predict, visited, at_request = Ending(), ExactModel.predict, [], []
+
+    def watched(self, u, t, *rest):
+        visited.append(float(t.flatten()[0]))
+        if len(visited) == 2:
+            at_request.extend(visited)
+            ending.request(60.0)
+        return predict(self, u, t, *rest)
+
+    monkeypatch.setattr(ExactModel, "predict", watched)
     with pytest.raises(KeyboardInterrupt):
         together(*CELLS, ending=ending)
     folders = [tmp_path / "sweep" / str(i) for i in range(2)]
-    assert drawn(folders) in ([2, 2], [2, 0], [0, 2])
+    begun = visited.count(max(visited))  # a batch begins at the highest noise
+    assert begun == at_request.count(max(visited)) and len(visited) == 4 * begun
+    assert sorted(drawn(folders), reverse=True) == [2, 2 * (begun - 1)]
     assert [record(folder)["status"] for folder in folders] == ["interrupted"] * 2
     monkeypatch.undo()
     together(*CELLS, resumed=True)

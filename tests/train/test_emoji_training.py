@@ -181,6 +181,7 @@ def test_a_sharper_decoder_reaches_a_pipeline_that_was_complete(data: Emoji, tra
     train_emoji(data, emoji_recipe(), folder)
     before, after = (StableDiffusionPipeline.from_pretrained(place / "emoji") for place in (trained, folder))
     assert after.vae.decoder.conv_out.bias.tolist() == [0.25] * 3
+    assert str(tmp_path) not in "".join(path.read_text() for path in (folder / "emoji").rglob("*.json"))
     torch.testing.assert_close(after.unet.state_dict(), before.unet.state_dict(), rtol=0, atol=0)
     assert (folder / "losses.jsonl").read_text() == lines
 

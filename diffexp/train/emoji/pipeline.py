@@ -1,5 +1,6 @@
 """The trained parts as a Stable Diffusion pipeline, in memory and as a folder."""
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from diffexp.files import write_text
 from diffexp.train.emoji.prompts import special_tokens
 
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json")
@@ -81,9 +83,17 @@ def save_half(pipeline: StableDiffusionPipeline, tokenizer: Path, target: Path) 
         pipeline.save_pretrained(whole, safe_serialization=True)
         for part in ("unet", "vae", "text_encoder"):
             halve(whole / part)
+            _forget_origin(whole / part / "config.json")
         shutil.rmtree(whole / "tokenizer")
         copy_tokenizer(tokenizer, whole / "tokenizer")
     return target
+
+
+def _forget_origin(config: Path) -> None:
+    """Drop the folder that a network was loaded from, which means nothing on other machines."""
+    entries = json.loads(config.read_text(encoding="utf-8"))
+    entries.pop("_name_or_path", None)
+    write_text(config, json.dumps(entries, indent=2) + "\n")
 
 
 @contextmanager
