@@ -1,6 +1,6 @@
 """Samples that are videos or sounds: what they are, and the still images that stand for them.
 
-A decoded batch is told by its axes: points [B, d], sound [B, channels, T], images [B, C, H, W], videos [B, F, C, H, W].
+Axes of a decoded batch: points [B, d], sound [B, channels, T], images [B, C, H, W], videos [B, F, C, H, W].
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The samples of a run on disk: images, points, and numbers for metrics; damaged files are told from whole ones.
+"""The samples of a run on disk: images, points, and numbers for metrics; damaged files are recognised.
 
 Images are PNGs or in shards, by the key ``samples``; which kind a folder has is read from its files.
 """

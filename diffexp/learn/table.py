@@ -6,7 +6,7 @@ With z = (1 - s) x0 + s eps (see ``coordinates``) a step from s to s' is
 
 over the x0 estimates of this evaluation and of all before it, with weights that sum to 1. It is then exact wherever the
 x0 estimate is constant, whatever the free numbers are. Free are: s, as the logit of s' / s, so that levels stay in
-order; the level that the network is told, as a shift in log(sigma / alpha); all weights but the newest one.
+order; the level of the timestep that the network gets, as a shift in log(sigma / alpha); all weights but the newest.
 
 Euler, DDIM, DPM-Solver++ and all other multistep methods in x0 or noise have this form (Shaul et al. 2024,
 arXiv:2403.01329, prove that it contains every solver of one evaluation a step that is linear in the past).
@@ -39,7 +39,7 @@ class Table(nn.Module):
         first: s of the first level, which is fixed.
         start_std: standard deviation of the network's first input.
         ratios: s' / s of every step but the last, which ends clean, each in (0, 1).
-        shifts: log(sigma / alpha) of what the network is told, less that of the level; one for every evaluation.
+        shifts: log(sigma / alpha) of the timestep that the network gets, less that of the level; one an evaluation.
         weights: [n, n], in row k the weights of estimates 0 to k, each row with the sum 1.
         noise: standard deviation of the noise of each step but the last over s', in [0, 1); by default none.
 
@@ -105,7 +105,7 @@ class Table(nn.Module):
         return kappa, (1 - there) - kappa * (1 - here), there * share
 
     def evaluations(self, s: Tensor) -> tuple[list[Facts], Tensor]:
-        """The facts of every evaluation, and the timesteps that the network is told, [nfe]."""
+        """The facts of every evaluation, and the timesteps that the network gets, [nfe]."""
         logs = log_ratio(s[:-1])
         return facts(self.training_of_model, logs), timesteps(self.training_of_model, logs + self.told)
 
@@ -198,7 +198,7 @@ _CHOOSE = "start from a multistep method, such as scheduler=dpmpp_2m, ddim, deis
 
 
 def _shift(training: Training, timestep: float, log: float) -> float:
-    """What to add to log(sigma / alpha) for the network to be told ``timestep``; within 8, where that is possible."""
+    """What to add to log(sigma / alpha) for the network to get ``timestep``; within 8, where that is possible."""
     if math.isinf(log) or math.isclose(
         training.schedule.at_ratio(math.exp(log)).timestep, timestep, rel_tol=1e-9, abs_tol=1e-6
     ):

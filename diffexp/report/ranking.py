@@ -267,7 +267,7 @@ def _title(ranking: Ranking) -> Text:
 
 
 def _drawn(report: Report) -> list[tuple[int, int]]:
-    """The samples of each run, and those that its config asks for."""
+    """The samples of each run, and those of its config."""
     return [(number_of_samples(run), int(run.config.get("num_samples") or 0)) for run in report.runs]
 
 

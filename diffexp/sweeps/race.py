@@ -2,7 +2,7 @@
 
 All cells draw as many samples as the first look takes. Then those race against each other that sample the same thing at
 the same cost: the same budget, where there is one, else equally many forward passes. After each look the cells that are
-significantly worse than the best of their group leave, and those that will hardly be told from it by ``num_samples``;
+significantly worse than the best of their group leave, and those that will hardly differ by ``num_samples``;
 the others go on. The test is that of ``sequential``: the error over all pairs, groups and looks is at most 5 %. Pairs
 are compared by their values on the same halves of the samples, from the same start noise, seed by seed.
 

@@ -1,4 +1,4 @@
-"""``race.json``: what the race of a sweep with ``stop=decided`` has decided so far, and the values that it goes by.
+"""``race.json``: what the race of a sweep with ``stop=decided`` has decided so far, and the values that it compares.
 
 ``race.json``               the metric, the racers with their samples and why they left, p-values of pairs
 ``.race/000048.safetensors``   at the look at 48 samples the value of every cell, and its values on halves of them

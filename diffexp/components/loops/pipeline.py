@@ -217,7 +217,7 @@ def compile_recipe(
     timestep schedule to the model.
 
     Raises:
-        InputError: the scheduler is not a table, or its class makes nothing of them.
+        InputError: the scheduler is not a table, or its class does not use them.
     """
     grid, training = recipe.grid, recipe.training
     if timesteps is not None:

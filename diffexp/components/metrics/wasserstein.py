@@ -34,7 +34,7 @@ class Wasserstein:
 
     For Gaussian data: ``wasserstein2/samples`` is the distance of the Gaussian fitted to the samples, biased upwards by
     few of them; ``wasserstein2/exact`` that of the plan's own output distribution, without sampling noise, where the
-    network goes by the timesteps that it gets.
+    network uses the timesteps that it gets.
     For other data that can be sampled: ``sliced_wasserstein2/samples`` is the distance to as many samples of the data,
     ``sliced_wasserstein2/floor`` that between two sets of samples of the data of that size.
     """

@@ -18,7 +18,7 @@ def endpoint(problem: Problem, folder: Path | None, curve: Curve) -> tuple[Table
     2024, arXiv:2403.01329), GS (Oganov et al. 2025, arXiv:2510.17699).
 
     These differ in what they leave free and in the loss. Here the table has full depth, as in BNS; levels and what
-    the network is told of them are free separately, as in S4S and LD3; it starts from a hand-made solver, as in GS.
+    the network gets for them are free separately, as in S4S and LD3; it starts from a hand-made solver, as in GS.
     """
     return descend(problem, problem.table(), tuple(RATES), folder, curve)
 

@@ -17,7 +17,7 @@ STEP = 1e-3
 
 
 def levels(problem: Problem, folder: Path | None, curve: Curve) -> tuple[Table, bool]:
-    """LD3 (Tong et al. 2025, arXiv:2405.15506): the levels of the solver's steps, and what the network is told of them.
+    """LD3 (Tong et al. 2025, arXiv:2405.15506): levels of the steps, and timesteps for the network.
 
     The weights are at every iteration those that the run's own scheduler has on these levels. Any scheduler without
     noise will do: its code is compiled on the levels, and beside them for the gradient.

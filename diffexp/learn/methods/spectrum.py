@@ -63,7 +63,7 @@ def spectrum(problem: Problem, folder: Path | None, curve: Curve) -> tuple[Table
 
 
 def exact_error(table: Table, data: Gaussian) -> float:
-    """The error of the table as a plan, whose network has the training's levels at the timesteps that it is told."""
+    """The error of the table as a plan, whose network has the training's levels at the timesteps that it gets."""
     training = table.training_of_model
     made = gaussian_output(table.to_plan(), data.mean, data.variances, training.prediction, training.schedule)
     return Gaussian(*made).wasserstein(data) / math.sqrt(data.variances.sum().item())
@@ -84,7 +84,7 @@ def data_of(problem: Problem) -> Gaussian:
 def error(table: Table, data: Gaussian) -> Tensor:
     """2-Wasserstein distance of a table's samples to Gaussian data over the data's spread, differentiable.
 
-    The network knows only what it is told: the best denoiser of the data at the level that belongs to the timestep.
+    The network knows only its timestep: the best denoiser of the data at the level that belongs to the timestep.
     """
     training = table.training_of_model
     logs = log_ratio(table.places()[:-1])

@@ -41,7 +41,7 @@ def arguments_of(pipe: Any, offered: Mapping[str, Any], given: Mapping[str, Any]
     Args:
         pipe: the pipeline.
         offered: what the run says; what the call does not take is left out, where that changes nothing.
-        given: what the user asks for by name.
+        given: what the user has set by name.
         usual_scale: the guidance scale that is used where none is given.
 
     Raises:
