@@ -233,8 +233,8 @@ def test_few_samples_are_warned_about_and_one_is_left_out(kind: Any, caplog: pyt
 def test_mnist_features_are_for_mnist(kind: Any):
     assert kind().applies(MNIST) is None
     assert "google/ddpm-church-256" in kind().applies(CHURCH)
-    with pytest.raises(InputError, match="features=inception_v3 is not known"):
-        kind(features="inception_v3")
+    with pytest.raises(InputError, match="features=inception_v4 is not known"):
+        kind(features="inception_v4")
 
 
 @pytest.mark.parametrize("kind", [PrecisionRecall, DensityCoverage])

@@ -30,8 +30,8 @@ class KID(FeatureMetric):
         InputError: unknown ``features``.
     """
 
-    def __init__(self, *, features: str | None = None) -> None:
-        super().__init__(features)
+    def __init__(self, *, features: str | None = None, reference: str | None = None) -> None:
+        super().__init__(features, reference)
 
     def compute(self, run: RunFacts) -> dict[str, Estimate]:
         name = f"kid/{self.features.name}"

@@ -37,10 +37,10 @@ class MIND(FeatureMetric):
         InputError: unknown ``features``, or no projections.
     """
 
-    def __init__(self, *, features: str | None = None, projections: int = 256) -> None:
+    def __init__(self, *, features: str | None = None, reference: str | None = None, projections: int = 256) -> None:
         if projections < 1:
             raise InputError(f"metric.mind.projections={projections} must be at least 1")
-        super().__init__(features)
+        super().__init__(features, reference)
         self.projections = projections
 
     def compute(self, run: RunFacts) -> dict[str, Estimate]:
