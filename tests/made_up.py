@@ -17,6 +17,8 @@ from diffexp.experiment.sample_files import points_csv
 from diffexp.sweeps.results import CellResult
 
 SAMPLES = 24
+GIVEN = 64
+"""``num_samples``, enough for every metric that they have."""
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> \"quoted\" 'too' {{ 1093 * 3511 }} ${x} ]]>"
 """A text that a page must not take for its own code."""
 
@@ -54,7 +56,7 @@ def made_up_cell(
     (folder / ".hydra").mkdir(parents=True)
     (folder / ".hydra" / "overrides.yaml").write_text(json.dumps([f"{k}={v}" for k, v in config.items()], default=str))
     (folder / "samples").mkdir()
-    whole = {"num_samples": SAMPLES, "seed": 0, "model": {"name": "mnist"}} | dict(config)
+    whole = {"num_samples": GIVEN, "seed": 0, "model": {"name": "mnist"}} | dict(config)
     if status == "missing":  # Hydra has written the config, and nothing came after
         (folder / ".hydra" / "config.yaml").write_text(json.dumps(whole))
         return folder

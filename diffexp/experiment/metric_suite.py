@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from diffexp.catalog.sources import default_choices
+from diffexp.components.metrics.applicability import warnings_together
 from diffexp.components.metrics.base import Finished, Metric, RunFacts, SampleMetric
 from diffexp.components.metrics.half_samples import Estimate, estimate, mean_of
 from diffexp.components.metrics.so_far import values_so_far
@@ -124,9 +125,10 @@ class MetricSuite:
         """Compute all values, flat; an interval adds two, ``<name>/low`` and ``<name>/high``."""
         facts = replace(facts, indices=tuple(self._indices))
         values: dict[str, float] = {}
-        for name, metric in self._now.items():
-            computed = self._guarded(name, lambda name=name, metric=metric: self._compute(name, metric, facts))
-            values |= computed or {}
+        with warnings_together(len(self._indices)):
+            for name, metric in self._now.items():
+                computed = self._guarded(name, lambda name=name, metric=metric: self._compute(name, metric, facts))
+                values |= computed or {}
         return values
 
     def so_far(self, facts: RunFacts) -> dict[str, float]:

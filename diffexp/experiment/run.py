@@ -30,7 +30,7 @@ from diffexp.experiment.result import RunResult
 from diffexp.experiment.resume import Earlier, check_same_samples, is_continued, read_earlier, run_to_resume
 from diffexp.experiment.rounds import WAITING, Round, samples_of
 from diffexp.experiment.sampling import generate, load_samples
-from diffexp.experiment.summary import metrics_line
+from diffexp.experiment.summary import lacking, metrics_line
 from diffexp.experiment.tracking import choice_of, publish, run_info
 from diffexp.plan.table import Plan
 
@@ -84,10 +84,11 @@ def run_experiment(
         publish(run, config, output, samples)
         output.note(nfe=samples.nfe, forward_passes=samples.forward_passes)
         check_seed(samples.drew_noise, given)
-        record.metrics, record.status = metrics, WAITING if goes_on else "done"
+        shown = metrics | lacking(metrics, len(samples.indices))
+        record.metrics, record.status = shown, WAITING if goes_on else "done"
         if samples.interrupted:
             raise KeyboardInterrupt
-    log.info("%s\n%s", folder, metrics_line(metrics))
+    log.info("%s\n%s", folder, metrics_line(shown))
     return RunResult(folder, record.status, metrics, run.sampler if isinstance(run.sampler, Plan) else None)
 
 

@@ -28,6 +28,8 @@ class Point:
     y: float
     low: float | None = None
     high: float | None = None
+    few: bool = False
+    """Whether the value is of few samples; such points are on no Pareto front."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from diffexp.report.axes import Placement
 from diffexp.report.power import samples_to_decide
 from diffexp.report.raced import Raced
 from diffexp.sweeps.results import CellResult
-from diffexp.sweeps.values import Quality, number_of_samples, value_of
+from diffexp.sweeps.values import Quality, number_of_samples
 
 NAME = "comparison.csv"
 MAX_PAIRS = 6000
@@ -124,7 +124,7 @@ class Measured:
 
 def _at_common(raced: Raced | None, pair: tuple[int, int], quality: Quality) -> Measured | None:
     found = raced.difference(*pair, quality.name) if raced else None
-    return Measured(*found, found[3]) if found else None
+    return Measured(*found, found[3]) if found and found[3] >= quality.needed else None
 
 
 def _over_seeds(first: CellResult, second: CellResult, quality: Quality) -> Measured | None:
@@ -133,8 +133,8 @@ def _over_seeds(first: CellResult, second: CellResult, quality: Quality) -> Meas
     if not first.members or not second.members:
         return None
     for seed, run in first.by_seed.items():
-        a, b = value_of(run, quality.name), value_of(others[seed], quality.name) if seed in others else None
-        if a and b and number_of_samples(run) == number_of_samples(others[seed]):
+        a, b = quality.of(run), quality.of(others[seed]) if seed in others else None
+        if a and b and not a.few and not b.few and number_of_samples(run) == number_of_samples(others[seed]):
             differences.append(a.value - b.value)
     if len(differences) < 2:
         return None
@@ -150,15 +150,16 @@ def _by_halves(
     pairs: Sequence[tuple[int, int]],
 ) -> dict[tuple[int, int], Measured]:
     runs = [cell.runs[0] for cell in cells]
+    judged = [quality.of(run) for run in runs]
     known = {
         i: found[quality.name]
-        for i, (run, found) in enumerate(zip(runs, halves))
-        if quality.name in found and found[quality.name].isfinite().all() and value_of(run, quality.name)
+        for i, (value, found) in enumerate(zip(judged, halves))
+        if value and not value.few and quality.name in found and found[quality.name].isfinite().all()
     }
     # Other versions of diffexp, and plugins, may write more or fewer splits, which cannot be compared.
     counts = {i: (number_of_samples(runs[i]), *values.shape) for i, values in known.items()}
     pairs = [(i, j) for i, j in pairs if i in known and j in known and counts[i] == counts[j]]
-    values = {i: found.value for i in known if (found := value_of(runs[i], quality.name))}
+    values = {i: value.value for i, value in enumerate(judged) if value}
     measured: dict[tuple[int, int], Measured] = {}
     for counted in {counts[i] for i, _ in pairs}:
         count, alike = counted[0], [pair for pair in pairs if counts[pair[0]] == counted]

@@ -242,6 +242,7 @@ class Report:
         """The best cell for every budget of a cost, by default the main one, of each condition."""
         found = next(differences for other, differences in self.comparisons if other == quality)
         points = points_of(self.cells, quality, cost or self.cost)
+        points = {i: point for i, point in points.items() if not point.few}
         return [answer for own in self._by_condition(points) for answer in answers(own, quality, found)]
 
     @property
@@ -269,7 +270,11 @@ class Report:
         return sorted(metric_names(self.cells), key=lambda name: first.index(name) if name in first else len(first))
 
     def value(self, cell: int, name: str) -> Value | None:
-        return value_of(self.cells[cell], name)
+        return value_of(self.cells[cell], name, self.needed(name))
+
+    def needed(self, name: str) -> int:
+        """The samples that a metric takes to be ranked."""
+        return next((quality.needed for quality in self.qualities if quality.name == name), 0)
 
     @cached_property
     def padding(self) -> dict[str, int]:

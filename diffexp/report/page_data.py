@@ -83,6 +83,7 @@ def _cell(report: Report, number: int) -> dict[str, Any]:
         "films": _films(cell),
         "media": _media(thumbnails, number),
         "values": _values(report, cell),
+        "few": [quality.name for quality in report.qualities if (value := quality.of(cell)) and value.few],
     }
 
 

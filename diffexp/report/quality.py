@@ -7,7 +7,7 @@ from diffexp.report.axes import ABSENT, PHRASES, Placement, join_phrases
 from diffexp.report.charts import Chart, Curve, Point
 from diffexp.report.comparison import REAL, Difference
 from diffexp.sweeps.results import CellResult
-from diffexp.sweeps.values import COSTS, SHORT_COSTS, Quality, cost_of, pareto_front, value_of
+from diffexp.sweeps.values import COSTS, SHORT_COSTS, Quality, cost_of, pareto_front
 
 MAX_STYLES = 16
 """Up to so many lines each have a style of their own; of more, the lines of one scheduler share a style."""
@@ -63,15 +63,15 @@ def points_of(cells: Sequence[CellResult], quality: Quality, cost: str) -> dict[
     for i, cell in enumerate(cells):
         if cell.status != "done":
             continue
-        found, spent = value_of(cell, quality.name), cost_of(cell, cost)
+        found, spent = quality.of(cell), cost_of(cell, cost)
         if found and spent is not None and spent > 0:
-            points[i] = Point(i, spent, found.value, found.low, found.high)
+            points[i] = Point(i, spent, found.value, found.low, found.high, found.few)
     return points
 
 
 def front_of(points: Mapping[int, Point], quality: Quality) -> list[Point]:
     """The Pareto front: points that no other beats in quality or cost without being worse in the other, by cost."""
-    known = list(points.values())
+    known = [point for point in points.values() if not point.few]
     return [known[i] for i in pareto_front([(point.x, point.y) for point in known], quality.higher)]
 
 

@@ -13,8 +13,8 @@ from rich.text import Text
 
 from diffexp.report.comparison import REAL, Difference
 from diffexp.report.page import Report
-from diffexp.report.texts import interval_text
-from diffexp.sweeps.values import Quality, Value, cost_of, number_of_samples, value_of
+from diffexp.report.texts import FEW, interval_text
+from diffexp.sweeps.values import Quality, Value, cost_of, number_of_samples
 
 MAX_ROWS = 30
 """Cells that are shown."""
@@ -61,8 +61,8 @@ class Ranking:
         self.done = done
 
     def _differs(self, quality: Quality, done: Sequence[int]) -> bool:
-        values = {found.value for i in done if (found := value_of(self.report.cells[i], quality.name))}
-        return len(values) > 1
+        values = [found for i in done if (found := quality.of(self.report.cells[i]))]
+        return len({found.value for found in values}) > 1
 
     @property
     def is_ranked(self) -> bool:
@@ -92,9 +92,9 @@ class Ranking:
         return rows
 
     def valued(self, quality: Quality, condition: int) -> list[int]:
-        """The finished cells of a condition that have a value of a metric."""
+        """The finished cells of a condition that have a value of a metric, of enough samples."""
         own = [i for i in self.done if self.conditions[i] == condition]
-        return [i for i in own if value_of(self.report.cells[i], quality.name)]
+        return [i for i in own if (found := quality.of(self.report.cells[i])) and not found.few]
 
     def _values(self, quality: Quality, cells: Sequence[int]) -> dict[int, float]:
         return {i: found.value for i in cells if (found := self.report.value(i, quality.name))}
@@ -258,8 +258,8 @@ def _cut(text: str) -> str:
 def _title(ranking: Ranking) -> Text:
     done, cells = len(ranking.done), ranking.report.cells
     title = f"{done} cell{'s' if done != 1 else ''}"
-    if ranking.qualities and done > 1:
-        quality = ranking.qualities[0]
+    quality = ranking.qualities[0] if ranking.qualities else None
+    if quality and done > 1 and any(not value.few for i in ranking.done if (value := quality.of(cells[i]))):
         direction = "higher" if quality.higher else "lower"
         title += f" {'ranked by' if ranking.is_ranked else 'in the order of'} {quality.name} ({direction} is better)"
     several = any(len(cells[i].members) > 1 for i in ranking.done)
@@ -282,6 +282,10 @@ def _caption(ranking: Ranking, columns: Sequence[Column]) -> Text:
         lines.append("rank: all ranks that the significant differences leave open")
     elif len(ranking.done) > 1 and ranking.qualities:
         lines.append("no ranks: the differences between the cells are not significant, or cannot be compared")
+    for quality in ranking.qualities[:MAX_QUALITIES]:
+        if few := sum(value.few for i in ranking.done if (value := quality.of(report.cells[i]))):
+            cells = "" if few == len(ranking.done) else f" of {few} cells"
+            lines.append(f"{FEW}: {quality.name}{cells} is not ranked, it takes {quality.needed}")
     if report.is_raced:
         drawn, most = (sum(counts) for counts in zip(*_drawn(report)))
         lines.append(

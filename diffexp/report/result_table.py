@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from diffexp.errors import InputError
 from diffexp.report.axes import GROUPS, as_text, option_of
 from diffexp.report.ranking import BEST, Ranking
+from diffexp.report.texts import FEW
 from diffexp.sweeps.values import COSTS, Value, cost_of
 
 if TYPE_CHECKING:
@@ -81,7 +82,10 @@ class ResultTable:
         for quality in report.qualities:
             marks = self.ranking.marks(quality)
             texts = [
-                Text(value_text(value), "" if i not in marks else BOLD if marks[i] == BEST else ITALIC)
+                Text(
+                    value_text(value) + (f" ({FEW})" if value.few else ""),
+                    "" if i not in marks else BOLD if marks[i] == BEST else ITALIC,
+                )
                 if (value := report.value(i, quality.name))
                 else Text("")
                 for i in shown

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from diffexp.components.metrics.traits import higher_is_better
+from diffexp.components.metrics.traits import higher_is_better, needed, needed_by
 from diffexp.errors import InputError
 from diffexp.experiment.summary import HIGH, LOW
 from diffexp.report.axes import GROUPS
@@ -67,6 +67,11 @@ class Runs(pd.DataFrame):
         if found.empty:
             limit = "" if max_cost is None else f" at {cost} of at most {max_cost:g}"
             raise InputError(f"no finished run has {column}{limit}")
+        if "num_samples" in found and (least := needed_by(column, needed())):
+            enough = found[found["num_samples"].isna() | (found["num_samples"] >= least)]
+            if enough.empty:
+                raise InputError(f"no finished run has the {least} samples that {column} takes to be ranked")
+            found = enough
         higher = column.partition("/")[0] in higher_is_better()
         return found.loc[found[column].idxmax() if higher else found[column].idxmin()]
 

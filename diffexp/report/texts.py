@@ -16,9 +16,14 @@ def seeds_text(cell: CellResult) -> str:
     return f" ({len(cell.members)} seeds)" if len(cell.members) > 1 else ""
 
 
+FEW = "few samples"
+"""Beside values of fewer samples than their metric needs."""
+
+
 def interval_text(value: Value) -> str:
-    """The interval of a value: ``2.41 to 2.9``; empty if there is none."""
-    return "" if value.low is None or value.high is None else f"{value.low:.3g} to {value.high:.3g}"
+    """The interval of a value, ``2.41 to 2.9``, and whether it is of few samples; empty without either."""
+    ends = "" if value.low is None or value.high is None else f"{value.low:.3g} to {value.high:.3g}"
+    return ", ".join(filter(None, (ends, FEW if value.few else "")))
 
 
 def number(value: float) -> str:

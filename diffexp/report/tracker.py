@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from diffexp.components.trackers.base import Comparison, Curves, RunInfo
-from diffexp.experiment.summary import HIGH, LOW
+from diffexp.experiment.summary import HIGH, LOW, NEEDED
 from diffexp.experiment.tracking import group_name
 from diffexp.report.charts import Chart
 from diffexp.report.page import Report
@@ -42,7 +42,7 @@ def comparison_of(report: Report, sweep: Path, page: Path, tables: Sequence[Path
     )
     axes = [axis.name for axis in report.placement.axes]
     rows = [_row(report, number) for number in range(len(report.cells))]
-    known = [name for metric in report.metrics for name in (metric, f"{metric}{LOW}", f"{metric}{HIGH}")]
+    known = [name for metric in report.metrics for name in (metric, *(f"{metric}{end}" for end in (LOW, HIGH, NEEDED)))]
     numbers = [name for name in known if any(name in own for _, own in rows)]
     columns = ["cell", *axes, *(["seeds"] if report.replicated else []), "status", *numbers, "pictures"]
     return Comparison(
@@ -62,6 +62,7 @@ def _row(report: Report, number: int) -> tuple[list[Any], dict[str, float]]:
     for name in report.metrics:
         if found := report.value(number, name):
             ends = {f"{name}{LOW}": found.low, f"{name}{HIGH}": found.high}
+            ends[f"{name}{NEEDED}"] = report.needed(name) if found.few else None
             numbers |= {name: found.value} | {end: value for end, value in ends.items() if value is not None}
     coordinates = [axis.values[value] for axis, value in zip(report.placement.axes, place)]
     seeds = [len(cell.runs)] if report.replicated else []

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from diffexp.experiment.summary import metrics_line, read_metrics
+from diffexp.experiment.rounds import samples_of
+from diffexp.experiment.summary import lacking, metrics_line, read_metrics
 from diffexp.sweeps.replicates import merge_replicates
 from diffexp.sweeps.results import CellResult
 
@@ -37,7 +38,8 @@ def best_text(cells: Sequence[CellResult], objective: str, direction: str = "min
     if best is None:
         available = ", ".join(dict.fromkeys(name for cell in cells for name in cell.metrics)) or "none"
         return f"no cell has objective={objective} (available metrics: {available})"
+    shown = {**best.metrics, **lacking(best.metrics, samples_of(best.record))}
     # An experiment may make any command a sweep.
     command = shlex.join(["python", "-m", "diffexp", *best.overrides, "hydra.mode=RUN"])
     seeds = f"  (means over {len(best.members)} seeds)" if len(best.members) > 1 else ""
-    return f"best {objective}: {best.folder.name}  {metrics_line(best.metrics)}{seeds}\n  again: {command}"
+    return f"best {objective}: {best.folder.name}  {metrics_line(shown)}{seeds}\n  again: {command}"

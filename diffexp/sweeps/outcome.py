@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from diffexp.experiment.lock import Watch
-from diffexp.experiment.summary import brief_line, read_metrics
+from diffexp.experiment.rounds import samples_of
+from diffexp.experiment.summary import brief_line, lacking, read_metrics
 from diffexp.files import read_json
 from diffexp.sweeps.cell import Cell
 from diffexp.sweeps.claims import FILE as CLAIM, read_claim
@@ -21,9 +22,14 @@ def end_line(cell: Cell, words: str, status: str, message: str | None) -> str:
     Args:
         message: why it failed, instead of metrics.
     """
-    result = brief_line(read_metrics(cell.folder)) if message is None else message
+    result = _metrics(cell.folder) if message is None else message
     name = " ".join(part for part in (cell.folder.name, words) if part)
     return f"{name}: {status}" + (result and f"  {result}")
+
+
+def _metrics(folder: Path) -> str:
+    metrics = read_metrics(folder)
+    return brief_line(metrics | lacking(metrics, samples_of(read_json(folder / "run.json"))))
 
 
 def names_of(folders: list[str]) -> str:

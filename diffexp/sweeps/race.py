@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from diffexp.catalog.types import flat
+from diffexp.components.metrics.traits import needed, needed_by
 from diffexp.errors import InputError
 from diffexp.experiment.per_sample import read_halves
 from diffexp.experiment.rounds import WAITING, Round, samples_of
@@ -134,8 +135,11 @@ class Race:
         look = self._measured([cell for number in racing for cell in alive[number]])
         record.looks += 1
         runs = {number: {cell.config.get("seed"): cell.folder.name for cell in alive[number]} for number in racing}
+        least = needed_by(record.metric, needed())
         for group in dict.fromkeys(record.racers[number].group for number in racing):
             own = [number for number in racing if record.racers[number].group == group]
+            if own and record.racers[own[0]].samples < least:  # the same for all of a group
+                continue
             decide(record, [number for number in own if not record.racers[number].why], runs, look)
         going = len(self._racing)
         if record.tests:
@@ -156,7 +160,8 @@ class Race:
         Raises:
             InputError: there is none that can.
         """
-        able = {name for cell in cells for name in read_halves(cell.folder)}
+        least, most = needed(), max(int(cell.config["num_samples"]) for cell in cells)
+        able = {name for cell in cells for name in read_halves(cell.folder) if needed_by(name, least) <= most}
         known = {quality.name: quality for quality in qualities(cells)}
         asked = self._objective
         if asked and asked not in known and asked.partition("/")[0] in (cells[0].record["config"]["metric"] or {}):

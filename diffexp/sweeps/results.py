@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from diffexp.catalog.types import flat
+from diffexp.components.metrics.traits import needed, needed_by
 from diffexp.experiment.configs import differing_keys
 from diffexp.experiment.resume import read_earlier
-from diffexp.experiment.rounds import Round
-from diffexp.experiment.summary import read_metrics
+from diffexp.experiment.rounds import Round, samples_of
+from diffexp.experiment.summary import HIGH, LOW, read_metrics
 from diffexp.files import read_json, read_yaml, write_text
 
 NAME = "results.csv"
@@ -77,8 +78,8 @@ def write_results(sweep: Path, cells: Sequence[CellResult] | None = None) -> Pat
     """Write the table; returns None if there is no cell yet.
 
     Columns: ``cell``, ``overrides``, every config key in which the cells differ, ``status``, ``error``, with
-    ``stop=decided`` the number of ``samples`` and why the cell ``left``, every metric, ``folder`` (relative to the
-    sweep).
+    ``stop=decided`` the number of ``samples`` and why the cell ``left``, ``few_samples`` with the names of metrics that
+    take more samples to be ranked, where there are some, every metric, ``folder`` (relative to the sweep).
 
     Args:
         cells: those of ``read_cells(sweep)``, where they have been read already.
@@ -89,14 +90,17 @@ def write_results(sweep: Path, cells: Sequence[CellResult] | None = None) -> Pat
     keys = differing_keys([cell.config for cell in cells if cell.config])
     metrics = list(dict.fromkeys(name for cell in cells for name in cell.metrics))
     rounds = [Round.of(cell.record) for cell in cells]
-    given = ("samples", "left") if any(rounds) else ()
+    given, known = ("samples", "left") if any(rounds) else (), needed()
+    few = [_few(cell, metrics, known) for cell in cells]
+    given = (*given, "few_samples") if any(few) else given
     taken = {*given, "cell", "overrides", "status", "error", "folder", *metrics}
     titles = {key: f"config.{key}" if key in taken else key for key in keys}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["cell", "overrides", *titles.values(), "status", "error", *given, *metrics, "folder"])
-    for cell, now in zip(cells, rounds):
-        own = (now.samples, now.why) if now else ("", "")
+    for cell, now, names in zip(cells, rounds, few):
+        own = ((now.samples, now.why) if now else ("", "")) if any(rounds) else ()
+        own = (*own, " ".join(names)) if any(few) else own
         writer.writerow(
             [
                 cell_number(cell.folder)[0],
@@ -104,7 +108,7 @@ def write_results(sweep: Path, cells: Sequence[CellResult] | None = None) -> Pat
                 *(_shown(cell.config.get(key)) for key in keys),
                 cell.status,
                 cell.error or "",
-                *(own if given else ()),
+                *own,
                 *(_shown(cell.metrics.get(name)) for name in metrics),
                 cell.folder.name if cell.folder.is_dir() else "",
             ]
@@ -128,6 +132,13 @@ def read_cell(folder: Path) -> CellResult:
         metrics=read_metrics(folder),
         record=run,
     )
+
+
+def _few(cell: CellResult, metrics: Sequence[str], known: Mapping[str, int]) -> list[str]:
+    """The metrics that a cell has of fewer samples than they need."""
+    count = samples_of(cell.record)
+    names = [name for name in metrics if name in cell.metrics and not name.endswith((LOW, HIGH))]
+    return [name for name in names if 0 < count < needed_by(name, known)]
 
 
 def cell_number(folder: Path) -> tuple[int, str]:

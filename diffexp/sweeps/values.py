@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from diffexp.components.metrics.traits import higher_is_better
+from diffexp.components.metrics.traits import higher_is_better, needed, needed_by
 from diffexp.experiment.rounds import Round
 from diffexp.experiment.summary import HIGH, LOW
 from diffexp.sweeps.results import CellResult
@@ -27,6 +27,8 @@ class Value:
     value: float
     low: float | None = None
     high: float | None = None
+    few: bool = False
+    """Whether it is of fewer samples than its metric needs: such values are shown, and not ranked."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,12 @@ class Quality:
     name: str
     higher: bool
     """Whether larger is better."""
+    needed: int = field(default=0, compare=False)
+    """Samples of a run without which its values are not ranked."""
+
+    def of(self, cell: CellResult) -> Value | None:
+        """Its value for a cell; None if it is missing or not finite."""
+        return value_of(cell, self.name, self.needed)
 
     def better(self, first: float, second: float) -> bool:
         return first > second if self.higher else first < second
@@ -48,22 +56,28 @@ def metric_names(cells: Iterable[CellResult]) -> list[str]:
 
 
 def qualities(cells: Sequence[CellResult]) -> list[Quality]:
-    """The metrics of quality, first those in which the cells differ, then those with intervals."""
-    higher = higher_is_better()
+    """The metrics of quality, first those with enough samples in which the cells differ, then those with intervals."""
+    higher, known = higher_is_better(), needed()
     found = []
     for name in metric_names(cells):
-        values = [value.value for cell in cells if (value := value_of(cell, name))]
+        own = Quality(name, name.partition("/")[0] in higher, needed_by(name, known))
+        values = [value for cell in cells if (value := own.of(cell))]
         if name in NOT_QUALITY or not values:
             continue
         with_interval = any(f"{name}{LOW}" in cell.metrics for cell in cells)
-        found.append(((len(set(values)) == 1, not with_interval), Quality(name, name.partition("/")[0] in higher)))
+        few, same = all(value.few for value in values), len({value.value for value in values}) == 1
+        found.append(((few, same, not with_interval), own))
     return [quality for _, quality in sorted(found, key=lambda entry: entry[0])]
 
 
-def value_of(cell: CellResult, name: str) -> Value | None:
-    """The value of a metric for a cell; None if it is missing or not finite."""
+def value_of(cell: CellResult, name: str, needed: int = 0) -> Value | None:
+    """The value of a metric for a cell; None if it is missing or not finite.
+
+    Args:
+        needed: samples of each run without which it is not ranked.
+    """
     value, low, high = (_number(cell.metrics.get(key)) for key in (name, f"{name}{LOW}", f"{name}{HIGH}"))
-    return None if value is None else Value(value, low, high)
+    return None if value is None else Value(value, low, high, 0 < number_of_samples(cell) < needed)
 
 
 def cost_of(cell: CellResult, cost: str) -> float | None:

@@ -50,7 +50,7 @@ def test_cells_are_done_running_or_waiting_with_links_to_their_samples(tmp_path:
         text = page.html(3.0)
     assert text
     assert "1 of 3 cells done, 1 running, 1 waiting" in text
-    assert "Running: 1_ddim_10 (1 of 24 samples)." in text
+    assert "Running: 1_ddim_10 (1 of 64 samples)." in text
     found = data(text)
     assert [one["status"] for one in found["cells"]] == ["done", "running", "waiting"]
     assert [one["label"] for one in found["cells"]] == ["ddim · 5 steps", "ddim · 10 steps", "euler · 5 steps"]

@@ -81,7 +81,7 @@ def test_points_are_where_their_cost_is_and_axes_may_be_logarithmic(browser: Bro
     heading = browser.run(
         "[...document.querySelectorAll('#chart-box .heading, #chart-box .note')].map(t => t.textContent)"
     )
-    assert heading == ["fid/mnist_cnn over NFE", "mnist · 24 samples"]
+    assert heading == ["fid/mnist_cnn over NFE", "mnist · 64 samples"]
     click(browser, "#intervals")
     assert browser.run("document.querySelectorAll('#chart-box .bars, #chart-box .band').length") == 0
     assert "interval" not in browser.run("document.querySelector('#chart-note').textContent")
@@ -279,7 +279,7 @@ def test_tables_and_charts_are_saved(browser: Browser, page: Path, tmp_path: Pat
     click(browser, "#save-svg")
     picture = ElementTree.parse(saved(tmp_path, "*.svg")).getroot()
     texts = {element.text for element in picture.iter("{http://www.w3.org/2000/svg}text")}
-    assert {"fid/mnist_cnn over NFE", "mnist · 24 samples", "ddim · label 0"} <= texts
+    assert {"fid/mnist_cnn over NFE", "mnist · 64 samples", "ddim · label 0"} <= texts
     assert "euler · label 0" not in texts, "hidden lines are not in the file"
     used = {element.get("href") for element in picture.iter("{http://www.w3.org/2000/svg}use")}
     assert used == {f"#{element.get('id')}" for element in picture.iter() if (element.get("id") or "").startswith("m-")}

@@ -70,7 +70,7 @@ def test_a_table_to_be_read(sweep: Path, tmp_path: Path) -> None:
     assert re.fullmatch(r"\*\*0\.473 \\\[0\.\d+, 0\.\d+\\\]\*\*", best), best
     assert not any("**" in row[column] for row in rows[1:])
     assert "means over seeds" in text and "1 of 5 cells are not done, and not shown" in text
-    assert "Model: mnist" in text and "samples per run: 24" in text
+    assert "Model: mnist" in text and "samples per run: 64" in text
 
 
 def test_it_is_ordered_by_the_metric_that_is_asked_for(sweep: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ def warnings(sweep: Path) -> list[str]:
 
 
 def test_few_samples_concern_distances_between_distributions(tmp_path: Path):
-    made_up_cell(tmp_path, "0_a", {"steps": 5})
+    made_up_cell(tmp_path, "0_a", {"steps": 5, "num_samples": 24})
     (found,) = warnings(tmp_path)
     assert found.startswith("24 samples a run are few for fid/mnist_cnn:"), "psnr is a mean over samples"
 

@@ -329,7 +329,7 @@ def test_the_page_follows_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         with lock(tmp_path), lock(dead):
             text = ask(port).body.decode()
             assert "1 of 3 cells done, 1 running, 1 waiting" in text
-            assert "1_ddim_9 (1 of 24 samples)" in text
+            assert "1_ddim_9 (1 of 64 samples)" in text
             assert "Compared: nothing yet" in text
         made_up_cell(tmp_path, "2_ddim_20", {"scheduler": {"name": "ddim"}, "steps": 20})
         assert b"2 of 3 cells done, 1 interrupted" in ask(port).body

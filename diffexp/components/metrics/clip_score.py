@@ -11,13 +11,13 @@ from diffexp.components.metrics.base import RunFacts
 from diffexp.components.metrics.clip import ClipMetric
 
 
-@metric(higher_is_better=("clip_score",), ranges={"clip_score": (0, 100)})
+@metric(higher_is_better=("clip_score",), ranges={"clip_score": (0, 100)}, needed={"clip_score": 16})
 class ClipScore(ClipMetric):
     """``clip_score/<model>``: 100 times the cosine between CLIP's embeddings of an image and its prompt, at least 0.
 
     Hessel et al. 2021 (arXiv:2104.08718), with the weight 100 of torchmetrics' CLIPScore, whose values these are; one
-    per sample, larger is better. Only embeddings are stored until the run ends. A prompt that is too long for CLIP is
-    cut. It does not apply where the model takes no prompt or CLIP is not available.
+    per sample, unbiased, larger is better; it takes 16 to be ranked. Only embeddings are stored until the run ends. A
+    prompt that is too long for CLIP is cut. It does not apply where the model takes no prompt or CLIP is not available.
 
     Args:
         model: a CLIP model of transformers: a folder, or a repository on the hub; null: the one that ships for

@@ -12,14 +12,19 @@ from diffexp.components.metrics.neighbours import inside, radii, share_reached
 from diffexp.errors import InputError
 
 
-@metric(higher_is_better=("density", "coverage"), ranges={"density": (0, None), "coverage": (0, 1)})
+@metric(
+    higher_is_better=("density", "coverage"),
+    ranges={"density": (0, None), "coverage": (0, 1)},
+    needed={"density": 16, "coverage": 500},
+)
 class DensityCoverage(FeatureMetric):
     """``density/<features>`` and ``coverage/<features>``, larger is better (arXiv:2002.09797, eqs. 3 and 4).
 
     Density is the number of real images within whose k-th neighbour a sample lies, over k: about 1 for real images, and
-    unlike ``precision`` robust to outliers. Coverage, 0 to 1, is the share of real images that have a sample as
-    near as their k-th neighbour. The real images are 5,000 training images; coverage grows with the number of samples,
-    and has no interval: on half of the samples it is another quantity, so that halves do not tell how it scatters.
+    unlike ``precision`` robust to outliers. Coverage, 0 to 1, is the share of real images that have a sample as near as
+    their k-th neighbour. The real images are 5,000 training images. Density is a mean over samples, unbiased, and takes
+    16 to be ranked; coverage grows with the number of samples, takes 500, and has no interval: on half of the samples
+    it is another quantity, so that halves do not tell how it scatters.
 
     Args:
         k: which neighbour.

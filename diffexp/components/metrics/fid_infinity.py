@@ -9,14 +9,15 @@ from diffexp.components.metrics.frechet import affordable_splits, weighted_squar
 from diffexp.components.metrics.half_samples import SPLITS, Estimate, extrapolate
 
 
-@metric(name="fid_infinity")
+@metric(name="fid_infinity", needed={"fid_infinity": 260})
 class FIDInfinity(FeatureMetric):
     """``fid_infinity/<features>``: FID without the part that falls as 1 / N with the samples; may be negative.
 
-    0 for the distribution of the real images, larger is worse. FID = FID_infinity + b / N for many samples, with a b
-    that differs between samplers (arXiv:1911.07023); here it is known from the mean FID of halves of the samples:
-    FID_infinity = 2 FID(N) - FID(N / 2). Values of runs with different numbers of samples compare, at the price of
-    wider intervals. A quarter of the samples must have a covariance of full rank: that takes 260 for ``mnist_cnn``.
+    0 for the distribution of the real images, larger is worse; without a bound, and hardly biased. FID = FID_infinity +
+    b / N for many samples, with a b that differs between samplers (arXiv:1911.07023); here it is known from the mean
+    FID of halves of the samples: FID_infinity = 2 FID(N) - FID(N / 2). Values of runs with different numbers of samples
+    compare, at the price of wider intervals. A quarter of the samples must have a covariance of full rank: that takes
+    260 for ``mnist_cnn``.
 
     Raises:
         InputError: unknown ``features``.

@@ -17,14 +17,14 @@ CHUNK, COLUMNS = 250, 500
 """Sides of the parts of the kernel matrix that are in memory."""
 
 
-@metric(name="kid")
+@metric(name="kid", needed={"kid": 32})
 class KID(FeatureMetric):
     """``kid/<features>``: squared maximum mean discrepancy under ``(x.y / d + 1)^3``; unbiased, so it may be negative.
 
-    0 for the distribution of the real images, larger is worse. All samples against 5,000 training images at once, not
-    the mean over random subsets of the paper, which saves time: the same expectation, with less variance. A mean of
-    third powers is skewed: intervals of single values cover 87 to 90 % for 64 to 300 normal features, while pairs
-    differ significantly as often as they should.
+    0 for the distribution of the real images, larger is worse, without a bound. It takes 32 samples to be ranked. All
+    samples against 5,000 training images at once, not the mean over random subsets of the paper, which saves time: the
+    same expectation, with less variance. A mean of third powers is skewed: intervals of single values cover 87 to 90 %
+    for 64 to 300 normal features, while pairs differ significantly as often as they should.
 
     Raises:
         InputError: unknown ``features``.

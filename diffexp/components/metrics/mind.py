@@ -20,14 +20,15 @@ BLOCK = 1 << 20
 """Numbers in the ranks that are in memory."""
 
 
-@metric(name="mind", ranges={"mind": (0, None)})
+@metric(name="mind", ranges={"mind": (0, None)}, needed={"mind": 32})
 class MIND(FeatureMetric):
     """``mind/<features>``: Monge Inception Distance (arXiv:2605.06797), >= 0; larger is worse.
 
     3 d times the mean, over random directions in the space of the d features, of the squared 2-Wasserstein distance of
     the projections: 0 for the distribution of the real images. Unlike FID it sees more than means and covariances, and
     its bias by few samples is smaller. The real images are 5,000 training images. Values compare only with values of
-    the same features, classes and number of samples; about 200 are enough to rank samplers that differ clearly.
+    the same features, classes and number of samples; it takes 32 to be ranked, about 200 for samplers that differ
+    clearly.
 
     Args:
         features: as of ``fid``.

@@ -12,13 +12,18 @@ from diffexp.components.metrics.neighbours import inside, radii, share_reached
 from diffexp.errors import InputError
 
 
-@metric(higher_is_better=("precision", "recall"), ranges={"precision": (0, 1), "recall": (0, 1)})
+@metric(
+    higher_is_better=("precision", "recall"),
+    ranges={"precision": (0, 1), "recall": (0, 1)},
+    needed={"precision": 16, "recall": 500},
+)
 class PrecisionRecall(FeatureMetric):
     """``precision/<features>`` and ``recall/<features>``, 0 to 1, larger is better (arXiv:1904.06991, eq. 2).
 
     Precision is the share of samples that lie where real images are, recall the share of real images that lie where
     samples are; "where" is within the distance of some member of the set to its k-th nearest neighbour. The real images
-    are 5,000 training images; recall grows with the number of samples, and has no interval: on half of the samples
+    are 5,000 training images. Precision is a mean over samples, unbiased, and takes 16 to be ranked; recall grows with
+    the number of samples, takes 500, and has no interval: on half of the samples
     it is another quantity, so that halves do not tell how it scatters.
 
     Args:

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from diffexp.components.models.base import Model
 
 
-@metric(name="psnr", higher_is_better=("psnr",))
+@metric(name="psnr", higher_is_better=("psnr",), needed={"psnr": 16})
 class PSNR:
-    """``psnr``: in dB, larger is better; 59 dB is the rounding to 8 bits. The mean over the samples.
+    """``psnr``: in dB, larger is better; 59 dB is the rounding to 8 bits. The mean over the samples,
+    unbiased, of which it takes 16 to be ranked; below 0 only for images that differ more than black from white.
 
     Distance of the samples to the solution of the ODE, whatever the images look like: see
     ``diffexp.experiment.reference``. Skipped for samplers that add noise, which solve an SDE.

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from diffexp.components.models.base import Model
 
 
-@metric(higher_is_better=("reconstruction",))
+@metric(higher_is_better=("reconstruction",), needed={"reconstruction": 16})
 class Reconstruction:
     """``reconstruction/psnr`` in dB, larger is better: of the samples, as they are saved, against the given images.
 
-    One value per sample; without any difference it is 60, about what rounding to 8 bits would leave. Samples are stored
-    as bytes until the run ends.
+    One value per sample, 0 to 60; their mean is unbiased and takes 16 to be ranked. Without any difference it is 60,
+    about what rounding to 8 bits would leave. Samples are stored as bytes until the run ends.
 
     Args:
         image: a file, or a folder whose images are assigned to the samples in turn; by default that of the loop.

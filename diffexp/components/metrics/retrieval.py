@@ -21,12 +21,13 @@ NAMES = "names.txt"
 """The file in a CLIP model's folder that has the texts, where no other is named."""
 
 
-@metric(higher_is_better=("retrieval",), ranges={"retrieval": (0, 1)})
+@metric(higher_is_better=("retrieval",), ranges={"retrieval": (0, 1)}, needed={"retrieval": 16})
 class Retrieval(ClipMetric):
     """``retrieval/<model>``: whether an image's prompt is among the ``nearest`` texts to it, of a long list.
 
     R-precision as Park et al. 2021 use it for text to image (with CLIP's embeddings): 1 or 0 per sample, whose mean is
-    the share recognised; larger is better. It does not apply where the model takes no prompt or CLIP is not available.
+    the share recognised, unbiased; larger is better, and it takes 16 samples to be ranked. It does not apply where the
+    model takes no prompt or CLIP is not available.
 
     Args:
         model: a CLIP model of transformers: a folder, or a repository on the hub; null: the one that ships for

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 WINDOW = 11
 
 
-@metric(name="ssim", higher_is_better=("ssim",), ranges={"ssim": (-1, 1)})
+@metric(name="ssim", higher_is_better=("ssim",), ranges={"ssim": (-1, 1)}, needed={"ssim": 16})
 class SSIM:
-    """``ssim``: 1 for the same image, larger is better (Wang et al. 2004). The mean over the samples.
+    """``ssim``: -1 to 1, for the same image; larger is better (Wang et al. 2004). The mean over the samples.
 
-    Against the same solution as ``psnr``, in Gaussian windows of 11 pixels.
+    Unbiased; it takes 16 samples to be ranked. Against the same solution as ``psnr``, in Gaussian windows of 11 pixels.
     """
 
     def applies(self, model: Model) -> str | None:

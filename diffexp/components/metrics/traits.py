@@ -1,4 +1,4 @@
-"""What metrics declare of their values: the direction, and the range."""
+"""What metrics declare of their values: the direction, the range, and how many samples they take."""
 
 from __future__ import annotations
 
@@ -21,3 +21,24 @@ def ranges() -> Mapping[str, tuple[float, float]]:
         for name, (low, high) in entry.traits.get("ranges", {}).items():
             found[name] = (-math.inf if low is None else low, math.inf if high is None else high)
     return found
+
+
+def needed() -> Mapping[str, int]:
+    """The smallest numbers of samples of which values are ranked, as ``@metric(needed={"fid": 64})`` declares them.
+
+    By the part of a name before a slash; a whole name, ``fid/inception_v3``, is an exception to it.
+    """
+    found: dict[str, int] = {}
+    for entry in discover().of_kind("metric").values():
+        found |= entry.traits.get("needed", {})
+    return found
+
+
+def needed_by(name: str, known: Mapping[str, int]) -> int:
+    """The samples that a value takes to be ranked; 0 where its metric declares nothing.
+
+    Args:
+        name: as in ``metrics.json``.
+        known: those of ``needed``.
+    """
+    return known.get(name, known.get(name.partition("/")[0], 0))

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from diffexp.components.models.base import Model
 
 
-@metric(ranges={"trajectory_error": (0, None)})
+@metric(ranges={"trajectory_error": (0, None)}, needed={"trajectory_error": 16})
 class TrajectoryError:
-    """``trajectory_error``: root mean square difference, >= 0, in the units of the samples (pixels: -1 to 1).
+    """``trajectory_error``: root mean square difference, >= 0, smaller is better.
 
+    In the units of the samples (pixels: -1 to 1); a mean over samples, unbiased, of which it takes 16 to be ranked.
     Between the output of the solver and the end of the exact trajectory from the same noise, averaged over the samples:
     the global error of a solver of the probability-flow ODE, for pixels, latents and points alike.
     """

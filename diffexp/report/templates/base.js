@@ -55,6 +55,8 @@ function aligned(text, most) {
 function valueText([value, low, high]) {
   return number(value) + (low === undefined ? "" : ` (${number(low)} to ${number(high)})`);
 }
+/** A metric of a cell with its interval, and whether it is of few samples. */
+const metricText = (cell, name) => valueText(cell.values[name]) + (cell.few.includes(name) ? ", few samples" : "");
 /** A number of a cell: a metric, or a config key; undefined if it has none. */
 const numberOf = (cell, name) => D.cells[cell].values[name]?.[0] ?? D.keys[name]?.[cell] ?? undefined;
 const qualityOf = (metric) => D.qualities.find(({ name }) => name === metric);

@@ -112,7 +112,7 @@ function tip(point, event) {
   if (cell.pictures[0]) box.append(make("img", { src: cell.pictures[0], alt: "", className: isSmall ? "pixelated" : "" }));
   box.append(make("strong", {}, cell.label));
   for (const name of new Set([get("metric"), get("x"), D.cost, "seconds_per_image"])) {
-    if (cell.values[name]) box.append(make("div", {}, `${name} ${valueText(cell.values[name])}`));
+    if (cell.values[name]) box.append(make("div", {}, `${name} ${metricText(cell, name)}`));
   }
   const place = event ? new DOMRect(event.clientX, event.clientY, 6, 6) : point.getBoundingClientRect(), x = Math.min(place.right + 8, innerWidth - box.offsetWidth - 8);
   const y = place.bottom + 8 + box.offsetHeight > innerHeight ? place.top - box.offsetHeight - 8 : place.bottom + 8;

@@ -54,6 +54,7 @@ function frontsOf(curves, metric, x) {
   if (!quality || !(x in D.costs)) return [];
   const groups = new Map();
   for (const point of curves.flatMap((curve) => curve.points)) {
+    if (D.cells[point.cell].few.includes(metric)) continue;
     const own = D.cells[point.cell].condition;
     groups.set(own, [...(groups.get(own) ?? []), point]);
   }
@@ -142,7 +143,7 @@ function drawCurve(curve, kept, xs, ys, bars, ranked, picked) {
   if (own.length > 1 && different) group.append(draw("path", { class: "join", d: `M${own.map(at).join("L")}` }));
   if (ends.length) group.append(draw("path", { class: "bars", d: ends.map(([a, low, high]) => `M${a} ${low}V${high}`).join("") }));
   for (const p of own) {
-    const text = `${D.cells[p.cell].label}: ${valueText(D.cells[p.cell].values[get("metric")])}`;
+    const text = `${D.cells[p.cell].label}: ${metricText(D.cells[p.cell], get("metric"))}`;
     const classes = [ranked.has(p.cell) ? "on-front" : "", isSelected(p.cell, picked) ? "" : "out"].filter(Boolean).join(" ");
     group.append(mark(curve.style, { x: xs(p.x).toFixed(1), y: ys(p.y).toFixed(1), "data-cell": p.cell, role: "button", tabindex: -1, "aria-label": text, class: classes }));
   }
