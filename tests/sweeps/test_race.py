@@ -133,6 +133,19 @@ def assert_same(whole: dict[str, Any], resumed: dict[str, Any]) -> None:
             assert resumed[key] == value
 
 
+def test_a_look_of_too_few_samples_for_the_metric_decides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from diffexp.sweeps import race as module
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "needed", lambda: {"wasserstein2": 60})
+    race = read_race(sweep(tmp_path / "sweep", "scheduler=ddim,heun", "max_nfe=5"))
+    assert race and race.decided and min(race.decided.values()) >= 60
+    assert all(racer.samples >= 60 for racer in race.racers)
+    monkeypatch.setattr(module, "needed", lambda: {"wasserstein2": 109})
+    with pytest.raises(InputError, match="decides by a metric with an interval"):
+        sweep(tmp_path / "none", "scheduler=ddim,heun", "max_nfe=5", "metric=wasserstein")
+
+
 def test_seeds_race_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     folder = sweep(tmp_path / "sweep", "scheduler=ddim,dpmpp_2m", "seed=0,1,2", "num_samples=64")

@@ -6,7 +6,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
-from scipy.special import stdtr
+from scipy.special import ndtr, ndtri, stdtr
 from torch import Tensor
 
 from diffexp.components.metrics.half_samples import splits, spread
@@ -178,6 +178,25 @@ def test_seeds_are_pooled():
     many, one = race(cells, [0, 0], seeds=4), race(cells[:, [0, 4]], [0, 0])
     assert many.racers[1].beaten_by == "0"
     assert many.p_values["0-1"] < 0.01 * one.p_values["0-1"]
+
+
+@pytest.mark.parametrize(
+    ("alone", "found"), [(0.05, (0.0, 0.05)), (0.44, (0.34, 0.44)), (0.8, (0.7, 0.8)), (0.97, (0.93, 0.97))]
+)
+def test_a_difference_is_found_nearly_as_often_as_with_all_samples(alone: float, found: tuple[float, float]):
+    """The z value of a difference that a test of all samples alone finds with this probability, at every look."""
+    counts = looks(500)
+    times, generator = np.array(counts) / 500, np.random.default_rng(0)
+    drift = 0.0 if alone == LEVEL else ndtri(1 - LEVEL / 2) + ndtri(alone)
+    steps = generator.normal(size=(4000, len(times))) * np.sqrt(np.diff(times, prepend=0.0))
+    p_values = 2 * ndtr(-np.abs((steps.cumsum(axis=1) + drift * times) / np.sqrt(times)))
+    decided = 0
+    for own in p_values.tolist():
+        for p, share, count in zip(own, shares(counts), counts):
+            decided += p / share < LEVEL
+            if p / share < LEVEL or is_hopeless(p, count, 500, LEVEL * shares(counts)[-1]):
+                break
+    assert found[0] - 0.02 <= decided / len(p_values) <= found[1] + 0.005
 
 
 # its parts
