@@ -12,7 +12,6 @@ from diffexp.components.media import media_of
 from diffexp.components.metrics.so_far import few_on_purpose
 from diffexp.components.models.truth import true_samples
 from diffexp.experiment.build import Components, assemble
-from diffexp.experiment.collected import Samples
 from diffexp.experiment.context import RunContext
 from diffexp.experiment.cost import reset_peak_memory, run_facts
 from diffexp.experiment.effects import Given, check_effects, check_seed
@@ -29,6 +28,7 @@ from diffexp.experiment.reference import Reference
 from diffexp.experiment.result import RunResult
 from diffexp.experiment.resume import Earlier, check_same_samples, is_continued, read_earlier, run_to_resume
 from diffexp.experiment.rounds import WAITING, Round, samples_of
+from diffexp.experiment.samples import Samples
 from diffexp.experiment.sampling import generate, load_samples
 from diffexp.experiment.summary import metrics_line
 from diffexp.experiment.tracking import choice_of, publish, run_info
