@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from diffexp.report.comparison import REAL, Difference
-from diffexp.report.page import Report
+from diffexp.report.content import Report
 from diffexp.report.texts import interval_text
 from diffexp.sweeps.values import Quality, Value, cost_of, number_of_samples, value_of
 
