@@ -33,6 +33,7 @@ from diffexp.experiment.sampling import generate, load_samples
 from diffexp.experiment.summary import metrics_line
 from diffexp.experiment.tracking import choice_of, publish, run_info
 from diffexp.plan.table import Plan
+from diffexp.text import quantity
 
 log = logging.getLogger(__name__)
 
@@ -184,4 +185,5 @@ def _announcement(config: Mapping[str, Any], output: RunFolder) -> str:
     names = f"{config['model']['name']} · {choice_of(config['scheduler'])}"
     budgets = {"max_nfe": "evaluations", "max_forward_passes": "forward passes"}
     limits = [f"at most {most} {noun}" for key, noun in budgets.items() if (most := config.get(key)) is not None]
-    return " · ".join([names, *(limits or [f"{config['steps']} steps"]), f"{samples_of(output.record)} samples"])
+    sizes = limits or [quantity(config["steps"], "step")]
+    return " · ".join([names, *sizes, quantity(samples_of(output.record), "sample")])

@@ -11,6 +11,7 @@ from diffexp.drawing import Drawing
 from diffexp.drawing.labels import spread
 from diffexp.drawing.ticks import log_ticks, ticks
 from diffexp.plan.row import Row
+from diffexp.text import quantity
 
 WIDTH, PANEL, GAP = 720, 170, 44
 LEFT, RIGHT, TOP, BOTTOM = 74, 96, 62, 46
@@ -110,7 +111,7 @@ def plot(name: str, rows: Sequence[Row]) -> Drawing:
     width = WIDTH - LEFT - RIGHT
     across = [LEFT + width * (k + 0.5) / count for k in range(count)]
     height = TOP + len(shown) * (PANEL + GAP) - GAP + BOTTOM
-    title = f"{name}: {count} evaluation{'s' if count > 1 else ''}"
+    title = f"{name}: {quantity(count, 'evaluation')}"
     bottom = height - BOTTOM
     parts = [Markup('<text class="label heading" x="{}" y="24">{}</text>').format(LEFT, title)]
     parts += [panel.draw(TOP + number * (PANEL + GAP), across) for number, panel in enumerate(shown)]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from diffexp.sweeps.outcome import names_of
 from diffexp.sweeps.results import CellResult
+from diffexp.text import quantity
 
 STATUSES = ("failed", "interrupted", "missing", "running", "waiting")
 """Statuses that are counted, besides ``done``."""
@@ -44,7 +45,7 @@ def state_of(cells: Sequence[CellResult], every: float, version: str = "") -> St
         every: see ``State``.
     """
     counts = Counter(cell.status for cell in cells)
-    parts = [f"{counts['done']} of {len(cells)} cell{'' if len(cells) == 1 else 's'} done"]
+    parts = [f"{counts['done']} of {quantity(len(cells), 'cell')} done"]
     parts += [f"{counts[status]} {status}" for status in STATUSES if counts[status]]
     running = [(cell, _drawn(cell)) for cell in cells if cell.status == "running"]
     names = [f"{cell.folder.name} ({drawn} of {total} samples)" for cell, (drawn, total) in running]
