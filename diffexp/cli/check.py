@@ -17,6 +17,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from diffexp.catalog.diffusers import FAMILIES, class_names
 from diffexp.catalog.discover import Catalog
+from diffexp.catalog.keys import BY_NAME, MULTI_CHOICE_GROUPS, PIPE, TOP_LEVEL
 from diffexp.catalog.kinds import KINDS, TARGET
 from diffexp.catalog.sources import conf_dir
 from diffexp.cli.cells import task_config
@@ -25,7 +26,6 @@ from diffexp.cli.crossing import crossed
 from diffexp.cli.fast_compose import CachedLoader
 from diffexp.cli.hydra_config import CONFIG_NAME
 from diffexp.cli.hydra_internals import BASIC_SWEEPER
-from diffexp.cli.keys import BY_NAME, MULTI_CHOICE_GROUPS, PIPE, TOP_LEVEL
 from diffexp.cli.launcher import needed_launcher
 from diffexp.cli.names import KnownNames
 from diffexp.cli.stop import check_stop

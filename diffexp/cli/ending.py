@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from diffexp.catalog.discover import Catalog
 from diffexp.catalog.kinds import KINDS
 from diffexp.errors import one_line
+from diffexp.experiment.progress import is_notebook
 from diffexp.report import report_sweep
 from diffexp.report.over_seeds import NAME as OVER_SEEDS, write_over_seeds
 from diffexp.sweeps.console import show
@@ -44,6 +45,8 @@ def end_sweep(folder: Path, record: SweepRecord, catalog: Catalog, objective: st
 def _show_ranking(report: "Report", objective: str | None) -> None:
     from diffexp.report.ranking import Ranking, ranked_table
 
+    if is_notebook():  # which shows the same as the result
+        return
     ranking = Ranking(report, objective)
     show(lambda width: ranked_table(ranking, width))
 

@@ -2,14 +2,12 @@
 
 import logging
 from collections.abc import Collection, Mapping
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from diffexp.catalog.discover import Catalog
 from diffexp.components.media import media_of
-from diffexp.components.metrics.so_far import few_on_purpose
 from diffexp.components.models.truth import true_samples
 from diffexp.experiment.build import Components, assemble
 from diffexp.experiment.context import RunContext
@@ -155,8 +153,10 @@ def _sample_and_measure(
         suite.postpone_others(now.metrics)
     reset_peak_memory(run.model.device)
     samples = generate(run, config, output, suite)
-    with run.context.cpu_section(), few_on_purpose() if _is_short(output) else nullcontext():
-        metrics = suite.compute(run_facts(run, samples)) if samples.indices else {}
+    with run.context.cpu_section():
+        metrics: dict[str, float] = {}
+        if samples.indices:
+            metrics = suite.compute(replace(run_facts(run, samples), few_on_purpose=_is_short(output)))
         output.save_metrics(metrics)
         suite.write(output.folder)
         _save_images(run, config, output, samples)

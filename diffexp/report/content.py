@@ -78,7 +78,7 @@ class Report:
     @cached_property
     def pairs(self) -> tuple[list[tuple[int, int]], str]:
         """The pairs of cells that are compared, and a description of the choice."""
-        return choose_pairs(self.placement)
+        return choose_pairs(self.placement, self.conditions.of_cell)
 
     @cached_property
     def comparisons(self) -> list[tuple[Quality, list[Difference]]]:

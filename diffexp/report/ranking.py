@@ -103,11 +103,7 @@ class Ranking:
     def better(self, quality: Quality) -> set[tuple[int, int]]:
         """The pairs of cells of which the first is significantly better than the second."""
         found = (d for d in self._differences(quality) if d.p_holm < REAL)
-        return {
-            (d.first, d.second) if quality.better(d.difference, 0.0) else (d.second, d.first)
-            for d in found
-            if self.conditions[d.first] == self.conditions[d.second]
-        }
+        return {(d.first, d.second) if quality.better(d.difference, 0.0) else (d.second, d.first) for d in found}
 
     def _differences(self, quality: Quality) -> Sequence[Difference]:
         return next((found for own, found in self.report.comparisons if own == quality), ())
@@ -120,8 +116,9 @@ class Ranking:
         """
         cells, cost = self.report.cells, self.report.cost
         found = self._differences(self.qualities[0]) if self.qualities else ()
-        alike = [d for d in found if d.needed and self.conditions[d.first] == self.conditions[d.second]]
-        equal = [d for d in alike if cost_of(cells[d.first], cost) == cost_of(cells[d.second], cost) is not None]
+        equal = [
+            d for d in found if d.needed and cost_of(cells[d.first], cost) == cost_of(cells[d.second], cost) is not None
+        ]
         return sorted(equal, key=lambda d: d.needed or 0)
 
     def marks(self, quality: Quality) -> dict[int, str]:

@@ -3,7 +3,6 @@
 import csv
 import json
 from html.parser import HTMLParser
-from itertools import product
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -18,8 +17,6 @@ from diffexp.report import write_report
 from diffexp.report.axes import ABSENT, place_cells
 from diffexp.report.collect import collect
 from diffexp.report.comparison import (
-    MAX_PAIRS,
-    choose_pairs,
     compare,
     holm,
     p_value,
@@ -199,19 +196,6 @@ def test_what_cannot_be_compared_is_not(tmp_path: Path):
     made_up_cell(tmp_path, "2_a", {"x": 2}, status="failed", error="no")
     cells = read_cells(tmp_path)
     assert compare(cells, read_all_halves(cells), FID, [(0, 1), (0, 2), (1, 2)]) == []
-
-
-def test_of_very_many_pairs_those_on_one_axis_are_compared():
-    few = place_cells([cell_of({"a": a, "b": b}, f"s/{a}{b}") for a, b in product(range(3), range(3))])
-    assert len(choose_pairs(few)[0]) == 36
-    many = place_cells([cell_of({"a": a, "b": b}, f"s/{a}_{b}") for a, b in product(range(20), range(10))])
-    pairs, said = choose_pairs(many)
-    assert len(pairs) == 10 * 190 + 20 * 45 <= MAX_PAIRS
-    places = [[many.places[cell] for cell in pair] for pair in pairs]
-    assert all(sum(a != b for a, b in zip(*pair)) == 1 for pair in places)
-    assert "differ on one axis" in said
-    line = place_cells([cell_of({"a": a}, f"s/{a}") for a in range(200)])
-    assert choose_pairs(line)[0] == [(i, i + 1) for i in range(199)]
 
 
 # pictures
