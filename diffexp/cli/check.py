@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -270,13 +270,16 @@ class Preflight:
         return f"{word}: {_message(error)}".removeprefix(": ")
 
     def _culprit(self, overrides: Sequence[Override], mode: RunMode) -> str:
-        """The word that alone cannot be composed either."""
-        for override in overrides:
-            try:
-                self.loader.load_configuration(CONFIG_NAME, [str(override.input_line)], mode)
-            except Exception:
-                return str(override.input_line)
-        return ""
+        """The word without which the others can be composed, or else the first that alone cannot be either."""
+        words = [str(one.input_line) for one in overrides]
+        without = (own for n, own in enumerate(words) if self._composes([*words[:n], *words[n + 1 :]], mode))
+        return next(chain(without, (word for word in words if not self._composes([word], mode))), "")
+
+    def _composes(self, words: list[str], mode: RunMode) -> bool:
+        try:
+            return bool(self.loader.load_configuration(CONFIG_NAME, words, mode))
+        except Exception:
+            return False
 
 
 def _is_of_cell(override: Override) -> bool:
