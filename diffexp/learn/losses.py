@@ -12,9 +12,12 @@ from torch import Tensor
 
 from diffexp.components.metrics.features import DEFAULT, SHIPPED, FeatureSet, load_features
 from diffexp.components.metrics.mind import random_directions
+from diffexp.components.models.base import HasClasses
 from diffexp.errors import InputError
+from diffexp.learn.fit import Curve
 from diffexp.learn.problem import Problem, differences
 from diffexp.learn.settings import Settings
+from diffexp.learn.table import Table
 
 SMALLEST = 1e-8
 """Added to mean squares before their logarithm."""
@@ -36,8 +39,23 @@ def residuals_of(problem: Problem) -> Residuals:
     known = _feature_set(problem)
     if loss == "features":
         return lambda x, truth: features_of(known, x) - features_of(known, truth)
-    real = known.reference.samples
+    real = known.reference_of(_classes(problem)).samples
     return lambda x, truth: quantile_differences(features_of(known, x), real)
+
+
+def score_of(problem: Problem, curve: Curve) -> Callable[[Table], float]:
+    """What chooses the best table, on noises that learning does not see: PSNR, or the loss where it is of features."""
+    if problem.settings.loss == "pixels":
+        return problem.score
+    residuals, size = residuals_of(problem), int(problem.config["batch_size"])
+    curve.unit, curve.higher_is_better = f"({problem.settings.loss}, root mean square)", False
+
+    @torch.no_grad()
+    def score(table: Table) -> float:
+        x = torch.cat([problem.samples(table, part) for part in problem.valid.batches(size)])
+        return residuals(x, problem.valid.truth).square().mean().sqrt().item()
+
+    return score
 
 
 def averaged(values: Tensor, settings: Settings) -> Tensor:
@@ -55,6 +73,16 @@ def quantile_differences(a: Tensor, b: Tensor) -> Tensor:
     middles = (torch.arange(len(a)) + 0.5) / len(a)
     theirs = torch.quantile(theirs, middles.to(a), dim=1).T if len(a) != len(b) else theirs
     return (ours - theirs).reshape(1, -1)
+
+
+def _classes(problem: Problem) -> list[int | None] | None:
+    """The class of each sample that is learned from, where classes are asked for."""
+    model = problem.run.model
+    return (
+        model.classes.asked(problem.run.request, range(problem.settings.train))
+        if isinstance(model, HasClasses)
+        else None
+    )
 
 
 def _feature_set(problem: Problem) -> FeatureSet:

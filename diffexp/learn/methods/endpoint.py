@@ -6,7 +6,7 @@ import torch
 
 from diffexp.learn.batches import Batches
 from diffexp.learn.fit import Adam, Curve, Descent
-from diffexp.learn.losses import averaged, residuals_of
+from diffexp.learn.losses import averaged, residuals_of, score_of
 from diffexp.learn.problem import Problem
 from diffexp.learn.table import LEVELS, SCALES, SHIFTS, WEIGHTS, Table
 
@@ -38,6 +38,7 @@ def descend(
 
     rates = {name: settings.learning_rate * RATES[name] for name in free}
     method = Adam(table, rates, of_iteration, settings.iterations)
-    descent = Descent(table, method, lambda: problem.score(table), settings.iterations, curve, folder)
+    score = score_of(problem, curve)
+    descent = Descent(table, method, lambda: score(table), settings.iterations, curve, folder)
     descent.run()
     return table, descent.interrupted

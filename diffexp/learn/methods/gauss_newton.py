@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffexp.learn.batches import Batches
 from diffexp.learn.fit import Curve, Descent
-from diffexp.learn.losses import SMALLEST, averaged, residuals_of
+from diffexp.learn.losses import SMALLEST, averaged, residuals_of, score_of
 from diffexp.learn.problem import Problem
 from diffexp.learn.rollout import rollout
 from diffexp.learn.table import LEVELS, SCALES, SHIFTS, WEIGHTS, FreeNumber, Table
@@ -36,7 +36,8 @@ def gauss_newton(problem: Problem, folder: Path | None, curve: Curve) -> tuple[T
     table = problem.table()
     iterations = problem.settings.iterations
     method = GaussNewton(problem, table)
-    descent = Descent(table, method, lambda: problem.score(table), iterations, curve, folder)
+    score = score_of(problem, curve)
+    descent = Descent(table, method, lambda: score(table), iterations, curve, folder)
     descent.run()
     return table, descent.interrupted
 
