@@ -17,6 +17,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from diffexp.catalog.diffusers import FAMILIES, class_names
 from diffexp.catalog.discover import Catalog
+from diffexp.catalog.keys import BY_NAME, MULTI_CHOICE_GROUPS, PIPE, TOP_LEVEL
 from diffexp.catalog.kinds import KINDS, TARGET
 from diffexp.catalog.sources import conf_dir
 from diffexp.cli.cells import task_config
@@ -25,7 +26,6 @@ from diffexp.cli.crossing import crossed
 from diffexp.cli.fast_compose import CachedLoader
 from diffexp.cli.hydra_config import CONFIG_NAME
 from diffexp.cli.hydra_internals import BASIC_SWEEPER
-from diffexp.cli.keys import BY_NAME, MULTI_CHOICE_GROUPS, PIPE, TOP_LEVEL
 from diffexp.cli.launcher import needed_launcher
 from diffexp.cli.names import KnownNames
 from diffexp.cli.stop import check_stop
@@ -175,8 +175,8 @@ class Preflight:
             if re.fullmatch(r"\w[\w./-]*", key):
                 self.names.check_key(key)
             lines = [line.strip() for line in str(error).splitlines()]
-            told = [line for line in lines if line.strip("^") and word.strip() not in line and "https" not in line]
-            reason = told[0] if told else "a quote or bracket is not closed, or a character needs quotes"
+            relevant = [line for line in lines if line.strip("^") and word.strip() not in line and "https" not in line]
+            reason = relevant[0] if relevant else "a quote or bracket is not closed, or a character needs quotes"
             raise InputError(f"{word} cannot be read: {reason} (quote it as 'key=\"value\"'?)") from error
         key = override.key_or_group
         if not key:

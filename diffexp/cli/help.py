@@ -7,10 +7,10 @@ from pathlib import Path
 from diffexp.catalog.diffusers import FAMILIES, PREFIX
 from diffexp.catalog.discover import Catalog
 from diffexp.catalog.entry import Entry, as_typed
+from diffexp.catalog.keys import DEFAULT_CHOICES, KEYS
 from diffexp.catalog.kinds import KINDS
 from diffexp.catalog.scan import relative
 from diffexp.catalog.types import MISSING, Option
-from diffexp.cli.keys import DEFAULT_CHOICES, KEYS
 
 HEADER = """\
 diffexp: experiments with diffusion schedulers and pipelines

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from diffexp.errors import InputError
 from diffexp.learn.coordinates import Facts, facts, log_ratio, place, seen_level, timesteps
 from diffexp.plan.predictions import Clip
-from diffexp.plan.table import Clamp, Plan, Row
+from diffexp.plan.row import Clamp, Row
+from diffexp.plan.table import Plan
 from diffexp.plan.training import Training
 
 TOLERANCE = 1e-3

@@ -12,9 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from diffexp.report.comparison import REAL, Difference
-from diffexp.report.page import Report
+from diffexp.report.content import Report
 from diffexp.report.texts import interval_text
 from diffexp.sweeps.values import Quality, Value, cost_of, number_of_samples, value_of
+from diffexp.text import quantity
 
 MAX_ROWS = 30
 """Cells that are shown."""
@@ -102,11 +103,7 @@ class Ranking:
     def better(self, quality: Quality) -> set[tuple[int, int]]:
         """The pairs of cells of which the first is significantly better than the second."""
         found = (d for d in self._differences(quality) if d.p_holm < REAL)
-        return {
-            (d.first, d.second) if quality.better(d.difference, 0.0) else (d.second, d.first)
-            for d in found
-            if self.conditions[d.first] == self.conditions[d.second]
-        }
+        return {(d.first, d.second) if quality.better(d.difference, 0.0) else (d.second, d.first) for d in found}
 
     def _differences(self, quality: Quality) -> Sequence[Difference]:
         return next((found for own, found in self.report.comparisons if own == quality), ())
@@ -119,8 +116,9 @@ class Ranking:
         """
         cells, cost = self.report.cells, self.report.cost
         found = self._differences(self.qualities[0]) if self.qualities else ()
-        alike = [d for d in found if d.needed and self.conditions[d.first] == self.conditions[d.second]]
-        equal = [d for d in alike if cost_of(cells[d.first], cost) == cost_of(cells[d.second], cost) is not None]
+        equal = [
+            d for d in found if d.needed and cost_of(cells[d.first], cost) == cost_of(cells[d.second], cost) is not None
+        ]
         return sorted(equal, key=lambda d: d.needed or 0)
 
     def marks(self, quality: Quality) -> dict[int, str]:
@@ -257,7 +255,7 @@ def _cut(text: str) -> str:
 
 def _title(ranking: Ranking) -> Text:
     done, cells = len(ranking.done), ranking.report.cells
-    title = f"{done} cell{'s' if done != 1 else ''}"
+    title = quantity(done, "cell")
     if ranking.qualities and done > 1:
         quality = ranking.qualities[0]
         direction = "higher" if quality.higher else "lower"

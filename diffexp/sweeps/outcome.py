@@ -26,6 +26,17 @@ def end_line(cell: Cell, words: str, status: str, message: str | None) -> str:
     return f"{name}: {status}" + (result and f"  {result}")
 
 
+def stopping_text(running: int, noun: str, resume: str) -> str:
+    """What happens after a Ctrl-C.
+
+    Args:
+        running: how many there are of ``noun``: cells or workers.
+        resume: the word that continues what is stopped, if there is one.
+    """
+    who = f"1 {noun} writes what it has" if running == 1 else f"{running} {noun}s write what they have"
+    return f"stopping: {who} finished" + (f"; go on later with: python -m diffexp {resume}" if resume else "")
+
+
 def names_of(folders: list[str]) -> str:
     """The first few names, and how many more there are."""
     more = f" and {len(folders) - MOST_NAMES} more" if len(folders) > MOST_NAMES else ""

@@ -42,6 +42,10 @@ class RunFacts:
     """Forward passes of the network per sample, those for guidance included; None where they are not known."""
     indices: Sequence[int] = ()
     """Indices of the samples in the run, in the same order; set by ``MetricSuite``."""
+    so_far: bool = False
+    """Whether more samples are to come: values need no intervals, which take long, and few samples no warning."""
+    few_on_purpose: bool = False
+    """Whether there are fewer samples than one would like because a comparison takes no more: no warning either."""
 
     def indices_of(self, count: int) -> Sequence[int]:
         """The indices of ``count`` samples; 0, 1, 2 and so on where they are unknown."""
@@ -89,7 +93,8 @@ class Metric(Protocol):
 
     With the class attribute ``reads_samples = True`` a run stores its raw samples until it is done, and the metric is
     skipped where they are missing; without it, ``samples`` of a resumed run are its image files, in [-1, 1].
-    With ``running = True``, ``compute`` may be called at any moment, and trackers get the values so far.
+    With ``running = True``, ``compute`` may be called at any moment, and trackers get the values so far; it may leave
+    out what takes long where ``run.so_far``.
     """
 
     def applies(self, model: Model) -> str | None:

@@ -37,5 +37,6 @@ class FID(FeatureMetric):
             run.indices_of(len(features)),
             bounds=(0.0, math.inf),
             groups=run.groups_of(len(features)),
+            halved=not run.so_far,
         )
         return {name: distances}

@@ -26,7 +26,6 @@ import torch
 from torch import Tensor
 
 from diffexp.components.metrics.intervals import mean_interval, t_quantile
-from diffexp.components.metrics.so_far import is_so_far
 
 SPLITS = 256
 FEWEST = 16
@@ -112,6 +111,8 @@ def estimate(
     indices: Sequence[int],
     bounds: tuple[float, float] = (-math.inf, math.inf),
     groups: Sequence[object] | None = None,
+    *,
+    halved: bool = True,
 ) -> Estimate:
     """Evaluate a statistic on the samples with these indices, and on halves of them, some of these at a time.
 
@@ -119,9 +120,11 @@ def estimate(
         statistic: of weights 0 and 1, for samples that are left out or not.
         bounds: smallest and largest possible value.
         groups: see ``splits``.
+        halved: whether the halves are wanted; without them there is no interval.
     """
     at_once = max(1, BLOCK // max(1, len(indices)))
-    values = torch.cat([statistic(some.double()) for some in _weighted(indices, groups).split(at_once, dim=1)])
+    weights = _weighted(indices, groups, halved)
+    values = torch.cat([statistic(some.double()) for some in weights.split(at_once, dim=1)])
     of_mean = statistic.interval if isinstance(statistic, Mean) and len(indices) >= FEWEST else None
     return _estimate(values, len(indices), bounds, of_mean)
 
@@ -131,12 +134,14 @@ def estimate_at_once(
     indices: Sequence[int],
     bounds: tuple[float, float] = (-math.inf, math.inf),
     groups: Sequence[object] | None = None,
+    *,
+    halved: bool = True,
 ) -> Estimate:
     """``estimate`` of a statistic that takes all weightings at once, compactly, (N, B) uint8.
 
     For one whose work for the samples themselves is large, and done once for all weightings.
     """
-    return _estimate(statistic(_weighted(indices, groups)), len(indices), bounds, None)
+    return _estimate(statistic(_weighted(indices, groups, halved)), len(indices), bounds, None)
 
 
 def extrapolate(statistic: Statistic, indices: Sequence[int], groups: Sequence[object] | None = None) -> Estimate:
@@ -178,8 +183,8 @@ def _estimate(values: Tensor, count: int, bounds: tuple[float, float], of_mean: 
     return Estimate(values[0].item(), values[1:].reshape(2, len(values) // 2), count, bounds, of_mean)
 
 
-def _weighted(indices: Sequence[int], groups: Sequence[object] | None) -> Tensor:
-    return _weightings(tuple(indices), _as_key(groups), SPLITS if len(indices) >= FEWEST and not is_so_far() else 0)
+def _weighted(indices: Sequence[int], groups: Sequence[object] | None, halved: bool) -> Tensor:
+    return _weightings(tuple(indices), _as_key(groups), SPLITS if halved and len(indices) >= FEWEST else 0)
 
 
 def _as_key(groups: Sequence[object] | None) -> tuple[str, ...] | None:

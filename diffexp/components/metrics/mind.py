@@ -58,7 +58,9 @@ class MIND(FeatureMetric):
             return SCALE * features.shape[1] * torch.cat(found)
 
         indices, groups = run.indices_of(count), run.groups_of(count)
-        return {name: estimate_at_once(distances, indices, bounds=(0.0, math.inf), groups=groups)}
+        return {
+            name: estimate_at_once(distances, indices, bounds=(0.0, math.inf), groups=groups, halved=not run.so_far)
+        }
 
 
 def random_directions(size: int, count: int) -> Tensor:
