@@ -78,11 +78,8 @@ def quantile_differences(a: Tensor, b: Tensor) -> Tensor:
 def _classes(problem: Problem) -> list[int | None] | None:
     """The class of each sample that is learned from, where classes are asked for."""
     model = problem.run.model
-    return (
-        model.classes.asked(problem.run.request, range(problem.settings.train))
-        if isinstance(model, HasClasses)
-        else None
-    )
+    classes = model.classes if isinstance(model, HasClasses) else None
+    return classes.asked(problem.run.request, range(problem.settings.train)) if classes else None
 
 
 def _feature_set(problem: Problem) -> FeatureSet:
