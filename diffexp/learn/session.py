@@ -9,6 +9,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from diffexp.catalog.discover import Catalog
 from diffexp.components.plan_files import NAME
 from diffexp.errors import InputError
@@ -98,8 +100,15 @@ def learn(
 def _assembled(
     config: Mapping[str, Any], catalog: Catalog, *, usual_grid: bool
 ) -> tuple[Components, Mapping[str, Any]]:
-    """The components of a run, and its config with the grid to start from."""
+    """The components of a run, and its config with the grid to start from.
+
+    Unless a dtype was given, half precision becomes float32: its rounding would hide what a small change of a number
+    does, and a plan that was learned in float32 serves half precision as well.
+    """
     run = assemble(config, catalog)
+    if config["dtype"] == "auto" and torch.finfo(run.model.dtype).bits < 32:
+        config = {**config, "dtype": "float32"}
+        run = assemble(config, catalog)
     if not usual_grid or not run.model.training.schedule.discrete:
         return run, config
     options = {option.name: option.default for option in catalog.get("grid", USUAL_GRID).options}
