@@ -78,7 +78,7 @@ def test_a_learned_plan_is_certified_for_what_applies_to_it(folder: Path, tmp_pa
     """Even where the network's input is scaled otherwise than its level asks for."""
     table = table_of(diffexp.load_plan(folder), exact_training("vp", None))
     with torch.no_grad():
-        table.scales += 0.1
+        table.scales.add_(0.1)
     (tmp_path / "plan.json").write_text(table.to_plan().to_json())
     certificate = certify("learned", path=str(tmp_path))
     assert certificate.passed
