@@ -36,8 +36,7 @@ def end_sweep(folder: Path, record: SweepRecord, catalog: Catalog, objective: st
     except OSError as error:  # a full disk; the failures are still to be printed
         log.warning("no table of results: %s", error.strerror)
     report_sweep(folder, catalog, lambda report: _show_ranking(report, objective))
-    if table := outcome_table(folder, record):
-        log.info("%s", table)
+    show(lambda width: outcome_table(folder, record))
     for command in sync_commands(folder, cells, catalog):
         log.info("upload the runs of all cells with: %s", command)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, Group
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
@@ -135,8 +135,8 @@ class Ranking:
         return found
 
 
-def ranked_table(ranking: Ranking, width: int | None = None) -> Table | None:
-    """The table, with as many columns as fit; its rows are cut at ``MAX_ROWS``.
+def ranked_table(ranking: Ranking, width: int | None = None) -> Group | None:
+    """The table with its title and notes, with as many columns as fit; its rows are cut at ``MAX_ROWS``.
 
     Args:
         width: of the terminal, in characters; None: whatever the table needs.
@@ -152,7 +152,7 @@ def ranked_table(ranking: Ranking, width: int | None = None) -> Table | None:
         over = width is not None and Measurement.get(console, console.options, table).maximum > width
         least = max(columns, key=lambda column: column.optional)
         if not over or not least.optional:
-            return table
+            return Group(_title(ranking), table, _notes(ranking))
         columns.remove(least)
         if least.title == FOLDER:
             columns.append(_number_column(ranking))
@@ -172,8 +172,7 @@ FOLDER = "folder"
 
 
 def _table(ranking: Ranking, columns: Sequence[Column]) -> Table:
-    table = Table(box=SIMPLE_HEAD, title_justify="left", caption_justify="left", title_style="bold", pad_edge=False)
-    table.title, table.caption = _title(ranking), _caption(ranking, columns)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         table.add_column(Text(column.title.replace("/", "/\n")), overflow="fold")
     rows = ranking.rows[:MAX_ROWS]
@@ -261,7 +260,7 @@ def _title(ranking: Ranking) -> Text:
         direction = "higher" if quality.higher else "lower"
         title += f" {'ranked by' if ranking.is_ranked else 'in the order of'} {quality.name} ({direction} is better)"
     several = any(len(cells[i].members) > 1 for i in ranking.done)
-    return Text(title + (", means over seeds" if several else ""))
+    return Text(title + (", means over seeds" if several else ""), style="bold")
 
 
 def _drawn(report: Report) -> list[tuple[int, int]]:
@@ -269,7 +268,7 @@ def _drawn(report: Report) -> list[tuple[int, int]]:
     return [(number_of_samples(run), int(run.config.get("num_samples") or 0)) for run in report.runs]
 
 
-def _caption(ranking: Ranking, columns: Sequence[Column]) -> Text:
+def _notes(ranking: Ranking) -> Text:
     report = ranking.report
     shown = {mark for quality in ranking.qualities[:MAX_QUALITIES] for mark in ranking.marks(quality).values()}
     lines = []
@@ -295,4 +294,4 @@ def _caption(ranking: Ranking, columns: Sequence[Column]) -> Text:
     hidden = len(ranking.rows) - MAX_ROWS
     if hidden > 0:
         lines.append(f"{hidden} more cells are in results.csv")
-    return Text("\n".join(lines))
+    return Text("\n".join(lines), style="dim")

@@ -110,6 +110,16 @@ def test_it_fits_the_terminal(tmp_path: Path, width: int):
     assert "3_another_one" in joined if width == 240 else " cell" in joined, "the folder, or its number"
 
 
+@pytest.mark.parametrize("width", [80, 160])
+def test_notes_are_as_wide_as_the_terminal_not_as_the_table(tmp_path: Path, width: int):
+    made_up_sweep(tmp_path, ["a"], [10, 50], labels=[1, 2])
+    lines = text(ranking(tmp_path), width)
+    table = max(len(line) for line in lines if "─" in line)
+    whole = text(ranking(tmp_path))[-3:]
+    assert table < max(map(len, whole)), "else it proves nothing"
+    assert [line for line in whole if len(line) <= width] == [line for line in whole if line in lines]
+
+
 def test_more_cells_than_fit_are_in_the_csv(tmp_path: Path):
     made_up_sweep(tmp_path, ["a"], range(1, MAX_ROWS + 3), pictures=0)
     lines = text(ranking(tmp_path))
