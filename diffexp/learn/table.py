@@ -239,7 +239,7 @@ _CHOOSE = "start from a multistep method, such as scheduler=dpmpp_2m, ddim, deis
 def _shift(training: Training, timestep: float, log: float) -> float:
     """What to add to log(sigma / alpha) for the network to get ``timestep``; within 8, where that is possible."""
     if math.isinf(log) or math.isclose(
-        training.schedule.at_ratio(math.exp(log)).timestep, timestep, rel_tol=1e-9, abs_tol=1e-6
+        training.schedule.at_ratio(math.exp(log)).timestep, timestep, rel_tol=1e-12, abs_tol=1e-10
     ):
         return 0.0
     low, high = -8.0, 8.0

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 import diffexp
 from diffexp.catalog.discover import discover
@@ -13,7 +14,9 @@ from diffexp.certify.checks import certify
 from diffexp.certify.outcome import Verdict
 from diffexp.cli.learn import read_orders, run_command
 from diffexp.components import plan_files
+from diffexp.components.models.exact import exact_training
 from diffexp.errors import InputError
+from diffexp.learn.table import table_of
 from diffexp.plan.table import Plan
 
 WORDS = "model=mixture model.std=0.3 metric=wasserstein steps=3 iterations=6 train=8 valid=8 test=16".split()
@@ -71,8 +74,13 @@ def test_a_learned_plan_runs_like_any_scheduler_and_is_told_where_it_is_out_of_p
     assert "learned in dtype=bfloat16, not float64" in caplog.text
 
 
-def test_a_learned_plan_is_certified_for_what_applies_to_it(folder: Path) -> None:
-    certificate = certify("learned", path=str(folder))
+def test_a_learned_plan_is_certified_for_what_applies_to_it(folder: Path, tmp_path) -> None:
+    """Even where the network's input is scaled otherwise than its level asks for."""
+    table = table_of(diffexp.load_plan(folder), exact_training("vp", None))
+    with torch.no_grad():
+        table.scales.add_(0.1)
+    (tmp_path / "plan.json").write_text(table.to_plan().to_json())
+    certificate = certify("learned", path=str(tmp_path))
     assert certificate.passed
     assert {certificate.outcomes[check].verdict for check in ("point", "precision", "ends")} == {Verdict.PASSED}
     assert "has no order" in certificate.outcomes["order"].sentence
@@ -162,7 +170,7 @@ def test_an_interrupted_run_continues_where_it_was(tmp_path, monkeypatch, capsys
     assert run_command([f"resume={place}"]) == 0
     second = json.loads((place / "plan.json").read_text())["origin"]
     assert second["score"]["at_start"] == first["score"]["at_start"]
-    assert second["score"]["best"] >= first["score"]["best"]
+    assert second["score"]["best"] >= first["score"]["best"] and second["seconds"] >= first["seconds"]
     assert "was not compared" in caplog.text and "continues at iteration 2 of 6" in caplog.text
     (again,) = read_orders([f"resume={place}", "test=7"], discover())
     assert again.settings == replace(read_orders([f"resume={place}"], discover())[0].settings, test=7)
