@@ -9,6 +9,7 @@ import csv
 import io
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -173,29 +174,37 @@ def _by_halves(
     return measured
 
 
-def choose_pairs(placement: Placement) -> tuple[list[tuple[int, int]], str]:
+def choose_pairs(placement: Placement, of_cell: Sequence[int]) -> tuple[list[tuple[int, int]], str]:
     """Choose the pairs of cells to compare; returns them and a description of the choice.
 
-    All pairs if they are not too many, else those that differ on one axis, else those that are neighbours on it.
+    Of cells of the same condition all pairs if they are not too many, else those that differ on one axis, else those
+    that are neighbours on it. Cells of different conditions are no alternatives: their pairs would only make the
+    correction for the number of pairs larger.
+
+    Args:
+        of_cell: for each cell the number of its condition; see ``sweeps.conditions``.
     """
-    cells = range(len(placement.places))
-    every = len(cells) * (len(cells) - 1) // 2
+    every = sum(count * (count - 1) // 2 for count in Counter(of_cell).values())
+    of = "pairs of cells" if len({*of_cell}) < 2 else "pairs of cells of the same condition"
     if every <= MAX_PAIRS:
-        return list(combinations(cells, 2)), "every pair of cells"
-    pairs, near = _on_one_axis(placement)
+        pairs = [pair for pair in combinations(range(len(of_cell)), 2) if of_cell[pair[0]] == of_cell[pair[1]]]
+        return pairs, f"every {of.replace('pairs', 'pair')}"
+    pairs, near = _on_one_axis(placement, of_cell)
     if len(pairs) <= MAX_PAIRS:
-        return pairs, f"{len(pairs):,} of the {every:,} pairs of cells: those that differ on one axis only"
+        return pairs, f"{len(pairs):,} of the {every:,} {of}: those that differ on one axis only"
     shown = near[:MAX_PAIRS]
     first = "" if len(shown) == len(near) else f"the first of the {len(near):,} "
-    return shown, f"{len(shown):,} of the {every:,} pairs of cells: {first or 'those '}that are neighbours on one axis"
+    return shown, f"{len(shown):,} of the {every:,} {of}: {first or 'those '}that are neighbours on one axis"
 
 
-def _on_one_axis(placement: Placement) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """The pairs of cells that differ on one axis only, and those of them that are neighbours on it."""
+def _on_one_axis(placement: Placement, of_cell: Sequence[int]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """The pairs of a condition that differ on one axis only, and those of them that are neighbours on it."""
     places, pairs, near = np.array(placement.places), list[tuple[int, int]](), list[tuple[int, int]]()
+    own = np.array(of_cell)
     for first in range(len(places)):
         distances = np.abs(places[first + 1 :] - places[first])
-        for other in np.flatnonzero((distances > 0).sum(axis=1) == 1).tolist():
+        alike = own[first + 1 :] == own[first]
+        for other in np.flatnonzero(((distances > 0).sum(axis=1) == 1) & alike).tolist():
             pairs.append((first, first + 1 + other))
             if distances[other].sum() == 1:
                 near.append(pairs[-1])

@@ -23,7 +23,6 @@ from diffexp.components.metrics.half_samples import Estimate, spread
 from diffexp.components.metrics.kid import KID
 from diffexp.components.metrics.mind import MIND
 from diffexp.components.metrics.significance import holm, p_value
-from diffexp.components.metrics.so_far import few_on_purpose
 from diffexp.components.metrics.traits import needed, needed_by
 from diffexp.experiment.sample_files import read_samples
 from diffexp.sweeps.race_decision import decide
@@ -58,9 +57,8 @@ class Study:
         if key not in self._known:
             measure: FeatureMetric = METRICS[metric]()
             measure.batches = [self.features[cell][:count]]
-            run = RunFacts(0, count, 1.0, 1.0, None, None, None, None)  # pyright: ignore[reportArgumentType]
-            with few_on_purpose():
-                found = measure.compute(run)  # pyright: ignore[reportAttributeAccessIssue]
+            run = RunFacts(0, count, 1.0, 1.0, None, None, None, None, few_on_purpose=True)  # pyright: ignore[reportArgumentType]
+            found = measure.compute(run)  # pyright: ignore[reportAttributeAccessIssue]
             self._known[key] = next(iter(found.values()), None)
         return self._known[key]
 

@@ -12,7 +12,6 @@ from diffexp.components.metrics.applicability import enough_samples
 from diffexp.components.metrics.base import RunFacts
 from diffexp.components.metrics.features import DEFAULT, SHIPPED, ReferenceStatistics, load_features
 from diffexp.components.metrics.reference_file import load_reference
-from diffexp.components.metrics.so_far import is_so_far
 from diffexp.errors import InputError
 
 if TYPE_CHECKING:
@@ -67,10 +66,10 @@ class FeatureMetric:
 
         None, with a warning, if ``name`` needs more samples than there are, or their classes cannot be compared with.
         """
-        if not enough_samples(name, sum(map(len, self.batches)), fewest):
+        if not enough_samples(name, sum(map(len, self.batches)), run, fewest):
             return None
         try:
             return torch.cat(self.batches), self.features.reference_of(run.classes)
         except InputError as reason:
-            log.log(logging.DEBUG if is_so_far() else logging.WARNING, "%s: skipped, %s", name, reason)
+            log.log(logging.DEBUG if run.so_far else logging.WARNING, "%s: skipped, %s", name, reason)
             return None

@@ -8,7 +8,7 @@ from diffexp import metric
 from diffexp.components.metrics.base import RunFacts
 from diffexp.components.metrics.feature_metric import FeatureMetric
 from diffexp.components.metrics.frechet import affordable_splits, weighted_squared_distances
-from diffexp.components.metrics.half_samples import SPLITS, Estimate, estimate
+from diffexp.components.metrics.half_samples import Estimate, estimate
 
 
 @metric(
@@ -37,7 +37,7 @@ class FID(FeatureMetric):
         if compared is None:
             return {}
         features, (mean, covariance) = compared[0], compared[1].moments
-        splits = affordable_splits(len(features), features.shape[1], SPLITS)
+        splits = affordable_splits(len(features), features.shape[1], run.splits)
         distances = estimate(
             lambda weights: weighted_squared_distances(features, weights, mean, covariance),
             run.indices_of(len(features)),

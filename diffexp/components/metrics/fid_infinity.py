@@ -23,6 +23,8 @@ class FIDInfinity(FeatureMetric):
         InputError: unknown ``features``.
     """
 
+    running = False  # it takes halves
+
     def __init__(self, *, features: str | None = None, reference: str | None = None) -> None:
         super().__init__(features, reference)
 

@@ -26,7 +26,6 @@ import torch
 from torch import Tensor
 
 from diffexp.components.metrics.intervals import mean_interval, t_quantile
-from diffexp.components.metrics.so_far import is_so_far
 
 SPLITS = 256
 FEWEST = 16
@@ -120,7 +119,7 @@ def estimate(
         statistic: of weights 0 and 1, for samples that are left out or not.
         bounds: smallest and largest possible value.
         groups: see ``splits``.
-        count: of splits, the first ones of ``splits``; fewer where a statistic takes long.
+        count: of splits, the first ones of ``splits``; fewer where a statistic takes long, 0 for no interval.
     """
     at_once = max(1, BLOCK // max(1, len(indices)))
     values = torch.cat([statistic(some.double()) for some in _weighted(indices, groups, count).split(at_once, dim=1)])
@@ -133,12 +132,13 @@ def estimate_at_once(
     indices: Sequence[int],
     bounds: tuple[float, float] = (-math.inf, math.inf),
     groups: Sequence[object] | None = None,
+    count: int = SPLITS,
 ) -> Estimate:
     """``estimate`` of a statistic that takes all weightings at once, compactly, (N, B) uint8.
 
     For one whose work for the samples themselves is large, and done once for all weightings.
     """
-    return _estimate(statistic(_weighted(indices, groups)), len(indices), bounds, None)
+    return _estimate(statistic(_weighted(indices, groups, count)), len(indices), bounds, None)
 
 
 def extrapolate(
@@ -184,7 +184,7 @@ def _estimate(values: Tensor, count: int, bounds: tuple[float, float], of_mean: 
 
 
 def _weighted(indices: Sequence[int], groups: Sequence[object] | None, count: int = SPLITS) -> Tensor:
-    return _weightings(tuple(indices), _as_key(groups), count if len(indices) >= FEWEST and not is_so_far() else 0)
+    return _weightings(tuple(indices), _as_key(groups), count if len(indices) >= FEWEST else 0)
 
 
 def _as_key(groups: Sequence[object] | None) -> tuple[str, ...] | None:

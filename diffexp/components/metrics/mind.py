@@ -59,7 +59,7 @@ class MIND(FeatureMetric):
             return SCALE * features.shape[1] * torch.cat(found)
 
         indices, groups = run.indices_of(count), run.groups_of(count)
-        return {name: estimate_at_once(distances, indices, bounds=(0.0, math.inf), groups=groups)}
+        return {name: estimate_at_once(distances, indices, bounds=(0.0, math.inf), groups=groups, count=run.splits)}
 
 
 def random_directions(size: int, count: int) -> Tensor:
