@@ -116,7 +116,7 @@ def test_cells_are_ranked_only_within_a_condition(browser: Browser, page: Path, 
     assert set(browser.run(better)) == {"another condition"}
 
 
-@pytest.mark.parametrize(("counts", "warning"), [((8, 8), "fewer than 16"), ((24, 99), "different numbers of samples")])
+@pytest.mark.parametrize(("counts", "warning"), [((8, 8), "fewer than 16"), ((64, 99), "different numbers of samples")])
 def test_what_cannot_be_ranked_is_not(browser: Browser, tmp_path: Path, counts: tuple[int, int], warning: str):
     for number, (name, count) in enumerate(zip(("ddim", "euler"), counts)):
         config = {"scheduler": {"name": name}, "steps": 10, "num_samples": count}
@@ -132,9 +132,7 @@ def test_what_cannot_be_ranked_is_not(browser: Browser, tmp_path: Path, counts: 
     assert browser.run("document.querySelectorAll('#result-table .best, #result-table .tie, #grid .best').length") == 0
     rows = browser.run(ANSWERS)
     if counts[0] == counts[1]:
-        assert rows == [["10", "undecided; lowest: ddim", "1", "not compared"]] or rows[0][1].startswith(
-            "undecided; lowest: ddim"
-        )
+        assert rows == [], "8 samples are too few for a best cell"
     else:
         assert [row[-1] for row in rows if len(row) > 1] == ["the only cell"] * 2
     assert not (tmp_path / "comparison.csv").exists()
