@@ -177,8 +177,8 @@ class Preflight:
             if re.fullmatch(r"\w[\w./-]*", key):
                 self.names.check_key(key)
             lines = [line.strip() for line in str(error).splitlines()]
-            told = [line for line in lines if line.strip("^") and word.strip() not in line and "https" not in line]
-            reason = told[0] if told else "a quote or bracket is not closed, or a character needs quotes"
+            relevant = [line for line in lines if line.strip("^") and word.strip() not in line and "https" not in line]
+            reason = relevant[0] if relevant else "a quote or bracket is not closed, or a character needs quotes"
             raise InputError(f"{word} cannot be read: {reason} (quote it as 'key=\"value\"'?)") from error
         key = override.key_or_group
         if not key:

@@ -17,7 +17,7 @@ from diffexp.sweeps.record import SweepRecord
 from diffexp.sweeps.results import CellResult, read_cells, write_results
 
 if TYPE_CHECKING:
-    from diffexp.report.page import Report
+    from diffexp.report.content import Report
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 import functools
 import inspect
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,9 +24,11 @@ from diffexp.components.schedulers.foreign.k_diffusion import (
     is_adaptive,
 )
 from diffexp.errors import InputError
-from diffexp.plan.compile import Direct, Sampler
+from diffexp.plan.compile import Direct, Sampler, compile_method
 from diffexp.plan.levels import Level, Levels
-from diffexp.plan.method import FunctionMethod, Method
+from diffexp.plan.method import FunctionMethod, Method, drives_object
+from diffexp.plan.schedules import FlowSchedule
+from diffexp.plan.stepping import visiting
 from diffexp.plan.table import Plan
 from diffexp.plan.training import Training
 
@@ -253,3 +255,38 @@ def made_plan(scheduler: Any, levels: Levels, options: Mapping[str, Any], model:
     """The plan that such a function returns."""
     injected = list(inspect.signature(scheduler).parameters)[1:2] == [MODEL]
     return scheduler(levels, *([model] if injected else []), **options)
+
+
+def compile_recipe(
+    recipe: Recipe,
+    steps: int,
+    *,
+    begin: int = 0,
+    timesteps: Sequence[float] | None = None,
+    sigmas: Sequence[float] | None = None,
+    mu: float | None = None,
+) -> Plan:
+    """The plan of a recipe for what a pipeline requests; with the recipe bound, ``compile`` of a PlanScheduler.
+
+    Sigmas and mu mean what the scheduler's class in diffusers makes of them, and matter where the recipe leaves its
+    timestep schedule to the model.
+
+    Raises:
+        InputError: the scheduler is not a table, or its class does not use them.
+    """
+    grid, training = recipe.grid, recipe.training
+    if timesteps is not None:
+        grid = Grid(timesteps=timesteps)
+    elif grid.is_auto and (sigmas is not None or mu is not None):
+        if isinstance(training.schedule, FlowSchedule) and training.scheduler_config:
+            training = replace(training, set_timesteps=lambda *_: {"sigmas": sigmas, "mu": mu})
+        elif sigmas is not None:
+            source = getattr(replace(recipe, steps=steps).sampler, "source", None)
+            if drives_object(source) and "sigmas" in inspect.signature(source.scheduler.set_timesteps).parameters:
+                return compile_method(visiting(source, None, {"sigmas": list(sigmas)}))
+            grid = Grid(sigmas=sigmas)
+    found = replace(recipe, steps=steps, grid=grid, training=training)
+    sampler = found.part(begin).sampler if begin else found.sampler
+    if not isinstance(sampler, Plan):
+        raise InputError(f"{sampler.method.name} runs directly ({sampler.reason}), and a pipeline needs a plan")
+    return sampler

@@ -59,7 +59,6 @@ class Components:
     guidance_scale: float
     guide: Guide
     """What ``predict`` is built with."""
-    guidance_options: Mapping[str, Any] = field(default_factory=dict)
     guidance_traits: Mapping[str, Any] = field(default_factory=dict)
     """Keywords of the guidance's decorator."""
     stepwise: bool = False
@@ -94,12 +93,9 @@ def assemble(config: Mapping[str, Any], catalog: Catalog, context: RunContext | 
         arguments=config.get("pipe") or {},
     )
     traits = _traits(catalog, "guidance", config["guidance"])
-    if getattr(model, "guides", False):
-        request = replace(
-            request,
-            guidance=_scales(model, scale, config["guidance"], traits, _traits(catalog, "loop", config["loop"])),
-        )
-    elif request.arguments and not _traits(catalog, "loop", config["loop"]).get("guides"):
+    if getattr(model, "guides", False) or _traits(catalog, "loop", config["loop"]).get("guides"):
+        request = replace(request, guidance=_scales(model, scale, config, traits))
+    elif request.arguments:
         name = next(iter(request.arguments))
         raise InputError(f"pipe.{name} has no effect: model={model.id} is evaluated directly; add loop=pipeline")
     model.conditions(request, range(1))  # an impossible prompt or label is refused before anything is computed
@@ -111,7 +107,7 @@ def assemble(config: Mapping[str, Any], catalog: Catalog, context: RunContext | 
         "max_forward_passes",
     )
     sampler, request = _sampler(recipe), replace(request, steps=recipe.steps)
-    request = replace(request, timesteps=[level.timestep for level in sampler.levels])
+    request = replace(request, levels=sampler.levels)
     if scale != 1 and getattr(recipe.scheduler, READS_UNCONDITIONAL, False):
         name = f"scheduler={config['scheduler']['name']}"
         raise InputError(f"{name} reads the estimate without guidance, which is not at hand; add guidance_scale=1")
@@ -130,7 +126,6 @@ def assemble(config: Mapping[str, Any], catalog: Catalog, context: RunContext | 
         guidance=str(config["guidance"].get("name")),
         guidance_scale=scale,
         guide=guide,
-        guidance_options=guide.guidance.keywords,
         guidance_traits=traits,
         stepwise=guide.is_stepwise(traits),
         code_sha256=_code(config, catalog),
@@ -140,17 +135,20 @@ def assemble(config: Mapping[str, Any], catalog: Catalog, context: RunContext | 
     )
 
 
-def _scales(
-    model: Model, scale: float, guidance: Mapping[str, Any], traits: Mapping[str, Any], loop: Mapping[str, Any]
-) -> dict[str, float]:
+def _scales(model: Model, scale: float, config: Mapping[str, Any], traits: Mapping[str, Any]) -> dict[str, float]:
     """The scales of a pipeline that guides by itself, as guidances with the trait ``pipelines`` do.
 
     Raises:
         InputError: the guidance is another one.
     """
-    if not traits.get("pipelines") and not loop.get("guides"):
+    guidance, loop = config["guidance"], config["loop"].get("name")
+    if not traits.get("pipelines"):
         name = guidance.get("name")
-        raise InputError(f"model={model.id} is guided by its own pipeline, not by guidance={name}; choose cfg or none")
+        if getattr(model, "guides", False):
+            raise InputError(
+                f"model={model.id} is guided by its own pipeline, not by guidance={name}; choose cfg or none"
+            )
+        raise InputError(f"loop={loop} uses the guidance of the pipeline; guidance={name} needs loop=denoise")
     return {
         "guidance_scale": 1.0 if traits.get("ignores_scale") else scale,
         "guidance_rescale": float(guidance.get("rescale") or 0.0),

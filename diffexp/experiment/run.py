@@ -10,7 +10,6 @@ from diffexp.catalog.discover import Catalog
 from diffexp.components.media import media_of
 from diffexp.components.models.truth import true_samples
 from diffexp.experiment.build import Components, assemble
-from diffexp.experiment.collected import Samples
 from diffexp.experiment.context import RunContext
 from diffexp.experiment.cost import reset_peak_memory, run_facts
 from diffexp.experiment.effects import Given, check_effects, check_seed
@@ -27,10 +26,12 @@ from diffexp.experiment.reference import Reference
 from diffexp.experiment.result import RunResult
 from diffexp.experiment.resume import Earlier, check_same_samples, is_continued, read_earlier, run_to_resume
 from diffexp.experiment.rounds import WAITING, Round, samples_of
+from diffexp.experiment.samples import Samples
 from diffexp.experiment.sampling import generate, load_samples
 from diffexp.experiment.summary import metrics_line
 from diffexp.experiment.tracking import choice_of, publish, run_info
 from diffexp.plan.table import Plan
+from diffexp.text import quantity
 
 log = logging.getLogger(__name__)
 
@@ -184,4 +185,5 @@ def _announcement(config: Mapping[str, Any], output: RunFolder) -> str:
     names = f"{config['model']['name']} · {choice_of(config['scheduler'])}"
     budgets = {"max_nfe": "evaluations", "max_forward_passes": "forward passes"}
     limits = [f"at most {most} {noun}" for key, noun in budgets.items() if (most := config.get(key)) is not None]
-    return " · ".join([names, *(limits or [f"{config['steps']} steps"]), f"{samples_of(output.record)} samples"])
+    sizes = limits or [quantity(config["steps"], "step")]
+    return " · ".join([names, *sizes, quantity(samples_of(output.record), "sample")])

@@ -156,15 +156,13 @@ def _by_halves(
         for i, (run, found) in enumerate(zip(runs, halves))
         if quality.name in found and found[quality.name].isfinite().all() and value_of(run, quality.name)
     }
-    # Another version of diffexp, or a plugin, may write more or fewer splits: only the usual number can be compared.
-    usual = Counter(values.shape for values in known.values()).most_common(1)
-    known = {i: values for i, values in known.items() if values.shape == usual[0][0]}
-    counts = {i: number_of_samples(runs[i]) for i in known}
+    # Other versions of diffexp, and plugins, may write more or fewer splits, which cannot be compared.
+    counts = {i: (number_of_samples(runs[i]), *values.shape) for i, values in known.items()}
     pairs = [(i, j) for i, j in pairs if i in known and j in known and counts[i] == counts[j]]
     values = {i: found.value for i in known if (found := value_of(runs[i], quality.name))}
     measured: dict[tuple[int, int], Measured] = {}
-    for count in {counts[i] for i, _ in pairs}:
-        alike = [pair for pair in pairs if counts[pair[0]] == count]
+    for counted in {counts[i] for i, _ in pairs}:
+        count, alike = counted[0], [pair for pair in pairs if counts[pair[0]] == counted]
         for some in (alike[first : first + AT_ONCE] for first in range(0, len(alike), AT_ONCE)):
             first, second = (torch.stack([known[pair[side]] for pair in some]) for side in (0, 1))
             found = zip(some, *(part.tolist() for part in spread(first - second, count)))

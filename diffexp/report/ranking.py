@@ -12,9 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from diffexp.report.comparison import REAL, Difference
-from diffexp.report.page import Report
+from diffexp.report.content import Report
 from diffexp.report.texts import interval_text
 from diffexp.sweeps.values import Quality, Value, cost_of, number_of_samples, value_of
+from diffexp.text import quantity
 
 MAX_ROWS = 30
 """Cells that are shown."""
@@ -253,7 +254,7 @@ def _cut(text: str) -> str:
 
 def _title(ranking: Ranking) -> Text:
     done, cells = len(ranking.done), ranking.report.cells
-    title = f"{done} cell{'s' if done != 1 else ''}"
+    title = quantity(done, "cell")
     if ranking.qualities and done > 1:
         quality = ranking.qualities[0]
         direction = "higher" if quality.higher else "lower"

@@ -251,8 +251,8 @@ class Runner:
             self._failures.append(failure)
         if cell.round and not cell.round.final and not failure:  # it goes on after the others have got so far
             return
-        told = failure.message if failure else None
-        log.info("[%s] %s", progress.count(), end_line(cell, self._words.get(cell.number, ""), thread.status, told))
+        message = failure.message if failure else None
+        log.info("[%s] %s", progress.count(), end_line(cell, self._words.get(cell.number, ""), thread.status, message))
 
 
 def _most_samples(cells: Sequence[Cell]) -> int:

@@ -247,8 +247,8 @@ def test_values_so_far_are_those_without_intervals_and_warnings(kind: Any, caplo
 def test_mnist_features_are_for_mnist(kind: Any):
     assert kind().applies(MNIST) is None
     assert "google/ddpm-church-256" in kind().applies(CHURCH)
-    with pytest.raises(InputError, match="features=inception_v3 is not known"):
-        kind(features="inception_v3")
+    with pytest.raises(InputError, match="features=inception_v4 is not known"):
+        kind(features="inception_v4")
 
 
 @pytest.mark.parametrize("kind", [PrecisionRecall, DensityCoverage])

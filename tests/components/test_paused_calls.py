@@ -12,7 +12,7 @@ from diffusers import FluxPipeline, StableDiffusion3Pipeline
 from torch import Tensor
 
 from diffexp.components.models.text_to_image.cache import enable_cache
-from diffexp.components.models.text_to_image.paused_call import PausedCall, prepared_by
+from diffexp.components.models.text_to_image.paused_call import PausedCall
 from diffexp.errors import InputError
 from tests.pipeline_runs import Tiny
 
@@ -127,10 +127,9 @@ def test_what_a_pipeline_refuses(
     if error is None:
         assert len(PausedCall(pipe, arguments(**changes)).scheduler.stock.timesteps) == 1
         return
-    for make in (PausedCall, prepared_by):
-        with pytest.raises(error, match=message) as caught:
-            make(pipe, arguments(**changes))
-        assert "\n" not in str(caught.value)
+    with pytest.raises(error, match=message) as caught:
+        PausedCall(pipe, arguments(**changes))
+    assert "\n" not in str(caught.value)
 
 
 def test_an_error_inside_ends_both_sides(pipe: Any) -> None:
@@ -150,14 +149,15 @@ def test_an_error_inside_ends_both_sides(pipe: Any) -> None:
     ],
 )
 def test_a_scheduler_that_is_used_in_other_ways(pipe: Any, use: Callable[[Any], object], message: str) -> None:
-    scheduler, _ = prepared_by(pipe, arguments())
+    scheduler = PausedCall(pipe, arguments()).scheduler
     with pytest.raises((InputError, AttributeError), match=message):
         use(scheduler)
 
 
 def test_the_levels_that_a_pipeline_makes(tiny: Tiny) -> None:
     pipe = FluxPipeline.from_pretrained(tiny("flux"), local_files_only=True)
-    scheduler, start = prepared_by(pipe, arguments())
+    call = PausedCall(pipe, arguments())
+    scheduler, start = call.scheduler, call.start
     assert start.shape == (2, 64, 16)  # packed as tokens
     assert set(scheduler.visited) == {"sigmas", "mu", "device"} and scheduler.visited["mu"] == pytest.approx(0.4675)
     assert len(scheduler.timesteps) == 4 and float(scheduler.timesteps[0]) == 1000
@@ -175,8 +175,9 @@ def test_autocast_and_inference_mode_are_carried_over(pipe: Any) -> None:
 
 def test_a_cache_is_part_of_the_answer(tiny: Tiny) -> None:
     def drawn(cache: Any) -> Tensor:
-        pipe = FluxPipeline.from_pretrained(tiny("flux"), local_files_only=True)
+        pipe: Any = FluxPipeline.from_pretrained(tiny("flux"), local_files_only=True)
         if cache:
+            pipe._current_timestep = torch.tensor(500.0)
             enable_cache(pipe, cache)
         call = PausedCall(pipe, arguments())
         return call.finish(euler(call)).images
@@ -184,5 +185,11 @@ def test_a_cache_is_part_of_the_answer(tiny: Tiny) -> None:
     plain = drawn(None)
     assert torch.equal(drawn({"name": "first_block", "threshold": 0.0}), plain)
     assert not torch.equal(drawn({"name": "first_block", "threshold": 10.0}), plain)
+    # Without classifier-free guidance a batch has no second half, as one of them takes for granted unless it is told.
+    with pytest.raises(InputError, match="model.cache fails in a FluxPipeline .*; change its options, or leave it out"):
+        drawn("faster")
+    assert not torch.equal(drawn({"name": "mag", "mag_ratios": [1.0, 1.1, 1.0, 1.0], "num_inference_steps": 4}), plain)
+    with pytest.raises(InputError, match="model.cache=mag cannot be used in a FluxPipeline .*mag_ratios"):
+        drawn("mag")
     with pytest.raises(InputError, match="model.cache=nonsense is not known .*first_block"):
         drawn("nonsense")

@@ -57,7 +57,7 @@ class Drawing:
             scheduler, options = bound.func, bound.keywords
         recipe = Recipe(scheduler, STEPS, self.model.training, options=options)
         sampler, evaluations = recipe.sampler, list[Tensor]()
-        request = replace(self.request, timesteps=[level.timestep for level in sampler.levels])
+        request = replace(self.request, levels=sampler.levels)
 
         def predict(u: Tensor, t: Tensor, condition: Any) -> Tensor:
             evaluations.append(self.model.predict(u, t, condition))

@@ -131,7 +131,6 @@ def test_conditions_are_computed_once_for_a_prompt(draw: Draw, catalog: Catalog,
             {"guidance": OTHER_GUIDANCE, "loop": "pipeline"},
             "uses the guidance of the pipeline; guidance=mine needs loop=denoise",
         ),
-        ({"scheduler": "curved", "loop": "pipeline"}, "curved is not a table .* loop=denoise can"),
         ({"loop": {"name": "pipeline", "strength": 0.5}}, "takes no strength; leave the loop's option out"),
         ({"loop": {"name": "pipeline", "mask": "mask.png"}}, "loop.mask needs loop.image"),
         ({"loop": {"name": "pipeline", "image": "nowhere.png"}}, "loop.image=nowhere.png: no such file"),
@@ -149,6 +148,11 @@ def test_what_cannot_be_asked(draw: Draw, changes: dict[str, Any], message: str)
     with pytest.raises(InputError, match=message) as caught:
         draw("sd15", **changes)
     assert "\n" not in str(caught.value)
+
+
+def test_a_solver_that_is_no_table_draws_with_the_whole_pipeline(draw: Draw) -> None:
+    outside = drawn(draw("sd15", scheduler="curved", loop="pipeline", batch_size=1))
+    assert psnr(outside, drawn(draw("sd15", scheduler="curved", batch_size=1))) > 60
 
 
 def test_a_class_that_is_no_table_is_handed_over_itself(draw: Draw, tiny: Tiny) -> None:

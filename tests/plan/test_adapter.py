@@ -22,8 +22,7 @@ import diffexp
 import diffexp.api
 from diffexp.catalog.discover import discover
 from diffexp.components.grids.choice import Grid
-from diffexp.components.loops.pipeline import compile_recipe
-from diffexp.components.sampler import Recipe
+from diffexp.components.sampler import Recipe, compile_recipe
 from diffexp.plan.adapter import PlanScheduler
 from diffexp.plan.predictions import Clip, Prediction
 from diffexp.plan.schedules import FlowSchedule, VPSchedule

@@ -15,8 +15,7 @@ from torch import Tensor
 import diffexp
 from diffexp.api import own_training
 from diffexp.catalog.diffusers import CLASSES
-from diffexp.components.loops.pipeline import compile_recipe
-from diffexp.components.sampler import Recipe
+from diffexp.components.sampler import Recipe, compile_recipe
 from diffexp.plan.adapter import PlanScheduler
 
 STEPS = 7

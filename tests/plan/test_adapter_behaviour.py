@@ -11,8 +11,7 @@ from torch import Tensor
 
 from diffexp.api import own_training
 from diffexp.catalog.discover import discover
-from diffexp.components.loops.pipeline import compile_recipe
-from diffexp.components.sampler import Recipe
+from diffexp.components.sampler import Recipe, compile_recipe
 from diffexp.plan.adapter import PlanScheduler
 from diffexp.plan.predictions import Prediction
 from diffexp.plan.schedules import FlowSchedule, VPSchedule

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from diffexp.certify.equivalents import EQUIVALENTS, DiffusersEquivalent
-from diffexp.components.loops.pipeline import compile_recipe
-from diffexp.components.sampler import Recipe
+from diffexp.components.sampler import Recipe, compile_recipe
 from diffexp.plan.adapter import PlanScheduler
 from diffexp.plan.execute import execute
 from diffexp.plan.handed_in import MOST_KEPT, formulas_of

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from diffexp.report.collect import collect
-from diffexp.report.page import Report
+from diffexp.report.content import Report
 from diffexp.report.ranking import MAX_ROWS, Ranking, aligned, ranked_table
 from diffexp.sweeps.console import show, styled
 from diffexp.sweeps.values import Value

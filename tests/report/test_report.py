@@ -23,7 +23,8 @@ from diffexp.report.comparison import (
     read_all_halves,
     t_quantile,
 )
-from diffexp.report.page import Report
+from diffexp.report.content import Report
+from diffexp.report.page import page_html
 from diffexp.report.quality import points_of
 from diffexp.report.thumbnails import make_thumbnails
 from diffexp.sweeps.replicates import merge_replicates
@@ -325,7 +326,7 @@ def test_one_cell_without_anything(tmp_path: Path):
 def test_five_hundred_cells(tmp_path: Path):
     sweep = made_up_sweep(tmp_path, [f"s{i}" for i in range(20)], [5, 10, 20, 30, 50], labels=range(5), pictures=1)
     report = Report(collect([sweep]), sweep / "report.html")
-    html = report.html()
+    html = page_html(report)
     assert len(report.cells) == 500
     assert html.count('data-cell="') == 500 and len(report.charts) == 4
     assert len(html) < 6_000_000

@@ -1,16 +1,15 @@
 """The interface of loops: a batch of samples, and the run that it belongs to."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from diffexp.components.guidance.base import Predict
 from diffexp.components.models.base import Condition, Model, Request
-from diffexp.components.models.passes import PassCounter
 from diffexp.components.sampler import Recipe
 from diffexp.plan.compile import Sampler
 from diffexp.plan.execute import Network
@@ -40,18 +39,6 @@ class Run(Protocol):
     @property
     def request(self) -> Request: ...
 
-    @property
-    def guidance(self) -> str: ...
-
-    @property
-    def guidance_scale(self) -> float: ...
-
-    @property
-    def guidance_options(self) -> Mapping[str, Any]: ...
-
-    @property
-    def guidance_traits(self) -> Mapping[str, Any]: ...
-
 
 class Monitor(Protocol):
     """Hands out networks and observes their evaluations."""
@@ -59,15 +46,6 @@ class Monitor(Protocol):
     def network(self, predict: Predict, condition: Condition) -> Network: ...
 
     def network_at_once(self, predict: Predict, condition: Condition) -> ParallelNetwork: ...
-
-    def on_evaluation(self, u: Tensor, output: Tensor, level: Level) -> None:
-        """Record an evaluation: ``u`` and ``output`` [batch, *shape] at ``level``."""
-        ...
-
-    @property
-    def passes(self) -> PassCounter:
-        """Counts the forward passes of the network, those for guidance included."""
-        ...
 
     def expect_evaluations(self, nfe: int) -> None:
         """Announce the number of evaluations per sample.
@@ -115,24 +93,6 @@ class Batch:
         """Prompts and labels in the user's words."""
         return self.run.request
 
-    @property
-    def guidance(self) -> str:
-        """Name of the guidance of ``network``; ``guidance_scale`` and ``guidance_options`` belong to it."""
-        return self.run.guidance
-
-    @property
-    def guidance_scale(self) -> float:
-        return self.run.guidance_scale
-
-    @property
-    def guidance_options(self) -> Mapping[str, Any]:
-        return self.run.guidance_options
-
-    @property
-    def guidance_traits(self) -> Mapping[str, Any]:
-        """Keywords of its decorator: ``@guidance(pipelines=True)`` marks one that pipelines of diffusers have too."""
-        return self.run.guidance_traits
-
     @cached_property
     def network(self) -> Network:
         """The guided, conditioned model, ``(u, level) -> raw output``; its evaluations are observed."""
@@ -151,10 +111,6 @@ class Batch:
         """The condition of a request for ``unguided``."""
         without = getattr(self.model, "without_guidance", lambda same: same)
         return self.model.conditions(without(request), self.indices).drawn(self.generators)
-
-    def seen(self, u: Tensor, output: Tensor, level: Level) -> None:
-        """Record an evaluation that does not pass through ``network``: ``u`` and ``output`` [batch, *shape]."""
-        self.monitor.on_evaluation(u, output, level)
 
     def expect(self, nfe: int) -> None:
         """Announce, before the first one, the number of evaluations per sample where it is not ``sampler.nfe``.

@@ -77,7 +77,7 @@ def noised(network: Network, prediction: Target, x0: Tensor, levels: Sequence[Le
 def _source(batch: Batch, source: str | list[str] | None, levels: Sequence[Level], iterations: int) -> Condition:
     if source is None and not getattr(batch.model, "guides", False):
         return batch.condition
-    request = replace(batch.request, timesteps=[level.timestep for level in levels for _ in range(iterations)])
+    request = replace(batch.request, levels=[level for level in levels for _ in range(iterations)])
     if source is not None:
         request = replace(request, prompt=read_texts("loop.source", source), label=None, negative_prompt=None)
     return batch.unguided_condition(request)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 from torch import Tensor
 
 from diffexp.components.media import stills
-from diffexp.components.metrics.half_samples import Estimate
+from diffexp.components.metrics.half_samples import SPLITS, Estimate
 
 if TYPE_CHECKING:
     from diffexp.components.models.base import Model
@@ -46,6 +46,11 @@ class RunFacts:
     """Whether more samples are to come: values need no intervals, which take long, and few samples no warning."""
     few_on_purpose: bool = False
     """Whether there are fewer samples than one would like because a comparison takes no more: no warning either."""
+
+    @property
+    def splits(self) -> int:
+        """The splits into halves that a value's interval is to be taken from: none while more samples are to come."""
+        return 0 if self.so_far else SPLITS
 
     def indices_of(self, count: int) -> Sequence[int]:
         """The indices of ``count`` samples; 0, 1, 2 and so on where they are unknown."""

@@ -27,10 +27,10 @@ class DensityCoverage(FeatureMetric):
         InputError: unknown ``features``, or k < 1.
     """
 
-    def __init__(self, *, features: str | None = None, k: int = 5) -> None:
+    def __init__(self, *, features: str | None = None, reference: str | None = None, k: int = 5) -> None:
         if k < 1:
             raise InputError(f"metric.density_coverage.k={k} must be at least 1")
-        super().__init__(features)
+        super().__init__(features, reference)
         self.k = k
 
     def compute(self, run: RunFacts) -> dict[str, Tensor | float]:

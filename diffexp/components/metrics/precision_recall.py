@@ -27,10 +27,10 @@ class PrecisionRecall(FeatureMetric):
         InputError: unknown ``features``, or k < 1.
     """
 
-    def __init__(self, *, features: str | None = None, k: int = 3) -> None:
+    def __init__(self, *, features: str | None = None, reference: str | None = None, k: int = 3) -> None:
         if k < 1:
             raise InputError(f"metric.precision_recall.k={k} must be at least 1")
-        super().__init__(features)
+        super().__init__(features, reference)
         self.k = k
 
     def compute(self, run: RunFacts) -> dict[str, Tensor | float]:

@@ -81,7 +81,7 @@ def _to_gaussian(samples: Tensor, run: RunFacts, truth: KnowsGaussian) -> dict[s
             run.indices_of(len(samples)),
             bounds=(0.0, math.inf),
             groups=run.groups_of(len(samples)),
-            halved=not run.so_far,
+            count=run.splits,
         )
     if run.plan is not None and not run.so_far:  # it does not change
         try:

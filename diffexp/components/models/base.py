@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diffexp.components.pixels import from_model_range, to_model_range
 from diffexp.errors import InputError
-from diffexp.plan.levels import Schedule
+from diffexp.plan.levels import Level, Schedule
 from diffexp.plan.predictions import Clip, DynamicThreshold, Target
 from diffexp.plan.training import Training
 
@@ -34,7 +34,7 @@ class Request:
     label: int | str | list[int] | list[str] | None = None
     steps: int = 50
     """Steps of the run, for pipelines that depend on their number."""
-    timesteps: Sequence[float] = ()
+    levels: Sequence[Level] = ()
     """Of the run's evaluations, as far as they are known beforehand, for the same."""
     guidance: Mapping[str, float] = field(default_factory=dict)
     """``guidance_scale`` and ``guidance_rescale``, for pipelines that guide by themselves; absent: their defaults."""
@@ -157,7 +157,7 @@ class Classes(Protocol):
     """The classes of a model, numbered from 0."""
 
     def asked(self, request: Request, indices: Sequence[int]) -> list[int | None] | None:
-        """The class that each of these samples is asked to be of; None where none is asked for."""
+        """The requested class of each of these samples; None where none was requested."""
         ...
 
 

@@ -31,7 +31,8 @@ def deis(
     """AB-DEIS (Zhang & Chen 2022, arXiv:2204.13902). One evaluation per step; order 1 is DDIM.
 
     The idea of Adams and Bashforth on an exponential integrator: a polynomial through the last noise estimates is
-    integrated exactly. It is a polynomial in log(sigma / alpha), as in diffusers.
+    integrated exactly. It is a polynomial in log(sigma / alpha), as in diffusers, whose class has no
+    ``final_sigmas_type`` and always leaves the noise of the first training timestep in (``scheduler=diffusers/deis``).
 
     Args:
         order: number of noise estimates, 1 to 3.

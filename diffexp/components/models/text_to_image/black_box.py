@@ -20,10 +20,15 @@ from diffexp.components.models.text_to_image.arguments import arguments_of, blan
 from diffexp.components.models.text_to_image.cache import reset_caches
 from diffexp.components.models.text_to_image.levels import of_pipeline
 from diffexp.components.models.text_to_image.media import decoded, media_of_pipeline
-from diffexp.components.models.text_to_image.paused import PausingScheduler
-from diffexp.components.models.text_to_image.paused_call import Called, PausedCall, denoisers, prepared_by, single_noise
+from diffexp.components.models.text_to_image.paused_call import (
+    Called,
+    PausedCall,
+    denoisers,
+    single_noise,
+    with_config,
+)
 from diffexp.errors import InputError
-from diffexp.plan.levels import input_level
+from diffexp.plan.levels import CLEAN, input_level
 from diffexp.plan.training import Training
 
 WITH_IMAGE, WITH_MASK = "image-to-image", "inpainting"
@@ -54,7 +59,7 @@ class TextToImage(ModelBase):
     _tasks: dict[str, Any] = field(default_factory=dict)
     _request: Request = field(default_factory=Request)
     """The last one, with which calls are tried out."""
-    _prepared: dict[Any, tuple[PausingScheduler, Tensor]] = field(default_factory=dict)
+    _prepared: dict[Any, tuple[Mapping[str, Any], Tensor]] = field(default_factory=dict)
 
     idle: ClassVar[Sequence[str]] = ("prior_steps", "prior_guidance_scale")
     """Options of ``model=pipeline`` that this family does not use."""
@@ -105,13 +110,16 @@ class TextToImage(ModelBase):
     def conditions(self, request: Request, indices: Sequence[int]) -> Condition:
         """The condition is the pipeline's call itself, which encodes the prompts."""
         self._request = request
-        captions = self.prompts(request, indices)
+        condition = Condition({}, None, self.prompts(request, indices))
         read_given(self.pipe, request.arguments, lambda: self.picture_shape, range(1))  # names and files are there
 
         def draw(generators: Sequence[torch.Generator]) -> Condition:
-            return Called({}, None, captions, make=lambda: self._call(request, indices, captions, generators))
+            def make() -> PausedCall:
+                return self.call(self.pipe, request, self._from_noise(request, indices, condition, generators))
 
-        return Condition({}, None, captions, draw)
+            return Called({}, None, condition.captions, make=make)
+
+        return replace(condition, draw=draw)
 
     def passes(self, request: Request) -> int:
         """Forward passes of an evaluation, as far as the scale of the guidance decides them."""
@@ -170,15 +178,11 @@ class TextToImage(ModelBase):
         return self.finish(x, condition)
 
     def finish(self, x: Tensor, condition: Condition) -> Tensor:
-        if not isinstance(condition, Called):
-            return self.decode(x)
-        return decoded(condition.outcome.pop() if condition.outcome else condition.call.finish(x))
+        return decoded(condition.call.finish(x)) if isinstance(condition, Called) else self.decode(x)
 
-    def taken(self, output: Any, last: Tensor, condition: Condition) -> Tensor:
-        """The samples of a call that ran to its end: ``output`` is what it returned, ``last`` what it stepped last."""
-        assert isinstance(condition, Called)
-        condition.outcome.append(output)
-        return last
+    def samples(self, x: Tensor, call: PausedCall) -> Tensor:
+        """The samples of a call that draws ``x``; it is finished where they are decoded."""
+        return x
 
     def encode(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """Images as latents, by the family's image-to-image pipeline, which adds no noise to them here."""
@@ -186,10 +190,10 @@ class TextToImage(ModelBase):
         condition = Condition({}, None, [""] * len(images))
         arguments = self.arguments_for(pipe, request, range(len(images)), condition, generators)
         given = {"image": images.to(self.device), "strength": 1.0}
-        _, clean = prepared_by(pipe, arguments | given, clean=True)
-        return clean
+        clean = [replace(CLEAN, timestep=timestep) for timestep in self.schedule.timestep_range[::-1]]
+        return PausedCall(pipe, arguments | given, clean, self.schedule).start
 
-    def _whole_call(
+    def _from_noise(
         self, request: Request, indices: Sequence[int], condition: Condition, generators: Sequence[torch.Generator]
     ) -> dict[str, Any]:
         """Arguments of the call for samples from noise alone, also of a pipeline that begins with an image."""
@@ -263,37 +267,43 @@ class TextToImage(ModelBase):
             reason = f"diffusers has no {name} pipeline for {type(self.pipe).__name__}"
             raise InputError(f"model={self.id}: {reason}; leave loop.image out") from error
 
-    def _call(
-        self, request: Request, indices: Sequence[int], captions: list[str], generators: Sequence[torch.Generator]
-    ) -> PausedCall:
-        arguments = self._whole_call(request, indices, Condition({}, None, captions), generators)
+    def call(self, pipe: Any, request: Request, arguments: Mapping[str, Any]) -> PausedCall:
+        """The call of ``pipe``, which is that of the model or one for another task, at the levels of a request.
 
-        def sigma_of(timestep: float) -> float:
-            return self.schedule.sigma_of(input_level(self.schedule, timestep))
-
-        if needs_mask(self.pipe) and "mask_image" not in arguments:
-            channels = f"a {type(self.pipe).__name__} whose UNet takes {self.pipe.unet.config['in_channels']} channels"
+        Raises:
+            InputError: it refuses its arguments.
+        """
+        if needs_mask(pipe) and "mask_image" not in arguments:
+            channels = f"a {type(pipe).__name__} whose UNet takes {pipe.unet.config['in_channels']} channels"
             raise InputError(f"model={self.id}: {channels} needs pipe.image=... and pipe.mask_image=...")
-        reset_caches(denoisers(self.pipe))
+        reset_caches(denoisers(pipe))
         with single_noise(self.dtype):
-            return PausedCall(self.pipe, arguments, [(t, sigma_of(t)) for t in request.timesteps], sigma_of)
+            return PausedCall(pipe, arguments, request.levels, self.schedule)
+
+    def begin(self, condition: Condition, pipe: Any, request: Request, arguments: Mapping[str, Any]) -> Called:
+        """The condition of samples that a call draws, in which it waits for its first question."""
+        call = self.call(pipe, request, arguments)
+        found = condition if isinstance(condition, Called) else Called({}, None, condition.captions, make=lambda: call)
+        found.begin(call)
+        return found
 
     def _visited(self, steps: int, config: Mapping[str, Any]) -> Mapping[str, Any]:
-        return self._prepare(steps, config)[0].visited
+        return self._prepare(steps, config)[0]
 
-    def _prepare(self, steps: int, config: Mapping[str, Any]) -> tuple[PausingScheduler, Tensor]:
-        """The scheduler and the start sample of a call up to its first evaluation, under a scheduler's config."""
+    def _prepare(self, steps: int, config: Mapping[str, Any]) -> tuple[Mapping[str, Any], Tensor]:
+        """Keywords of ``set_timesteps`` and the start sample of a call, under these entries of a scheduler's config."""
         key = steps, str(sorted(config.items(), key=str))
         if key not in self._prepared:
             request = replace(self._request, steps=steps, prompt=self._request.prompt or "", negative_prompt=None)
             condition = Condition({}, None, self.prompts(request, range(1)))
-            streams = [torch.Generator().manual_seed(0)]
-            arguments = self._whole_call(request, range(1), condition, streams)
+            arguments = self._from_noise(request, range(1), condition, [torch.Generator().manual_seed(0)])
+            pipe = with_config(self.pipe, config)
             try:
-                self._prepared[key] = prepared_by(self.pipe, arguments, config=config)
+                call = PausedCall(pipe, arguments, schedule=self.trained.schedule)
             except InputError:  # without the images that it needs, which a loop may have
-                blank = blank_images(self.pipe, self.picture_shape) if self.height else {}
+                blank = blank_images(pipe, self.picture_shape) if self.height else {}
                 if not blank.keys() - arguments.keys():
                     raise
-                self._prepared[key] = prepared_by(self.pipe, blank | arguments, config=config)
+                call = PausedCall(pipe, blank | arguments, schedule=self.trained.schedule)
+            self._prepared[key] = call.scheduler.visited, call.start
         return self._prepared[key]

@@ -42,8 +42,9 @@ def enable_cache(pipe: Any, cache: str | Mapping[str, Any]) -> None:
     try:
         for part in parts:
             part.enable_cache(known[name](**options))
-    except (TypeError, ValueError) as error:
-        raise InputError(f"model.cache={name}: {' '.join(str(error).split())}") from error
+    except Exception as error:  # some of their code takes large networks for granted
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise InputError(f"model.cache={name} cannot be used in a {type(pipe).__name__} ({reason})") from error
 
 
 def reset_caches(networks: list[torch.nn.Module]) -> None:

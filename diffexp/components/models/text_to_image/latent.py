@@ -11,6 +11,7 @@ from torch import Tensor
 from diffexp.components.models.base import Condition, Request
 from diffexp.components.models.text_to_image.arguments import cycled
 from diffexp.components.models.text_to_image.black_box import WITH_IMAGE, TextToImage
+from diffexp.components.models.text_to_image.paused_call import Called, PausedCall
 from diffexp.components.pixels import from_model_range
 from diffexp.plan.training import Training
 
@@ -45,6 +46,8 @@ class LatentModel(TextToImage):
         return (channels, height // self.factor, width // self.factor)
 
     def predict(self, u: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        if isinstance(condition, Called):  # of loop=pipeline
+            return super().predict(u, t, condition)
         # The timestep stays float32 whatever the network's dtype: bfloat16 cannot tell 998 from 999.
         u = u.to(self.device, self.dtype, memory_format=torch.channels_last)
         added = {key: value for key, value in condition.positive.items() if key != "encoder_hidden_states"}
@@ -59,8 +62,8 @@ class LatentModel(TextToImage):
         out = out[:, : u.shape[1]]
         return out.to(torch.promote_types(out.dtype, torch.float32), memory_format=torch.contiguous_format)
 
-    def taken(self, output: Any, last: Tensor, condition: Condition) -> Tensor:
-        return output.images.float().to(self.device)
+    def samples(self, x: Tensor, call: PausedCall) -> Tensor:
+        return call.finish(x).images.float().to(self.device)
 
     @torch.no_grad()
     def decode(self, x: Tensor) -> Tensor:
@@ -75,11 +78,14 @@ class LatentModel(TextToImage):
 
     def _to_pixels(self, x: Tensor) -> Tensor:
         vae = self._vae()
-        return vae.decode(_unscaled(x.to(vae.dtype), vae.config), return_dict=False)[0]
+        mean, std = _statistics(x := x.to(vae.dtype), vae.config)
+        return vae.decode(x * std / vae.config["scaling_factor"] + mean, return_dict=False)[0]
 
     def _to_latents(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         vae = self._vae()
-        return _scaled(vae.encode(pixels.to(vae.dtype)).latent_dist.sample(generator), vae.config)
+        z = vae.encode(pixels.to(vae.dtype)).latent_dist.sample(generator)
+        mean, std = _statistics(z, vae.config)
+        return (z - mean) * vae.config["scaling_factor"] / std
 
     def _vae(self) -> Any:
         vae = self.pipe.vae
@@ -181,27 +187,8 @@ class Kandinsky22(LatentModel):
         return movq.encode(pixels.to(movq.dtype))["latents"]
 
 
-def _statistics(like: Tensor, config: Any) -> tuple[Tensor, Tensor] | None:
-    """(mean, standard deviation) of each channel, where a VAE's config has them."""
-    mean, std = config.get("latents_mean"), config.get("latents_std")
-    if mean is None or std is None:
-        return None
-    return tuple(torch.tensor(values, device=like.device, dtype=like.dtype).view(1, -1, 1, 1) for values in (mean, std))  # pyright: ignore[reportReturnType]
-
-
-def _scaled(z: Tensor, config: Any) -> Tensor:
-    """Scale the latents of a VAE's encoder to those that the UNet was trained on."""
-    known = _statistics(z, config)
-    if known is None:
-        return z * config["scaling_factor"]
-    mean, std = known
-    return (z - mean) * config["scaling_factor"] / std
-
-
-def _unscaled(x: Tensor, config: Any) -> Tensor:
-    """The inverse."""
-    known = _statistics(x, config)
-    if known is None:
-        return x / config["scaling_factor"]
-    mean, std = known
-    return x * std / config["scaling_factor"] + mean
+def _statistics(like: Tensor, config: Any) -> tuple[Tensor, Tensor]:
+    """(mean, standard deviation) of each channel of a VAE's latents, by its config."""
+    given = config.get("latents_mean") or [0.0], config.get("latents_std") or [1.0]
+    mean, std = (torch.tensor(one, device=like.device, dtype=like.dtype).view(1, -1, 1, 1) for one in given)
+    return mean, std

@@ -19,8 +19,9 @@ from diffusers.utils import BaseOutput
 from torch import Tensor
 
 from diffexp.errors import InputError
+from diffexp.plan.levels import SAME_TIMESTEP, Level, Schedule, input_level
 
-STATELESS = {"add_noise", "get_velocity", "index_for_timestep", "register_to_config", "scale_noise", "set_begin_index"}
+STATELESS = {"get_velocity", "index_for_timestep", "register_to_config", "set_begin_index"}
 """Methods of schedulers whose results do not depend on earlier steps; names that begin with ``_sigma`` besides."""
 KEPT = {Tensor.to, Tensor.cpu, Tensor.cuda, Tensor.float, Tensor.__getitem__}
 """Operations whose results stay ``Timesteps``."""
@@ -69,11 +70,14 @@ class Timesteps(Tensor):
         return made
 
     def __iter__(self) -> Iterator[Tensor]:
-        return self.scheduler.questions()
+        return self.scheduler.questions(self.shape[0])
+
+    def __len__(self) -> int:
+        return self.scheduler.length(self.shape[0])
 
     def __getitem__(self, index: Any) -> Tensor:
-        asked = self.scheduler.asked
-        return asked[index] if isinstance(index, int) and 0 <= index < len(asked) else super().__getitem__(index)
+        asked = self.scheduler.visits if isinstance(index, int) else ()
+        return asked[index] if asked and 0 <= index < len(asked) else super().__getitem__(index)
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -89,25 +93,24 @@ class PausingScheduler:
 
     Args:
         stock: the scheduler whose timesteps, sigmas and config the pipeline sees; ``set_timesteps`` is called on it.
-        name: of the pipeline, for messages.
-        call: the function of the pipeline with the loop over the timesteps.
-        prepared: takes the pipeline's own start sample, before the first question.
+        pipeline: the class whose call has the loop over the timesteps.
+        levels: of the questions, as far as they are known beforehand; else those of ``stock``.
+        schedule: that they belong to.
         wait: returns the next question.
-        answer: takes the answer to the last one.
+        answer: takes the pipeline's own start sample before the first question, then each answer.
         interrupted: whether the pipeline was asked to stop.
     """
 
-    order = 1
     init_noise_sigma = 1.0
 
     def __init__(
         self,
         stock: Any,
-        name: str,
-        call: Callable[..., Any],
-        prepared: Callable[[Tensor], None],
+        pipeline: type,
+        levels: Sequence[Level],
+        schedule: Schedule | None,
         wait: Callable[[], Question],
-        answer: Callable[[Answer], None],
+        answer: Callable[[Tensor | Answer], None],
         interrupted: Callable[[], bool],
     ) -> None:
         self.stock = stock
@@ -115,13 +118,14 @@ class PausingScheduler:
         """Keywords of ``set_timesteps``."""
         self.asked: list[Tensor] = []
         """Timesteps of the questions so far."""
+        self.skipped = 0
+        """Timesteps that the pipeline leaves out at the beginning, because it begins with an image."""
+        self.begins_at: Level | None = None
+        """The level of the image that it begins with; None if it begins with noise alone."""
         self.set_timesteps = self._set_timesteps_as(stock)
-        self._name, self._call, self._interrupted = name, inspect.unwrap(call), interrupted
-        self._prepared, self._wait, self._answer = prepared, wait, answer
-        self.levels: Sequence[tuple[float, float]] = ()
-        """(timestep, sigma) of the questions, where they are known beforehand."""
-        self.sigma_of: Callable[[float], float] | None = None
-        """The sigma of a timestep."""
+        self._name, self._call = pipeline.__name__, inspect.unwrap(pipeline.__call__)
+        self._wait, self._answer, self._interrupted = wait, answer, interrupted
+        self._levels, self._schedule = levels, schedule
         self._knows_start = self._evaluating = False
         self._next: Question | None = None
         self._given: Tensor | None = None
@@ -145,28 +149,46 @@ class PausingScheduler:
         return Timesteps.of(self._known, self)
 
     @property
+    def order(self) -> int:
+        """Evaluations a step."""
+        steps = getattr(self.stock, "num_inference_steps", None) or 0
+        return max(1, round(len(self._levels) / steps)) if steps else 1
+
+    @property
     def _known(self) -> Tensor:
         """The timesteps of the questions, as far as they are known; those of ``stock`` where they are not."""
         own = self.stock.timesteps
-        return torch.tensor(self.levels, device=own.device)[:, 0].float() if self.levels else own
+        return torch.tensor([one.timestep for one in self._levels], device=own.device) if self._levels else own
+
+    @property
+    def visits(self) -> Sequence[Tensor]:
+        """Timesteps of the questions so far, with that of the next one."""
+        due = None if self._next is None or self._evaluating else self._next.t
+        return self.asked if due is None else [*self.asked, due]
+
+    def length(self, known: int) -> int:
+        """The number of questions, of which so many were known beforehand."""
+        if self._next is None:
+            return known
+        return len(self.asked) if self._next.t is None else max(known, len(self.visits))
 
     @property
     def sigmas(self) -> Tensor:
         """Those of ``timesteps`` and the end, with that of the current question in its place."""
         own, step = self.stock.sigmas, len(self.asked) - 1
-        if self.levels:
-            known = torch.tensor([sigma for _, sigma in self.levels], device=own.device, dtype=own.dtype)
+        if self._schedule and self._levels:
+            known = own.new_tensor([self._schedule.sigma_of(level) for level in self._levels])
             own = torch.cat([known, own[-1:]])
         if step < 0 or (step < len(self._known) and self.asked[step] == self._known[step]):
             return own
-        if self.sigma_of is None:
+        if self._schedule is None:
             raise InputError(f"{self._name} reads sigmas of its scheduler at timesteps that it has not made")
         rest = own[min(step + 1, len(own) - 1) :]
         return torch.cat(
             [
                 own[:step],
                 own[-1:].expand(max(0, step - len(own))),
-                own.new_tensor([self.sigma_of(float(self.asked[step]))]),
+                own.new_tensor([self._schedule.sigma_of(self._level(float(self.asked[step])))]),
                 rest,
             ]
         )
@@ -179,6 +201,23 @@ class PausingScheduler:
         """The sample: questions are in the scale of the network's input."""
         return sample
 
+    def add_noise(self, clean: Tensor, noise: Tensor, timesteps: Any) -> Tensor:
+        """Samples at one of the levels, in the scale of the network's input."""
+        level = self._level(float(timesteps.flatten()[0]))
+        if not self._knows_start:
+            self.begins_at = level
+        return level.alpha * clean + level.sigma * noise
+
+    def scale_noise(self, clean: Tensor, timesteps: Any, noise: Tensor) -> Tensor:
+        """``add_noise`` under the name and in the order of flow-matching schedulers."""
+        return self.add_noise(clean, noise, timesteps)
+
+    def _level(self, timestep: float) -> Level:
+        assert self._schedule
+        same = SAME_TIMESTEP * self._schedule.num_train_timesteps
+        known = (level for level in self._levels if abs(level.timestep - timestep) <= same)
+        return next(known, None) or input_level(self._schedule, timestep)
+
     def _set_timesteps_as(self, stock: Any) -> Callable[..., None]:
         @functools.wraps(stock.set_timesteps)  # pipelines read its signature
         def set_timesteps(*args: Any, **options: Any) -> None:
@@ -189,16 +228,21 @@ class PausingScheduler:
 
         return set_timesteps
 
-    def questions(self) -> Iterator[Tensor]:
-        """Timesteps to evaluate the network at, each once the last answer is there and another question asked."""
+    def questions(self, known: int) -> Iterator[Tensor]:
+        """Timesteps to evaluate the network at, each once the last answer is there and another question asked.
+
+        Args:
+            known: how many timesteps the pipeline goes through, as it sees it.
+        """
         if self.asked:
             raise InputError(f"{self._name} has more than one loop over timesteps")
+        self.skipped = len(self._known) - known
         start = self._find_start()
         if start is None:  # the first evaluation shows it
-            yield self._ask(self._known[0])
+            yield self._ask(self._known[self.skipped])
         else:
             self._knows_start = True
-            self._prepared(start)
+            self._answer(start)
             self._next = self._wait()
             start.copy_(self._next.x)
             self._given = start
@@ -240,7 +284,7 @@ class PausingScheduler:
     def _first_answer(self, output: Tensor, sample: Tensor) -> None:
         """Report the start sample; answer the first question if it is for it."""
         self._knows_start = True
-        self._prepared(sample)
+        self._answer(sample)
         self._next = self._wait()
         t = self._next.t
         if t is not None and _equal(self._next.x, sample) and bool(t.to(self.asked[0]) == self.asked[0]):

@@ -4,6 +4,7 @@ import contextvars
 import copy
 import functools
 import threading
+import traceback
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -20,6 +21,7 @@ from diffexp.components.models.base import Condition
 from diffexp.components.models.passes import PassCounter
 from diffexp.components.models.text_to_image.paused import Answer, Closed, PausingScheduler, Question
 from diffexp.errors import InputError
+from diffexp.plan.levels import Level, Schedule
 
 LIVENESS_SECONDS = 5.0
 """How often it is checked that the thread that owes an answer is alive."""
@@ -36,8 +38,8 @@ class PausedCall:
     Args:
         pipe: a pipeline of diffusers; the call has a shallow copy of it.
         arguments: of its call.
-        levels: (timestep, sigma) of what will be asked, as far as it is known; else those of its scheduler.
-        sigma_of: the sigma of any timestep.
+        levels: of what will be asked, as far as it is known; else those of its scheduler.
+        schedule: that the levels belong to; without one the scheduler adds noise to images by itself.
 
     Raises:
         InputError: the pipeline refuses its arguments, or drives its scheduler in a way that is not known here.
@@ -48,14 +50,18 @@ class PausedCall:
         self,
         pipe: Any,
         arguments: Mapping[str, Any],
-        levels: Sequence[tuple[float, float]] = (),
-        sigma_of: Callable[[float], float] | None = None,
+        levels: Sequence[Level] = (),
+        schedule: Schedule | None = None,
     ) -> None:
         self._name = type(pipe).__name__
         self._questions, self._answers = SimpleQueue[Question | None](), SimpleQueue[Any]()
-        own = paused_copy(pipe, self._answers.put, functools.partial(_taken, self._questions), self._answers.put)
-        self.scheduler: PausingScheduler = own.scheduler
-        self.scheduler.levels, self.scheduler.sigma_of = levels, sigma_of
+        own, stock = copy.copy(pipe), copy.deepcopy(pipe.scheduler)
+        own.set_progress_bar_config(disable=True)
+        interrupted = functools.partial(getattr, weakref.proxy(own), "_interrupt", False)
+        wait, answer = functools.partial(_taken, self._questions), self._answers.put
+        self.scheduler = PausingScheduler(stock, type(pipe), levels, schedule, wait, answer, interrupted)
+        """What the pipeline takes for its scheduler."""
+        own.__dict__["scheduler"] = self.scheduler  # past the pipeline's record of its parts
         self.passes = PassCounter()
         """Counts the forward passes of its networks."""
         run = functools.partial(_run, own, arguments, self._answers, Context(), self.passes)
@@ -64,7 +70,10 @@ class PausedCall:
         self._thread.start()
         self.close = weakref.finalize(self, self._questions.put, None)
         """Ends the call, unless it is over."""
-        self.start: Tensor = self._received().clone()
+        start = self._received()
+        if not isinstance(start, Tensor):
+            raise InputError(f"{self._name} has no loop over the timesteps of its scheduler")
+        self.start: Tensor = start.clone()
         """The pipeline's own start sample [B, *shape]."""
 
     def predict(self, x: Tensor, t: Tensor) -> Answer:
@@ -109,8 +118,9 @@ class Called(Condition):
         """The call, which draws the start noise from the streams of the samples."""
         return self.make()
 
-    outcome: list[Any] = field(default_factory=list, kw_only=True)
-    """What the pipeline returned, where it ran to its end by itself."""
+    def begin(self, call: PausedCall) -> None:
+        """Make this the call, before the first use of another."""
+        self.__dict__["call"] = call
 
     def start_noise(self, draw: Callable[[], Tensor]) -> Tensor:
         return self.call.start.to(torch.promote_types(self.call.start.dtype, torch.float32))
@@ -151,61 +161,31 @@ def _run(
 
 
 def _readable(error: BaseException, name: str) -> BaseException:
-    """An InputError for what pipelines and schedulers raise for their arguments."""
-    if isinstance(error, ValueError | TypeError | AttributeError) and not isinstance(error, InputError):
-        made = InputError(f"{name}: {' '.join(str(error).split())}")
-        made.__cause__ = error
-        return made
-    return error
+    """An InputError for what pipelines and schedulers raise for their arguments, and caches for a pipeline."""
+    reason = " ".join(str(error).split())
+    if isinstance(error, Exception) and _raised_in(error, "diffusers.hooks"):
+        made = InputError(
+            f"model.cache fails in a {name} ({type(error).__name__}: {reason}); change its options, or leave it out"
+        )
+    elif isinstance(error, ValueError | TypeError | AttributeError) and not isinstance(error, InputError):
+        made = InputError(f"{name}: {reason}")
+    else:
+        return error
+    made.__cause__ = error
+    return made
 
 
-def paused_copy(
-    pipe: Any, prepared: Callable[[Tensor], None], wait: Callable[[], Question], answer: Callable[[Answer], None]
-) -> Any:
-    """A shallow copy of a pipeline with a ``PausingScheduler``, which shows no progress bar."""
-    own = copy.copy(pipe)
-    interrupted = functools.partial(getattr, weakref.proxy(own), "_interrupt", False)
-    stock, call = copy.deepcopy(pipe.scheduler), type(pipe).__call__
-    scheduler = PausingScheduler(stock, type(pipe).__name__, call, prepared, wait, answer, interrupted)
-    object.__setattr__(own, "scheduler", scheduler)  # past the pipeline's record of its parts
-    own.set_progress_bar_config(disable=True)
+def _raised_in(error: Exception, package: str) -> bool:
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).startswith(package)
+
+
+def with_config(pipe: Any, config: Mapping[str, Any]) -> Any:
+    """A shallow copy of a pipeline whose scheduler has other entries in its config."""
+    own, scheduler = copy.copy(pipe), copy.copy(pipe.scheduler)
+    scheduler._internal_dict = FrozenDict({**scheduler.config, **config})
+    own.__dict__["scheduler"] = scheduler
     return own
-
-
-def prepared_by(
-    pipe: Any, arguments: Mapping[str, Any], *, config: Mapping[str, Any] | None = None, clean: bool = False
-) -> tuple[PausingScheduler, Tensor]:
-    """The scheduler and the start sample of a pipeline's call at its first evaluation, where it ends.
-
-    Args:
-        pipe: a pipeline of diffusers.
-        arguments: of its call.
-        config: entries of the scheduler's config instead of its own.
-        clean: whether no noise is added to images.
-
-    Raises:
-        InputError: the pipeline refuses its arguments, or has no loop over timesteps.
-    """
-    found: list[Tensor] = []
-
-    def stop() -> Question:
-        raise Closed
-
-    own = paused_copy(pipe, found.append, stop, lambda answer: None)
-    scheduler = own.scheduler
-    if config:
-        scheduler.stock._internal_dict = FrozenDict({**scheduler.stock.config, **config})
-    if clean:
-        scheduler.add_noise = lambda sample, noise, timestep: sample
-        scheduler.scale_noise = lambda sample, timestep, noise: sample
-    try:
-        with torch.inference_mode():
-            own(**arguments)
-    except Closed:
-        return scheduler, found[0].clone()
-    except Exception as error:
-        raise _readable(error, type(pipe).__name__) from error
-    raise InputError(f"{type(pipe).__name__} has no loop over the timesteps of its scheduler")
 
 
 class SingleNoise(TorchFunctionMode):
