@@ -1,4 +1,9 @@
-"""Writing of files beside the sampling of a run."""
+"""Writing of files beside the sampling of a run.
+
+A run that has its process to itself writes in a thread of its own (``RunContext.writer``): where the network runs on a
+device, images are encoded while the next batch is drawn; on CPUs, whose cores the network takes, the difference is
+within noise. A cell of a batched sweep is such a thread already, and writes in it.
+"""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait

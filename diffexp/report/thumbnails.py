@@ -79,10 +79,10 @@ def make_thumbnails(
         link: images with a file of their own are not shrunk, but are these URLs.
         stored: the images of the run in a folder.
     """
-    images = [_images(cell, stored) for cell in cells]
+    several = any(cell.members for cell in cells)
+    images = [_images(cell, stored, by_seed=several) for cell in cells]
     if not any(images):
         return _points(cells)
-    several = any(cell.members for cell in cells)
     indices = sorted({key for found in images for key in found}, key=lambda key: (key[0], key[1] or 0))
     side = 192 if len(cells) <= 60 else 128 if len(cells) <= 200 else 96
     rounds: list[list[str | None]] = []
@@ -110,10 +110,12 @@ def make_thumbnails(
     )
 
 
-def _images(cell: CellResult, stored: Callable[[Path], StoredImages]) -> dict[tuple[int, Any], StoredImages]:
-    """Where the images of a cell are, by index and, if it has several, by seed."""
+def _images(
+    cell: CellResult, stored: Callable[[Path], StoredImages], *, by_seed: bool
+) -> dict[tuple[int, Any], StoredImages]:
+    """Where the images of a cell are, by index and, where some cells have several seeds, by seed."""
     return {
-        (index, run.config.get("seed") if cell.members else None): images
+        (index, run.config.get("seed") if by_seed else None): images
         for run in cell.runs
         for images in (stored(run.folder),)
         for index in images

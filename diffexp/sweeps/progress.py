@@ -1,5 +1,6 @@
 """Progress of a whole sweep: one changing line on a terminal, elsewhere a line every half minute."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -60,7 +61,7 @@ class Progress:
             leave=False,
             dynamic_ncols=True,
         )
-        self._lines = ProgressLines(lambda: f"{100 * self.fraction():.0f} %, {self.text()}")
+        self._lines = ProgressLines(lambda: f"{self._percent()} %, {self.text()}")
 
     def start(self, number: int) -> CellBar:
         """Count a cell as running; returns its bar."""
@@ -97,6 +98,10 @@ class Progress:
         whole = sum(self._work.values())
         return sum(work * self._share(number) for number, work in self._work.items()) / whole if whole else 1.0
 
+    def _percent(self) -> int:
+        """Whole percents; 100 only once every cell has ended, for metrics and files come after the last evaluation."""
+        return min(math.floor(100 * self.fraction()), 100 if len(self._ended) >= len(self._work) else 99)
+
     def _share(self, number: int) -> float:
         if number in self._ended:
             return 1.0
@@ -119,7 +124,7 @@ class Progress:
         parts = [f"{ended - failed} of {len(self._work)} cells done"]
         parts += [f"{failed} failed"] if failed else []
         parts += [f"{running} running", f"{len(self._work) - ended - running} waiting", f"{rate:.3g} samples/s"]
-        if fraction > 0:
+        if 0 < fraction < 1:
             parts.append(f"{tqdm.format_interval(elapsed * (1 - fraction) / fraction)} left")
         return ", ".join([*parts, self.note] if self.note else parts)
 

@@ -27,6 +27,7 @@ from diffexp.report.content import Report
 from diffexp.report.page import page_html
 from diffexp.report.quality import points_of
 from diffexp.report.thumbnails import make_thumbnails
+from diffexp.sweeps.replicates import merge_replicates
 from diffexp.sweeps.results import read_cells
 from diffexp.sweeps.values import Quality, metric_names, pareto_front, qualities, value_of
 from tests.made_up import HOSTILE, cell_of, made_up_cell, made_up_sweep
@@ -227,6 +228,15 @@ def test_broken_pictures_are_left_out(tmp_path: Path):
     (folder / "samples" / "000000.png").unlink()
     (folder / "samples" / "000000.png").mkdir()
     assert make_thumbnails(read_cells(tmp_path)).images[0][0] is None
+
+
+def test_samples_of_one_seed_stand_beside_those_of_the_same_seed(tmp_path: Path):
+    for seed in range(2):
+        made_up_cell(tmp_path, f"{seed}_a", {"steps": 5, "seed": seed})
+    made_up_cell(tmp_path, "2_a", {"steps": 7, "seed": 1})
+    found = make_thumbnails(merge_replicates(read_cells(tmp_path)))
+    assert found.samples == ("sample 0, seed 0", "sample 0, seed 1", "sample 1, seed 0", "sample 1, seed 1")
+    assert [[image is not None for image in images] for images in found.images] == [[True] * 4, [False, True] * 2]
 
 
 def test_points_are_drawn_on_the_same_axes(tmp_path: Path):

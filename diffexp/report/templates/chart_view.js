@@ -83,6 +83,7 @@ function showAnswers() {
   }
   box.dataset.answers = metric;
   $("caption", box).textContent = `Best ${metric} within a budget`;
+  const named = (labels) => labels.slice(0, 3).join("; ") + (labels.length > 3 ? `; and ${labels.length - 3} more` : "");
   const heads = [`≤ ${D.short[cost]}`, "best cell", metric, "no significant difference to"];
   $("thead", box).replaceChildren(make("tr", {}, ...heads.map((text, index) => make("th", { scope: "col", className: index === 2 ? "value" : "" }, text))));
   const most = Math.max(...rows.map(({ best }) => decimals(number(D.cells[best].values[metric][0]))));
@@ -94,7 +95,7 @@ function showAnswers() {
     last = cell.condition;
     const open = make("button", { type: "button", className: "link", "data-open": row.best, onclick: () => view(row.best, 0) }, cell.label);
     const name = row.alone || row.compared ? [open] : ["undecided; lowest: ".replace("lowest", qualityOf(metric).higher ? "highest" : "lowest"), open];
-    const ties = row.alone ? "the only cell" : !row.compared ? "not compared" : row.ties.length ? row.ties.map((tie) => D.cells[tie].label).join("; ") : row.others ? `${row.others} others` : "none";
+    const ties = row.alone ? "the only cell" : !row.compared ? "not compared" : row.ties.length ? named(row.ties.map((tie) => D.cells[tie].label)) : row.others ? `${row.others} others` : "none";
     body.append(make("tr", {}, make("th", { scope: "row" }, number(row.budget)), make("td", {}, ...name),
       make("td", { className: "value" }, aligned(number(value), most), ...(low === undefined ? [] : [make("small", {}, `${number(low)} to ${number(high)}`)])), make("td", {}, ties)));
   }

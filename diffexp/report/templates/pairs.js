@@ -10,9 +10,10 @@ function differing(first, second) {
 
 function pairControls() {
   const set = (name) => (value) => put({ [name]: value === true ? "1" : value === false ? "0" : value, "pair.all": "0" });
+  const alone = new Set([get("pair.axis"), ...(D.pairs[get("metric")] ?? []).map(([first, second]) => differing(first, second).join())]);
   redraw($("#pair-controls"),
     choice("Metric", D.qualities.map(({ name }) => [name, name]), get("metric"), (metric) => put({ metric, logy: "" })),
-    choice("Differ only in", [["", "anything"], ...D.axes.map(({ name }) => [name, name])], get("pair.axis"), set("pair.axis")),
+    choice("Differ only in", [["", "anything"], ...D.axes.filter(({ name }) => alone.has(name)).map(({ name }) => [name, name])], get("pair.axis"), set("pair.axis")),
     choice("One of them is", [["", "any cell"], ...D.cells.map((cell, index) => [D.ids[index], cell.label])], get("pair.with"), set("pair.with")),
     toggle("Significant differences only", "only-real", get("pair.significant") === "1", set("pair.significant")),
     make("button", { type: "button", id: "save-pairs", onclick: savePairs }, "Save as CSV"));
@@ -30,9 +31,9 @@ function chosenPairs() {
   return [...rows].sort((a, b) => (key(a) - key(b)) * (down ? -1 : 1));
 }
 
-/** The better cell of a pair; null if neither is, or if they are of different conditions. */
+/** The better cell of a pair; null if neither is. */
 function betterOf([first, second, difference, , , , adjusted]) {
-  if (adjusted >= 0.05 || D.cells[first].condition !== D.cells[second].condition) return null;
+  if (adjusted >= 0.05) return null;
   return (difference > 0) === qualityOf(get("metric")).higher ? first : second;
 }
 
@@ -54,14 +55,14 @@ function showPairs() {
   for (const row of shown) {
     const [first, second, difference, low, high, p, holm, needed] = row, winner = betterOf(row);
     const open = (cell, other) => make("td", {}, make("button", { type: "button", className: "link", onclick: () => { put({ with: D.ids[other] }); view(cell, 0); } }, D.cells[cell].label));
-    const why = D.cells[first].condition !== D.cells[second].condition ? "another condition" : needed ? `undecided; with ${needed}` : "undecided";
+    const why = needed ? `undecided; with ${needed}` : "undecided";
     const told = winner === null ? make("span", { className: "note" }, why) : make("span", { className: "real" }, D.cells[winner].label);
     const value = (...content) => make("td", { className: "value" }, ...content);
     body.append(make("tr", {}, open(first, second), open(second, first), value(aligned((difference > 0 ? "+" : "") + number(difference), most)),
       value(`${number(low)} to ${number(high)}`), value(probability(p)), value(probability(holm)), make("td", {}, told)));
   }
   if (!rows.length) {
-    const why = (D.pairs[metric] ?? []).length ? "No such pair." : "Nothing to compare: this takes two finished cells with intervals, so at least 16 samples each.";
+    const why = (D.pairs[metric] ?? []).length ? "No such pair." : "Nothing to compare: this takes two finished cells of the same condition with intervals, so at least 16 samples each.";
     body.append(make("tr", {}, make("td", { colSpan: columns.length }, why)));
   } else if (!all && rows.length > LISTED) {
     const more = make("button", { type: "button", className: "link", id: "all-pairs", onclick: () => put({ "pair.all": "1" }) }, `show all ${rows.length} pairs`);
