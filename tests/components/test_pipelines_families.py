@@ -17,7 +17,6 @@ from diffexp.catalog.discover import Catalog
 from diffexp.components.models.base import Request, Runtime, decode
 from diffexp.components.models.text_to_image.load import build
 from diffexp.components.sampler import Recipe
-from diffexp.errors import InputError
 from diffexp.experiment.batches import make_batch
 from diffexp.experiment.monitor import Evaluator
 from diffexp.plan.compile import Direct, sample
@@ -112,11 +111,6 @@ def adaptive_heun(denoise: Any, x: Tensor, levels: Any, noise: Any, *, tolerance
             x, t = heun, t - step
         step *= min(2.0, max(0.3, 0.9 / max(error, 1e-6) ** 0.5))
     return denoise(x, schedule.at_sigma(t))
-
-
-def test_sigmas_that_count_upwards(tiny: Callable[[str], Path], catalog: Catalog) -> None:
-    with pytest.raises(InputError, match="mochi: FlowMatchEulerDiscreteScheduler counts its sigmas upwards"):
-        Drawing("mochi", tiny("mochi"), catalog)
 
 
 def test_an_adaptive_method_is_no_table(tiny: Callable[[str], Path], catalog: Catalog) -> None:

@@ -118,9 +118,12 @@ class Called(Condition):
         """The call, which draws the start noise from the streams of the samples."""
         return self.make()
 
-    def begin(self, call: PausedCall) -> None:
-        """Make this the call, before the first use of another."""
-        self.__dict__["call"] = call
+    @classmethod
+    def by(cls, call: PausedCall, condition: Condition) -> "Called":
+        """The condition of samples that this call draws: ``condition`` itself, where it can hold a call."""
+        found = condition if isinstance(condition, cls) else cls({}, None, condition.captions, make=lambda: call)
+        found.__dict__["call"] = call
+        return found
 
     def start_noise(self, draw: Callable[[], Tensor]) -> Tensor:
         return self.call.start.to(torch.promote_types(self.call.start.dtype, torch.float32))
@@ -135,6 +138,11 @@ def denoisers(pipe: Any) -> list[torch.nn.Module]:
     """The networks that denoise; pipelines of diffusers call them so, one for each range of noise levels."""
     parts = [part for name, part in pipe.components.items() if name.startswith(("unet", "transformer"))]
     return [part for part in parts if isinstance(part, torch.nn.Module)]
+
+
+def is_distilled(pipe: Any) -> bool:
+    """Whether a network takes the guidance scale as an input."""
+    return any(getattr(network, "config", {}).get("guidance_embeds") for network in denoisers(pipe))
 
 
 def _taken(questions: "SimpleQueue[Question | None]") -> Question:
