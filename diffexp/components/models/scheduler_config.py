@@ -37,7 +37,7 @@ def read_training(config: dict[str, Any], source: str) -> Training:
         raise InputError(f"{source}: {name} shifts its grid by the size of the image, which only its pipeline knows")
     if name.startswith("FlowMatch") or any(full.get(key) for key in _FLOW_KEYS):
         return _flow_training(full, config)
-    if full.get("sigma_data") is not None:
+    if full.get("sigma_data") is not None and full.get("sigma_min") is not None:
         return _edm_training(full, config, source)
     if not any(full.get(key) is not None for key in _BETA_KEYS):
         raise InputError(

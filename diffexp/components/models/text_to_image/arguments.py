@@ -88,9 +88,10 @@ def read_given(
             raise InputError(f"pipe.{name}: {type(pipe).__name__} takes no such argument{nearest(name, parameters)}")
         if name in OF_THE_RUN:
             raise InputError(f"pipe.{name} is not free: {OF_THE_RUN[name]}")
-        if isinstance(value, str) and "Image" in str(parameters[name].annotation):
+        if isinstance(value, str) and (name in IMAGES or "Image" in str(parameters[name].annotation)):
             images = read_images(f"pipe.{name}", value, shape(), indices)
-            read[name] = images[0] if name.startswith("ip_adapter") else images
+            # Some pipelines take one image only, and no list.
+            read[name] = images[0] if len(images) == 1 or name.startswith("ip_adapter") else images
     return read
 
 

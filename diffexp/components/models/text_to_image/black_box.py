@@ -238,7 +238,7 @@ class TextToImage(ModelBase):
         negative = cycled(request.negative_prompt, indices)
         return {"prompt": condition.captions, "negative_prompt": negative, "clip_skip": self.clip_skip}
 
-    output_type = "pt"
+    output_type = "np"  # of tensors not all pipelines change the range
     """The argument ``output_type`` of the pipeline's call."""
 
     @property

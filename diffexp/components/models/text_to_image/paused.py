@@ -48,6 +48,10 @@ class Answer:
     edited: Tensor | None
     """The sample that it was made for, where the pipeline has changed that of the question (inpainting)."""
 
+    def first(self, count: int) -> "Answer":
+        """That for the first samples."""
+        return Answer(self.output[:count], None if self.edited is None else self.edited[:count])
+
 
 @dataclass
 class Stepped(BaseOutput):
@@ -140,9 +144,6 @@ class PausingScheduler:
         if inspect.ismethod(found) and name not in STATELESS and not name.startswith("_sigma"):
             raise InputError(f"{self._name} calls {name} of its scheduler, for which diffexp has no counterpart")
         return found
-
-    def __deepcopy__(self, memo: Any) -> Any:
-        raise InputError(f"{self._name} steps several samples side by side, each with a scheduler of its own")
 
     @property
     def timesteps(self) -> Tensor:
