@@ -76,8 +76,9 @@ if TYPE_CHECKING:
     from diffexp.plan.moments import gaussian_output as gaussian_output
     from diffexp.plan.noise import SampleNoise as SampleNoise, sample_seed as sample_seed
     from diffexp.plan.predictions import Clip as Clip, Prediction as Prediction
+    from diffexp.plan.row import Row as Row
     from diffexp.plan.schedules import FlowSchedule as FlowSchedule, VESchedule as VESchedule, VPSchedule as VPSchedule
-    from diffexp.plan.table import Plan as Plan, Row as Row
+    from diffexp.plan.table import Plan as Plan
     from diffexp.plan.trace import NotLinear as NotLinear
     from diffexp.plan.training import Training as Training
     from diffexp.report import write_chart as write_chart, write_report as write_report
@@ -121,8 +122,9 @@ _PUBLIC = {
     "diffexp.plan.moments": "gaussian_output",
     "diffexp.plan.noise": "SampleNoise sample_seed",
     "diffexp.plan.predictions": "Clip Prediction",
+    "diffexp.plan.row": "Row",
     "diffexp.plan.schedules": "FlowSchedule VESchedule VPSchedule",
-    "diffexp.plan.table": "Plan Row",
+    "diffexp.plan.table": "Plan",
     "diffexp.plan.trace": "NotLinear",
     "diffexp.plan.training": "Training",
     "diffexp.report": "write_chart write_report",

@@ -13,6 +13,10 @@ class InputError(ValueError):
     The command line prints it and exits with code 2.
     """
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows of it: the line alone, as the command line does."""
+        return [f"{type(self).__name__}: {one_line(self)}"]
+
 
 def one_line(error: BaseException) -> str:
     """The error as one line: its type unless it is an ``InputError``, its message and its notes."""

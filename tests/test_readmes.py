@@ -181,10 +181,15 @@ def train(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
     """On 60 images of noise, or on 44 simple drawings."""
     if any(word.startswith("task=emoji") for word in words):
         return train_emoji(words, monkeypatch)
+    if "task=reference" in words:
+        Path("photos").mkdir(exist_ok=True)
+        for number in range(3):
+            Image.new("RGB", (80, 64), (90 * number, 20, 60)).save(f"photos/{number}.png")
+        return run_module("diffexp.train", words, monkeypatch)
     random = np.random.default_rng(0)
     images, labels = random.integers(0, 255, (60, 28, 28), np.uint8), np.arange(60) % 10
     np.savez("mnist.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
-    short = ["features.epochs=1", "features.batch_size=30", "features.reference_samples=20"]
+    short = ["digit_features.epochs=1", "digit_features.batch_size=30", "digit_features.reference_samples=20"]
     short += [f"{task}.{key}" for task in ("denoiser", "polish") for key in ("steps=2", "batch_size=2")]
     return run_module("diffexp.train", [*words, *short], monkeypatch)
 

@@ -32,6 +32,8 @@ class Kind:
     """Whether it is called with its options when the run is built; otherwise the options are bound for later calls."""
     common: tuple[Option, ...] = ()
     """Options that the config node of every plugin of the kind has, besides the plugin's own."""
+    condition: bool = False
+    """Whether the choice and its options state what is sampled: only runs that agree in them are ranked."""
     explanation: str = ""
     """What a plugin of the kind can be, for complaints about a signature."""
 
@@ -60,7 +62,7 @@ def is_node(value: Any) -> bool:
 KINDS: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind("model", "models", positional=("runtime",)),
+        Kind("model", "models", positional=("runtime",), condition=True),
         Kind(
             "scheduler",
             "schedulers",

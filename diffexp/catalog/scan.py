@@ -138,8 +138,8 @@ class _Scan:
             doc = ast.get_docstring(definition) or ""
             yield RegisteredObject(entry, form, definition.name, definition.lineno, doc, is_bare_k_diffusion=True)
         elif names[:1] == ["model"]:
-            told = self.shown, definition.lineno, definition.name, ", ".join(names)
-            log.warning("%s:%d: %s(%s) is left out: it has none of the signatures of k-diffusion's samplers", *told)
+            where = self.shown, definition.lineno, definition.name, ", ".join(names)
+            log.warning("%s:%d: %s(%s) is left out: it has none of the signatures of k-diffusion's samplers", *where)
 
     def _use(self, node: ast.expr) -> tuple[str, list[ast.keyword]] | None:
         """The kind and keywords of a decorator of diffexp; None for others."""

@@ -33,7 +33,7 @@ class Bound(ABC):
 
     case: Case
     trusting: bool = field(default=False, kw_only=True)
-    """Whether the network goes by the level that the scheduler computes with, whatever timestep it gives."""
+    """Whether the network gets the level that the scheduler computes with, whatever timestep it gives."""
 
     output_tolerance: ClassVar[float] = 1e-6
     """Largest error of an output on point data that counts as rounding."""
@@ -59,7 +59,7 @@ class Bound(ABC):
     def _run(self, network: Network, start: Tensor, noise: Noise) -> Tensor: ...
 
     def run(self, network: Network, start: Tensor, noise: Noise) -> Tensor:
-        """Run the scheduler's own code from ``start`` [batch, *shape] with a network that goes by its timesteps."""
+        """Run the scheduler's own code from ``start`` [batch, *shape] with a network that uses its timesteps."""
 
         def evaluate(u: Tensor, level: Level) -> Tensor:
             with torch._C.DisableTorchFunction():  # modes that watch the scheduler cost time in every operation

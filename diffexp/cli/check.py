@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -17,6 +17,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from diffexp.catalog.diffusers import FAMILIES, class_names
 from diffexp.catalog.discover import Catalog
+from diffexp.catalog.keys import BY_NAME, MULTI_CHOICE_GROUPS, PIPE, TOP_LEVEL
 from diffexp.catalog.kinds import KINDS, TARGET
 from diffexp.catalog.sources import conf_dir
 from diffexp.cli.cells import task_config
@@ -25,11 +26,11 @@ from diffexp.cli.crossing import crossed
 from diffexp.cli.fast_compose import CachedLoader
 from diffexp.cli.hydra_config import CONFIG_NAME
 from diffexp.cli.hydra_internals import BASIC_SWEEPER
-from diffexp.cli.keys import BY_NAME, MULTI_CHOICE_GROUPS, PIPE, TOP_LEVEL
 from diffexp.cli.launcher import needed_launcher
+from diffexp.cli.launcher_options import check_launcher
 from diffexp.cli.names import KnownNames
 from diffexp.cli.stop import check_stop
-from diffexp.cli.words import quoted_text, split_word
+from diffexp.cli.words import choices_of, quoted_text, split_word
 from diffexp.errors import InputError, hint, unknown_option
 
 PACKAGES = {"hydra/launcher": "hydra-joblib-launcher", "hydra/sweeper": "hydra-optuna-sweeper"}
@@ -83,6 +84,7 @@ class Preflight:
         swept = {override.get_key_element(): self._alternatives(override) for override in overrides}
         self._choices = self.loader.split([values[0] for values in swept.values()])[0]
         first, task = self._compose(next(crossed(swept.values(), self._has)), multirun)
+        check_launcher(first)
         if not multirun and first.hydra.mode != RunMode.MULTIRUN:
             self._refuse_sweeps(overrides)
             if first.stop is not None:
@@ -175,8 +177,8 @@ class Preflight:
             if re.fullmatch(r"\w[\w./-]*", key):
                 self.names.check_key(key)
             lines = [line.strip() for line in str(error).splitlines()]
-            told = [line for line in lines if line.strip("^") and word.strip() not in line and "https" not in line]
-            reason = told[0] if told else "a quote or bracket is not closed, or a character needs quotes"
+            relevant = [line for line in lines if line.strip("^") and word.strip() not in line and "https" not in line]
+            reason = relevant[0] if relevant else "a quote or bracket is not closed, or a character needs quotes"
             raise InputError(f"{word} cannot be read: {reason} (quote it as 'key=\"value\"'?)") from error
         key = override.key_or_group
         if not key:
@@ -194,7 +196,7 @@ class Preflight:
         found = self._values(override)
         if key in self.names.groups and not override.is_delete():
             for text in (str(one.input_line) for one in found):
-                choices = _choices(text)
+                choices = choices_of(text)
                 if key not in MULTI_CHOICE_GROUPS and (len(choices) != 1 or text.partition("=")[2].startswith("[")):
                     raise InputError(f"{text} is not one {key}{hint('', self.names.groups[key])}")
                 self.names.check_choices(key, choices)
@@ -262,7 +264,9 @@ class Preflight:
             check_key(kind, with_value(tree, key, None)[kind], self.catalog)
         if unknown and OmegaConf.is_dict(cause.parent_node):
             parent = (cause.full_key or "").rpartition(".")[0]
-            return unknown_option(parent, key.removeprefix(f"{parent}."), [str(name) for name in cause.parent_node])
+            return unknown_option(
+                parent, key.removeprefix(f"{parent}."), [str(name) for name in cause.parent_node if name != TARGET]
+            )
         if override and override.is_delete():
             return f"{word}: there is no {key} to remove"
         if override and override.is_add():
@@ -270,13 +274,16 @@ class Preflight:
         return f"{word}: {_message(error)}".removeprefix(": ")
 
     def _culprit(self, overrides: Sequence[Override], mode: RunMode) -> str:
-        """The word that alone cannot be composed either."""
-        for override in overrides:
-            try:
-                self.loader.load_configuration(CONFIG_NAME, [str(override.input_line)], mode)
-            except Exception:
-                return str(override.input_line)
-        return ""
+        """The word without which the others can be composed, or else the first that alone cannot be either."""
+        words = [str(one.input_line) for one in overrides]
+        without = (own for n, own in enumerate(words) if self._composes([*words[:n], *words[n + 1 :]], mode))
+        return next(chain(without, (word for word in words if not self._composes([word], mode))), "")
+
+    def _composes(self, words: list[str], mode: RunMode) -> bool:
+        try:
+            return bool(self.loader.load_configuration(CONFIG_NAME, words, mode))
+        except Exception:
+            return False
 
 
 def _is_of_cell(override: Override) -> bool:
@@ -289,9 +296,3 @@ def _message(error: Exception) -> str:
     """The first line of an error's message, and of its cause's."""
     found = [str(one or "").strip().partition("\n")[0] for one in (error, error.__cause__)]
     return ": ".join(text for text in found if text)
-
-
-def _choices(override: str) -> list[str]:
-    value = override.partition("=")[2].strip()
-    items = value[1:-1].split(",") if value.startswith("[") else [value]
-    return [item.strip().strip("'\"") for item in items if item.strip()]

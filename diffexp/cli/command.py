@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 from diffexp.catalog.discover import Catalog, discover
 from diffexp.cli.names import KnownNames
 from diffexp.errors import BAD_INPUT, FAILED, INTERRUPTED, InputError, one_line
-from diffexp.sweeps.console import styled
+from diffexp.sweeps.console import show, styled
 
 if TYPE_CHECKING:
     from diffexp.sweeps.failures import Failure
@@ -41,9 +41,10 @@ def run_command(arguments: list[str]) -> int:
 def _dispatch(arguments: list[str]) -> int:
     arguments = [word.lstrip() for word in arguments]
     if "--help" in arguments or "-h" in arguments:
-        from diffexp.cli.help import help_text
+        from diffexp.cli.help import help_page
 
-        print(help_text(discover()))
+        page = help_page(discover())
+        show(lambda width: page)
         return 0
     if "--version" in arguments:
         from diffexp.experiment.provenance import installed_versions

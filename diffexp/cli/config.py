@@ -5,9 +5,9 @@ from typing import Any
 
 from diffexp.catalog.discover import Catalog
 from diffexp.catalog.entry import as_typed
+from diffexp.catalog.keys import BY_NAME, TOP_LEVEL
 from diffexp.catalog.kinds import KINDS, TARGET, is_node
 from diffexp.catalog.types import MISSING, OptionType
-from diffexp.cli.keys import BY_NAME, TOP_LEVEL
 from diffexp.errors import InputError, hint, unknown_option
 
 _SWITCHES: dict[str, Any] = dict.fromkeys(("yes", "y", "on", "true"), True)

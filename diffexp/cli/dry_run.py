@@ -1,7 +1,6 @@
 """``--dry-run``: what a command would run, evaluations and time included; nothing is written."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,64 +12,17 @@ from diffexp.cli.cells import task_config
 from diffexp.cli.check import Checked
 from diffexp.cli.composer import CellComposer
 from diffexp.cli.fast_compose import CachedLoader
-from diffexp.cli.latest import OUTPUTS
+from diffexp.cli.forecast import Forecast, Forecaster
 from diffexp.cli.launch import master_config, new_record, sweep_folder
 from diffexp.cli.resume import Resumed
+from diffexp.cli.search_space import SearchSpace
 from diffexp.errors import BAD_INPUT, FAILED, InputError, one_line
-from diffexp.experiment.configs import KEYS_OF_THE_REPORT
-from diffexp.files import read_json
-from diffexp.sweeps.cell import Cell, model_key
+from diffexp.sweeps.cell import Cell
 from diffexp.sweeps.console import show
 from diffexp.sweeps.outcome import names_of
-from diffexp.sweeps.results import LATEST
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-    from diffexp.experiment.estimate import Work
-
-IRRELEVANT = ("seed", "num_samples", "batch_size", *KEYS_OF_THE_REPORT)
-"""Keys that change nothing of what one sample takes."""
-RECORDS = ("*/*/run.json", "multirun/*/*/*/run.json")
-MOST_RECORDS = 3000
-"""Records of earlier runs that are read."""
-
-
-@dataclass(frozen=True)
-class Rate:
-    """Seconds per forward pass of one sample."""
-
-    seconds: float | None
-    source: str
-    """Where it is from, as the end of a sentence."""
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """A cell, and what it will take."""
-
-    cell: Cell
-    work: "Work | None" = None
-    rate: Rate | None = None
-    done: bool = False
-    """Whether it is done already, and is skipped."""
-    error: Exception | None = None
-    """Why it would fail."""
-
-    @property
-    def samples(self) -> int:
-        return int(self.cell.config["num_samples"])
-
-    @property
-    def passes(self) -> float:
-        """Forward passes of all samples; 0 for a cell that does not run."""
-        return self.work.forward_passes * self.samples if self.work and not self.done else 0.0
-
-    @property
-    def seconds(self) -> float | None:
-        """Of sampling; None where unknown."""
-        known = self.rate.seconds if self.rate else None
-        return None if known is None else self.passes * known
 
 
 def dry_run(
@@ -78,19 +30,61 @@ def dry_run(
 ) -> int:
     """Print the cells of a command with the evaluations and the time they take; returns the exit code.
 
-    The model is loaded, for the plans depend on it.
-
-    Raises:
-        InputError: the cells are not known beforehand.
+    The model is loaded, for the plans depend on it. Of a search, whose cells are chosen while it runs, its space is
+    printed, with what trials at the ends of each key take.
     """
     HydraConfig.instance().set_config(checked.config)
+    if checked.multirun and checked.cells is None:
+        return _dry_search(loader, checked, catalog, config_dir, resumed)
     cells, swept = _cells(loader, checked, catalog, config_dir, resumed)
     forecasts = Forecaster(catalog, swept).all(cells, skip_done=resumed is not None)
-    show(lambda width: _table(forecasts))
+    show(lambda width: _table("folder", [one.cell.folder.name for one in forecasts], forecasts))
     for line in _summary(forecasts, checked.config.workers, checked.config.stop):
         print(line)
-    errors = [one.error for one in forecasts if one.error]
+    return _code([one.error for one in forecasts if one.error])
+
+
+def _code(errors: Sequence[Exception]) -> int:
     return 0 if not errors else BAD_INPUT if all(isinstance(error, InputError) for error in errors) else FAILED
+
+
+def _dry_search(
+    loader: CachedLoader, checked: Checked, catalog: Catalog, config_dir: Path | None, resumed: Resumed | None
+) -> int:
+    record = resumed.record if resumed else new_record(loader, checked, config_dir)
+    folder = resumed.folder if resumed else sweep_folder(checked.config, checked.words)
+    master = master_config(loader, checked, record, folder)
+    space, composer = SearchSpace.of(loader, master), CellComposer(loader, master, catalog)
+    show(lambda width: space.table())
+    forecaster, names, forecasts = Forecaster(catalog, record.swept), list[str](), list[Forecast]()
+    for number, (name, words) in enumerate(space.at_its_ends()):
+        try:
+            forecasts += forecaster.all([composer.compose(number, words)], skip_done=False)
+            names.append(name)
+        except Exception as error:  # a combination that does not compose fails as a trial, and costs nothing else
+            print(f"would fail: {name}: {one_line(error)}")
+    show(lambda width: _table("a trial with", names, forecasts))
+    for line in _search_summary(space, forecasts):
+        print(line)
+    errors = [one.error for one in forecasts if one.error]
+    return _code(errors) if len(errors) == len(forecasts) else 0
+
+
+def _search_summary(space: SearchSpace, forecasts: Sequence[Forecast]) -> list[str]:
+    known = [one for one in forecasts if not one.error]
+    passes, seconds = [one.passes for one in known], [one.seconds for one in known if one.seconds is not None]
+    trials = f"{space.trials:,} trials" if space.trials else "as many trials as the sweeper makes"
+    lines = []
+    if known:
+        each = _between(f"{one:,.0f}" for one in (min(passes), max(passes)))
+        lines.append(f"{trials}, each of {each} forward passes")
+    if seconds:
+        times = min(seconds), max(seconds)
+        each = _between(map(duration, times))
+        total = f", {_between(duration(space.trials * one) for one in times)} in all" if space.trials else ""
+        source = "; ".join(dict.fromkeys(one.rate.source for one in known if one.rate))
+        lines.append(f"about {each} of sampling each{total}: {source}; loading, metrics and files add to it")
+    return [*lines, "nothing was run or written; leave out --dry-run to run it"]
 
 
 def _cells(
@@ -101,100 +95,28 @@ def _cells(
         words: Any = OmegaConf.to_container(checked.config.hydra.overrides.task)
         folder = Path(checked.config.hydra.run.dir).absolute()
         return [Cell(0, task_config(checked.config, catalog), folder, tuple(map(str, words)))], None
-    if checked.cells is None:
-        raise InputError("--dry-run: the sweeper chooses the cells while it runs; give one cell, without the search")
     record = resumed.record if resumed else new_record(loader, checked, config_dir)
     folder = resumed.folder if resumed else sweep_folder(checked.config, checked.words)
     composer = CellComposer(loader, master_config(loader, checked, record, folder), catalog)
-    return [composer.compose(number, words) for number, words in enumerate(checked.cells)], record.swept
+    return [composer.compose(number, words) for number, words in enumerate(checked.cells or ())], record.swept
 
 
-class Forecaster:
-    """Estimates cells; those that differ in nothing that matters are estimated once.
-
-    Args:
-        swept: the keys that the sweep varies; None for a single run.
-    """
-
-    def __init__(self, catalog: Catalog, swept: frozenset[str] | None) -> None:
-        self._catalog = catalog
-        self._swept = swept
-        self._known: dict[str, Forecast] = {}
-        self._rates: dict[str, Rate] = {}
-        self._models: dict[str, Any] = {}
-
-    def all(self, cells: Sequence[Cell], *, skip_done: bool) -> list[Forecast]:
-        """The forecasts of cells.
-
-        Args:
-            skip_done: whether cells that are done already would not run.
-        """
-        found = []
-        for cell in cells:
-            done = skip_done and read_json(cell.folder / "run.json").get("status") == "done"
-            found.append(self._one(cell, done))
-        return found
-
-    def _one(self, cell: Cell, done: bool) -> Forecast:
-        config = cell.config
-        key = repr([*((name, value) for name, value in config.items() if name not in IRRELEVANT), model_key(config)])
-        if key not in self._known:
-            try:
-                self._known[key] = Forecast(cell, *self._estimate(cell))
-            except Exception as error:
-                self._known[key] = Forecast(cell, error=error)
-        known = self._known[key]
-        return Forecast(cell, known.work, known.rate, done, known.error)
-
-    def _estimate(self, cell: Cell) -> "tuple[Work, Rate]":
-        from diffexp.experiment.build import assemble
-        from diffexp.experiment.context import RunContext
-        from diffexp.experiment.effects import Given, check_effects
-        from diffexp.experiment.estimate import work_of
-
-        key, models = model_key(cell.config), self._models
-
-        class Context(RunContext):
-            """Keeps one model for all cells that share it."""
-
-            def model(self, load: Any) -> Any:
-                if key not in models:
-                    models.clear()  # the memory of the last one is freed first
-                    models[key] = load()
-                return models[key]
-
-        run = assemble(cell.config, self._catalog, Context())
-        check_effects(run, cell.config, Given.of(cell.overrides, cell.config, self._swept), self._catalog)
-        if key not in self._rates:
-            self._rates[key] = _rate(run, cell.config)
-        return work_of(run, cell.config), self._rates[key]
+def _between(ends: Iterable[str]) -> str:
+    """``3 s to 20 s``; one of them where they are equal."""
+    return " to ".join(dict.fromkeys(ends))
 
 
-def _rate(run: Any, config: Mapping[str, Any]) -> Rate:
-    from diffexp.experiment.estimate import earlier_rate, measured_rate
-
-    found = (file for pattern in RECORDS for file in Path(OUTPUTS).glob(pattern))
-    records = [file for file in found if LATEST not in file.parts]  # which would count twice
-    newest = sorted(records, key=lambda file: file.stat().st_mtime, reverse=True)[:MOST_RECORDS]
-    if earlier := earlier_rate(newest, run, config):
-        seconds, count = earlier
-        runs = "an earlier run" if count == 1 else f"{count} earlier runs"
-        return Rate(seconds, f"as in {runs} of this model on this machine")
-    seconds = measured_rate(run, config)
-    return Rate(seconds, "as a short timing now took" if seconds else "unknown: the model cannot be timed by itself")
-
-
-def _table(forecasts: Sequence[Forecast]) -> "RenderableType":
+def _table(title: str, names: Sequence[str], forecasts: Sequence[Forecast]) -> "RenderableType":
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("folder", overflow="fold")
-    for title in ("evaluations", "forward passes", "samples", "time"):
-        table.add_column(title, justify="right")
-    for one in forecasts:
-        name = Text(one.cell.folder.name)
+    table.add_column(title, overflow="fold")
+    for column in ("evaluations", "forward passes", "samples", "time"):
+        table.add_column(column, justify="right")
+    for own, one in zip(names, forecasts):
+        name = Text(own)
         if one.error:
             table.add_row(
                 name.append(f"\nwould fail: {one_line(one.error)}", style="red"), "", "", str(one.samples), ""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from diffexp.catalog.discover import Catalog
 from diffexp.catalog.kinds import KINDS
 from diffexp.errors import one_line
+from diffexp.experiment.progress import is_notebook
 from diffexp.report import report_sweep
 from diffexp.report.over_seeds import NAME as OVER_SEEDS, write_over_seeds
 from diffexp.sweeps.console import show
@@ -16,7 +17,7 @@ from diffexp.sweeps.record import SweepRecord
 from diffexp.sweeps.results import CellResult, read_cells, write_results
 
 if TYPE_CHECKING:
-    from diffexp.report.page import Report
+    from diffexp.report.content import Report
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +36,7 @@ def end_sweep(folder: Path, record: SweepRecord, catalog: Catalog, objective: st
     except OSError as error:  # a full disk; the failures are still to be printed
         log.warning("no table of results: %s", error.strerror)
     report_sweep(folder, catalog, lambda report: _show_ranking(report, objective))
-    if table := outcome_table(folder, record):
-        log.info("%s", table)
+    show(lambda width: outcome_table(folder, record))
     for command in sync_commands(folder, cells, catalog):
         log.info("upload the runs of all cells with: %s", command)
 
@@ -44,6 +44,8 @@ def end_sweep(folder: Path, record: SweepRecord, catalog: Catalog, objective: st
 def _show_ranking(report: "Report", objective: str | None) -> None:
     from diffexp.report.ranking import Ranking, ranked_table
 
+    if is_notebook():  # which shows the same as the result
+        return
     ranking = Ranking(report, objective)
     show(lambda width: ranked_table(ranking, width))
 

@@ -8,8 +8,8 @@ from os import PathLike, fspath
 from typing import Any
 
 from diffexp.catalog.discover import Catalog
+from diffexp.catalog.keys import BY_NAME, MULTI_CHOICE_GROUPS, PIPE
 from diffexp.catalog.kinds import KINDS
-from diffexp.cli.keys import BY_NAME, MULTI_CHOICE_GROUPS, PIPE
 from diffexp.cli.words import PLAIN, plain_value, quote
 from diffexp.errors import InputError
 

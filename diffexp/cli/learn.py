@@ -15,7 +15,7 @@ from diffexp.catalog.discover import Catalog, discover
 from diffexp.cli.words import read_value, split_word
 from diffexp.errors import BAD_INPUT, FAILED, INTERRUPTED, InputError, one_line
 from diffexp.files import read_json
-from diffexp.learn.settings import CHOICES, KEYS, Settings
+from diffexp.learn.settings import CHOICES, GRADIENT, KEYS, Settings
 
 if TYPE_CHECKING:
     from diffexp.learn.session import Learned
@@ -35,17 +35,17 @@ diffexp.learn: fits a plan (levels, timesteps and coefficients of a scheduler) t
 All keys of a run choose what to learn for: model, guidance, prompt or label, and scheduler and grid to start from
 (by default dpmpp_2m on ays). Keys of learning:
   method=NAME         {", ".join(CHOICES["method"])}
-  loss=NAME           {", ".join(CHOICES["loss"])}: what endpoint and levels descend on
+  loss=NAME           {", ".join(CHOICES["loss"])}: what the first, endpoint and levels descend on
   log=BOOL            whether distances count by their logarithm (true)
-  iterations=N        of endpoint and levels ({Settings.iterations})
-  learning_rate=X     ({Settings.learning_rate})
-  batch=N             samples of an iteration ({Settings.batch})
+  iterations=N        of these three ({Settings.iterations}; by gradient {GRADIENT["iterations"]})
+  learning_rate=X     of endpoint and levels ({Settings.learning_rate})
+  batch=N             samples of an iteration ({Settings.batch}; by gradient {GRADIENT["batch"]})
   train=N valid=N     noises to learn from, and to choose the best table by ({Settings.train}, {Settings.valid})
   test=N              noises of the comparison at the end; 0 leaves it out ({Settings.test})
   spectrum=NAME       {", ".join(CHOICES["spectrum"])}: what method=spectrum learns on
   noise=NAME          {", ".join(CHOICES["noise"])}: what becomes of the noise of a scheduler that draws it
   out=FOLDER          by default a new one in {OUT}
-  resume=FOLDER       continue what was interrupted
+  resume=FOLDER       continue what was interrupted; with test=N, compare what was learned on so many noises
   ship=FOLDER         put the proven plan of a folder into the package, for scheduler=learned without a path
 
 Use the result: python -m diffexp scheduler=learned scheduler.path=FOLDER
@@ -123,9 +123,9 @@ def read_orders(words: Sequence[str], catalog: Catalog) -> list[Order]:
     own = dict(split_word(word, OWN.__contains__) for word in given if word.partition("=")[0] in OWN)
     rest = [word for word in given if word.partition("=")[0] not in OWN]
     if resume := own.pop("resume", None):
-        if rest or own or multirun:
-            raise InputError("resume= stands alone: everything else is in the folder")
-        return [_resumed(Path(resume).expanduser())]
+        if rest or own.keys() - {"test"} or multirun:
+            raise InputError("resume= stands alone, but for test=: everything else is in the folder")
+        return [_resumed(Path(resume).expanduser(), own.get("test"))]
     out = own.pop("out", None)
     if multirun and out is None:
         out = str(Path(OUT, datetime.now().strftime("%Y-%m-%d_%H-%M-%S")))
@@ -165,8 +165,13 @@ def _configs(words: Sequence[str], multirun: bool, catalog: Catalog) -> list[tup
         return [(task_config(preflight.check(cell, False).config), cell) for cell in checked.cells or ()]
 
 
-def _resumed(folder: Path) -> Order:
+def _resumed(folder: Path, test: str | None) -> Order:
+    """The order that a folder was made for, with another number of noises of the comparison where one is given."""
     record = read_json(folder / "learn.json")
     if not record:
         raise InputError(f"resume={folder}: there is no learn.json of an earlier attempt")
-    return Order(record["config"], Settings(**record["settings"]), folder.absolute(), record["command"], True)
+    values, words = record["settings"], shlex.split(record["command"])
+    if test is not None:
+        values = {**values, "test": read_value("test", test)}
+        words = [*(word for word in words if not word.startswith("test=")), f"test={test}"]
+    return Order(record["config"], Settings.of(values), folder.absolute(), shlex.join(words), True)

@@ -8,9 +8,9 @@ from typing import Any
 
 from diffexp.catalog.diffusers import FAMILIES, why_excluded
 from diffexp.catalog.discover import Catalog
+from diffexp.catalog.keys import BY_NAME, DEFAULT_CHOICES, KEYS, PIPE, TOP_LEVEL
 from diffexp.catalog.kinds import KINDS
 from diffexp.cli.config import check_config, with_value
-from diffexp.cli.keys import BY_NAME, DEFAULT_CHOICES, KEYS, PIPE, TOP_LEVEL
 from diffexp.cli.spellings import meant_choice, meant_key
 from diffexp.cli.words import PLAIN, plain_value
 from diffexp.errors import InputError, hint, nearest, nearest_name

@@ -49,7 +49,7 @@ def run(words: Sequence[str] = (), /, **keywords: Any) -> "RunResult":
 
     Raises:
         InputError: as on the command line, where it is one line and exit code 2.
-        KeyboardInterrupt: after everything finished has been written.
+        KeyboardInterrupt: with the folder, after everything finished has been written; ``resume=`` it goes on there.
 
     Example:
         >>> import diffexp
@@ -92,8 +92,11 @@ def _run(words: Sequence[str], objects: Objects) -> "RunResult":
             context = share_with_ranks(ranks, task, settings, folder, catalog) if ranks else None
             save_hydra_files(as_containers(checked.config), folder)
             link_latest(folder)
-            with _log_file(folder / "diffexp.log"):
-                return run_experiment(task, folder, catalog, context=context)
+            try:
+                with _log_file(folder / "diffexp.log"):
+                    return run_experiment(task, folder, catalog, context=context)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(str(folder)) from None
 
 
 def sweep(words: Sequence[str] = (), /, **keywords: Any) -> "SweepResult":
@@ -179,15 +182,20 @@ def _undisturbed() -> Iterator[None]:
 
 @contextmanager
 def _log_file(file: Path) -> Iterator[None]:
+    """Log to a file too; where nobody has set up logging, warnings still reach the caller, as Python does it."""
     handler = LogFile(file)
     handler.setFormatter(logging.Formatter(LOG_FORMAT))
     logger = logging.getLogger("diffexp")
-    level = logger.level
-    logger.addHandler(handler)
+    level, handlers = logger.level, list[logging.Handler]([handler])
+    if not logger.hasHandlers() and logging.lastResort:
+        handlers.append(logging.lastResort)
+    for one in handlers:
+        logger.addHandler(one)
     logger.setLevel(logging.INFO)
     try:
         yield
     finally:
         logger.setLevel(level)
-        logger.removeHandler(handler)
+        for one in handlers:
+            logger.removeHandler(one)
         handler.close()

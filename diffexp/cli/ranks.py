@@ -77,7 +77,7 @@ class Ranks:
         try:
             return Path(_store(self.rank).get(f"{KEY}/{_restarts()}/{next(_turns)}").decode())
         except DistError as error:
-            raise InputError(f"rank {self.rank} was not told the folder of the run: rank 0 has ended") from error
+            raise InputError(f"rank {self.rank} did not receive the folder of the run: rank 0 has ended") from error
 
     def words(self, words: Sequence[str]) -> list[str]:
         """The words of the command, or those that continue it where ``torchrun`` has started all ranks again."""

@@ -11,7 +11,7 @@ from diffexp.catalog.sources import conf_dir
 from diffexp.errors import InputError
 
 EMOJI_TASKS = ("emoji_vae", "emoji_decoder", "emoji", "emoji_features", "emoji_scores")
-TASKS = ("features", "denoiser", "polish", "spectrum", "all", *EMOJI_TASKS)
+TASKS = ("features", "denoiser", "polish", "spectrum", "all", "reference", *EMOJI_TASKS)
 
 
 @hydra.main(config_path=str(conf_dir()), config_name="train", version_base="1.3")
@@ -33,10 +33,23 @@ def _train(config: DictConfig) -> None:
         torch.set_num_threads(config.threads)
     options = OmegaConf.to_container(config, resolve=True)
     assert isinstance(options, dict)
-    if config.task in EMOJI_TASKS:
+    if config.task == "reference":
+        _make_reference(config, options)
+    elif config.task in EMOJI_TASKS:
         _train_emoji(config, options)
     else:
         _train_digits(config, options)
+
+
+def _make_reference(config: DictConfig, options: dict[Any, Any]) -> None:
+    from diffexp.train.reference import ReferenceRecipe, make_reference
+
+    if config.images is None:
+        raise InputError("task=reference needs images=DIR, a folder of images or of folders, one a class")
+    path = make_reference(
+        str(config.images), config.features, ReferenceRecipe(**options["reference"]), Path(config.folder)
+    )
+    print(f"use it with: metric=[cost,fid] metric.fid.reference={path}")
 
 
 def _train_emoji(config: DictConfig, options: dict[Any, Any]) -> None:
@@ -70,7 +83,9 @@ def _train_digits(config: DictConfig, options: dict[Any, Any]) -> None:
     if config.task in ("features", "all"):
         from diffexp.train.features import FeatureTraining, train_features
 
-        train_features(train, load_mnist("test", config.data.path), FeatureTraining(**options["features"]), folder)
+        train_features(
+            train, load_mnist("test", config.data.path), FeatureTraining(**options["digit_features"]), folder
+        )
     if config.task in ("spectrum", "all"):
         from diffexp.train.spectrum import compute_spectrum
 

@@ -119,3 +119,10 @@ def folder_word(key: str, folder: Path) -> str:
     """``key=<folder>`` as a word for Hydra, quoted."""
     text = str(folder).replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${")
     return f"{key}='{text}'"
+
+
+def choices_of(override: str) -> list[str]:
+    """The options of a group that a word such as ``metric=[cost,fid]`` chooses."""
+    value = override.partition("=")[2].strip()
+    items = value[1:-1].split(",") if value.startswith("[") else [value]
+    return [item.strip().strip("'\"") for item in items if item.strip()]

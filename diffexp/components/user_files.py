@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from diffexp.errors import InputError
 
@@ -22,7 +22,7 @@ def read_images(key: str, path: str, shape: tuple[int, int, int], indices: Seque
     """
     channels, height, width = shape
     chosen = _files(key, path, indices)
-    whole = {file: _read(key, file).convert("L" if channels == 1 else "RGB") for file in set(chosen)}
+    whole = {file: read_image(key, file).convert("L" if channels == 1 else "RGB") for file in set(chosen)}
     fitted = {file: ImageOps.fit(one, (width, height), Image.Resampling.LANCZOS) for file, one in whole.items()}
     return [fitted[file] for file in chosen]
 
@@ -39,7 +39,7 @@ def read_masks(path: str, image: str, shape: tuple[int, int, int], indices: Sequ
     """
     pairs = dict.fromkeys(zip(_files("loop.mask", path, indices), _files("loop.image", image, indices)))
     for mask, masked in pairs:
-        (width, height), (w, h) = _read("loop.mask", mask).size, _read("loop.image", masked).size
+        (width, height), (w, h) = read_image("loop.mask", mask).size, read_image("loop.image", masked).size
         if abs(width * h - w * height) > max(width, height, w, h):  # sizes of scaled images are rounded
             raise InputError(f"loop.mask={mask} is {width} x {height}, which does not fit {masked} of {w} x {h}")
     grey = read_images("loop.mask", path, (1, *shape[1:]), indices)
@@ -59,7 +59,15 @@ def _files(key: str, path: str, indices: Sequence[int]) -> list[Path]:
     return [files[i % len(files)] for i in indices]
 
 
-def _read(key: str, file: Path) -> Image.Image:
+def read_image(key: str, file: Path) -> Image.Image:
+    """Read an image as it is, turned as its camera says; of 16 bits a channel the upper 8.
+
+    Args:
+        key: name of the option, for messages.
+
+    Raises:
+        InputError: no such file, or it cannot be read.
+    """
     try:
         with Image.open(file) as image:
             whole = ImageOps.exif_transpose(image)
@@ -67,5 +75,5 @@ def _read(key: str, file: Path) -> Image.Image:
             return whole.point(lambda value: value / 256).convert("L") if whole.mode.startswith("I") else whole
     except FileNotFoundError:
         raise InputError(f"{key}={file}: no such file") from None
-    except (UnidentifiedImageError, OSError) as error:
+    except Exception as error:  # Pillow raises a dozen kinds, SyntaxError among them
         raise InputError(f"{key}={file} cannot be read as an image: {' '.join(str(error).split())}") from None

@@ -1,8 +1,7 @@
-"""The finished samples of a run: written, measured, and gathered for what is shown of them."""
+"""Finished samples as they come: written, measured, and gathered for what is shown of them."""
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,36 +19,13 @@ from diffexp.experiment.metric_suite import MetricSuite
 from diffexp.experiment.monitor import SHOWN_IMAGES
 from diffexp.experiment.pictures.grid import MAX_GRID
 from diffexp.experiment.pictures.previews import as_images
-from diffexp.experiment.pictures.strips import Snapshot
 from diffexp.experiment.recorded import whole_images
 from diffexp.experiment.sample_files import SampleFiles, load_raw, shape_on_disk
+from diffexp.experiment.samples import Samples
 from diffexp.experiment.stores.base import in_turn
 from diffexp.experiment.tally import Tally
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Samples:
-    """The finished samples of a run and what sampling took."""
-
-    indices: Sequence[int]
-    """In the order of the batches."""
-    captions: Sequence[str]
-    shown: Tensor | None
-    """The first images [n, C, H, W] in [0, 1], or all points [N, d]; None where there are no samples."""
-    nfe: int
-    """Model evaluations per sample."""
-    forward_passes: float | None
-    """Forward passes of the network per sample, those for guidance included; None where they are not known."""
-    tally: Tally
-    """What the sampling of those that were drawn took, in all processes together."""
-    snapshots: Sequence[Snapshot] = ()
-    interrupted: bool = False
-    drew_noise: bool = True
-    """Whether the samples depend on the seed, as far as is known."""
-    peak_memory_mb: float | None = None
-    """The most memory that another process used; None where this one drew all samples."""
 
 
 class BatchWriter:

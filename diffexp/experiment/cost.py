@@ -4,7 +4,6 @@ import logging
 import sys
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,22 +11,20 @@ from torch import Tensor
 from diffexp.components.metrics.base import RunFacts
 from diffexp.components.models.base import HasClasses, state_dtype
 from diffexp.experiment.build import Components
+from diffexp.experiment.samples import Samples
 from diffexp.plan.compile import sample
 from diffexp.plan.levels import Level
 from diffexp.plan.table import Plan
 
-if TYPE_CHECKING:
-    from diffexp.experiment.collected import Samples
-
 log = logging.getLogger(__name__)
 
 
-def run_facts(run: Components, samples: "Samples") -> RunFacts:
+def run_facts(run: Components, samples: Samples) -> RunFacts:
     """Return the facts about a run and its samples that metrics can use."""
     return replace(facts_so_far(run, samples), scheduler_us_per_step=scheduler_us_per_step(run))
 
 
-def facts_so_far(run: Components, samples: "Samples") -> RunFacts:
+def facts_so_far(run: Components, samples: Samples) -> RunFacts:
     """``run_facts`` without the scheduler's own time, which is measured at the end."""
     classes = run.model.classes if isinstance(run.model, HasClasses) else None
     peaks = (peak_memory_mb(run.model.device), samples.peak_memory_mb)

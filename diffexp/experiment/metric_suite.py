@@ -13,7 +13,6 @@ from torch import Tensor
 from diffexp.catalog.sources import default_choices
 from diffexp.components.metrics.base import Finished, Metric, RunFacts, SampleMetric
 from diffexp.components.metrics.half_samples import Estimate, estimate, mean_of
-from diffexp.components.metrics.so_far import values_so_far
 from diffexp.components.models.base import Model
 from diffexp.errors import InputError
 from diffexp.experiment.per_sample import as_column, write_per_sample
@@ -131,15 +130,14 @@ class MetricSuite:
 
     def so_far(self, facts: RunFacts) -> dict[str, float]:
         """The values so far, without intervals, of the metrics that have them at any moment."""
-        facts = replace(facts, indices=tuple(self._indices))
+        facts = replace(facts, indices=tuple(self._indices), so_far=True)
         values: dict[str, float] = {}
         for name, metric in self._now.items():
             if not (hasattr(metric, "compare") or getattr(metric, "running", False)):
                 continue
             try:
-                with values_so_far():
-                    found = self._computed(name, metric, facts)
-                    values |= {key: _value(own, len(self._indices)) for key, own in found.items()}
+                found = self._computed(name, metric, facts)
+                values |= {key: _value(own, len(self._indices)) for key, own in found.items()}
             except Exception as error:  # perhaps of too few samples
                 log.debug("no %s so far: %s", name, error)
         return {name: value for name, value in values.items() if math.isfinite(value)}

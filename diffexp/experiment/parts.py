@@ -164,7 +164,7 @@ class Parts:
         return read_json(self._folder / DIVISION).get("token") == self.division.token
 
     def claimed(self, first: int = 0) -> Generator[int]:
-        """Claim one part after another, each until the next is asked for; ends when no open part is free.
+        """Claim one part after another, held until the next is requested; ends when no open part is free.
 
         Args:
             first: the part to begin with.

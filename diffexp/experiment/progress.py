@@ -14,10 +14,15 @@ LINE_SECONDS = 30.0
 """Time from one line to the next."""
 
 
+def is_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    ipython = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return "IPKernelApp" in getattr(ipython, "config", ())
+
+
 def draws_bars() -> bool:
     """Whether a bar that changes can be drawn: on a terminal and in a notebook."""
-    ipython = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    return sys.stderr.isatty() or "IPKernelApp" in getattr(ipython, "config", ())
+    return sys.stderr.isatty() or is_notebook()
 
 
 class ProgressLines:

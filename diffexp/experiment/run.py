@@ -2,17 +2,14 @@
 
 import logging
 from collections.abc import Collection, Mapping
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from diffexp.catalog.discover import Catalog
 from diffexp.components.media import media_of
-from diffexp.components.metrics.so_far import few_on_purpose
 from diffexp.components.models.truth import true_samples
 from diffexp.experiment.build import Components, assemble
-from diffexp.experiment.collected import Samples
 from diffexp.experiment.context import RunContext
 from diffexp.experiment.cost import reset_peak_memory, run_facts
 from diffexp.experiment.effects import Given, check_effects, check_seed
@@ -29,10 +26,12 @@ from diffexp.experiment.reference import Reference
 from diffexp.experiment.result import RunResult
 from diffexp.experiment.resume import Earlier, check_same_samples, is_continued, read_earlier, run_to_resume
 from diffexp.experiment.rounds import WAITING, Round, samples_of
+from diffexp.experiment.samples import Samples
 from diffexp.experiment.sampling import generate, load_samples
 from diffexp.experiment.summary import metrics_line
 from diffexp.experiment.tracking import choice_of, publish, run_info
 from diffexp.plan.table import Plan
+from diffexp.text import quantity
 
 log = logging.getLogger(__name__)
 
@@ -154,8 +153,10 @@ def _sample_and_measure(
         suite.postpone_others(now.metrics)
     reset_peak_memory(run.model.device)
     samples = generate(run, config, output, suite)
-    with run.context.cpu_section(), few_on_purpose() if _is_short(output) else nullcontext():
-        metrics = suite.compute(run_facts(run, samples)) if samples.indices else {}
+    with run.context.cpu_section():
+        metrics: dict[str, float] = {}
+        if samples.indices:
+            metrics = suite.compute(replace(run_facts(run, samples), few_on_purpose=_is_short(output)))
         output.save_metrics(metrics)
         suite.write(output.folder)
         _save_images(run, config, output, samples)
@@ -184,4 +185,5 @@ def _announcement(config: Mapping[str, Any], output: RunFolder) -> str:
     names = f"{config['model']['name']} · {choice_of(config['scheduler'])}"
     budgets = {"max_nfe": "evaluations", "max_forward_passes": "forward passes"}
     limits = [f"at most {most} {noun}" for key, noun in budgets.items() if (most := config.get(key)) is not None]
-    return " · ".join([names, *(limits or [f"{config['steps']} steps"]), f"{samples_of(output.record)} samples"])
+    sizes = limits or [quantity(config["steps"], "step")]
+    return " · ".join([names, *sizes, quantity(samples_of(output.record), "sample")])

@@ -7,13 +7,14 @@ from typing import Any
 from diffexp.components.metrics.base import Finished
 from diffexp.experiment.batches import Drawing, batch_size
 from diffexp.experiment.build import Components
-from diffexp.experiment.collected import BatchWriter, Collected, Samples, warn_of_broken, warn_of_interrupt
+from diffexp.experiment.collected import BatchWriter, Collected, warn_of_broken, warn_of_interrupt
 from diffexp.experiment.folder import RunFolder
 from diffexp.experiment.metric_suite import MetricSuite
 from diffexp.experiment.parts import read_division
 from diffexp.experiment.pictures.previews import latents_to_rgb
 from diffexp.experiment.rounds import samples_of
 from diffexp.experiment.sample_files import shape_on_disk
+from diffexp.experiment.samples import Samples
 from diffexp.experiment.shared import draw_with_others
 from diffexp.experiment.tally import Tally
 

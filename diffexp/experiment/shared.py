@@ -19,7 +19,7 @@ from diffexp.components.metrics.base import Finished
 from diffexp.errors import InputError
 from diffexp.experiment.batches import Drawing
 from diffexp.experiment.build import Components, assemble
-from diffexp.experiment.collected import BatchWriter, Collected, Samples, warn_of_broken, warn_of_interrupt
+from diffexp.experiment.collected import BatchWriter, Collected, warn_of_broken, warn_of_interrupt
 from diffexp.experiment.context import RunContext
 from diffexp.experiment.cost import peak_memory_mb, reset_peak_memory
 from diffexp.experiment.folder import RunFolder
@@ -33,6 +33,7 @@ from diffexp.experiment.recorded import whole_images
 from diffexp.experiment.resume import check_same_samples, read_earlier
 from diffexp.experiment.rounds import samples_of
 from diffexp.experiment.sample_files import SampleFiles
+from diffexp.experiment.samples import Samples
 from diffexp.experiment.tally import Tally
 from diffexp.files import read_json
 

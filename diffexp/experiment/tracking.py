@@ -8,12 +8,13 @@ from diffexp.catalog.sources import default_choices
 from diffexp.catalog.types import flat
 from diffexp.components.trackers.base import RunInfo
 from diffexp.experiment.build import Components
-from diffexp.experiment.collected import Samples
 from diffexp.experiment.folder import RunFolder
 from diffexp.experiment.media_files import media_files
 from diffexp.experiment.rounds import Round
 from diffexp.experiment.sample_files import SAMPLES_DIR
 from diffexp.experiment.sample_rows import SampleRows
+from diffexp.experiment.samples import Samples
+from diffexp.text import quantity
 
 IMAGES = {"grid": "grid.png", "trajectory": "trajectory.png", "animation": "trajectory.gif"}
 """The images of a run that are tracked."""
@@ -102,7 +103,7 @@ def _parts(config: Mapping[str, Any], keys: Collection[str]) -> Iterator[str]:
         if f"{key}.name" in known:
             yield choice_of(config[key])
         elif key == "steps":
-            yield f"{known[key]} steps"
+            yield quantity(known[key], "step")
         elif isinstance(config.get(key), Mapping):  # several choices
             yield f"{key}={','.join(config[key])}"
         elif key in known:

@@ -1,4 +1,4 @@
-"""Gradient descent on the free numbers of a table, which keeps the best, can be interrupted, and continues later."""
+"""Descent on the free numbers of a table, which keeps the best, can be interrupted, and continues later."""
 
 import copy
 import logging
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -48,21 +48,67 @@ class Curve:
         return found
 
 
+class Method(Protocol):
+    """A way to improve the free numbers of a table, one iteration after the other."""
+
+    def step(self, iteration: int) -> float:
+        """Change the table; returns the loss before."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """What the next iteration needs beside the table."""
+        ...
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state."""
+        ...
+
+
+class Adam:
+    """Gradient descent (Kingma & Ba 2015).
+
+    Args:
+        rates: learning rate of each free parameter of the table, by name.
+        loss: the loss of an iteration, by its number.
+    """
+
+    def __init__(
+        self, table: Table, rates: Mapping[str, float], loss: Callable[[int], Tensor], iterations: int
+    ) -> None:
+        self.parameters = [getattr(table, name) for name in rates]
+        groups = [{"params": [one], "lr": rate, "peak": rate} for one, rate in zip(self.parameters, rates.values())]
+        self.optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
+        self.loss, self.iterations = loss, iterations
+
+    def step(self, iteration: int) -> float:
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * _rate(iteration, self.iterations)
+        loss = self.loss(iteration)
+        # Of these numbers alone: weights of networks may ask for gradients too.
+        slopes = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        for parameter, slope in zip(self.parameters, slopes):
+            parameter.grad = None if slope is None else slope.nan_to_num(0.0, 0.0, 0.0)
+        self.optimizer.step()
+        return loss.item()
+
+    def state(self) -> dict[str, Any]:
+        return self.optimizer.state_dict()
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self.optimizer.load_state_dict(dict(state))
+
+
 @dataclass
 class Descent:
     """One descent; ``run`` leaves the best numbers that were scored in the table.
 
     Args:
-        table: of which some parameters are free.
-        rates: learning rate of each free parameter, by name.
-        loss: the loss of an iteration, by its number.
         score: what decides which table is the best, on noises that the loss does not see.
         folder: where the state is kept for ``resume``; None keeps none.
     """
 
     table: Table
-    rates: Mapping[str, float]
-    loss: Callable[[int], Tensor]
+    method: Method
     score: Callable[[], float]
     iterations: int
     curve: Curve
@@ -71,12 +117,7 @@ class Descent:
 
     def run(self) -> None:
         """Descend; an interrupt ends it early, with what was the best so far."""
-        parameters = {name: getattr(self.table, name) for name in self.rates}
-        optimizer = torch.optim.Adam(
-            [{"params": [parameters[name]], "lr": rate, "peak": rate} for name, rate in self.rates.items()],
-            betas=(0.9, 0.99),
-        )
-        first, best = self._resumed(optimizer)
+        first, best = self._resumed()
         every = max(1, self.iterations // SCORED)
         began, earlier = time.perf_counter(), self.curve.points[-1]["seconds"] if self.curve.points else 0.0
         losses: list[float] = []
@@ -85,15 +126,7 @@ class Descent:
                 self._scored(0, math.nan, 0.0)
                 best = copy.deepcopy(self.table.state_dict())
             for iteration in range(first, self.iterations):
-                for group in optimizer.param_groups:
-                    group["lr"] = group["peak"] * _rate(iteration, self.iterations)
-                loss = self.loss(iteration)
-                # Of these numbers alone: weights of networks may ask for gradients too.
-                slopes = torch.autograd.grad(loss, [*parameters.values()], allow_unused=True)
-                for parameter, slope in zip(parameters.values(), slopes):
-                    parameter.grad = None if slope is None else slope.nan_to_num(0.0, 0.0, 0.0)
-                optimizer.step()
-                losses.append(loss.item())
+                losses.append(self.method.step(iteration))
                 done = iteration + 1
                 if done % every == 0 or done == self.iterations:
                     seconds = time.perf_counter() - began
@@ -101,7 +134,7 @@ class Descent:
                         best = copy.deepcopy(self.table.state_dict())
                     self._log(seconds * (self.iterations - done) / (done - first))
                     losses.clear()
-                    self._save(optimizer, done, best)
+                    self._save(done, best)
         except KeyboardInterrupt:
             self.interrupted = True
         self.table.load_state_dict(best)
@@ -120,22 +153,22 @@ class Descent:
             *divmod(round(left), 60),
         )
 
-    def _save(self, optimizer: torch.optim.Optimizer, done: int, best: Mapping[str, Tensor]) -> None:
+    def _save(self, done: int, best: Mapping[str, Tensor]) -> None:
         if self.folder is None:
             return
         state: dict[str, Any] = {"done": done, "table": self.table.state_dict(), "best": dict(best)}
-        state |= {"optimizer": optimizer.state_dict(), "points": self.curve.points}
+        state |= {"method": self.method.state(), "points": self.curve.points}
         with replace_whole(self.folder / STATE) as temporary:
             torch.save(state, temporary)
 
-    def _resumed(self, optimizer: torch.optim.Optimizer) -> tuple[int, Mapping[str, Tensor]]:
+    def _resumed(self) -> tuple[int, Mapping[str, Tensor]]:
         """The first iteration to do, and the best table so far."""
         file = self.folder and self.folder / STATE
         if not file or not file.is_file():
             return 0, copy.deepcopy(self.table.state_dict())
         state = torch.load(file, weights_only=True)
         self.table.load_state_dict(state["table"])
-        optimizer.load_state_dict(state["optimizer"])
+        self.method.load(state["method"])
         self.curve.points = state["points"]
         log.info("continues at iteration %d of %d", state["done"], self.iterations)
         return state["done"], state["best"]

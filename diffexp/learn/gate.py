@@ -44,7 +44,8 @@ class Measured:
     """A plan's metrics on the noises of the comparison."""
 
     name: str
-    nfe: int
+    nfe: int | None
+    """None of the accurate solutions."""
     estimates: Mapping[str, Estimate]
     images: Tensor
     """The first few, (n, C, H, W) in [0, 1]; points as they are."""
@@ -63,13 +64,28 @@ class Difference:
     high: float
     p: float
     higher_is_better: bool
+    accurate: float | None = None
+    """The value of the accurate solutions themselves; None where they were not measured."""
+    as_accurate: bool = False
+    """Whether it is worse than the hand-made one, but not shown to be worse than the accurate solutions themselves."""
 
     @property
     def verdict(self) -> str:
-        """``better``, ``worse``, or ``undecided``."""
+        """``better``, ``worse``, ``as accurate`` (see ``as_accurate``), or ``undecided``."""
         if not self.p < REAL:
             return "undecided"
-        return "better" if (self.difference > 0) == self.higher_is_better else "worse"
+        if (self.difference > 0) == self.higher_is_better:
+            return "better"
+        return "as accurate" if self.as_accurate else "worse"
+
+    @property
+    def text(self) -> str:
+        """The outcome in words, to follow "it"."""
+        accurate = "" if self.accurate is None else f"; the accurate solutions have {self.accurate:.4g}"
+        return (
+            f"{_VERBS[self.verdict].format(self.against)} in {self.metric} ({self.learned:.4g} to {self.other:.4g}, "
+            f"difference {self.low:.3g} to {self.high:.3g}, p = {self.p:.1g}{accurate})"
+        )
 
 
 @dataclass(frozen=True)
@@ -81,23 +97,22 @@ class Proof:
     screened: int
     """How many schedulers on timestep schedules it was compared with, most of them on fewer noises."""
     measured: tuple[Measured, ...] = field(default=(), repr=False)
-    """The learned plan, its start, then the best hand-made ones."""
+    """The learned plan, its start, the best hand-made ones, and the accurate solutions where they have a value."""
 
     @property
     def better(self) -> bool:
-        """Whether it is better than the best of them in one metric, and worse in none."""
+        """Whether it is better than the best of them in one metric, and worse in none.
+
+        A plan that is learned to reproduce the accurate solutions can have their distribution at best, and a solver
+        with an error may have a better one by luck: there it is enough not to be worse than the accurate solutions.
+        """
         found = {one.verdict for one in self.differences}
         return "better" in found and "worse" not in found
 
     @property
     def verdict(self) -> str:
         """The outcome in words, to follow "this plan"."""
-        parts = [
-            f"{_VERBS[one.verdict]} {one.against} in {one.metric} "
-            f"({one.learned:.4g} to {one.other:.4g}, difference {one.low:.3g} to {one.high:.3g}, p = {one.p:.1g})"
-            for one in self.differences
-        ]
-        return "; it ".join(parts) or "could not be compared"
+        return "; it ".join(one.text for one in self.differences) or "could not be compared"
 
     def record(self) -> dict[str, Any]:
         """As it is written to the origin of a plan."""
@@ -106,7 +121,12 @@ class Proof:
         return known | {"screened": self.screened, "differences": listed}
 
 
-_VERBS = {"better": "is better than", "worse": "is worse than", "undecided": "is not shown to be better than"}
+_VERBS = {
+    "better": "is better than {}",
+    "worse": "is worse than {}",
+    "as accurate": "is worse than {}, but not shown to be worse than the accurate solutions,",
+    "undecided": "is not shown to be better than {}",
+}
 
 
 def compare(problem: Problem, plan: Plan, catalog: Catalog) -> Proof:
@@ -122,12 +142,22 @@ def compare(problem: Problem, plan: Plan, catalog: Catalog) -> Proof:
     learned = measure(problem, plan, "learned")
     others = [measure(problem, one.plan, one.name) for one in finalists]
     start = measure(problem, problem.base, "start")
+    accurate = measure(problem, plan, "accurate solutions", solutions=True)
     differences = [
-        difference
+        _beside(difference, learned, accurate)
         for metric in _decisive(learned)
         if (best := _best(metric, others)) and (difference := difference_of(metric, learned, best))
     ]
-    return Proof(problem.settings.test, tuple(differences), len(known), (learned, start, *others))
+    measured = (learned, start, *others, *([accurate] if accurate.estimates else []))
+    return Proof(problem.settings.test, tuple(differences), len(known), measured)
+
+
+def _beside(difference: Difference, learned: Measured, accurate: Measured) -> Difference:
+    """A difference in a metric of the distribution, seen beside the value of the accurate solutions."""
+    metric = difference.metric
+    if metric not in accurate.estimates or not (to := difference_of(metric, learned, accurate)):
+        return difference
+    return replace(difference, accurate=to.other, as_accurate=difference.verdict == "worse" != to.verdict)
 
 
 def difference_of(metric: str, ours: Measured, theirs: Measured) -> Difference | None:
@@ -142,13 +172,21 @@ def difference_of(metric: str, ours: Measured, theirs: Measured) -> Difference |
     return Difference(metric, theirs.name, a.value, b.value, difference, *ends, p, metric == PSNR)
 
 
-def measure(problem: Problem, plan: Plan, name: str, part: str = "test", count: int | None = None) -> Measured:
-    """The metrics of a plan on the noises of a part, of the run's own metrics those of distributions, and PSNR."""
+def measure(
+    problem: Problem, plan: Plan, name: str, part: str = "test", count: int | None = None, *, solutions: bool = False
+) -> Measured:
+    """The metrics of a plan on the noises of a part: accuracy, and on all of them that of the distribution.
+
+    Args:
+        solutions: measure the accurate solutions from where the plan begins instead, which have a distribution alone.
+    """
     run, config = problem.of_part(part)
     run = replace(run, sampler=plan)
     reference = Reference(run, config)
+    if solutions and reference.missing:
+        return Measured(name, None, {}, torch.empty(0))
     whole = count is None
-    metrics = _accuracy(problem) | (_distribution(problem) if whole else {})
+    metrics = ({} if solutions else _accuracy(problem)) | (_distribution(problem) if whole else {})
     suite = MetricSuite(metrics, run.model, None if reference.missing else reference, in_sweep=True)
     captions, shown, size = list[str](), list[Tensor](), int(config["batch_size"])
     count = problem.settings.test if count is None else count
@@ -156,7 +194,10 @@ def measure(problem: Problem, plan: Plan, name: str, part: str = "test", count: 
         indices = range(first, min(first + size, count))
         batch = make_batch(run, config["seed"], indices, Evaluator(run.model))
         with torch.inference_mode():
-            x = sample(plan, batch.network, batch.noise() * plan.start_std, batch.noise).float().cpu()
+            if solutions:
+                x = reference(indices)
+            else:
+                x = sample(plan, batch.network, batch.noise() * plan.start_std, batch.noise).float().cpu()
             images = run.model.decode(x.to(run.model.device))
         suite.update(indices, x, images)
         captions += run.model.describe(batch.condition)
@@ -165,7 +206,7 @@ def measure(problem: Problem, plan: Plan, name: str, part: str = "test", count: 
     classes = run.model.classes if isinstance(run.model, HasClasses) else None
     asked = classes.asked(run.request, range(count)) if classes else None
     suite.compute(RunFacts(plan.nfe, count, 0.0, 0.0, None, None, plan, run.model, captions, asked))
-    return Measured(name, plan.nfe, suite.estimates, torch.cat(shown)[:8])
+    return Measured(name, None if solutions else plan.nfe, suite.estimates, torch.cat(shown)[:8])
 
 
 def _screened(problem: Problem, known: Sequence[Candidate]) -> list[Candidate]:

@@ -69,9 +69,9 @@ def _rows(start: Plan, plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
-def _metrics(proof: Proof | None) -> dict[str, list[tuple[str, int, str]]]:
+def _metrics(proof: Proof | None) -> dict[str, list[tuple[str, int | None, str]]]:
     """For each metric the plans with their values and intervals, the best first."""
-    found: dict[str, list[tuple[float, str, int, str]]] = {}
+    found: dict[str, list[tuple[float, str, int | None, str]]] = {}
     for one in proof.measured if proof else ():
         for name, estimate in one.estimates.items():
             found.setdefault(name, []).append((estimate.value, one.name, one.nfe, _text(estimate)))

@@ -170,15 +170,15 @@ class Problem:
 
 def decibels(problem: Problem, x: Tensor, truth: Tensor) -> Tensor:
     """Peak signal-to-noise ratio of each sample, (B,): of pixels, or of latents as if their range were [-1, 1]."""
-    error = distances(problem, x, truth).clamp(min=1e-12)
+    error = differences(problem, x, truth).square().mean(dim=1).clamp(min=1e-12)
     return 10 * torch.log10(4 / error)
 
 
-def distances(problem: Problem, x: Tensor, truth: Tensor) -> Tensor:
-    """Mean squared distance of each sample from its solution, (B,), of pixels as they are shown."""
+def differences(problem: Problem, x: Tensor, truth: Tensor) -> Tensor:
+    """Differences of each sample from its solution, (B, numbers of a sample), of pixels as they are shown."""
     if problem.bounded:
         x, truth = x.clamp(-1, 1), truth.clamp(-1, 1)
-    return (x - truth).square().flatten(1).mean(dim=1)
+    return (x - truth).flatten(1)
 
 
 def _prompts_of(prompt: str | list[str] | None, *, held_out: bool) -> str | list[str] | None:

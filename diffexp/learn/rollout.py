@@ -61,43 +61,57 @@ class Network:
 
 
 def rollout(
-    table: Table, network: Network, start: Tensor, noise: Callable[[], Tensor], *, recompute: bool = False
+    table: Table,
+    network: Network,
+    start: Tensor,
+    noise: Callable[[], Tensor],
+    *,
+    recompute: bool = False,
+    estimates: list[Tensor] | None = None,
 ) -> Tensor:
     """The samples [B, *shape] that a table makes of standard normal ``start``, differentiable in its numbers.
 
     Args:
         noise: fresh standard normal noise in the shape of ``start``, for tables that draw it.
         recompute: keep no activations of the network, and evaluate it again for the gradient.
+        estimates: x0 estimates of the first evaluations where they are known; the others are appended.
     """
-    found, told = table.evaluations(table.places())
+    found, timesteps = table.evaluations(table.places())
 
     def estimate(k: int, z: Tensor) -> Tensor:
         if recompute:
-            x0 = checkpoint(estimate_x0, table, network, z, found[k], told[k], use_reentrant=False)
+            x0 = checkpoint(estimate_x0, table, network, z, found[k], timesteps[k], use_reentrant=False)
             assert isinstance(x0, Tensor)
             return x0
-        return estimate_x0(table, network, z, found[k], told[k])
+        return estimate_x0(table, network, z, found[k], timesteps[k])
 
-    return unroll(table, estimate, start * (table.start_std / found[0].scale.detach().item()), noise)
+    return unroll(table, estimate, start * (table.start_std / found[0].scale.detach().item()), noise, estimates)
 
 
-def unroll(table: Table, estimate: Estimate, z: Tensor, noise: Callable[[], Tensor]) -> Tensor:
-    """The output of a table whose x0 estimates are ``estimate``, from its first ``z``."""
+def unroll(
+    table: Table, estimate: Estimate, z: Tensor, noise: Callable[[], Tensor], estimates: list[Tensor] | None = None
+) -> Tensor:
+    """The output of a table whose x0 estimates are ``estimate``, from its first ``z``.
+
+    Args:
+        estimates: those of the first evaluations where they are known; the others are appended.
+    """
     kappa, c, g = table.steps(table.places())
     mixing = table.mixing()
-    estimates: list[Tensor] = []
+    estimates = [] if estimates is None else estimates
     for k in range(table.nfe):
-        estimates.append(estimate(k, z))
-        z = combined(kappa[k], z, c[k] * mixing[k, : k + 1], estimates)
+        if k == len(estimates):
+            estimates.append(estimate(k, z))
+        z = combined(kappa[k], z, c[k] * mixing[k, : k + 1], estimates[: k + 1])
         if not table.deterministic and k < table.nfe - 1:
             z = z + g[k].to(z.device) * noise()
     return z
 
 
-def estimate_x0(table: Table, network: Network, z: Tensor, one: Facts, told: Tensor) -> Tensor:
+def estimate_x0(table: Table, network: Network, z: Tensor, one: Facts, timestep: Tensor) -> Tensor:
     """The x0 estimate [B, *shape] of an evaluation, clipped as the model requires."""
     u = one.scale.to(z.device) * z
-    x0 = one.p.to(z.device) * u + one.q.to(z.device) * network(u, told)
+    x0 = one.p.to(z.device) * u + one.q.to(z.device) * network(u, timestep)
     return x0 if table.clip is None else x0.clamp(-table.clip, table.clip)
 
 
@@ -117,9 +131,9 @@ def bytes_kept(table: Table, network: Network, start: Tensor) -> int:
         storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    found, told = table.evaluations(table.places())
+    found, timesteps = table.evaluations(table.places())
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        estimate_x0(table, network, start.detach().clone().requires_grad_(), found[0], told[0])
+        estimate_x0(table, network, start.detach().clone().requires_grad_(), found[0], timesteps[0])
     return sum(storages.values())
 
 

@@ -9,8 +9,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from diffexp.catalog.discover import Catalog
-from diffexp.components.plan_files import NAME
+from diffexp.components.plan_files import NAME, load_plan
 from diffexp.errors import InputError
 from diffexp.experiment.build import Components, assemble
 from diffexp.experiment.learned_for import UNPROVEN, conditions_of
@@ -72,6 +74,7 @@ def learn(
         if not resume:
             for name in (STATE, NAME):
                 (folder / name).unlink(missing_ok=True)
+        earlier = _seconds_so_far(folder)
         run, config = _assembled(config, catalog, usual_grid=usual_grid)
         write_json(folder / RECORD, {"command": command, "config": config, "settings": asdict(settings)})
         began, problem = time.perf_counter(), Problem(run, config, settings)
@@ -82,7 +85,9 @@ def learn(
         )
         curve = Curve()
         table, interrupted = method_of(settings.method)(problem, folder, curve)
-        plan = replace(table.to_plan(), origin=origin_of(problem, curve, command, time.perf_counter() - began))
+        plan = replace(
+            table.to_plan(), origin=origin_of(problem, curve, command, earlier + time.perf_counter() - began)
+        )
         _write_plan(folder, plan)
         proof = None
         if settings.test and not interrupted:
@@ -98,8 +103,15 @@ def learn(
 def _assembled(
     config: Mapping[str, Any], catalog: Catalog, *, usual_grid: bool
 ) -> tuple[Components, Mapping[str, Any]]:
-    """The components of a run, and its config with the grid to start from."""
+    """The components of a run, and its config with the grid to start from.
+
+    Unless a dtype was given, half precision becomes float32: its rounding would hide what a small change of a number
+    does, and a plan that was learned in float32 serves half precision as well.
+    """
     run = assemble(config, catalog)
+    if config["dtype"] == "auto" and torch.finfo(run.model.dtype).bits < 32:
+        config = {**config, "dtype": "float32"}
+        run = assemble(config, catalog)
     if not usual_grid or not run.model.training.schedule.discrete:
         return run, config
     options = {option.name: option.default for option in catalog.get("grid", USUAL_GRID).options}
@@ -132,6 +144,12 @@ def origin_of(problem: Problem, curve: Curve, command: str, seconds: float) -> d
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "proof": None,
     }
+
+
+def _seconds_so_far(folder: Path) -> float:
+    """What earlier attempts took."""
+    file = folder / NAME
+    return float((load_plan(file).origin or {}).get("seconds", 0.0)) if file.is_file() else 0.0
 
 
 def _write_plan(folder: Path, plan: Plan) -> None:

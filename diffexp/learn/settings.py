@@ -5,7 +5,7 @@ from typing import Any, Self
 
 from diffexp.errors import InputError, hint
 
-METHODS = ("endpoint", "grid", "least_squares", "levels", "spectrum")
+METHODS = ("gauss_newton", "endpoint", "grid", "least_squares", "levels", "spectrum")
 LOSSES = ("pixels", "features", "distribution")
 SPECTRA = ("natural", "mnist", "fitted")
 NOISES = ("kept", "annealed")
@@ -15,20 +15,21 @@ NOISES = ("kept", "annealed")
 class Settings:
     """How a plan is learned."""
 
-    method: str = "endpoint"
+    method: str = "gauss_newton"
     loss: str = "pixels"
     """Distance to the accurate solution of the same noise in pixels or in features, or of the distributions."""
     log: bool = True
     """Whether distances count by their logarithm, as decibels do."""
-    iterations: int = 300
+    iterations: int = 16
     learning_rate: float = 0.02
-    batch: int = 16
+    """Of gradient descent."""
+    batch: int = 32
     """Samples in a batch of an iteration."""
-    train: int = 64
+    train: int = 128
     """Noises that are learned from."""
-    valid: int = 32
+    valid: int = 64
     """Noises that choose the best table on the way."""
-    test: int = 128
+    test: int = 256
     """Noises that neither has seen, for the comparison at the end; 0 leaves it out."""
     spectrum: str = "natural"
     """What ``method=spectrum`` learns on."""
@@ -54,6 +55,7 @@ class Settings:
             InputError: a value of another type, or out of range.
         """
         found: dict[str, Any] = {}
+        values = BY_METHOD.get(str(values.get("method")), {}) | values
         for field in fields(cls):
             if field.name not in values:
                 continue
@@ -66,5 +68,8 @@ class Settings:
 
 
 CHOICES = {"method": METHODS, "loss": LOSSES, "spectrum": SPECTRA, "noise": NOISES}
+GRADIENT = {"iterations": 300, "batch": 16}
+BY_METHOD = {"endpoint": GRADIENT, "levels": GRADIENT}
+"""Defaults of methods where they are others."""
 KEYS = tuple(field.name for field in fields(Settings))
 _NAMES = {str: "name", int: "whole number", float: "number", bool: "true or false"}

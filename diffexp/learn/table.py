@@ -6,7 +6,8 @@ With z = (1 - s) x0 + s eps (see ``coordinates``) a step from s to s' is
 
 over the x0 estimates of this evaluation and of all before it, with weights that sum to 1. It is then exact wherever the
 x0 estimate is constant, whatever the free numbers are. Free are: s, as the logit of s' / s, so that levels stay in
-order; the level of the timestep that the network gets, as a shift in log(sigma / alpha); all weights but the newest.
+order; the level of the timestep that the network gets, as a shift in log(sigma / alpha); the scale of its input, as the
+logarithm of a factor; all weights but the newest.
 
 Euler, DDIM, DPM-Solver++ and all other multistep methods in x0 or noise have this form (Shaul et al. 2024,
 arXiv:2403.01329, prove that it contains every solver of one evaluation a step that is linear in the past).
@@ -14,6 +15,7 @@ arXiv:2403.01329, prove that it contains every solver of one evaluation a step t
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,13 +24,25 @@ from torch import Tensor, nn
 from diffexp.errors import InputError
 from diffexp.learn.coordinates import Facts, facts, log_ratio, place, seen_level, timesteps
 from diffexp.plan.predictions import Clip
-from diffexp.plan.table import Clamp, Plan, Row
+from diffexp.plan.row import Clamp, Row
+from diffexp.plan.table import Plan
 from diffexp.plan.training import Training
 
 TOLERANCE = 1e-3
 """How far a start table may be from exact for constant x0; those of schedulers that float32 rounds are off by 1e-5."""
-LEVELS, TOLD, WEIGHTS = "levels", "told", "weights"
+LEVELS, SHIFTS, SCALES, WEIGHTS = "levels", "shifts", "scales", "weights"
 """The groups of free numbers."""
+
+
+@dataclass(frozen=True)
+class FreeNumber:
+    """One of the numbers that can be learned."""
+
+    group: str
+    place: tuple[int, ...]
+    """In the parameter of that name."""
+    first: int
+    """The first evaluation that depends on it."""
 
 
 class Table(nn.Module):
@@ -42,6 +56,7 @@ class Table(nn.Module):
         shifts: log(sigma / alpha) of the timestep that the network gets, less that of the level; one an evaluation.
         weights: [n, n], in row k the weights of estimates 0 to k, each row with the sum 1.
         noise: standard deviation of the noise of each step but the last over s', in [0, 1); by default none.
+        scales: log of the factor on the network's input, of every evaluation but the first; by default 0.
 
     Raises:
         InputError: the model clips in a way that no table can.
@@ -58,6 +73,7 @@ class Table(nn.Module):
         shifts: Sequence[float],
         weights: np.ndarray,
         noise: Sequence[float] = (),
+        scales: Sequence[float] = (),
     ) -> None:
         super().__init__()
         if training.clip is not None and not isinstance(training.clip, Clip):
@@ -66,14 +82,15 @@ class Table(nn.Module):
         self.first, self.start_std = first, start_std
         ratio = torch.tensor([*ratios], dtype=torch.float64)
         self.levels = nn.Parameter(torch.logit(ratio, eps=1e-9))
-        self.told = nn.Parameter(torch.tensor([*shifts], dtype=torch.float64))
+        self.shifts = nn.Parameter(torch.tensor([*shifts], dtype=torch.float64))
+        self.scales = nn.Parameter(torch.tensor([*scales] or [0.0] * len(ratios), dtype=torch.float64))
         self.weights = nn.Parameter(torch.from_numpy(np.tril(weights, -1)).double())
         self.register_buffer("shares", torch.tensor([*noise] or [0.0] * len(ratios), dtype=torch.float64))
 
     @property
     def nfe(self) -> int:
         """Evaluations of the network."""
-        return len(self.told)
+        return len(self.shifts)
 
     @property
     def deterministic(self) -> bool:
@@ -107,13 +124,28 @@ class Table(nn.Module):
     def evaluations(self, s: Tensor) -> tuple[list[Facts], Tensor]:
         """The facts of every evaluation, and the timesteps that the network gets, [nfe]."""
         logs = log_ratio(s[:-1])
-        return facts(self.training_of_model, logs), timesteps(self.training_of_model, logs + self.told)
+        factors = torch.cat([torch.ones(1, dtype=torch.float64), self.scales.exp()])
+        found = [
+            replace(one, scale=one.scale * factor) for one, factor in zip(facts(self.training_of_model, logs), factors)
+        ]
+        return found, timesteps(self.training_of_model, logs + self.shifts)
+
+    def free_numbers(self, groups: Sequence[str]) -> list[FreeNumber]:
+        """The numbers of these groups."""
+        n = self.nfe
+        known = {
+            LEVELS: [FreeNumber(LEVELS, (k,), k + 1) for k in range(n - 1)],
+            SHIFTS: [FreeNumber(SHIFTS, (k,), k) for k in range(n)],
+            SCALES: [FreeNumber(SCALES, (k,), k + 1) for k in range(n - 1)],
+            WEIGHTS: [FreeNumber(WEIGHTS, (k, j), k + 1) for k in range(n) for j in range(k)],
+        }
+        return [number for group in groups for number in known[group]]
 
     @torch.no_grad()
     def to_plan(self, name: str = "learned") -> Plan:
         """The table as a plan, whose numbers are what a rollout computes with."""
         s, mixing = self.places(), self.mixing().tolist()
-        found, told = self.evaluations(s)
+        found, given = self.evaluations(s)
         kappa, c, g = (part.tolist() for part in self.steps(s))
         scales = [one.scale.item() for one in found]
         estimates = [(one.p.item() * scale, one.q.item()) for one, scale in zip(found, scales)]
@@ -123,7 +155,7 @@ class Table(nn.Module):
             past = estimates[k::-1]
             level = seen_level(self.training_of_model, log)
             z = (g[k],) if not self.deterministic and k < self.nfe - 1 else ()
-            common = {"level": type(level)(told[k].item(), level.alpha, level.sigma), "scale": scales[k], "z": z}
+            common = {"level": type(level)(given[k].item(), level.alpha, level.sigma), "scale": scales[k], "z": z}
             if self.clip is None:
                 x = [weight * p for weight, (p, _) in zip(own, past)]
                 m = tuple(weight * q for weight, (_, q) in zip(own, past))
@@ -141,7 +173,8 @@ def table_of(plan: Plan, training: Training) -> Table:
         InputError: the plan is no multistep method in x0 with one evaluation a step.
     """
     u, made = plan.unscaled(), []
-    size = plan.nfe + 1
+    size = plan.nfe + 1 + plan.draws
+    draw = plan.nfe + 1 + len(u.start_z)
     state = np.zeros(size)
     state[0] = u.start_std
     samples, outputs, clamps = list[np.ndarray](), list[np.ndarray](), list[list[np.ndarray]]()
@@ -153,6 +186,8 @@ def table_of(plan: Plan, training: Training) -> Table:
         terms = [*zip(row.x, samples), *zip(row.m, outputs)]
         terms += [pair for own, past in zip(row.d, clamps) for pair in zip(own, past)]
         state = sum((weight * vector for weight, vector in terms), np.zeros(size))
+        state[draw : draw + len(row.z)] += row.z
+        draw += len(row.z)
         made.append(state)
     return _from_vectors(u, made, training)
 
@@ -164,14 +199,18 @@ def _clamped(clamp: Clamp, x0: np.ndarray, x: np.ndarray, m: np.ndarray, clean: 
 
 
 def _from_vectors(plan: Plan, made: Sequence[np.ndarray], training: Training) -> Table:
-    """The table from its samples as combinations of the start noise (unit variance) and the estimates."""
+    """The table from its samples as combinations of the start noise, the estimates and the noise of the steps."""
     levels = [row.level for row in plan.rows]
     s = [place(level) for level in levels]
     n = plan.nfe
     if any(after >= before for before, after in zip(s, s[1:])):
         raise InputError(f"{plan.name} evaluates a noise level twice, or goes back to a higher one: {_CHOOSE}")
-    scales = [level.alpha + level.sigma for level in levels] + [1.0]
-    first = np.zeros(n + 1)
+    # The network's input has as much noise as its level asks for, up to that of the start, times a factor.
+    excess = plan.start_std / levels[0].sigma
+    noises = [math.hypot(vector[0] / excess, *vector[n + 1 :]) for vector in made[:-1]]
+    factors = [1.0, *(noise / level.sigma for noise, level in zip(noises, levels[1:]))]
+    scales = [(level.alpha + level.sigma) * factor for level, factor in zip(levels, factors)] + [1.0]
+    first = np.zeros(len(made[0]))
     first[0] = plan.start_std / scales[0]
     z = [first, *(vector / scale for vector, scale in zip(made, scales[1:]))]
     weights, noise = np.eye(n), []
@@ -191,7 +230,7 @@ def _from_vectors(plan: Plan, made: Sequence[np.ndarray], training: Training) ->
     shifts = [_shift(training, level.timestep, math.log(level.ratio)) for level in levels]
     ratios = [after / before for before, after in zip(s, s[1:])]
     start_std = plan.start_std * plan.start_scale
-    return Table(training, s[0], start_std, ratios, shifts, weights, noise)
+    return Table(training, s[0], start_std, ratios, shifts, weights, noise, [math.log(one) for one in factors[1:]])
 
 
 _CHOOSE = "start from a multistep method, such as scheduler=dpmpp_2m, ddim, deis or ipndm"
@@ -200,7 +239,7 @@ _CHOOSE = "start from a multistep method, such as scheduler=dpmpp_2m, ddim, deis
 def _shift(training: Training, timestep: float, log: float) -> float:
     """What to add to log(sigma / alpha) for the network to get ``timestep``; within 8, where that is possible."""
     if math.isinf(log) or math.isclose(
-        training.schedule.at_ratio(math.exp(log)).timestep, timestep, rel_tol=1e-9, abs_tol=1e-6
+        training.schedule.at_ratio(math.exp(log)).timestep, timestep, rel_tol=1e-12, abs_tol=1e-10
     ):
         return 0.0
     low, high = -8.0, 8.0

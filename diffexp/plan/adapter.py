@@ -29,7 +29,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
     """Runs a compiled plan inside a diffusers pipeline.
 
     Args:
-        compile: the plan for a number of steps; called again whenever the pipeline asks for another number. It is also
+        compile: the plan for a number of steps; called again whenever the pipeline sets another number. It is also
             called with ``begin=k`` (the plan for the steps from k on, as they are when nothing came before them) where
             a multistep method begins in the middle, and with ``timesteps=``, ``sigmas=`` or ``mu=`` where the pipeline
             passes them; see ``compile_recipe``.

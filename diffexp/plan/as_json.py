@@ -4,59 +4,46 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from diffexp.errors import InputError
 from diffexp.plan.levels import Level
-
-if TYPE_CHECKING:
-    from diffexp.plan.table import Plan
+from diffexp.plan.row import Clamp, Row
 
 FORMAT = "diffexp plan 1"
 _PARTS = ("x", "m", "d", "z")
 
 
-def to_json(plan: "Plan") -> str:
-    """The text of a plan; see ``Plan.to_json``."""
-    head: dict[str, Any] = {"format": FORMAT, "name": plan.name, "sha256": plan.sha256}
-    head |= {"start_std": plan.start_std, "start_scale": plan.start_scale, "start_z": plan.start_z}
-    if plan.origin is not None:
-        head["origin"] = plan.origin
-    lines = [f"  {json.dumps(key)}: {_dumped(value)}," for key, value in head.items()]
-    rows = [f"    {_dumped(_of_row(row))}" for row in plan.rows]
-    return "\n".join(["{", *lines, '  "rows": [', ",\n".join(rows), "  ]", "}", ""])
+def to_json(head: Mapping[str, Any], rows: Sequence[Row]) -> str:
+    """The text of a plan: a line for each value of ``head``, then one for each row."""
+    lines = [f"  {json.dumps(key)}: {_dumped(value)}," for key, value in {"format": FORMAT, **head}.items()]
+    table = [f"    {_dumped(_of_row(row))}" for row in rows]
+    return "\n".join(["{", *lines, '  "rows": [', ",\n".join(table), "  ]", "}", ""])
 
 
-def from_json(text: str) -> "Plan":
-    """The plan of a text; see ``Plan.from_json``."""
-    from diffexp.plan.table import Plan  # which needs this module
-
+def from_json(text: str) -> tuple[dict[str, Any], str]:
+    """The fields of the plan in a text of ``to_json``, and the SHA-256 that its table had."""
     try:
         content = json.loads(text)
         if content["format"] != FORMAT:
             raise InputError(f"its format is {content['format']!r}, and this version reads {FORMAT!r}")
-        start = (_number(content["start_std"]), _number(content["start_scale"]), _numbers(content["start_z"]))
+        start = {key: _number(content[key]) for key in ("start_std", "start_scale")}
+        start |= {"start_z": _numbers(content["start_z"]), "origin": content.get("origin")}
         rows = tuple(map(_row, content["rows"]))
-        plan = Plan(rows, *start, str(content["name"]), origin=content.get("origin"))
-        expected = str(content["sha256"])
+        return {"rows": rows, "name": str(content["name"]), **start}, str(content["sha256"])
     except KeyError as error:
         raise InputError(f"it is no plan of diffexp: {error} is missing") from error
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"it is no plan of diffexp: {' '.join(str(error).split())}") from error
-    if plan.sha256 != expected:
-        raise InputError("its numbers are not those that its sha256 was computed from: it was changed or damaged")
-    return plan
 
 
-def _of_row(row: Any) -> dict[str, Any]:
+def _of_row(row: Row) -> dict[str, Any]:
     level = {"timestep": row.level.timestep, "alpha": row.level.alpha, "noise_std": row.level.sigma}
     found = level | {"scale": row.scale} | {part: value for part in _PARTS if (value := getattr(row, part))}
     return found | ({"clamps": [asdict(clamp) for clamp in row.clamps]} if row.clamps else {})
 
 
-def _row(content: Mapping[str, Any]) -> Any:
-    from diffexp.plan.table import Clamp, Row
-
+def _row(content: Mapping[str, Any]) -> Row:
     level = Level(*(_number(content[key]) for key in ("timestep", "alpha", "noise_std")))
     x, m, z = (_numbers(content.get(part, ())) for part in ("x", "m", "z"))
     d = tuple(map(_numbers, content.get("d", ())))

@@ -13,9 +13,9 @@ from torch import Tensor
 from diffexp.errors import InputError
 from diffexp.plan.basis import Intercepted
 from diffexp.plan.execute import Network, execute
+from diffexp.plan.from_trace import build_plan
 from diffexp.plan.levels import Level
 from diffexp.plan.method import Method, Noise, drives_object
-from diffexp.plan.rows import build_plan
 from diffexp.plan.table import Plan
 from diffexp.plan.trace import NotLinear, Recording, record
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from diffexp.plan.execute import History, advance
-from diffexp.plan.table import Clamp, Plan
+from diffexp.plan.row import Clamp
+from diffexp.plan.table import Plan
 
 
 def unrolled_difference(one: Plan, other: Plan) -> float:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from diffexp.plan.levels import Level
 from diffexp.plan.method import Noise
-from diffexp.plan.table import Plan, Row
+from diffexp.plan.row import Row
+from diffexp.plan.table import Plan
 
 Network = Callable[[Tensor, Level], Tensor]
 """One evaluation: what the network sees and where, to its raw output in the same shape."""

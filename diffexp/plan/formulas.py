@@ -179,7 +179,7 @@ def _put(attributes: dict[str, Any], tensors: Sequence[Tensor]) -> dict[str, Any
 
 
 def _identity(value: Any, otherwise: Any = None) -> Any:
-    """What tells a value apart: of a number and the like what it is; of everything else nothing, by default."""
+    """The identity of a value: of a number and the like what it is; of everything else nothing, by default."""
     if isinstance(value, Tensor) and value.numel() == 1:
         return value.dtype, value.shape, value.item()
     if isinstance(value, bool | int | float | str | None | Place | torch.dtype):

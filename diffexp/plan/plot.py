@@ -10,7 +10,8 @@ from markupsafe import Markup
 from diffexp.drawing import Drawing
 from diffexp.drawing.labels import spread
 from diffexp.drawing.ticks import log_ticks, ticks
-from diffexp.plan.table import Plan
+from diffexp.plan.row import Row
+from diffexp.text import quantity
 
 WIDTH, PANEL, GAP = 720, 170, 44
 LEFT, RIGHT, TOP, BOTTOM = 74, 96, 62, 46
@@ -104,13 +105,13 @@ class Scale:
         return self.top + PANEL * (self.high - place) / (self.high - self.low)
 
 
-def plot(plan: Plan) -> Drawing:
+def plot(name: str, rows: Sequence[Row]) -> Drawing:
     """Draw a plan: see ``Plan.plot``."""
-    shown, count = panels(plan), plan.nfe
+    shown, count = panels(rows), len(rows)
     width = WIDTH - LEFT - RIGHT
     across = [LEFT + width * (k + 0.5) / count for k in range(count)]
     height = TOP + len(shown) * (PANEL + GAP) - GAP + BOTTOM
-    title = f"{plan.name}: {count} evaluation{'s' if count > 1 else ''}"
+    title = f"{name}: {quantity(count, 'evaluation')}"
     bottom = height - BOTTOM
     parts = [Markup('<text class="label heading" x="{}" y="24">{}</text>').format(LEFT, title)]
     parts += [panel.draw(TOP + number * (PANEL + GAP), across) for number, panel in enumerate(shown)]
@@ -131,26 +132,26 @@ def plot(plan: Plan) -> Drawing:
     return Drawing(str(text), title)
 
 
-def panels(plan: Plan) -> list[Panel]:
+def panels(rows: Sequence[Row]) -> list[Panel]:
     """What is drawn: levels, coefficients, and the noise where there is any."""
-    levels = {"alpha": [level.alpha for level in plan.levels], "noise_std": [level.sigma for level in plan.levels]}
-    times = [level.timestep for level in plan.levels]
+    levels = {"alpha": [row.level.alpha for row in rows], "noise_std": [row.level.sigma for row in rows]}
+    times = [row.level.timestep for row in rows]
     span = f"t from {times[0]:.4g} to {times[-1]:.4g}"
     highest = max(max(line) for line in levels.values())
     found = [Panel(f"Levels ({span})", levels, log=highest > LINEAR_TO)]
     coefficients: dict[str, list[float | None]] = {}
-    for j in range(plan.depth + 1):
+    for j in range(max(row.depth for row in rows) + 1):
         lag = f"[k-{j}]" if j else "[k]"
-        coefficients[f"x{lag}"] = [row.x[j] if j < len(row.x) else None for row in plan.rows]
-        coefficients[f"m{lag}"] = [row.m[j] if j < len(row.m) else None for row in plan.rows]
-        for i in range(max(len(row.clamps) for row in plan.rows)):
-            parts = [row.d[j] if j < len(row.d) else () for row in plan.rows]
+        coefficients[f"x{lag}"] = [row.x[j] if j < len(row.x) else None for row in rows]
+        coefficients[f"m{lag}"] = [row.m[j] if j < len(row.m) else None for row in rows]
+        for i in range(max(len(row.clamps) for row in rows)):
+            parts = [row.d[j] if j < len(row.d) else () for row in rows]
             coefficients[f"d{i}{lag}"] = [past[i] if i < len(past) else None for past in parts]
     used = {name: line for name, line in coefficients.items() if any(line)}
     clipped = " and clipped estimates d" if any(name.startswith("d") for name in used) else ""
     found.append(Panel(f"Coefficients of samples x, model outputs m{clipped}", used or coefficients))
-    if plan.draws:
-        noise = [math.hypot(*row.z) for row in plan.rows]
+    if any(row.z for row in rows):
+        noise = [math.hypot(*row.z) for row in rows]
         found.append(Panel("Standard deviation of the fresh noise", {"noise": noise}))
     return found
 

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from diffexp.errors import InputError
 from diffexp.plan import as_json
 from diffexp.plan.levels import Level
 from diffexp.plan.method import Method
+from diffexp.plan.row import Clamp, Row
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,41 +22,6 @@ if TYPE_CHECKING:
     from diffexp.drawing import Drawing
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Clamp:
-    """d = clamp(x * x_k + m * m_k, low, high)."""
-
-    x: float
-    m: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One model evaluation and the update that follows it; coefficient lists run backwards in time, newest first.
-
-    x_{k+1} = sum_j x[j] x_{k-j} + sum_j m[j] m_{k-j} + sum_j sum_i d[j][i] d_{k-j,i} + sum_i z[i] z_i
-    """
-
-    level: Level
-    """Level of the evaluation: its timestep, and alpha and sigma of the network's input."""
-    scale: float
-    """The network sees scale * x_k."""
-    x: tuple[float, ...]
-    m: tuple[float, ...]
-    d: tuple[tuple[float, ...], ...] = ()
-    z: tuple[float, ...] = ()
-    """One coefficient per fresh draw of standard normal noise."""
-    clamps: tuple[Clamp, ...] = ()
-    """Clamped combinations of this row's x_k and m_k."""
-
-    @property
-    def depth(self) -> int:
-        """Number of rows back that the update reads, 0 for a one-step method."""
-        return max(len(self.x), len(self.m), len(self.d), 1) - 1
 
 
 @dataclass(frozen=True, repr=False)
@@ -202,7 +169,9 @@ class Plan:
 
     def to_json(self) -> str:
         """The plan as text that ``from_json`` reads back, equal in every number."""
-        return as_json.to_json(self)
+        start = {"start_std": self.start_std, "start_scale": self.start_scale, "start_z": self.start_z}
+        origin = {} if self.origin is None else {"origin": self.origin}
+        return as_json.to_json({"name": self.name, "sha256": self.sha256, **start, **origin}, self.rows)
 
     @classmethod
     def from_json(cls, text: str) -> "Plan":
@@ -211,7 +180,11 @@ class Plan:
         Raises:
             InputError: it is none, it is of another version, or a number in it was changed.
         """
-        return as_json.from_json(text)
+        fields, expected = as_json.from_json(text)
+        plan = cls(**fields)
+        if plan.sha256 != expected:
+            raise InputError("its numbers are not those that its sha256 was computed from: it was changed or damaged")
+        return plan
 
     def to_frame(self) -> "pd.DataFrame":
         """The table as a ``pandas.DataFrame``: the columns of ``to_csv``, a row for each evaluation."""
@@ -221,9 +194,9 @@ class Plan:
 
     def plot(self) -> "Drawing":
         """A drawing for a notebook or ``.save("plan.svg")``: levels, coefficients and noise over the evaluations."""
-        from diffexp.plan.plot import plot  # which needs the class
+        from diffexp.plan.plot import plot  # needs jinja's packages
 
-        return plot(self)
+        return plot(self.name, self.rows)
 
 
 def _cell(values: Sequence[float], index: int) -> float | str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from diffexp.catalog.discover import Catalog
-    from diffexp.report.page import Report
+    from diffexp.report.content import Report
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def write_chart(folders: Sequence[Path], out: Path, metric: str | None = None, c
     from diffexp.errors import InputError, nearest
     from diffexp.report.chart_file import chart_svg
     from diffexp.report.collect import collect
-    from diffexp.report.page import Report
+    from diffexp.report.content import Report
     from diffexp.sweeps.values import COSTS
 
     if cost is not None and cost not in COSTS:
@@ -113,11 +113,12 @@ def _write(folders: Sequence[Path], out: Path | None) -> tuple[Path, Report]:
     from diffexp.files import write_text
     from diffexp.report.collect import collect
     from diffexp.report.comparison import NAME as COMPARISON, write_comparison
-    from diffexp.report.page import Report
+    from diffexp.report.content import Report
+    from diffexp.report.page import page_html
 
     out = out or (folders[0] if len(folders) == 1 else Path.cwd()) / NAME
     report = Report(collect(folders), out.absolute())
-    write_text(out, report.html())
+    write_text(out, page_html(report))
     if report.compared:
         write_comparison(out.absolute().with_name(COMPARISON), report.cells, report.placement, report.comparisons)
     return out, report

@@ -156,15 +156,13 @@ def _by_halves(
         for i, (run, found) in enumerate(zip(runs, halves))
         if quality.name in found and found[quality.name].isfinite().all() and value_of(run, quality.name)
     }
-    # Another version of diffexp, or a plugin, may write more or fewer splits: only the usual number can be compared.
-    usual = Counter(values.shape for values in known.values()).most_common(1)
-    known = {i: values for i, values in known.items() if values.shape == usual[0][0]}
-    counts = {i: number_of_samples(runs[i]) for i in known}
+    # Other versions of diffexp, and plugins, may write more or fewer splits, which cannot be compared.
+    counts = {i: (number_of_samples(runs[i]), *values.shape) for i, values in known.items()}
     pairs = [(i, j) for i, j in pairs if i in known and j in known and counts[i] == counts[j]]
     values = {i: found.value for i in known if (found := value_of(runs[i], quality.name))}
     measured: dict[tuple[int, int], Measured] = {}
-    for count in {counts[i] for i, _ in pairs}:
-        alike = [pair for pair in pairs if counts[pair[0]] == count]
+    for counted in {counts[i] for i, _ in pairs}:
+        count, alike = counted[0], [pair for pair in pairs if counts[pair[0]] == counted]
         for some in (alike[first : first + AT_ONCE] for first in range(0, len(alike), AT_ONCE)):
             first, second = (torch.stack([known[pair[side]] for pair in some]) for side in (0, 1))
             found = zip(some, *(part.tolist() for part in spread(first - second, count)))
@@ -175,29 +173,37 @@ def _by_halves(
     return measured
 
 
-def choose_pairs(placement: Placement) -> tuple[list[tuple[int, int]], str]:
+def choose_pairs(placement: Placement, of_cell: Sequence[int]) -> tuple[list[tuple[int, int]], str]:
     """Choose the pairs of cells to compare; returns them and a description of the choice.
 
-    All pairs if they are not too many, else those that differ on one axis, else those that are neighbours on it.
+    Of cells of the same condition all pairs if they are not too many, else those that differ on one axis, else those
+    that are neighbours on it. Cells of different conditions are no alternatives: their pairs would only make the
+    correction for the number of pairs larger.
+
+    Args:
+        of_cell: for each cell the number of its condition; see ``sweeps.conditions``.
     """
-    cells = range(len(placement.places))
-    every = len(cells) * (len(cells) - 1) // 2
+    every = sum(count * (count - 1) // 2 for count in Counter(of_cell).values())
+    of = "pairs of cells" if len({*of_cell}) < 2 else "pairs of cells of the same condition"
     if every <= MAX_PAIRS:
-        return list(combinations(cells, 2)), "every pair of cells"
-    pairs, near = _on_one_axis(placement)
+        pairs = [pair for pair in combinations(range(len(of_cell)), 2) if of_cell[pair[0]] == of_cell[pair[1]]]
+        return pairs, f"every {of.replace('pairs', 'pair')}"
+    pairs, near = _on_one_axis(placement, of_cell)
     if len(pairs) <= MAX_PAIRS:
-        return pairs, f"{len(pairs):,} of the {every:,} pairs of cells: those that differ on one axis only"
+        return pairs, f"{len(pairs):,} of the {every:,} {of}: those that differ on one axis only"
     shown = near[:MAX_PAIRS]
     first = "" if len(shown) == len(near) else f"the first of the {len(near):,} "
-    return shown, f"{len(shown):,} of the {every:,} pairs of cells: {first or 'those '}that are neighbours on one axis"
+    return shown, f"{len(shown):,} of the {every:,} {of}: {first or 'those '}that are neighbours on one axis"
 
 
-def _on_one_axis(placement: Placement) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """The pairs of cells that differ on one axis only, and those of them that are neighbours on it."""
+def _on_one_axis(placement: Placement, of_cell: Sequence[int]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """The pairs of a condition that differ on one axis only, and those of them that are neighbours on it."""
     places, pairs, near = np.array(placement.places), list[tuple[int, int]](), list[tuple[int, int]]()
+    own = np.array(of_cell)
     for first in range(len(places)):
         distances = np.abs(places[first + 1 :] - places[first])
-        for other in np.flatnonzero((distances > 0).sum(axis=1) == 1).tolist():
+        alike = own[first + 1 :] == own[first]
+        for other in np.flatnonzero(((distances > 0).sum(axis=1) == 1) & alike).tolist():
             pairs.append((first, first + 1 + other))
             if distances[other].sum() == 1:
                 near.append(pairs[-1])

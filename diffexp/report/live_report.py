@@ -2,53 +2,28 @@
 
 import os
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from diffexp.experiment.lock import RenewalTimes
 from diffexp.experiment.stores.images import StoredImages
 from diffexp.report.collect import cells_of_sweep
 from diffexp.report.comparison import Difference
-from diffexp.report.page import Report
+from diffexp.report.content import Report
+from diffexp.report.page import page_html
+from diffexp.report.progress_state import State, state_of
 from diffexp.report.thumbnails import Thumbnails, make_thumbnails, stored_previews
-from diffexp.sweeps.outcome import names_of
 from diffexp.sweeps.results import CellResult, read_cell
 from diffexp.sweeps.values import Quality
 
 UNCHANGED_SECONDS = 30.0
 """How often a page that has not changed is written, so that it shows that the sweep goes on."""
-STATUSES = ("failed", "interrupted", "missing", "running", "waiting")
-"""Statuses that are counted, besides ``done``."""
-OVER = ("done", "failed", "interrupted")
-"""Statuses of runs that nobody works on."""
 LARGE = 192
 """Longer side in pixels from which images are shown smaller than they are."""
 NOT_COMPARED = "nothing yet; pairs are compared when no cell is running or waiting"
-
-
-@dataclass(frozen=True)
-class State:
-    """How far the runs of a page are."""
-
-    summary: str
-    """``12 of 48 cells done, 3 running, 33 waiting``."""
-    running: str
-    """The names of runs that are running."""
-    share: float
-    """Of the work, between 0 and 1."""
-    over: bool
-    """Whether no run is running or waiting."""
-    written: float
-    """Seconds since 1970."""
-    every: float
-    """Seconds until the page is expected to be written again."""
-    version: str = ""
-    """The version of the page, where it is served."""
 
 
 class RunCache:
@@ -129,40 +104,9 @@ class LiveReport(Report):
     def comparisons(self) -> list[tuple[Quality, list[Difference]]]:
         return super().comparisons if self._state.over else [(quality, []) for quality in self.qualities]
 
-    def data(self) -> Mapping[str, Any]:
-        return {**super().data(), "shrunk": self.thumbnails.side > LARGE}
-
-
-def state_of(cells: Sequence[CellResult], every: float, version: str = "") -> State:
-    """How far runs are; those without samples on disk that nobody has begun are ``waiting``.
-
-    Args:
-        cells: with the status ``waiting`` in place of ``missing`` where a sweep will still run them.
-        every: see ``State``.
-    """
-    counts = Counter(cell.status for cell in cells)
-    parts = [f"{counts['done']} of {len(cells)} cell{'' if len(cells) == 1 else 's'} done"]
-    parts += [f"{counts[status]} {status}" for status in STATUSES if counts[status]]
-    running = [(cell, _drawn(cell)) for cell in cells if cell.status == "running"]
-    names = [f"{cell.folder.name} ({drawn} of {total} samples)" for cell, (drawn, total) in running]
-    shares = sum(drawn / total for _, (drawn, total) in running if total)
-    return State(
-        summary=", ".join(parts),
-        running=names_of(names),
-        share=(sum(counts[status] for status in OVER) + shares) / len(cells) if cells else 0.0,
-        over=not counts["running"] and not counts["waiting"],
-        written=time.time(),
-        every=every,
-        version=version,
-    )
-
-
-def _drawn(cell: CellResult) -> tuple[int, int]:
-    """The samples of a run that are on disk as images of their own, and those that it draws."""
-    total = cell.config.get("num_samples")
-    with suppress(OSError), os.scandir(cell.folder / "samples") as entries:
-        return sum(entry.name.endswith(".png") and entry.name[0] != "." for entry in entries), int(total or 0)
-    return 0, int(total or 0)
+    @property
+    def shrunk(self) -> bool:
+        return self.thumbnails.side > LARGE
 
 
 def with_waiting(cells: Sequence[CellResult]) -> list[CellResult]:
@@ -197,4 +141,4 @@ class SweepPage:
         if not cells or (shown == self._shown and not due):
             return None
         self._shown, self._made = shown, time.monotonic()
-        return LiveReport(cells, self._file, state_of(cells, every), self._cache.images).html()
+        return page_html(LiveReport(cells, self._file, state_of(cells, every), self._cache.images))

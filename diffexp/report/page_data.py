@@ -1,24 +1,21 @@
 """What the scripts of the page know of the cells, as JSON."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from diffexp.experiment.configs import differing_keys
 from diffexp.experiment.media_files import media_files
 from diffexp.experiment.sample_files import SAMPLES_DIR
 from diffexp.experiment.tracking import IMAGES
 from diffexp.report.axes import PHRASES, Axis
+from diffexp.report.content import Report
 from diffexp.report.quality import Answer
+from diffexp.report.ranking import BEST, Ranking
 from diffexp.report.thumbnails import Thumbnails
 from diffexp.report.warnings import condition_names
 from diffexp.sweeps.results import CellResult
 from diffexp.sweeps.values import COSTS, SHORT_COSTS, Value, cost_of, value_of
-
-if TYPE_CHECKING:
-    from diffexp.report.page import Report
 
 MAX_LISTED = 6
 """Up to so many cells that do not differ from the best are listed; of more, the number."""
@@ -43,7 +40,7 @@ def page_data(report: Report) -> Mapping[str, Any]:
         "available": thumbnails.available,
         "files": thumbnails.files,
         "side": thumbnails.side,
-        "shrunk": any(uri and uri.startswith("data:image/jpeg") for found in thumbnails.images for uri in found),
+        "shrunk": report.shrunk,
         "qualities": [{"name": quality.name, "higher": quality.higher} for quality in report.qualities],
         "marks": _marks(report),
         "answers": {
@@ -143,8 +140,6 @@ def _value(value: Value) -> list[float]:
 
 def _marks(report: Report) -> dict[str, dict[int, str]]:
     """For each metric the best cell of each condition and those not significantly worse, where any were compared."""
-    from diffexp.report.ranking import BEST, Ranking  # imports the page
-
     ranking, of_cell, found = Ranking(report), report.conditions.of_cell, {}
     for quality, differences in report.comparisons:
         compared = {of_cell[d.first] for d in differences if of_cell[d.first] == of_cell[d.second]}

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, Group
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from diffexp.report.comparison import REAL, Difference
-from diffexp.report.page import Report
+from diffexp.report.content import Report
 from diffexp.report.texts import interval_text
 from diffexp.sweeps.values import Quality, Value, cost_of, number_of_samples, value_of
+from diffexp.text import quantity
 
 MAX_ROWS = 30
 """Cells that are shown."""
@@ -102,11 +103,7 @@ class Ranking:
     def better(self, quality: Quality) -> set[tuple[int, int]]:
         """The pairs of cells of which the first is significantly better than the second."""
         found = (d for d in self._differences(quality) if d.p_holm < REAL)
-        return {
-            (d.first, d.second) if quality.better(d.difference, 0.0) else (d.second, d.first)
-            for d in found
-            if self.conditions[d.first] == self.conditions[d.second]
-        }
+        return {(d.first, d.second) if quality.better(d.difference, 0.0) else (d.second, d.first) for d in found}
 
     def _differences(self, quality: Quality) -> Sequence[Difference]:
         return next((found for own, found in self.report.comparisons if own == quality), ())
@@ -119,8 +116,9 @@ class Ranking:
         """
         cells, cost = self.report.cells, self.report.cost
         found = self._differences(self.qualities[0]) if self.qualities else ()
-        alike = [d for d in found if d.needed and self.conditions[d.first] == self.conditions[d.second]]
-        equal = [d for d in alike if cost_of(cells[d.first], cost) == cost_of(cells[d.second], cost) is not None]
+        equal = [
+            d for d in found if d.needed and cost_of(cells[d.first], cost) == cost_of(cells[d.second], cost) is not None
+        ]
         return sorted(equal, key=lambda d: d.needed or 0)
 
     def marks(self, quality: Quality) -> dict[int, str]:
@@ -137,8 +135,8 @@ class Ranking:
         return found
 
 
-def ranked_table(ranking: Ranking, width: int | None = None) -> Table | None:
-    """The table, with as many columns as fit; its rows are cut at ``MAX_ROWS``.
+def ranked_table(ranking: Ranking, width: int | None = None) -> Group | None:
+    """The table with its title and notes, with as many columns as fit; its rows are cut at ``MAX_ROWS``.
 
     Args:
         width: of the terminal, in characters; None: whatever the table needs.
@@ -154,7 +152,7 @@ def ranked_table(ranking: Ranking, width: int | None = None) -> Table | None:
         over = width is not None and Measurement.get(console, console.options, table).maximum > width
         least = max(columns, key=lambda column: column.optional)
         if not over or not least.optional:
-            return table
+            return Group(_title(ranking), table, _notes(ranking))
         columns.remove(least)
         if least.title == FOLDER:
             columns.append(_number_column(ranking))
@@ -174,8 +172,7 @@ FOLDER = "folder"
 
 
 def _table(ranking: Ranking, columns: Sequence[Column]) -> Table:
-    table = Table(box=SIMPLE_HEAD, title_justify="left", caption_justify="left", title_style="bold", pad_edge=False)
-    table.title, table.caption = _title(ranking), _caption(ranking, columns)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         table.add_column(Text(column.title.replace("/", "/\n")), overflow="fold")
     rows = ranking.rows[:MAX_ROWS]
@@ -257,13 +254,13 @@ def _cut(text: str) -> str:
 
 def _title(ranking: Ranking) -> Text:
     done, cells = len(ranking.done), ranking.report.cells
-    title = f"{done} cell{'s' if done != 1 else ''}"
+    title = quantity(done, "cell")
     if ranking.qualities and done > 1:
         quality = ranking.qualities[0]
         direction = "higher" if quality.higher else "lower"
         title += f" {'ranked by' if ranking.is_ranked else 'in the order of'} {quality.name} ({direction} is better)"
     several = any(len(cells[i].members) > 1 for i in ranking.done)
-    return Text(title + (", means over seeds" if several else ""))
+    return Text(title + (", means over seeds" if several else ""), style="bold")
 
 
 def _drawn(report: Report) -> list[tuple[int, int]]:
@@ -271,7 +268,7 @@ def _drawn(report: Report) -> list[tuple[int, int]]:
     return [(number_of_samples(run), int(run.config.get("num_samples") or 0)) for run in report.runs]
 
 
-def _caption(ranking: Ranking, columns: Sequence[Column]) -> Text:
+def _notes(ranking: Ranking) -> Text:
     report = ranking.report
     shown = {mark for quality in ranking.qualities[:MAX_QUALITIES] for mark in ranking.marks(quality).values()}
     lines = []
@@ -297,4 +294,4 @@ def _caption(ranking: Ranking, columns: Sequence[Column]) -> Text:
     hidden = len(ranking.rows) - MAX_ROWS
     if hidden > 0:
         lines.append(f"{hidden} more cells are in results.csv")
-    return Text("\n".join(lines))
+    return Text("\n".join(lines), style="dim")

@@ -21,7 +21,7 @@ from diffexp.sweeps.values import COSTS, Value, cost_of
 if TYPE_CHECKING:
     import pandas as pd
 
-    from diffexp.report.page import Report
+    from diffexp.report.content import Report
 
 BOLD, ITALIC = "bold", "italic"
 SIGNIFICANT = 2

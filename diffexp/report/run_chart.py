@@ -1,9 +1,7 @@
 """A chart of the runs of a table: a metric over any column of numbers, a line for each value of others."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -17,18 +15,20 @@ from diffexp.report.charts import Chart, Curve, Point
 from diffexp.sweeps.replicates import IRRELEVANT_KEYS
 from diffexp.sweeps.values import COSTS, NOT_QUALITY
 
-if TYPE_CHECKING:
-    from diffexp.report.runs import Runs
-
 COMMON = {"model": "{}", "num_samples": "{} samples", "prompt": "prompt: {}", "label": "label {}"}
 """Config keys that the title states where all runs agree in them."""
 MAX_LETTERS = 40
 
 
-def chart(runs: Runs, metric: str, x: str, by: Sequence[str]) -> Drawing:
-    """Draw the finished runs of a table: see ``Runs.chart``."""
-    table = runs if "seeds" in runs else runs.over_seeds()
-    across, upward, lines_by = table.column(x), table.column(metric), [table.column(name) for name in by]
+def chart(table: pd.DataFrame, upward: str, across: str, lines_by: Sequence[str]) -> Drawing:
+    """Draw finished runs: see ``Runs.chart``.
+
+    Args:
+        table: of ``Runs.over_seeds``.
+        upward: the column of the metric.
+        across: the column of the other axis.
+        lines_by: the columns whose values have a line each.
+    """
     for column in (across, upward):
         if not pd.api.types.is_numeric_dtype(table[column].infer_objects()):
             raise InputError(f"{column} has no numbers; give a metric, a cost such as forward_passes, or steps")

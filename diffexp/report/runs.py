@@ -112,9 +112,11 @@ class Runs(pd.DataFrame):
         Raises:
             InputError: no such column, no numbers in it, or no finished run has both.
         """
-        from diffexp.report.run_chart import chart
+        from diffexp.report.run_chart import chart  # the drawing takes a while to import
 
-        return chart(self, metric, x, [by] if isinstance(by, str) else list(by))
+        table = self if "seeds" in self else self.over_seeds()
+        lines_by = [table.column(name) for name in ([by] if isinstance(by, str) else by)]
+        return chart(table, table.column(metric), table.column(x), lines_by)
 
     def column(self, name: str) -> str:
         """The column of that name, or the only one whose name begins with it: ``fid/mnist_cnn`` for ``fid``.

@@ -76,7 +76,7 @@ class SweepResult:
     def _repr_html_(self) -> str:
         """The sweep in a notebook: the table of its finished cells, and the failures."""
         from diffexp.report.collect import collect
-        from diffexp.report.page import Report
+        from diffexp.report.content import Report
         from diffexp.report.result_table import ResultTable
         from diffexp.report.tables import html
 

@@ -112,7 +112,7 @@ def write_table(folders: Sequence[Path], out: Path, metric: str | None = None) -
             cell has the metric.
     """
     from diffexp.report.collect import collect
-    from diffexp.report.page import Report
+    from diffexp.report.content import Report
 
     if out.suffix not in WRITERS:
         raise InputError(f"out={out} ends in none of {', '.join(WRITERS)}")

@@ -8,7 +8,7 @@ from diffexp.components.trackers.base import Comparison, Curves, RunInfo
 from diffexp.experiment.summary import HIGH, LOW
 from diffexp.experiment.tracking import group_name
 from diffexp.report.charts import Chart
-from diffexp.report.page import Report
+from diffexp.report.content import Report
 from diffexp.sweeps.values import COSTS
 
 GRID_FILE = "grid.png"

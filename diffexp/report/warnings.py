@@ -18,7 +18,7 @@ INPUTS = {
     "negative_prompt": "negative prompts",
     "label": "labels",
     "num_samples": "numbers of samples",
-    "loop": "input images",
+    "loop": "inputs of the loop",
 }
 """Config keys of conditions, in the plural."""
 

@@ -13,8 +13,9 @@ from urllib.parse import quote
 
 from diffexp.report.assets import asset
 from diffexp.report.collect import runs_in
-from diffexp.report.live_report import LiveReport, RunCache, State, state_of, with_waiting
-from diffexp.report.page import template
+from diffexp.report.live_report import LiveReport, RunCache, with_waiting
+from diffexp.report.page import page_html, template
+from diffexp.report.progress_state import State, state_of
 from diffexp.sweeps.results import CellResult
 
 PAGE = "report.html"
@@ -78,7 +79,7 @@ class WatchedPage:
         state = state_of(cells, 2 * CHECK_SECONDS, version)
         if not cells:
             return _folder_page(title=self.root.name, report=Progress(state), note="No run has begun here yet.")
-        return LiveReport(cells, self.root / PAGE, state, self._cache.images).html()
+        return page_html(LiveReport(cells, self.root / PAGE, state, self._cache.images))
 
 
 @dataclass(frozen=True)

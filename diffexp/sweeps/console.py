@@ -27,6 +27,17 @@ def styled(text: str, style: str, stream: TextIO) -> str:
     return Style.parse(style).render(text, color_system=ColorSystem.STANDARD)
 
 
+def unwrapped(made: "RenderableType") -> str:
+    """What rich makes of something in a file: no line is cut or wrapped, or has blanks at its end."""
+    from rich.console import Console
+
+    console = Console(file=io.StringIO(), width=WIDE)
+    console.print(made, soft_wrap=True)
+    file = console.file
+    assert isinstance(file, io.StringIO)
+    return "\n".join(line.rstrip() for line in file.getvalue().rstrip().splitlines())
+
+
 def show(make: "Callable[[int | None], RenderableType | None]") -> None:
     """Print something by rich on standard output.
 
@@ -35,17 +46,12 @@ def show(make: "Callable[[int | None], RenderableType | None]") -> None:
     """
     from rich.console import Console
 
-    is_terminal = sys.stdout.isatty()
-    console = Console() if is_terminal else Console(file=io.StringIO(), width=WIDE)
-    made = make(console.width if is_terminal else None)
+    console = Console() if sys.stdout.isatty() else None
+    made = make(console.width if console else None)
     if made is None:
         return
-    if is_terminal:
-        console.print(made)
+    if console:
+        console.print(made, crop=False)  # what is to be copied stands in one line, however long
         return
-    console.print(made, soft_wrap=True)
-    file = console.file
-    assert isinstance(file, io.StringIO)
-    lines = [line.rstrip() for line in file.getvalue().rstrip().splitlines()]
     encoding = sys.stdout.encoding or "utf-8"
-    print("\n".join(lines).encode(encoding, errors="replace").decode(encoding), flush=True)
+    print(unwrapped(made).encode(encoding, errors="replace").decode(encoding), flush=True)

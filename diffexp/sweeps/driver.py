@@ -16,7 +16,7 @@ from diffexp.sweeps.claims import FILE as CLAIM, read_claim, status_of
 from diffexp.sweeps.engines.base import Ended, Engine
 from diffexp.sweeps.failures import FILE as FAILURE, Failure, clear_failure, record_interrupt
 from diffexp.sweeps.logs import sweep_logging
-from diffexp.sweeps.outcome import end_line, names_of
+from diffexp.sweeps.outcome import end_line, names_of, stopping_text
 from diffexp.sweeps.progress import Progress
 from diffexp.sweeps.work import Work
 from diffexp.sweeps.workers import FOLDER, live_workers, read_end, read_workers, record_end
@@ -212,8 +212,7 @@ class Driver:
         return self._last_end + (f"; it ran {cells}" if cells else "")
 
     def _stop(self, left: int) -> None:
-        advice = f"; go on later with: python -m diffexp {self._work.resume}" if self._work.resume else ""
-        log.warning("stopping: %d workers write what they have finished%s", self._engine.running(), advice)
+        log.warning("%s", stopping_text(self._engine.running(), "worker", self._work.resume))
         try:
             self._engine.stop()
         finally:  # also at a second Ctrl-C

@@ -1,6 +1,7 @@
 """How cells and sweeps have ended, in words."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from diffexp.experiment.lock import Watch
 from diffexp.experiment.summary import brief_line, read_metrics
@@ -10,7 +11,18 @@ from diffexp.sweeps.claims import FILE as CLAIM, read_claim
 from diffexp.sweeps.record import SweepRecord
 from diffexp.sweeps.results import cell_number
 
-STATUSES = ("done", "failed", "lost", "interrupted", "running", "not begun")
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+STATUSES = {
+    "done": "green",
+    "failed": "bold red",
+    "lost": "bold red",
+    "interrupted": "yellow",
+    "running": "cyan",
+    "not begun": "dim",
+}
+"""How cells are, with the style of the word."""
 MOST_NAMES = 4
 """Names of cells in a line."""
 
@@ -26,17 +38,33 @@ def end_line(cell: Cell, words: str, status: str, message: str | None) -> str:
     return f"{name}: {status}" + (result and f"  {result}")
 
 
+def stopping_text(running: int, noun: str, resume: str) -> str:
+    """What happens after a Ctrl-C.
+
+    Args:
+        running: how many there are of ``noun``: cells or workers.
+        resume: the word that continues what is stopped, if there is one.
+    """
+    who = f"1 {noun} writes what it has" if running == 1 else f"{running} {noun}s write what they have"
+    return f"stopping: {who} finished" + (f"; go on later with: python -m diffexp {resume}" if resume else "")
+
+
 def names_of(folders: list[str]) -> str:
     """The first few names, and how many more there are."""
     more = f" and {len(folders) - MOST_NAMES} more" if len(folders) > MOST_NAMES else ""
     return ", ".join(folders[:MOST_NAMES]) + more
 
 
-def outcome_table(sweep: Path, record: SweepRecord) -> str:
+def outcome_table(sweep: Path, record: SweepRecord) -> "RenderableType | None":
     """What is done of a sweep, what failed, was lost or interrupted, and the command that finishes it.
 
-    A cell is lost where its worker died and nobody went on with it. Empty if all cells are done.
+    A cell is lost where its worker died and nobody went on with it. None if all cells are done.
     """
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
     found: dict[str, list[str]] = {status: [] for status in STATUSES}
     watch = Watch()
     begun = {
@@ -48,11 +76,19 @@ def outcome_table(sweep: Path, record: SweepRecord) -> str:
     counts = {status: len(names) for status, names in found.items()}
     counts["not begun"] = max(0, len(record.cells or ()) - sum(counts.values()))
     if counts["done"] == sum(counts.values()):
-        return ""
-    shown = {status: "" if status == "done" else names_of(names) for status, names in found.items()}
-    lines = [f"  {status:11} {counts[status]:4}  {shown[status]}".rstrip() for status in STATUSES if counts[status]]
-    finish = [f"  finish the sweep with: python -m diffexp resume={sweep}"] if record.cells else []
-    return "\n".join([f"{sum(counts.values())} cells in {sweep}", *lines, *finish])
+        return None
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(min_width=max(map(len, STATUSES)))
+    table.add_column(min_width=3, justify="right")
+    table.add_column(overflow="fold")
+    for status, style in STATUSES.items():
+        if counts[status]:
+            names = "" if status == "done" else names_of(found[status])
+            table.add_row(Text(status, style=style), str(counts[status]), Text(names))
+    lines = [f"{sum(counts.values())} cells in {sweep}", f"  finish the sweep with: python -m diffexp resume={sweep}"]
+    title, finish = (Text(line, no_wrap=True, overflow="ignore") for line in lines)  # to be copied
+    rows = Padding(table, (0, 0, 0, 2), expand=False)
+    return Group(title, rows, finish) if record.cells else Group(title, rows)
 
 
 def _status(folder: Path, watch: Watch) -> str:

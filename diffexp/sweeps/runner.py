@@ -22,7 +22,7 @@ from diffexp.sweeps.duplicates import DuplicateRuns
 from diffexp.sweeps.ending import Ending
 from diffexp.sweeps.failures import Failure, clear_failure, record_failure, record_interrupt
 from diffexp.sweeps.logs import cell_logging, sweep_logging
-from diffexp.sweeps.outcome import end_line
+from diffexp.sweeps.outcome import end_line, stopping_text
 from diffexp.sweeps.progress import Progress
 from diffexp.sweeps.source import CellList, Elsewhere, Source
 
@@ -171,8 +171,9 @@ class Runner:
 
     def _resources(self, model: str, source: Source) -> SharedResources:
         if model != self._model or self._shared is None:
-            self._model, self._shared = model, None  # one at a time: the memory of the last one is freed first
-            gc.collect()
+            earlier, self._model, self._shared = self._shared is not None, model, None
+            if earlier:  # one at a time: the memory of the last one is freed first
+                gc.collect()
             limit = BatchLimit(self._batch, _most_samples(source.cells_of(model)))
             self._shared = SharedResources(limit, self._straggler_seconds, self._duplicates, self._ending)
         return self._shared
@@ -223,8 +224,7 @@ class Runner:
         try:
             shared.rendezvous.stop()
             running = sum(thread.is_alive() for thread in threads)
-            advice = f"; go on later with: python -m diffexp {self._resume}" if self._resume else ""
-            log.warning("stopping: %d cells write what they have finished%s", running, advice)
+            log.warning("%s", stopping_text(running, "cell", self._resume))
             watch = StallWatch(self._patience_seconds, "; a second Ctrl-C ends the sweep without")
             while any(thread.is_alive() for thread in threads):
                 for thread in threads:
@@ -251,8 +251,8 @@ class Runner:
             self._failures.append(failure)
         if cell.round and not cell.round.final and not failure:  # it goes on after the others have got so far
             return
-        told = failure.message if failure else None
-        log.info("[%s] %s", progress.count(), end_line(cell, self._words.get(cell.number, ""), thread.status, told))
+        message = failure.message if failure else None
+        log.info("[%s] %s", progress.count(), end_line(cell, self._words.get(cell.number, ""), thread.status, message))
 
 
 def _most_samples(cells: Sequence[Cell]) -> int:

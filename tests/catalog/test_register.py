@@ -73,7 +73,7 @@ def test_unknown_attribute_of_the_package():
 def test_importing_the_light_modules_imports_nothing_heavy():
     code = (
         "import sys, diffexp, diffexp.catalog.register, diffexp.catalog.discover\n"
-        "import diffexp.cli, diffexp.cli.help, diffexp.cli.keys\n"
+        "import diffexp.cli, diffexp.cli.help, diffexp.catalog.keys\n"
         "from diffexp import scheduler\n"
         "heavy = {'torch', 'diffusers', 'wandb', 'torchmetrics', 'numpy', 'scipy', 'hydra', 'omegaconf'}\n"
         "print(sorted(heavy & {*sys.modules}))"

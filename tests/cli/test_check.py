@@ -110,6 +110,33 @@ def test_a_mistake(preflight, word, expected):
             "workers=2: hydra/launcher=basic has settings of its own; leave one of them",
         ),
         ("hydra.verbose=true,false", "hydra.verbose=true,false: the keys of Hydra itself cannot be swept"),
+        *(
+            (f"steps=1,2 hydra/launcher={engine} hydra.launcher.{word}", f"hydra.launcher.{word} {problem}")
+            for engine, word, problem in (
+                ("batched", "batch=0", "must be at least 1"),
+                ("batched", "batch=x", "must be a whole number"),
+                ("local", "batch=1.5", "must be a whole number"),
+                ("slurm", "jobs=0", "must be at least 1"),
+                ("slurm", "mem_gb=lots", "must be a number"),
+                ("slurm", "mem_gb=0", "must be above 0"),
+                ("slurm", "timeout_min=-1", "must be at least 1"),
+                ("slurm", "slurm_array_parallelism=0", "must be at least 1"),
+                ("slurm", "setup=module", "must be a list"),
+                ("slurm", "additional_parameters=[1]", "must be keys with values"),
+                ("slurm", "use_srun=2", "must be true or false"),
+                ("slurm", "partition=[gpu]", "must be a text"),
+                ("ray", "num_gpus=x", "must be a number"),
+                ("ray", "num_cpus=-1", "must be at least 0"),
+                ("ray", "resources=3", "must be keys with values"),
+            )
+        ),
+        (
+            "hydra/launcher=local hydra.launcher.wrkers=2",
+            "unknown option 'hydra.launcher.wrkers' (available: engine, batch)",
+        ),
+        ("hydra/launcher=slurm hydra.launcher.partiton=gpu", "unknown option 'hydra.launcher.partiton'; did you mean"),
+        ("hydra/launcher=slurm +hydra.launcher.partiton=gpu", "unknown option 'hydra.launcher.partiton'; did you mean"),
+        ("hydra/launcher=local hydra.launcher.engine=slrum", "hydra.launcher.engine=slrum is not known; did you mean"),
         ("experiment=compare_schedulers hydra.sweeper.params.max_nfe='5,0'", "max_nfe=0 must be at least 1"),
     ],
 )

@@ -17,8 +17,8 @@ import yaml
 
 import diffexp
 from diffexp.__main__ import keep_working_folder_out
+from diffexp.catalog.keys import TOP_LEVEL
 from diffexp.cli import run_command
-from diffexp.cli.keys import TOP_LEVEL
 from diffexp.errors import InputError
 
 

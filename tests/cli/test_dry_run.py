@@ -28,9 +28,13 @@ def printed(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> l
     return capsys.readouterr().out.splitlines()
 
 
-def rows(lines: Sequence[str]) -> dict[str, list[str]]:
-    """The columns between folder and time, by folder."""
-    found = [re.split(r" {2,}", line.strip()) for line in lines if re.match(r" \d", line)]
+def rows(lines: Sequence[str], name: str = r" \d") -> dict[str, list[str]]:
+    """The columns between folder and time, by folder.
+
+    Args:
+        name: how the rows begin.
+    """
+    found = [re.split(r" {2,}", line.strip()) for line in lines if re.match(name, line)]
     return {row[0]: row[1:4] for row in found}
 
 
@@ -106,11 +110,33 @@ def test_cells_that_would_fail_are_named(capsys: pytest.CaptureFixture[str], tmp
     assert any("guidance_scale=1.0 has no effect" in line for line in lines)
 
 
-def test_mistakes_and_searches_are_one_line(capsys: pytest.CaptureFixture[str]):
+def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str]):
     assert run_command(["stepz=3", "--dry-run"]) == 2
     assert capsys.readouterr().err == "error: unknown key 'stepz'; did you mean 'steps'?\n"
-    assert run_command(["experiment=search", "objective=nfe", "--dry-run"]) == 2
-    assert "the sweeper chooses the cells while it runs" in capsys.readouterr().err
+
+
+def test_of_a_search_its_space_and_what_trials_at_its_ends_take(capsys: pytest.CaptureFixture[str]):
+    search = ["-m", *MIXTURE, "hydra/sweeper=optuna", "hydra.sweeper.n_trials=7", "objective=nfe"]
+    space = ["scheduler=choice(ddim,heun,unipc)", "steps=range(4,30)", "model.std=interval(0.05,0.1)"]
+    lines = printed(capsys, *search, *space)
+    keys = [line.split()[:2] for line in lines if line.split()[1:2] and "(" in line.split()[1]]
+    assert keys[:3] == [
+        ["scheduler", "choice(ddim,heun,unipc)"],
+        ["steps", "range(4,30)"],
+        ["model.std", "interval(0.05,0.1)"],
+    ]
+    found = rows(lines, r" [\w.]+=")
+    assert {name.partition(",")[0]: row[1] for name, row in found.items()} == {
+        "scheduler=ddim": "4",
+        "steps=29": "29",
+        "scheduler=heun": "7",
+        "scheduler=unipc": "4",
+        "model.std=0.1": "4",
+    }
+    assert "7 trials, each of 40 to 290 forward passes" in lines
+    assert any(re.match(r"about .* of sampling each, .* in all: as a short timing now took; ", line) for line in lines)
+    lines = printed(capsys, *search, "scheduler=ddim,heun", "scheduler.eta=interval(0,1)")
+    assert any(line.startswith("would fail: scheduler=heun: unknown option 'scheduler.eta'") for line in lines)
 
 
 def test_of_a_resumed_sweep_what_is_done_costs_nothing(capsys: pytest.CaptureFixture[str]):

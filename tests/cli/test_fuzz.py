@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import diffexp.cli.launch
+from diffexp.catalog.keys import TOP_LEVEL
 from diffexp.cli import run_command
-from diffexp.cli.keys import TOP_LEVEL
 
 LINES, PER_TEST = 200, 20
 KEYS = [

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
@@ -65,8 +65,9 @@ def test_a_call_after_one_that_failed_or_was_interrupted(monkeypatch: pytest.Mon
     for call in (diffexp.run, diffexp.sweep):
         with monkeypatch.context() as patch:
             network(patch, raise_at(1, KeyboardInterrupt()))
-            with unchanged(), pytest.raises(KeyboardInterrupt):
+            with unchanged(), pytest.raises(KeyboardInterrupt) as caught:
                 call(**FAST)
+            assert Path(str(caught.value)).is_dir(), "where it goes on"
     statuses = [json.loads(file.read_text())["status"] for file in Path("outputs").rglob("run.json")]
     assert statuses == ["interrupted"] * 2
     assert diffexp.run(**FAST).status == "done"
@@ -178,10 +179,45 @@ def test_a_mistake_is_one_line(call: Any, message: str, place: Path) -> None:
     assert not list(place.iterdir()), "before anything has begun"
 
 
-def test_progress_is_shown_in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not draws_bars(), "neither a terminal nor a notebook"
-    for config, shown in (({"IPKernelApp": {}}, True), ({"TerminalIPythonApp": {}}, False)):
-        module = types.ModuleType("IPython")
-        monkeypatch.setattr(module, "get_ipython", lambda config=config: types.SimpleNamespace(config=config), False)
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Let this process be taken for an application of IPython."""
+
+    def pretend(application: str) -> None:
+        module, shell = types.ModuleType("IPython"), types.SimpleNamespace(config={application: {}})
+        monkeypatch.setattr(module, "get_ipython", lambda: shell, False)
         monkeypatch.setitem(sys.modules, "IPython", module)
+
+    return pretend
+
+
+def test_progress_is_shown_in_a_notebook(kernel: Callable[[str], None]) -> None:
+    assert not draws_bars(), "neither a terminal nor a notebook"
+    for application, shown in (("IPKernelApp", True), ("TerminalIPythonApp", False)):
+        kernel(application)
         assert draws_bars() is shown
+
+
+def test_a_notebook_shows_a_sweep_once(kernel: Callable[[str], None], capsys: pytest.CaptureFixture[str]) -> None:
+    cells = FAST | {"steps": [2, 3]}
+    diffexp.sweep(**cells)
+    assert "passes" in capsys.readouterr().out, "a script prints the table of the cells"
+    kernel("IPKernelApp")
+    swept = diffexp.sweep(**cells)
+    assert "passes" not in capsys.readouterr().out and "forward passes" in swept._repr_html_()
+
+
+def test_a_mistake_is_one_line_in_a_notebook_too() -> None:
+    with pytest.raises(InputError) as caught:
+        diffexp.run(stepz=3)
+    (line,) = caught.value._render_traceback_()  # what IPython shows instead of frames
+    assert line.startswith("InputError: unknown key 'stepz'")
+
+
+def test_warnings_reach_the_caller(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for handler in [*logging.getLogger().handlers]:  # those of pytest
+        logging.getLogger().removeHandler(handler)
+    with unchanged():
+        result = diffexp.run(**FAST | {"model": "mnist", "metric": "fid"})
+    message = "6 samples are too few to compare"
+    assert message in capfd.readouterr().err and message in (result.folder / "diffexp.log").read_text()

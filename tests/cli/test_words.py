@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import pytest
 
 from diffexp.catalog.discover import Catalog, discover
+from diffexp.catalog.keys import BY_NAME, TOP_LEVEL
 from diffexp.catalog.kinds import KINDS
 from diffexp.cli.cells import task_config
 from diffexp.cli.check import Preflight
 from diffexp.cli.hydra_config import hydra_session
-from diffexp.cli.keys import BY_NAME, TOP_LEVEL
 from diffexp.cli.names import KnownNames
 from diffexp.cli.spellings import table
 from diffexp.errors import InputError

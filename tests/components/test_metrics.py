@@ -20,6 +20,7 @@ from diffexp.components.metrics.fid import FID
 from diffexp.components.metrics.frechet import moments, squared_frechet_distance, weighted_squared_distances
 from diffexp.components.metrics.half_samples import Estimate
 from diffexp.components.metrics.kid import KID
+from diffexp.components.metrics.mind import MIND
 from diffexp.components.metrics.precision_recall import PrecisionRecall
 from diffexp.components.metrics.reconstruction import Reconstruction
 from diffexp.components.metrics.wasserstein import Wasserstein, sliced_wasserstein
@@ -229,12 +230,25 @@ def test_few_samples_are_warned_about_and_one_is_left_out(kind: Any, caplog: pyt
     assert "num_samples=1000" in caplog.text
 
 
+@pytest.mark.parametrize("kind", [FID, KID, MIND])
+def test_values_so_far_are_those_without_intervals_and_warnings(kind: Any, caplog: pytest.LogCaptureFixture):
+    metric = kind()
+    assert metric.compute(facts(MNIST, so_far=True)) == {}
+    metric.update(draws(40), draws(40))
+    (now,) = metric.compute(facts(MNIST, so_far=True)).values()
+    short = metric.compute(facts(MNIST, few_on_purpose=True))
+    assert caplog.records == []
+    (after,) = metric.compute(facts(MNIST)).values()
+    assert now.interval is None and after.interval is not None
+    assert now.value == pytest.approx(after.value, rel=1e-6) == number(*short.values())
+
+
 @pytest.mark.parametrize("kind", [FID, KID])
 def test_mnist_features_are_for_mnist(kind: Any):
     assert kind().applies(MNIST) is None
     assert "google/ddpm-church-256" in kind().applies(CHURCH)
-    with pytest.raises(InputError, match="features=inception_v3 is not known"):
-        kind(features="inception_v3")
+    with pytest.raises(InputError, match="features=inception_v4 is not known"):
+        kind(features="inception_v4")
 
 
 @pytest.mark.parametrize("kind", [PrecisionRecall, DensityCoverage])

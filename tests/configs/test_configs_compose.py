@@ -6,11 +6,11 @@ import pytest
 import yaml
 
 from diffexp.catalog.discover import discover, yaml_options
+from diffexp.catalog.keys import BY_NAME, DEFAULT_CHOICES, KEYS, TOP_LEVEL
 from diffexp.catalog.kinds import KINDS
 from diffexp.catalog.sources import conf_dir
 from diffexp.cli.check import Preflight
 from diffexp.cli.hydra_config import hydra_session
-from diffexp.cli.keys import BY_NAME, DEFAULT_CHOICES, KEYS, TOP_LEVEL
 from diffexp.cli.names import KnownNames
 from diffexp.errors import InputError
 

@@ -13,7 +13,8 @@ from diffexp.components.models.base import Condition, Model, Request
 from diffexp.components.models.passes import PassCounter
 from diffexp.errors import InputError
 from diffexp.report.collect import collect
-from diffexp.report.page import Report
+from diffexp.report.content import Report
+from diffexp.report.page import page_html
 from tests.made_up import made_up_cell
 from tests.runs import metrics, record
 
@@ -142,6 +143,6 @@ def test_forward_passes_are_the_axis_of_cost_where_all_cells_have_them(tmp_path:
     fid = next(quality for quality in report.qualities if quality.name == "fid/mnist_cnn")
     assert report.cost == "forward_passes"
     assert [(answer.budget, answer.best) for answer in report.answers(fid)] == [(10, 0), (20, 1)]
-    assert "forward passes per sample, guidance included" in report.html()
+    assert "forward passes per sample, guidance included" in page_html(report)
     made_up_cell(tmp_path, "2_ddim", {"scheduler": {"name": "ddim"}, "steps": 20})
     assert Report(collect([tmp_path]), tmp_path / "report.html").cost == "nfe"

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import diffexp
-from diffexp.cli.keys import BY_NAME
+from diffexp.catalog.keys import BY_NAME
 from diffexp.errors import InputError
 from diffexp.experiment.finished import finished_run
 from diffexp.experiment.sample_rows import SampleRows

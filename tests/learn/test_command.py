@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 import diffexp
 from diffexp.catalog.discover import discover
@@ -13,7 +14,9 @@ from diffexp.certify.checks import certify
 from diffexp.certify.outcome import Verdict
 from diffexp.cli.learn import read_orders, run_command
 from diffexp.components import plan_files
+from diffexp.components.models.exact import exact_training
 from diffexp.errors import InputError
+from diffexp.learn.table import table_of
 from diffexp.plan.table import Plan
 
 WORDS = "model=mixture model.std=0.3 metric=wasserstein steps=3 iterations=6 train=8 valid=8 test=16".split()
@@ -57,15 +60,27 @@ def test_a_learned_plan_runs_like_any_scheduler_and_is_told_where_it_is_out_of_p
     assert ("this plan" in caplog.text) == (not (plan.origin or {})["proof"]["better"])
     assert "was learned for" not in caplog.text
     caplog.clear()
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         diffexp.run(model="gaussian", scheduler=scheduler, steps=7, dtype="float32", **run)
     assert "the plan was learned for model=mixture, not gaussian" in caplog.text
     assert "in dtype=float64, not float32" in caplog.text
     assert "steps=7 has no effect" in caplog.text
+    assert not [one for one in caplog.records if "float64" in one.message and one.levelno > logging.INFO]
+    coarse = replace(plan, origin={**(plan.origin or {}), "dtype": "bfloat16"})
+    (tmp_path / "coarse.json").write_text(coarse.to_json())
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        diffexp.run(model={"name": "mixture", "std": 0.3}, scheduler={"name": "learned", "path": "coarse.json"}, **run)
+    assert "learned in dtype=bfloat16, not float64" in caplog.text
 
 
-def test_a_learned_plan_is_certified_for_what_applies_to_it(folder: Path) -> None:
-    certificate = certify("learned", path=str(folder))
+def test_a_learned_plan_is_certified_for_what_applies_to_it(folder: Path, tmp_path) -> None:
+    """Even where the network's input is scaled otherwise than its level asks for."""
+    table = table_of(diffexp.load_plan(folder), exact_training("vp", None))
+    with torch.no_grad():
+        table.scales.add_(0.1)
+    (tmp_path / "plan.json").write_text(table.to_plan().to_json())
+    certificate = certify("learned", path=str(tmp_path))
     assert certificate.passed
     assert {certificate.outcomes[check].verdict for check in ("point", "precision", "ends")} == {Verdict.PASSED}
     assert "has no order" in certificate.outcomes["order"].sentence
@@ -105,7 +120,7 @@ def test_every_shipped_plan_is_proven_for_its_model() -> None:
 def test_several_numbers_of_steps_are_several_folders(tmp_path) -> None:
     orders = read_orders(["-m", "model=gaussian", "steps=3,5", "iterations=7", f"out={tmp_path}"], discover())
     assert [order.config["steps"] for order in orders] == [3, 5]
-    assert [order.folder.name for order in orders] == ["0_gaussian_endpoint_3", "1_gaussian_endpoint_5"]
+    assert [order.folder.name for order in orders] == ["0_gaussian_gauss_newton_3", "1_gaussian_gauss_newton_5"]
     assert all(order.settings.iterations == 7 and order.folder.parent == tmp_path for order in orders)
     assert (
         orders[1].command
@@ -155,8 +170,11 @@ def test_an_interrupted_run_continues_where_it_was(tmp_path, monkeypatch, capsys
     assert run_command([f"resume={place}"]) == 0
     second = json.loads((place / "plan.json").read_text())["origin"]
     assert second["score"]["at_start"] == first["score"]["at_start"]
-    assert second["score"]["best"] >= first["score"]["best"]
+    assert second["score"]["best"] >= first["score"]["best"] and second["seconds"] >= first["seconds"]
     assert "was not compared" in caplog.text and "continues at iteration 2 of 6" in caplog.text
+    (again,) = read_orders([f"resume={place}", "test=7"], discover())
+    assert again.settings == replace(read_orders([f"resume={place}"], discover())[0].settings, test=7)
+    assert again.command.endswith("test=7") and again.command.count("test=") == 1
 
 
 def test_a_latent_model_is_learned_for_its_prompts_and_compared_on_others(tiny, tmp_path, monkeypatch) -> None:

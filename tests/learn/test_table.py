@@ -43,7 +43,8 @@ def tables(draw: st.DrawFn) -> Table:
     shifts = draw(st.lists(st.floats(-0.5, 0.5), min_size=n, max_size=n))
     weights = np.array(draw(st.lists(st.lists(numbers, min_size=n, max_size=n), min_size=n, max_size=n)))
     shares = draw(st.one_of(st.just([]), st.lists(st.floats(0, 0.9), min_size=n - 1, max_size=n - 1)))
-    return Table(training, first, 1.0, ratios, shifts, weights, shares)
+    scales = draw(st.lists(st.floats(-0.3, 0.3), min_size=n - 1, max_size=n - 1))
+    return Table(training, first, 1.0, ratios, shifts, weights, shares, scales)
 
 
 @settings(max_examples=60, deadline=None)
@@ -122,7 +123,7 @@ def test_a_rollout_computes_what_its_plan_does_and_every_number_has_its_gradient
         table.zero_grad()
         x.square().sum().backward()
         gradients.append([p.grad.clone() for p in table.parameters() if p.grad is not None])
-    assert all(torch.allclose(a, b) for a, b in zip(*gradients)) and len(gradients[0]) == 3
+    assert all(torch.allclose(a, b) for a, b in zip(*gradients)) and len(gradients[0]) == 4
     for parameter, gradient in zip(table.parameters(), gradients[0]):  # against differences
         place = (1,) if parameter.ndim == 1 else (2, 0)
         values = []

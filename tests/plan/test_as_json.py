@@ -9,8 +9,9 @@ from diffexp.catalog.discover import discover
 from diffexp.errors import InputError
 from diffexp.plan.levels import Level
 from diffexp.plan.predictions import Clip
+from diffexp.plan.row import Clamp, Row
 from diffexp.plan.schedules import VPSchedule
-from diffexp.plan.table import Clamp, Plan, Row
+from diffexp.plan.table import Plan
 from diffexp.plan.trace import NotLinear
 from diffexp.plan.training import Training
 

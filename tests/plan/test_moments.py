@@ -25,8 +25,9 @@ from diffexp.plan.execute import execute
 from diffexp.plan.levels import CLEAN, Level
 from diffexp.plan.moments import POINT, Gaussian, gaussian_output, respond, started
 from diffexp.plan.predictions import Clip, Prediction
+from diffexp.plan.row import Clamp
 from diffexp.plan.schedules import VPSchedule
-from diffexp.plan.table import Clamp, Plan
+from diffexp.plan.table import Plan
 from diffexp.plan.training import Training
 
 MEAN, VARIANCES = (

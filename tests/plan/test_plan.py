@@ -23,8 +23,9 @@ from diffexp.plan.execute import History, advance, clamped, execute, fused_step
 from diffexp.plan.levels import Level, Levels
 from diffexp.plan.method import Denoiser
 from diffexp.plan.predictions import Clip, DynamicThreshold, Prediction
+from diffexp.plan.row import Clamp, Row
 from diffexp.plan.schedules import FlowSchedule, VPSchedule
-from diffexp.plan.table import Clamp, Plan, Row
+from diffexp.plan.table import Plan
 from diffexp.plan.trace import NotLinear
 from diffexp.plan.training import Training
 

@@ -18,7 +18,7 @@ def texts(plan: diffexp.Plan) -> list[str]:
 
 def test_levels_coefficients_and_noise_over_the_evaluations() -> None:
     plan = diffexp.compile("dpmpp_2m_sde", steps=7)
-    levels, coefficients, noise = panels(plan)
+    levels, coefficients, noise = panels(plan.rows)
     assert levels.lines["alpha"] == [level.alpha for level in plan.levels]
     assert levels.lines["noise_std"] == [level.sigma for level in plan.levels]
     assert coefficients.lines["x[k]"] == [row.x[0] for row in plan.rows]
@@ -26,13 +26,13 @@ def test_levels_coefficients_and_noise_over_the_evaluations() -> None:
     assert noise.lines["noise"] == [abs(sum(row.z)) for row in plan.rows]
     found = texts(plan)
     assert {"x[k]", "m[k]", "m[k-1]", "alpha", "noise_std", "noise", "evaluation", "0", "6"} <= set(found)
-    assert len(panels(diffexp.compile("ddim", steps=7))) == 2, "no noise, no panel"
+    assert len(panels(diffexp.compile("ddim", steps=7).rows)) == 2, "no noise, no panel"
 
 
 def test_clipped_estimates_are_coefficients_too() -> None:
     plan = diffexp.compile("ddim", steps=4, model="mnist")
     assert plan.rows[0].clamps
-    assert panels(plan)[1].lines["d0[k]"] == [row.d[0][0] for row in plan.rows]
+    assert panels(plan.rows)[1].lines["d0[k]"] == [row.d[0][0] for row in plan.rows]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ import pytest
 from diffexp.experiment.lock import RenewalTimes, lock
 from diffexp.report import NAME, live_page, write_report
 from diffexp.report.live import SHARE, LivePage
-from diffexp.report.live_report import RunCache, SweepPage, state_of, with_waiting
+from diffexp.report.live_report import RunCache, SweepPage, with_waiting
+from diffexp.report.progress_state import state_of
 from diffexp.sweeps.results import read_cells
 from tests.made_up import HOSTILE, cell_of, made_up_cell
 

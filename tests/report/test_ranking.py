@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from diffexp.report.collect import collect
-from diffexp.report.page import Report
+from diffexp.report.content import Report
 from diffexp.report.ranking import MAX_ROWS, Ranking, aligned, ranked_table
 from diffexp.sweeps.console import show, styled
 from diffexp.sweeps.values import Value
@@ -108,6 +108,16 @@ def test_it_fits_the_terminal(tmp_path: Path, width: int):
     assert max(map(len, lines)) <= width
     joined = " ".join(lines)
     assert "3_another_one" in joined if width == 240 else " cell" in joined, "the folder, or its number"
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_notes_are_as_wide_as_the_terminal_not_as_the_table(tmp_path: Path, width: int):
+    made_up_sweep(tmp_path, ["a"], [10, 50], labels=[1, 2])
+    lines = text(ranking(tmp_path), width)
+    table = max(len(line) for line in lines if "─" in line)
+    whole = text(ranking(tmp_path))[-3:]
+    assert table < max(map(len, whole)), "else it proves nothing"
+    assert [line for line in whole if len(line) <= width] == [line for line in whole if line in lines]
 
 
 def test_more_cells_than_fit_are_in_the_csv(tmp_path: Path):

@@ -3,7 +3,6 @@
 import csv
 import json
 from html.parser import HTMLParser
-from itertools import product
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -18,15 +17,14 @@ from diffexp.report import write_report
 from diffexp.report.axes import ABSENT, place_cells
 from diffexp.report.collect import collect
 from diffexp.report.comparison import (
-    MAX_PAIRS,
-    choose_pairs,
     compare,
     holm,
     p_value,
     read_all_halves,
     t_quantile,
 )
-from diffexp.report.page import Report
+from diffexp.report.content import Report
+from diffexp.report.page import page_html
 from diffexp.report.quality import points_of
 from diffexp.report.thumbnails import make_thumbnails
 from diffexp.sweeps.results import read_cells
@@ -200,19 +198,6 @@ def test_what_cannot_be_compared_is_not(tmp_path: Path):
     assert compare(cells, read_all_halves(cells), FID, [(0, 1), (0, 2), (1, 2)]) == []
 
 
-def test_of_very_many_pairs_those_on_one_axis_are_compared():
-    few = place_cells([cell_of({"a": a, "b": b}, f"s/{a}{b}") for a, b in product(range(3), range(3))])
-    assert len(choose_pairs(few)[0]) == 36
-    many = place_cells([cell_of({"a": a, "b": b}, f"s/{a}_{b}") for a, b in product(range(20), range(10))])
-    pairs, said = choose_pairs(many)
-    assert len(pairs) == 10 * 190 + 20 * 45 <= MAX_PAIRS
-    places = [[many.places[cell] for cell in pair] for pair in pairs]
-    assert all(sum(a != b for a, b in zip(*pair)) == 1 for pair in places)
-    assert "differ on one axis" in said
-    line = place_cells([cell_of({"a": a}, f"s/{a}") for a in range(200)])
-    assert choose_pairs(line)[0] == [(i, i + 1) for i in range(199)]
-
-
 # pictures
 
 
@@ -331,7 +316,7 @@ def test_one_cell_without_anything(tmp_path: Path):
 def test_five_hundred_cells(tmp_path: Path):
     sweep = made_up_sweep(tmp_path, [f"s{i}" for i in range(20)], [5, 10, 20, 30, 50], labels=range(5), pictures=1)
     report = Report(collect([sweep]), sweep / "report.html")
-    html = report.html()
+    html = page_html(report)
     assert len(report.cells) == 500
     assert html.count('data-cell="') == 500 and len(report.charts) == 4
     assert len(html) < 6_000_000

@@ -14,8 +14,10 @@ from diffexp.files import write_json
 from diffexp.sweeps import driver as module
 from diffexp.sweeps.cell import Cell
 from diffexp.sweeps.claims import FILE, Claim
+from diffexp.sweeps.console import unwrapped
 from diffexp.sweeps.driver import Driver
 from diffexp.sweeps.engines.base import Ended
+from diffexp.sweeps.engines.options import Rule
 from diffexp.sweeps.failures import record_failure
 from diffexp.sweeps.outcome import outcome_table
 from diffexp.sweeps.record import SweepRecord
@@ -30,6 +32,7 @@ class MadeUpEngine:
     """Starts workers that end at once for a reason, or that never end."""
 
     OPTIONS: ClassVar[Mapping[str, Any]] = {}
+    RULES: ClassVar[Mapping[str, Rule]] = {}
     reason: str | None
     workers: int = 2
     started: list[int] = field(default_factory=list)
@@ -106,7 +109,7 @@ def test_a_cell_that_nobody_goes_on_with_is_lost(work, capsys):
     with lock(cells[3].folder):
         write_json(cells[3].folder / "run.json", {"status": "running"})
         table = outcome_table(work.folder, SweepRecord([], [[]] * 5))
-    assert table.splitlines() == [
+    assert table and unwrapped(table).splitlines() == [
         f"5 cells in {work.folder}",
         "  done           1",
         "  failed         1  1_x",

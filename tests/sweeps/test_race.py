@@ -14,7 +14,7 @@ from diffexp.errors import InputError
 from diffexp.experiment.finished import finished_run
 from diffexp.experiment.rounds import Round, samples_of
 from diffexp.report.collect import collect
-from diffexp.report.page import Report
+from diffexp.report.content import Report
 from diffexp.report.ranking import Ranking
 from diffexp.sweeps.race_record import read_look, read_race
 from tests.runs import metrics, points, record

@@ -11,8 +11,10 @@ import pytest
 from diffexp.cli.command import run_command
 from diffexp.report.collect import collect
 from diffexp.report.comparison import compare, read_all_halves
+from diffexp.report.content import Report
 from diffexp.report.over_seeds import write_over_seeds
-from diffexp.report.page import Report
+from diffexp.report.page import page_html
+from diffexp.report.page_data import page_data
 from diffexp.report.quality import points_of
 from diffexp.report.tracker import comparison_of
 from diffexp.sweeps.objective import best_text
@@ -137,13 +139,13 @@ def test_a_sweep_without_replicates_has_no_such_table(tmp_path: Path):
 
 def test_the_pictures_of_every_seed_are_on_the_page(tmp_path: Path):
     report = Report(collect([sweep_over_seeds(tmp_path)]), tmp_path / "report.html")
-    data = report.data()
+    data = page_data(report)
     assert data["samples"] == ("sample 0, seed 0", "sample 0, seed 1", "sample 0, seed 2")
     for cell, first in zip(data["cells"], (0, 3)):
         assert all(cell["pictures"]) and cell["seeds"] == 3
         assert [link.partition("_")[0] for link in cell["links"]] == [str(first), str(first + 1), str(first + 2)]
     assert "6 done" in " ".join(f"{count} {status}" for status, count in report.statuses)
-    assert report.html().count("(3 seeds)") > 2
+    assert page_html(report).count("(3 seeds)") > 2
 
 
 def test_a_tracker_is_told_how_many_seeds_a_row_has(tmp_path: Path):

@@ -22,6 +22,7 @@ from diffexp.certify.subject import Subject
 from diffexp.components.grids.choice import Grid
 from diffexp.errors import InputError
 from diffexp.plan.levels import Level
+from diffexp.text import quantity
 
 CONSISTENCY = "a consistency method is exact on no data but that of its network"
 STEPS = 8
@@ -154,12 +155,12 @@ def few_steps(subject: Subject) -> Outcome:
         try:
             errors[steps], allowed[steps] = path_error(subject, bound)
         except Exception as error:  # code that expects more steps may raise anything
-            return failed(f"with {steps} step{'s' if steps > 1 else ''} it raises {subject.describe_error(error)}")
+            return failed(f"with {quantity(steps, 'step')} it raises {subject.describe_error(error)}")
     numbers = {"errors": list(errors.values())}
     for steps, error in errors.items():
         if error > allowed[steps]:
             off = f"off by {error:.1e} where the data is a point" if error < float("inf") else "not finite"
-            return failed(f"with {steps} step{'s' if steps > 1 else ''} the output is {off}", **numbers)
+            return failed(f"with {quantity(steps, 'step')} the output is {off}", **numbers)
     if refused:
         return warned(f"refuses steps={', '.join(refused)}", **numbers)
     return passed("right with 1, 2 and 3 steps", **numbers)

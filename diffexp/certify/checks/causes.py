@@ -23,13 +23,13 @@ def explained(check: str, subject: Subject, outcome: Outcome, run_check: RunChec
     """Return a failure under its cause, if that is not the one that the check itself is about.
 
     Whether the timestep is the cause is tried out where the scheduler's own levels are known: the check is run again
-    with a network that goes by these, whatever timestep it gets.
+    with a network that uses these, whatever timestep it gets.
     """
     if not outcome.failed or check in OF_THEMSELVES or subject.trusting:
         return outcome
-    told = run_check("told", subject)
-    if told.failed and (told.numbers.get("read") or not run_check(check, subject.trusted).failed):
-        return _because("told", told, outcome)
+    timesteps = run_check("told", subject)
+    if timesteps.failed and (timesteps.numbers.get("read") or not run_check(check, subject.trusted).failed):
+        return _because("told", timesteps, outcome)
     for name, explains in GENERAL.items():
         if name == check:
             return outcome

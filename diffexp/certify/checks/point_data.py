@@ -24,6 +24,8 @@ def point_data(subject: Subject) -> Outcome:
     if subject.consistency:
         return skipped("a consistency method leaves the noise near the data to its network")
     bound = subject.bind(STEPS)
+    if subject.is_finished:
+        return _by_running(bound, "is a finished plan, which may scale the network's input otherwise than its level")
     reason = bound.nonlinear
     if reason and isinstance(bound.sampler, Plan):
         return skipped(reason)

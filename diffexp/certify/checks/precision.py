@@ -43,7 +43,7 @@ def precision(subject: Subject) -> Outcome:
         return failed("the output is not finite in float64", **numbers)
     if not single <= FLOAT32_ALLOWED:
         return failed(f"{found}: its coefficients cancel each other", **numbers)
-    fault = _of_class(subject, numbers) if isinstance(bound, OfClass) else _of_code(bound, numbers)
+    fault = _of_class(subject, numbers) if isinstance(bound, OfClass) else _of_code(subject, bound, numbers)
     if fault is not None:
         return failed(f"{fault}; {found}", **numbers)
     if not math.isfinite(half):
@@ -51,6 +51,8 @@ def precision(subject: Subject) -> Outcome:
     if not isinstance(bound, OfClass) and (where := _single_in(bound, of_samples=True)):
         return warned(f"{found}; {where} makes float32 of samples, whatever their dtype", **numbers)
     own = numbers["coefficients"]
+    if math.isnan(own):
+        return passed(found, **numbers)
     return passed(f"{found}; its coefficients are good to {max(own, 1e-16):.0e}", **numbers)
 
 
@@ -87,9 +89,9 @@ def _of_class(subject: Subject, numbers: dict[str, Any]) -> str | None:
     return None
 
 
-def _of_code(bound: Bound, numbers: dict[str, Any]) -> str | None:
+def _of_code(subject: Subject, bound: Bound, numbers: dict[str, Any]) -> str | None:
     """Measure rounding on point data, where everything else is exact, and find the torch function that causes it."""
-    if bound.nonlinear:
+    if bound.nonlinear or subject.is_finished:
         numbers["coefficients"] = math.nan
         return None
     defects = point_defects(bound.moments(POINT), bound.end)

@@ -101,7 +101,7 @@ def _read(bound: OfClass) -> list[Level]:
     """Return the levels that the inputs of a class without tables show where the data is a point.
 
     The network answers for the level that it finds in its input. A start at the level that the class takes it for stays
-    on the path of the schedule, so that the start tells how far the timesteps are off.
+    on the path of the schedule, so that the start shows how far the timesteps are off.
     """
     first, second = (*bound.code.levels, *bound.code.levels)[:2]
     step = first.timestep - second.timestep

@@ -119,6 +119,6 @@ def _with_spare_level(grid: Grid, training: Training, steps: int) -> Levels:
 
 def _own_spacing(training: Training) -> MakeLevels:
     if training.spacing not in SPACINGS:
-        asked = f"the model's scheduler config asks for timestep_spacing={training.spacing}"
+        asked = f"the model's scheduler config has timestep_spacing={training.spacing}"
         raise InputError(f"{asked}; choose one of {', '.join(SPACINGS)}")
     return grids.BY_NAME[training.spacing]

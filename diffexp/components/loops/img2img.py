@@ -11,7 +11,7 @@ from diffexp.errors import InputError
 from diffexp.plan.compile import sample
 
 
-@loop
+@loop(inputs=["image"])
 def img2img(batch: Batch, *, image: str, strength: float = 0.8) -> Tensor:
     """SDEdit (Meng et al. 2022, arXiv:2108.01073): the image at an intermediate noise level is the start sample.
 

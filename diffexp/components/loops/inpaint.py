@@ -19,7 +19,7 @@ from diffexp.plan.levels import Level
 from diffexp.plan.predictions import Target
 
 
-@loop(idle=["jump where resample=1"])
+@loop(inputs=["image", "mask"], idle=["jump where resample=1"])
 def inpaint(batch: Batch, *, image: str, mask: str, strength: float = 1.0, resample: int = 1, jump: int = 10) -> Tensor:
     """Generate what is white in the mask; everything else stays as it is in the image.
 

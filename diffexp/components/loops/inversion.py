@@ -21,7 +21,7 @@ from diffexp.plan.predictions import Target
 from diffexp.plan.table import Plan
 
 
-@loop
+@loop(inputs=["image", "source"])
 def inversion(batch: Batch, *, image: str, source: str | list[str] | None = None, iterations: int = 1) -> Tensor:
     """DDIM inversion (Song et al. 2021, arXiv:2010.02502, section 4.3; Hertz et al. 2022, arXiv:2208.01626, section 4).
 

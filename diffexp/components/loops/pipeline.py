@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 @loop(
     alone=True,
+    inputs=["image", "mask", "control_image", "ip_adapter_image"],
     guides=True,
     idle=["control_scale where control_image=null", "true_cfg_scale where negative_prompt=null"],
 )

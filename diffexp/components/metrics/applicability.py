@@ -7,11 +7,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from diffexp.components.media import media_of
-from diffexp.components.metrics.so_far import is_few_on_purpose, is_so_far
 from diffexp.components.models.base import picture_shape
 from diffexp.errors import InputError
 
 if TYPE_CHECKING:
+    from diffexp.components.metrics.base import RunFacts
     from diffexp.components.models.base import Model
 
 log = logging.getLogger(__name__)
@@ -30,15 +30,13 @@ def no_images(model: Model) -> str | None:
     return f"the samples of {model.id} are points"
 
 
-def enough_samples(name: str, count: int, fewest: int = 2) -> bool:
+def enough_samples(name: str, count: int, run: RunFacts, fewest: int = 2) -> bool:
     """Whether ``name`` can be computed from ``count`` samples; logs a warning if not, or if they are too few."""
-    if is_so_far():
+    if run.so_far or run.few_on_purpose:
         return count >= fewest
-    if count < fewest and is_few_on_purpose():
-        return False
     if count < fewest:
         log.warning("%s: skipped, it needs at least %d samples and this run has %d", name, fewest, count)
         return False
-    if count < FEW_SAMPLES and not is_few_on_purpose():
+    if count < FEW_SAMPLES:
         log.warning("%s: %d samples are too few to compare; use num_samples=%d or more", name, count, FEW_SAMPLES)
     return True

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 from torch import Tensor
 
 from diffexp.components.media import stills
-from diffexp.components.metrics.half_samples import Estimate
+from diffexp.components.metrics.half_samples import SPLITS, Estimate
 
 if TYPE_CHECKING:
     from diffexp.components.models.base import Model
@@ -42,6 +42,15 @@ class RunFacts:
     """Forward passes of the network per sample, those for guidance included; None where they are not known."""
     indices: Sequence[int] = ()
     """Indices of the samples in the run, in the same order; set by ``MetricSuite``."""
+    so_far: bool = False
+    """Whether more samples are to come: values need no intervals, which take long, and few samples no warning."""
+    few_on_purpose: bool = False
+    """Whether there are fewer samples than one would like because a comparison takes no more: no warning either."""
+
+    @property
+    def splits(self) -> int:
+        """The splits into halves that a value's interval is to be taken from: none while more samples are to come."""
+        return 0 if self.so_far else SPLITS
 
     def indices_of(self, count: int) -> Sequence[int]:
         """The indices of ``count`` samples; 0, 1, 2 and so on where they are unknown."""
@@ -89,7 +98,8 @@ class Metric(Protocol):
 
     With the class attribute ``reads_samples = True`` a run stores its raw samples until it is done, and the metric is
     skipped where they are missing; without it, ``samples`` of a resumed run are its image files, in [-1, 1].
-    With ``running = True``, ``compute`` may be called at any moment, and trackers get the values so far.
+    With ``running = True``, ``compute`` may be called at any moment, and trackers get the values so far; it may leave
+    out what takes long where ``run.so_far``.
     """
 
     def applies(self, model: Model) -> str | None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from diffexp import metric
 from diffexp.components.metrics.base import RunFacts
 from diffexp.components.metrics.feature_metric import FeatureMetric
-from diffexp.components.metrics.neighbours import inside, radii, share_reached
+from diffexp.components.metrics.neighbours import in_balls, radii_of_reference
 from diffexp.errors import InputError
 
 
@@ -28,10 +27,10 @@ class DensityCoverage(FeatureMetric):
         InputError: unknown ``features``, or k < 1.
     """
 
-    def __init__(self, *, features: str | None = None, k: int = 5) -> None:
+    def __init__(self, *, features: str | None = None, reference: str | None = None, k: int = 5) -> None:
         if k < 1:
             raise InputError(f"metric.density_coverage.k={k} must be at least 1")
-        super().__init__(features)
+        super().__init__(features, reference)
         self.k = k
 
     def compute(self, run: RunFacts) -> dict[str, Tensor | float]:
@@ -40,6 +39,6 @@ class DensityCoverage(FeatureMetric):
         if compared is None:
             return {}
         features, real = compared[0], compared[1].samples
-        near = inside(features, real, radii(real, self.k))
-        coverage = share_reached(near.T, torch.ones(len(features), 1, dtype=torch.float64)).item()
-        return {f"density/{name}": near.double().sum(dim=1) / self.k, f"coverage/{name}": coverage}
+        balls, samples = in_balls(features, real, radii_of_reference(real, self.k))
+        coverage = (samples > 0).double().mean().item()
+        return {f"density/{name}": balls.double() / self.k, f"coverage/{name}": coverage}

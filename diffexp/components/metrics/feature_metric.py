@@ -11,7 +11,7 @@ from torch import Tensor
 from diffexp.components.metrics.applicability import enough_samples
 from diffexp.components.metrics.base import RunFacts
 from diffexp.components.metrics.features import DEFAULT, SHIPPED, ReferenceStatistics, load_features
-from diffexp.components.metrics.so_far import is_so_far
+from diffexp.components.metrics.reference_file import load_reference
 from diffexp.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,24 +30,30 @@ class FeatureMetric:
     Where classes are asked for, the real images are of these classes; see ``FeatureSet.reference_of``.
 
     Args:
-        features: name of a feature set, see ``load_features``; None: the one for the images of the model.
+        features: name of a feature set, see ``load_features``; None: that of the reference, without one the one for the
+            images of the model.
+        reference: a file of real images' statistics that ``python -m diffexp.train task=reference`` wrote; None: the
+            real images that ship with the features.
 
     Raises:
-        InputError: unknown ``features``.
+        InputError: unknown ``features``, or a reference that cannot be read or has other features.
     """
 
     running = True
 
-    def __init__(self, features: str | None) -> None:
-        self._given = features
-        self.features = load_features(features or DEFAULT)
+    def __init__(self, features: str | None, reference: str | None) -> None:
+        self._given = features or reference
+        self.features = load_reference(reference, features) if reference else load_features(features or DEFAULT)
         self.batches: list[Tensor] = []
 
     def applies(self, model: Model) -> str | None:
         domain = getattr(model, "feature_domain", None)
         if not self._given and domain in SHIPPED:
             self.features = load_features(SHIPPED[domain])
-        return self.features.why_not(model)
+        reason = self.features.why_not(model)
+        if not reason and self.features.network.domain is None:
+            self.features.network.to(model.device)  # a large network, unlike those of a domain
+        return reason
 
     def update(self, samples: Tensor, images: Tensor) -> None:
         self.batches.append(self.features.of(images))
@@ -60,10 +66,10 @@ class FeatureMetric:
 
         None, with a warning, if ``name`` needs more samples than there are, or their classes cannot be compared with.
         """
-        if not enough_samples(name, sum(map(len, self.batches)), fewest):
+        if not enough_samples(name, sum(map(len, self.batches)), run, fewest):
             return None
         try:
             return torch.cat(self.batches), self.features.reference_of(run.classes)
         except InputError as reason:
-            log.log(logging.DEBUG if is_so_far() else logging.WARNING, "%s: skipped, %s", name, reason)
+            log.log(logging.DEBUG if run.so_far else logging.WARNING, "%s: skipped, %s", name, reason)
             return None

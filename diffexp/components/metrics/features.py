@@ -1,7 +1,7 @@
-"""Feature networks of ``fid`` and ``kid``, each with the statistics of real images."""
+"""Feature sets of ``fid``, ``kid`` and the like: a feature network, with the statistics of real images."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from diffexp.components.metrics.applicability import no_images
 from diffexp.components.models.base import picture_shape
 from diffexp.components.pixels import quantized
 from diffexp.errors import InputError
@@ -77,12 +78,22 @@ class ReferenceStatistics:
     num_samples: int
     samples: Tensor
     """Features of a random subset, (M, F) float32: for KID, precision and the like."""
+    labels: Tensor | None = None
+    """The class of each of ``samples``, (M,) int64, where it is known."""
 
     @classmethod
     def of(cls, samples: Tensor) -> "ReferenceStatistics":
         """The statistics of these features alone, (M, F)."""
         features = samples.double()
         return cls(features.sum(dim=0), features.T @ features, len(samples), samples)
+
+    @classmethod
+    def of_moments(
+        cls, mean: Tensor, covariance: Tensor, num_samples: int, samples: Tensor, labels: Tensor | None
+    ) -> "ReferenceStatistics":
+        """The statistics with this mean (F,) and unbiased covariance (F, F), float64."""
+        outer = covariance * (num_samples - 1) + num_samples * mean.outer(mean)
+        return cls(mean * num_samples, outer, num_samples, samples, labels)
 
     @cached_property
     def moments(self) -> tuple[Tensor, Tensor]:
@@ -91,20 +102,32 @@ class ReferenceStatistics:
         return mean, (self.outer - self.num_samples * mean.outer(mean)) / (self.num_samples - 1)
 
 
+NO_IMAGES = ReferenceStatistics(torch.zeros(0), torch.zeros(0, 0), 0, torch.zeros(0, 0))
+
+
 @dataclass(frozen=True)
 class FeatureSet:
     """A feature network in evaluation mode, with its features of real images."""
 
     name: str
     network: Any
-    """A module from images (N, *image_shape) in [0, 1] to features (N, F), with the attributes ``domain`` and
-    ``image_shape``; a classifier also has ``head``, from features to the scores of ``num_classes``."""
+    """A module from images (N, *image_shape) in [0, 1] to features (N, F), with the attributes ``num_features``,
+    ``domain`` and ``image_shape``, both None where it takes images of any kind; a classifier also has ``head``, from
+    features to the scores of classes."""
     reference: ReferenceStatistics
-    metadata: dict[str, str]
+    """Of no images where the network comes without any."""
+    metadata: Mapping[str, str]
     """Quality of the network: ``test_accuracy``, ``floor_test``, ``floor_train``."""
 
     def why_not(self, model: "Model") -> str | None:
         """Why the features do not describe the images of a model, as a sentence; None where they do."""
+        if not self.reference.num_samples:
+            return (
+                f"the features {self.name} come without real images to compare with; give metric.fid.reference=FILE, "
+                f"made by 'python -m diffexp.train task=reference images=DIR features={self.name}'"
+            )
+        if self.network.domain is None:
+            return no_images(model)
         domain = getattr(model, "feature_domain", None)
         if domain == self.network.domain and tuple(picture_shape(model)) == self.network.image_shape:
             return None
@@ -113,9 +136,10 @@ class FeatureSet:
     def reference_of(self, classes: Sequence[int | None] | None) -> ReferenceStatistics:
         """The real images to compare with samples of these classes: of the same classes, in the same proportions.
 
-        For all classes alike, or without any, they are all training images; otherwise those among ``samples`` that the
-        network itself takes for the classes (it is right for 99.5 % of the test images). There are about 500 a class,
-        so few that a Frechet distance to them is about 0.1 too large.
+        For all classes alike, or without any, they are all real images; otherwise those among ``samples`` of these
+        classes. Of mnist_cnn, whose network itself says what they are (it is right for 99.5 % of the test images),
+        there are about 500 a class, so few that a Frechet distance to them is about 0.1 too large. Where the classes of
+        the real images are not known, they are all real images.
 
         Args:
             classes: that of each sample; None, for a sample or for all, where none was asked for.
@@ -124,13 +148,14 @@ class FeatureSet:
             InputError: only some samples have a class, or there are no real images of one.
         """
         counts = Counter(classes or ())
-        if counts.keys() <= {None}:
+        labels = None if counts.keys() <= {None} else _labels(self.network, self.reference)
+        if labels is None:
             return self.reference
         if None in counts:
             raise InputError("some samples are of a class that was asked for and others of none")
-        if len(counts) == self.network.num_classes and max(counts.values()) - min(counts.values()) <= 1:
+        if len(counts) == len(labels.unique()) and max(counts.values()) - min(counts.values()) <= 1:
             return self.reference
-        return _of_classes(self.network, self.reference, tuple(sorted(counts.items(), key=str)))
+        return _of_classes(self.reference, labels, tuple(sorted(counts.items(), key=str)))
 
     def of(self, images: Tensor) -> Tensor:
         """Features (N, F) float32 of images (N, *image_shape) in [0, 1], as their PNGs hold them.
@@ -141,13 +166,22 @@ class FeatureSet:
 
 
 def load_features(name: str) -> FeatureSet:
-    """The feature set ``name`` as shipped.
+    """The feature set of this name; only those that ship, for images of their domain, have real images.
+
+    Args:
+        name: also a folder or hub id of a vision checkpoint of transformers; see ``feature_networks``.
 
     Raises:
-        InputError: unknown name.
+        InputError: unknown name, or what its network needs is missing.
     """
     if name not in SHIPPED.values():
-        raise InputError(f"features={name} is not known; choose {' or '.join(SHIPPED.values())}")
+        # On use, because torchmetrics and transformers take seconds to import.
+        from diffexp.components.metrics.feature_networks import NETWORKS, is_checkpoint, load_network
+
+        if name not in NETWORKS and not is_checkpoint(name):
+            known = ", ".join([*SHIPPED.values(), *NETWORKS])
+            raise InputError(f"features={name} is not known; choose {known}, or give the folder of a vision checkpoint")
+        return FeatureSet(Path(name).name, load_network(name), NO_IMAGES, {})
     if (WEIGHTS / name).is_dir():
         # On use, because transformers takes seconds to import.
         from diffexp.components.metrics.emoji_features import read_emoji_features
@@ -181,14 +215,21 @@ def read_features(path: Path) -> FeatureSet:
     return FeatureSet(path.stem, network.eval().requires_grad_(False), reference, metadata)
 
 
-@lru_cache(maxsize=16)  # modules and statistics are hashed by identity
+@lru_cache(maxsize=4)  # modules and statistics are hashed by identity
+def _labels(network: Any, reference: ReferenceStatistics) -> Tensor | None:
+    """The classes of the stored real images, (M,); None where neither the images nor a classifier say what they are."""
+    if reference.labels is not None or not hasattr(network, "head"):
+        return reference.labels
+    with torch.no_grad():
+        return network.head(reference.samples).argmax(dim=1)
+
+
+@lru_cache(maxsize=16)
 def _of_classes(
-    network: Any, reference: ReferenceStatistics, counts: tuple[tuple[int, int], ...]
+    reference: ReferenceStatistics, labels: Tensor, counts: tuple[tuple[int, int], ...]
 ) -> ReferenceStatistics:
     """As many real images as there are, with classes in proportion to the counts."""
-    with torch.no_grad():
-        found = network.head(reference.samples).argmax(dim=1)
-    rows = {label: (found == label).nonzero().flatten() for label, _ in counts}
+    rows = {label: (labels == label).nonzero().flatten() for label, _ in counts}
     scale = min(len(rows[label]) / count for label, count in counts)
     if scale == 0:
         missing = next(label for label, _ in counts if not len(rows[label]))
@@ -203,6 +244,12 @@ def _of_batch(network: nn.Module, images: Tensor) -> Tensor:  # tensors are hash
 
 
 @torch.no_grad()
-def extract_features(network: nn.Module, images: Tensor, batch_size: int = 500) -> Tensor:
-    """Features (N, F) float32 of images (N, *image_shape) in [0, 1], ``batch_size`` at a time."""
-    return torch.cat([network(batch) for batch in images.split(batch_size)])
+def extract_features(network: nn.Module, images: Tensor, batch_size: int | None = None) -> Tensor:
+    """Features (N, F) float32 on the CPU of images (N, *image_shape) in [0, 1].
+
+    Args:
+        batch_size: images at a time; None: as many as the network's attribute of this name, else 500.
+    """
+    size = batch_size or getattr(network, "batch_size", 500)
+    device = next(iter(network.parameters())).device
+    return torch.cat([network(batch.to(device)).cpu() for batch in images.split(size)])

@@ -7,7 +7,7 @@ import math
 from diffexp import metric
 from diffexp.components.metrics.base import RunFacts
 from diffexp.components.metrics.feature_metric import FeatureMetric
-from diffexp.components.metrics.frechet import weighted_squared_distances
+from diffexp.components.metrics.frechet import affordable_splits, weighted_squared_distances
 from diffexp.components.metrics.half_samples import Estimate, estimate
 
 
@@ -23,8 +23,8 @@ class FID(FeatureMetric):
         InputError: unknown ``features``.
     """
 
-    def __init__(self, *, features: str | None = None) -> None:
-        super().__init__(features)
+    def __init__(self, *, features: str | None = None, reference: str | None = None) -> None:
+        super().__init__(features, reference)
 
     def compute(self, run: RunFacts) -> dict[str, Estimate]:
         name = f"fid/{self.features.name}"
@@ -32,10 +32,12 @@ class FID(FeatureMetric):
         if compared is None:
             return {}
         features, (mean, covariance) = compared[0], compared[1].moments
+        splits = affordable_splits(len(features), features.shape[1], run.splits)
         distances = estimate(
             lambda weights: weighted_squared_distances(features, weights, mean, covariance),
             run.indices_of(len(features)),
             bounds=(0.0, math.inf),
             groups=run.groups_of(len(features)),
+            count=splits,
         )
         return {name: distances}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from diffexp import metric
 from diffexp.components.metrics.base import RunFacts
 from diffexp.components.metrics.feature_metric import FeatureMetric
-from diffexp.components.metrics.frechet import weighted_squared_distances
-from diffexp.components.metrics.half_samples import Estimate, extrapolate
+from diffexp.components.metrics.frechet import affordable_splits, weighted_squared_distances
+from diffexp.components.metrics.half_samples import SPLITS, Estimate, extrapolate
 
 
 @metric(name="fid_infinity")
@@ -22,8 +22,10 @@ class FIDInfinity(FeatureMetric):
         InputError: unknown ``features``.
     """
 
-    def __init__(self, *, features: str | None = None) -> None:
-        super().__init__(features)
+    running = False  # it takes halves
+
+    def __init__(self, *, features: str | None = None, reference: str | None = None) -> None:
+        super().__init__(features, reference)
 
     def compute(self, run: RunFacts) -> dict[str, Estimate]:
         name = f"fid_infinity/{self.features.name}"
@@ -37,5 +39,6 @@ class FIDInfinity(FeatureMetric):
                 lambda weights: weighted_squared_distances(features, weights, mean, covariance),
                 run.indices_of(count),
                 groups=run.groups_of(count),
+                count=affordable_splits(count, features.shape[1], SPLITS),
             )
         }

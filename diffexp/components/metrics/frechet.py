@@ -1,10 +1,17 @@
 """The Frechet (2-Wasserstein, Bures) distance between Gaussians."""
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
 CHUNK = 250
 """Samples whose products are in memory."""
+WIDE = 256
+"""Above this many features, weightings are evaluated one by one, because of the memory of their covariances."""
+AFFORDABLE = 400
+"""Side of the matrices whose eigenvalues can be found for each half of ``half_samples.SPLITS`` splits: 10 s or so."""
+FEWEST_SPLITS = 32
 
 
 def squared_frechet_distance(mean_a: Tensor, covariance_a: Tensor, mean_b: Tensor, covariance_b: Tensor) -> float:
@@ -64,14 +71,45 @@ def weighted_squared_distances(features: Tensor, weights: Tensor, mean: Tensor, 
         weights: (N, B), see ``weighted_moments``.
         mean, covariance: (d,) and (d, d) of the Gaussian.
     """
-    mean, covariance = mean.double(), covariance.double()
-    means, covariances = weighted_moments(features, weights, mean)
     root = _square_root(covariance)
+    mean, covariance = mean.double(), covariance.double()
+    if features.shape[1] > WIDE:
+        return _one_by_one(features.double() - mean, weights, root)
+    means, covariances = weighted_moments(features, weights, mean)
     fidelity = torch.linalg.eigvalsh(root @ covariances @ root).clamp(min=0).sqrt().sum(dim=1)
     spread = covariances.diagonal(dim1=1, dim2=2).sum(dim=1) + covariance.trace() - 2 * fidelity
     return (means.square().sum(dim=1) + spread).clamp(min=0)
 
 
+def affordable_splits(count: int, size: int, most: int) -> int:
+    """How many of ``most`` splits of ``count`` samples there is time for, where there are ``size`` features."""
+    side = max(1, min(count // 2, size))
+    return most if size <= WIDE else max(min(FEWEST_SPLITS, most), min(most, int(most * (AFFORDABLE / side) ** 3)))
+
+
+def _one_by_one(features: Tensor, weights: Tensor, root: Tensor) -> Tensor:
+    """``weighted_squared_distances`` from the centred features (N, d) and the root of the Gaussian's covariance.
+
+    The covariance of samples is X^T X, so that the nuclear norm of its root times ``root`` is that of X root: the sum
+    of the roots of the eigenvalues of the smaller one of two Gram matrices, of samples or of features.
+    """
+    turned, lengths, trace = features @ root, features.square().sum(dim=1), root.square().sum()
+    found: list[Tensor] = []
+    for weight in weights.double().T:
+        present = weight > 0
+        own, total = weight[present], weight.sum()
+        mean = own @ features[present] / total
+        centred = (turned[present] - own @ turned[present] / total) * own.sqrt()[:, None]
+        gram = centred @ centred.T if len(centred) <= centred.shape[1] else centred.T @ centred
+        fidelity = torch.linalg.eigvalsh(gram / (total - 1)).clamp(min=0).sqrt().sum()
+        variance = (own @ lengths[present] - total * mean.square().sum()) / (total - 1)
+        found.append(mean.square().sum() + variance + trace - 2 * fidelity)
+    return torch.stack(found).clamp(min=0)
+
+
+@lru_cache(maxsize=4)  # tensors are hashed by identity
 def _square_root(covariance: Tensor) -> Tensor:
-    values, vectors = torch.linalg.eigh(covariance)
-    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    """The root of a positive semi-definite matrix, float64; eigenvalues that are rounding errors count as 0."""
+    values, vectors = torch.linalg.eigh(covariance.double())
+    smallest = values[-1].clamp(min=0) * len(values) * torch.finfo(torch.float64).eps
+    return (vectors * values.where(values > smallest, 0.0).sqrt()) @ vectors.T

@@ -26,7 +26,6 @@ import torch
 from torch import Tensor
 
 from diffexp.components.metrics.intervals import mean_interval, t_quantile
-from diffexp.components.metrics.so_far import is_so_far
 
 SPLITS = 256
 FEWEST = 16
@@ -112,6 +111,7 @@ def estimate(
     indices: Sequence[int],
     bounds: tuple[float, float] = (-math.inf, math.inf),
     groups: Sequence[object] | None = None,
+    count: int = SPLITS,
 ) -> Estimate:
     """Evaluate a statistic on the samples with these indices, and on halves of them, some of these at a time.
 
@@ -119,9 +119,10 @@ def estimate(
         statistic: of weights 0 and 1, for samples that are left out or not.
         bounds: smallest and largest possible value.
         groups: see ``splits``.
+        count: of splits, the first ones of ``splits``; fewer where a statistic takes long, 0 for no interval.
     """
     at_once = max(1, BLOCK // max(1, len(indices)))
-    values = torch.cat([statistic(some.double()) for some in _weighted(indices, groups).split(at_once, dim=1)])
+    values = torch.cat([statistic(some.double()) for some in _weighted(indices, groups, count).split(at_once, dim=1)])
     of_mean = statistic.interval if isinstance(statistic, Mean) and len(indices) >= FEWEST else None
     return _estimate(values, len(indices), bounds, of_mean)
 
@@ -131,15 +132,18 @@ def estimate_at_once(
     indices: Sequence[int],
     bounds: tuple[float, float] = (-math.inf, math.inf),
     groups: Sequence[object] | None = None,
+    count: int = SPLITS,
 ) -> Estimate:
     """``estimate`` of a statistic that takes all weightings at once, compactly, (N, B) uint8.
 
     For one whose work for the samples themselves is large, and done once for all weightings.
     """
-    return _estimate(statistic(_weighted(indices, groups)), len(indices), bounds, None)
+    return _estimate(statistic(_weighted(indices, groups, count)), len(indices), bounds, None)
 
 
-def extrapolate(statistic: Statistic, indices: Sequence[int], groups: Sequence[object] | None = None) -> Estimate:
+def extrapolate(
+    statistic: Statistic, indices: Sequence[int], groups: Sequence[object] | None = None, count: int = SPLITS
+) -> Estimate:
     """``estimate`` of what a statistic would be for endlessly many samples, if its bias falls as 1 / N.
 
     2 s(N) - s(N / 2), where s(N / 2) is the mean over halves; for a half, s(N / 4) is the mean over its own halves.
@@ -149,27 +153,28 @@ def extrapolate(statistic: Statistic, indices: Sequence[int], groups: Sequence[o
     """
     if len(indices) < FEWEST:
         raise ValueError(f"{len(indices)} samples are too few to be halved; it takes {FEWEST}")
-    whole = estimate(statistic, indices, groups=groups)
+    whole = estimate(statistic, indices, groups=groups, count=count)
     at_once = max(1, BLOCK // len(indices))
-    quarters = torch.cat([statistic(some.double()) for some in _quarters(indices, groups).split(at_once, dim=1)])
+    parts = _quarters(indices, groups, count).split(at_once, dim=1)
+    quarters = torch.cat([statistic(some.double()) for some in parts])
     halves = 2 * whole.halves - quarters.reshape(2, 2, -1).mean(dim=1)
     return Estimate(2 * whole.value - whole.halves.mean().item(), halves, len(indices))
 
 
-def _quarters(indices: Sequence[int], groups: Sequence[object] | None) -> Tensor:
-    """Both halves of the first and of the second half of every split, (N, 4 * SPLITS) uint8.
+def _quarters(indices: Sequence[int], groups: Sequence[object] | None, count: int) -> Tensor:
+    """Both halves of the first and of the second half of ``count`` splits, (N, 4 * count) uint8.
 
     They take turns with the pairs, of which the half has one sample each.
     """
-    bits = np.zeros((len(indices), SPLITS), dtype=np.uint8)
+    bits = np.zeros((len(indices), count), dtype=np.uint8)
     pairs = _pairs(indices, _as_key(groups))
     for number, pair in enumerate(pairs):
         first = pairs[number - number % 2][0]
-        own = np.random.default_rng((_SEED + 1, indices[first])).integers(0, 2, size=SPLITS, dtype=np.uint8)
+        own = np.random.default_rng((_SEED + 1, indices[first])).integers(0, 2, size=count, dtype=np.uint8)
         for place in pair:
             if place is not None:
                 bits[place] = own ^ (number % 2)
-    half = splits(indices, groups).numpy()
+    half = splits(indices, groups)[:, :count].numpy()
     parts = [side * bit for side in (half, 1 - half) for bit in (bits, 1 - bits)]
     return torch.from_numpy(np.concatenate(parts, axis=1))
 
@@ -178,8 +183,8 @@ def _estimate(values: Tensor, count: int, bounds: tuple[float, float], of_mean: 
     return Estimate(values[0].item(), values[1:].reshape(2, len(values) // 2), count, bounds, of_mean)
 
 
-def _weighted(indices: Sequence[int], groups: Sequence[object] | None) -> Tensor:
-    return _weightings(tuple(indices), _as_key(groups), SPLITS if len(indices) >= FEWEST and not is_so_far() else 0)
+def _weighted(indices: Sequence[int], groups: Sequence[object] | None, count: int = SPLITS) -> Tensor:
+    return _weightings(tuple(indices), _as_key(groups), count if len(indices) >= FEWEST else 0)
 
 
 def _as_key(groups: Sequence[object] | None) -> tuple[str, ...] | None:

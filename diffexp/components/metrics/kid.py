@@ -30,8 +30,8 @@ class KID(FeatureMetric):
         InputError: unknown ``features``.
     """
 
-    def __init__(self, *, features: str | None = None) -> None:
-        super().__init__(features)
+    def __init__(self, *, features: str | None = None, reference: str | None = None) -> None:
+        super().__init__(features, reference)
 
     def compute(self, run: RunFacts) -> dict[str, Estimate]:
         name = f"kid/{self.features.name}"
@@ -49,8 +49,8 @@ class KID(FeatureMetric):
                 total += part.sum(dim=0)
             return weighted_mean_kernel(features, weights) - 2 * (to_real / total) + among_real
 
-        count = len(features)
-        return {name: estimate_at_once(distances, run.indices_of(count), groups=run.groups_of(count))}
+        indices, groups = run.indices_of(len(features)), run.groups_of(len(features))
+        return {name: estimate_at_once(distances, indices, groups=groups, count=run.splits)}
 
 
 def weighted_mean_kernel(features: Tensor, weights: Tensor) -> Tensor:

@@ -37,10 +37,10 @@ class MIND(FeatureMetric):
         InputError: unknown ``features``, or no projections.
     """
 
-    def __init__(self, *, features: str | None = None, projections: int = 256) -> None:
+    def __init__(self, *, features: str | None = None, reference: str | None = None, projections: int = 256) -> None:
         if projections < 1:
             raise InputError(f"metric.mind.projections={projections} must be at least 1")
-        super().__init__(features)
+        super().__init__(features, reference)
         self.projections = projections
 
     def compute(self, run: RunFacts) -> dict[str, Estimate]:
@@ -58,7 +58,7 @@ class MIND(FeatureMetric):
             return SCALE * features.shape[1] * torch.cat(found)
 
         indices, groups = run.indices_of(count), run.groups_of(count)
-        return {name: estimate_at_once(distances, indices, bounds=(0.0, math.inf), groups=groups)}
+        return {name: estimate_at_once(distances, indices, bounds=(0.0, math.inf), groups=groups, count=run.splits)}
 
 
 def random_directions(size: int, count: int) -> Tensor:

@@ -38,5 +38,5 @@ class SSIM:
         values = structural_similarity_index_measure(
             quantized(ours.images), reference.images, data_range=1.0, reduction="none", kernel_size=WINDOW
         )
-        assert isinstance(values, Tensor)  # a tuple only where the whole similarity map is asked for
+        assert isinstance(values, Tensor)  # a tuple only with return_full_image
         return {"ssim": torch.atleast_1d(values)}

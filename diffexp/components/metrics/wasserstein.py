@@ -14,7 +14,6 @@ from diffexp.components.metrics.applicability import enough_samples
 from diffexp.components.metrics.base import RunFacts
 from diffexp.components.metrics.frechet import weighted_squared_distances
 from diffexp.components.metrics.half_samples import Estimate, estimate
-from diffexp.components.metrics.so_far import is_so_far
 from diffexp.components.models.truth import KnowsGaussian, KnowsTruth
 from diffexp.errors import InputError
 
@@ -57,7 +56,7 @@ class Wasserstein:
         samples = torch.cat(self.batches) if self.batches else torch.empty(0, math.prod(run.model.shape))
         if isinstance(run.model, KnowsGaussian):
             return _to_gaussian(samples, run, run.model)
-        return _to_samples(samples, run.model) if isinstance(run.model, KnowsTruth) else {}
+        return _to_samples(samples, run, run.model) if isinstance(run.model, KnowsTruth) else {}
 
 
 def sliced_wasserstein(points: Tensor, others: Tensor, projections: int = PROJECTIONS, seed: int = SEED) -> float:
@@ -75,15 +74,16 @@ def sliced_wasserstein(points: Tensor, others: Tensor, projections: int = PROJEC
 
 def _to_gaussian(samples: Tensor, run: RunFacts, truth: KnowsGaussian) -> dict[str, float | Estimate]:
     values: dict[str, float | Estimate] = {}
-    if enough_samples("wasserstein2/samples", len(samples)):
+    if enough_samples("wasserstein2/samples", len(samples), run):
         mean, covariance = truth.mean.double().cpu(), truth.covariance.double().cpu()
         values["wasserstein2/samples"] = estimate(
             lambda weights: weighted_squared_distances(samples, weights, mean, covariance).sqrt(),
             run.indices_of(len(samples)),
             bounds=(0.0, math.inf),
             groups=run.groups_of(len(samples)),
+            count=run.splits,
         )
-    if run.plan is not None and not is_so_far():  # it does not change
+    if run.plan is not None and not run.so_far:  # it does not change
         try:
             values["wasserstein2/exact"] = _exact(run.plan, truth)
         except InputError as reason:  # a plan that clips is not linear
@@ -102,8 +102,8 @@ def _exact(plan: Plan, truth: KnowsGaussian) -> float:
     return math.hypot((mean_out - mean).norm().item(), spread.norm().item())
 
 
-def _to_samples(samples: Tensor, truth: KnowsTruth) -> dict[str, float | Estimate]:
-    if not enough_samples("sliced_wasserstein2/samples", len(samples)):
+def _to_samples(samples: Tensor, run: RunFacts, truth: KnowsTruth) -> dict[str, float | Estimate]:
+    if not enough_samples("sliced_wasserstein2/samples", len(samples), run):
         return {}
     draws = truth.sample_truth(2 * len(samples), torch.Generator().manual_seed(SEED))
     draws, more_draws = draws.flatten(start_dim=1).double().cpu().split(len(samples))

@@ -157,7 +157,7 @@ class Classes(Protocol):
     """The classes of a model, numbered from 0."""
 
     def asked(self, request: Request, indices: Sequence[int]) -> list[int | None] | None:
-        """The class that each of these samples is asked to be of; None where none is asked for."""
+        """The requested class of each of these samples; None where none was requested."""
         ...
 
 

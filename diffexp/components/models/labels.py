@@ -53,7 +53,7 @@ class ClassLabels:
         return asked or list(range(self.count))
 
     def asked(self, request: Request, indices: Sequence[int]) -> list[int | None] | None:
-        """The class that each of these samples is asked to be of; None for "no label", and without a request."""
+        """The requested class of each of these samples; None for "no label", and without a request."""
         if request.prompt is None and request.label is None:
             return None
         classes = self.choose(request)

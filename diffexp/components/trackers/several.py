@@ -67,8 +67,8 @@ class Guarded:
             call(self._tracker)
         except (Exception, SystemExit) as error:
             if what not in self._failed:
-                told = type(self._tracker).__name__, what, one_line(error)
-                log.warning("tracker %s failed in %s, the run goes on without it: %s", *told)
+                failure = type(self._tracker).__name__, what, one_line(error)
+                log.warning("tracker %s failed in %s, the run goes on without it: %s", *failure)
                 log.debug("the tracker's traceback", exc_info=True)
             self._failed.add(what)
             if what == "start":

@@ -26,13 +26,13 @@ def least_squares(problem: Problem, folder: Path | None, curve: Curve) -> tuple[
     curve.points.append({"iteration": 0, "loss": math.nan, "score": problem.score(table), "seconds": 0.0})
     truth = trajectory(problem, noises, range(len(noises.start)))
     s = table.places()
-    found, told = table.evaluations(s)
+    found, timesteps = table.evaluations(s)
     kappa, c, _ = table.steps(s)
     mixing = table.mixing()
     z, estimates = noises.start * (table.start_std / found[0].scale.item()), list[torch.Tensor]()
     for k in range(table.nfe):
         parts = [
-            estimate_x0(table, part.network, some, found[k], told[k])
+            estimate_x0(table, part.network, some, found[k], timesteps[k])
             for part, some in zip(noises.batches(_size(problem)), z.split(_size(problem)))
         ]
         estimates.append(torch.cat(parts))

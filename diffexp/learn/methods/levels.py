@@ -1,4 +1,4 @@
-"""Levels and told timesteps by gradient, through a solver that stays what it is."""
+"""Levels and the timesteps that the network gets by gradient, through a solver that stays what it is."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from diffexp.learn.fit import Curve
 from diffexp.learn.methods.endpoint import descend
 from diffexp.learn.methods.grid import on_places
 from diffexp.learn.problem import Problem
-from diffexp.learn.table import LEVELS, TOLD, Table
+from diffexp.learn.table import LEVELS, SHIFTS, Table
 
 STEP = 1e-3
 """In the free numbers of the levels, of the differences that stand for derivatives of the solver's weights."""
@@ -23,7 +23,7 @@ def levels(problem: Problem, folder: Path | None, curve: Curve) -> tuple[Table, 
     noise will do: its code is compiled on the levels, and beside them for the gradient.
     """
     table = SolverTable.of(problem)
-    _, interrupted = descend(problem, table, (LEVELS, TOLD), folder, curve)
+    _, interrupted = descend(problem, table, (LEVELS, SHIFTS), folder, curve)
     return table.plain(), interrupted
 
 
@@ -39,8 +39,8 @@ class SolverTable(Table):
         if not start.deterministic:
             raise InputError("method=levels is for schedulers that draw no noise")
         ratios = torch.sigmoid(start.levels).tolist()
-        weights, told = start.mixing().detach().numpy(), start.told.tolist()
-        made = cls(start.training_of_model, start.first, start.start_std, ratios, told, weights)
+        weights, shifts = start.mixing().detach().numpy(), start.shifts.tolist()
+        made = cls(start.training_of_model, start.first, start.start_std, ratios, shifts, weights)
         made.problem = problem
         return made
 
@@ -56,7 +56,7 @@ class SolverTable(Table):
         """The same table with its weights as free numbers."""
         ratios = torch.sigmoid(self.levels).tolist()
         weights = self.weights_on(self.levels.detach()).numpy()
-        return Table(self.training_of_model, self.first, self.start_std, ratios, self.told.tolist(), weights)
+        return Table(self.training_of_model, self.first, self.start_std, ratios, self.shifts.tolist(), weights)
 
 
 class _Weights(torch.autograd.Function):

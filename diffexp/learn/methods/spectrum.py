@@ -13,7 +13,7 @@ from diffexp.learn.coordinates import facts, log_ratio
 from diffexp.learn.fit import Curve
 from diffexp.learn.problem import Problem
 from diffexp.learn.rollout import unroll
-from diffexp.learn.table import LEVELS, TOLD, WEIGHTS, Table
+from diffexp.learn.table import LEVELS, SCALES, SHIFTS, WEIGHTS, Table
 from diffexp.plan.moments import Gaussian, gaussian_output
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ def spectrum(problem: Problem, folder: Path | None, curve: Curve) -> tuple[Table
     if not table.deterministic:
         raise InputError("method=spectrum is for schedulers that draw no noise")
     curve.unit, curve.higher_is_better = "standard deviations of the data", False
-    free = [getattr(table, name) for name in (LEVELS, TOLD, WEIGHTS)]
+    free = [getattr(table, name) for name in (LEVELS, SHIFTS, SCALES, WEIGHTS)]
     optimizer = torch.optim.LBFGS(free, max_iter=ITERATIONS, history_size=30, line_search_fn="strong_wolfe")
     interrupted, best = False, table.state_dict()
 
@@ -87,16 +87,16 @@ def error(table: Table, data: Gaussian) -> Tensor:
     The network knows only its timestep: the best denoiser of the data at the level that belongs to the timestep.
     """
     training = table.training_of_model
-    logs = log_ratio(table.places()[:-1])
-    meant, told = facts(training, logs), log_ratio(table.places()[:-1]) + table.told
+    s = table.places()
+    meant, given_logs = table.evaluations(s)[0], log_ratio(s[:-1]) + table.shifts
     variances, mean = data.variances[:, None], data.mean[:, None]
     # Columns: the coefficient of the start noise, and the constant.
     first = torch.tensor([[table.start_std / meant[0].scale.item(), 0.0]], dtype=torch.float64)
     constant = torch.tensor([[0.0, 1.0]], dtype=torch.float64)
 
     def estimate(k: int, z: Tensor) -> Tensor:
-        s = torch.sigmoid(told[k])  # the told level on the straight path
-        given = facts(training, told[k][None])[0]
+        s = torch.sigmoid(given_logs[k])  # the told level on the straight path
+        given = facts(training, given_logs[k][None])[0]
         x = meant[k].scale / given.scale * z  # in the scale of that level
         spread = (1 - s).square() * variances + s.square()
         clean = (1 - s) * variances / spread * x + s.square() / spread * mean * constant

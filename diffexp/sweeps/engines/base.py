@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from diffexp.errors import INTERRUPTED
+from diffexp.sweeps.engines.options import Rule
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Engine(Protocol):
 
     OPTIONS: ClassVar[Mapping[str, Any]]
     """The keys of ``hydra.launcher`` and their defaults."""
+    RULES: ClassVar[Mapping[str, Rule]]
+    """What their values may be."""
     workers: int
     """How many there are to be."""
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from diffexp.errors import INTERRUPTED
 from diffexp.sweeps.engines.base import Ended, exit_reason, worker_command
+from diffexp.sweeps.engines.options import Rule
 from diffexp.sweeps.work import read_work
 from diffexp.sweeps.workers import FOLDER
 
@@ -26,6 +27,7 @@ class LocalEngine:
     """See ``diffexp.sweeps.engines.base.Engine``; the output of worker 2 is ``.workers/worker-2.log``."""
 
     OPTIONS: ClassVar[Mapping[str, Any]] = {}
+    RULES: ClassVar[Mapping[str, Rule]] = {}
 
     def __init__(self, workers: int | None = None) -> None:
         self._gpus = gpus()

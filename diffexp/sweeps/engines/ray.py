@@ -8,6 +8,7 @@ from typing import Any
 from diffexp.errors import InputError
 from diffexp.sweeps.engines.base import exit_reason
 from diffexp.sweeps.engines.cluster import ClusterEngine
+from diffexp.sweeps.engines.options import JOBS, Rule
 from diffexp.sweeps.engines.ray_actor import RayWorker
 from diffexp.sweeps.engines.ray_cluster import connect, death_reason
 
@@ -28,6 +29,16 @@ class RayEngine(ClusterEngine):
 
     OPTIONS = MappingProxyType(
         {"jobs": 2, "address": None, "num_cpus": 1, "num_gpus": None, "memory": None, "resources": None}
+    )
+    RULES = MappingProxyType(
+        {
+            "jobs": JOBS,
+            "address": Rule(str),
+            "num_cpus": Rule(float, at_least=0),
+            "num_gpus": Rule(float, at_least=0),
+            "memory": Rule(int, at_least=1),
+            "resources": Rule(dict),
+        }
     )
 
     def __init__(self, workers: int | None = None, jobs: int = 2, address: str | None = None, **reserved: Any) -> None:

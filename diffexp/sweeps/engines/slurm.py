@@ -8,8 +8,9 @@ from typing import Any
 
 from diffexp.errors import InputError
 from diffexp.sweeps.engines.cluster import ClusterEngine
+from diffexp.sweeps.engines.options import JOBS
 from diffexp.sweeps.engines.slurm_job import SlurmWorker
-from diffexp.sweeps.engines.slurm_options import OPTIONS, executor_options
+from diffexp.sweeps.engines.slurm_options import OPTIONS, RULES, executor_options
 from diffexp.sweeps.engines.slurm_queue import REASONS, as_outside_of_jobs, reason, results, states
 
 FOLDER = ".slurm"
@@ -34,6 +35,7 @@ class SlurmEngine(ClusterEngine):
     """
 
     OPTIONS = MappingProxyType({"jobs": 2, **OPTIONS})
+    RULES = MappingProxyType({"jobs": JOBS, **RULES})
 
     def __init__(self, workers: int | None = None, jobs: int = 2, **options: Any) -> None:
         super().__init__(workers or jobs)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from diffexp.errors import InputError, unknown_option
+from diffexp.sweeps.engines.options import Rule, check_options
 
 COMMON = {
     "name": str,
@@ -25,7 +25,23 @@ OF_SLURM = (
 OPTIONS: dict[str, Any] = dict.fromkeys([*COMMON, *OF_SLURM, *(f"slurm_{name}" for name in OF_SLURM)])
 """All names with their defaults; None: submitit's default."""
 OPTIONS |= {"name": "diffexp", "timeout_min": 60, "stderr_to_stdout": True}
-WORDS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+_KINDS: dict[str, type] = {
+    **dict.fromkeys(OF_SLURM, str),
+    **dict.fromkeys(("array_parallelism", "cpus_per_gpu", "gpus_per_task", "max_num_timeout", "signal_delay_s"), int),
+    **dict.fromkeys(("setup", "srun_args", "teardown"), list),
+    "additional_parameters": dict,
+    "use_srun": bool,
+    **COMMON,
+}
+_LEAST = {
+    **dict.fromkeys(
+        ("timeout_min", "nodes", "cpus_per_task", "tasks_per_node", "cpus_per_gpu", "array_parallelism"), 1
+    ),
+    **dict.fromkeys(("gpus_per_node", "gpus_per_task", "max_num_timeout", "signal_delay_s"), 0),
+}
+_RULES = {name: Rule(kind, _LEAST.get(name), 0 if name == "mem_gb" else None) for name, kind in _KINDS.items()}
+RULES = {name: _RULES[name.removeprefix("slurm_")] for name in OPTIONS}
+"""What the options may be."""
 
 
 def executor_options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,13 +50,7 @@ def executor_options(options: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: an option is not known, or has a value of another type.
     """
-    for name, value in options.items():
-        if name not in OPTIONS:
-            raise InputError(unknown_option("hydra.launcher", name, [*COMMON, *OF_SLURM]))
-        kind = COMMON.get(name, object)
-        whole = kind is float and isinstance(value, int)
-        if value is not None and not whole and not isinstance(value, kind):
-            raise InputError(f"hydra.launcher.{name}={value} must be {WORDS[kind]}")
+    check_options(RULES, options, _KINDS)
     given = {name: value for name, value in {**OPTIONS, **options}.items() if value is not None}
     found = {name if name in COMMON else f"slurm_{name.removeprefix('slurm_')}": given[name] for name in given}
     if "cpus_per_task" in given:  # since SLURM 22.05 srun no longer takes them from sbatch

@@ -39,7 +39,7 @@ def states(jobs: Collection[str]) -> dict[str, tuple[str, str]] | None:
     """The state and the node of jobs by number (``12``, ``12_1`` in an array); None: SLURM does not answer.
 
     The queue knows jobs for some minutes (``MinJobAge``) after their end, and is there on every cluster; only then the
-    accounting is asked, which some clusters do not have.
+    accounting is queried, which some clusters do not have.
     """
     queue = ["squeue", "--array", "--noheader", "--states=all", f"--jobs={','.join(jobs)}", "--format=%i|%T|%N"]
     answer = subprocess.run(queue, capture_output=True, text=True)

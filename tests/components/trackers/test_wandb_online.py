@@ -7,19 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import wandb
 
 from diffexp.catalog.discover import Catalog, discover
 from diffexp.cli.cells import task_config
 from diffexp.cli.check import Preflight
 from diffexp.cli.hydra_config import hydra_session
-from diffexp.components.trackers.wandb import TAKES_RUNS
-from diffexp.components.trackers.wandb_mode import server_reachable
 from diffexp.experiment.context import RunContext
 from diffexp.experiment.run import RunResult, SweepInfo, run_experiment
 from diffexp.report import report_sweep
 from diffexp.sweeps.results import write_results
-from tests.wandb_server import KEY, WandbServer
+from tests.wandb_server import WandbServer
 
 PLUGIN = """
 from diffexp import loop
@@ -52,36 +49,6 @@ def plugged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalog]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DIFFEXP_PLUGINS", str(file))
         yield discover()
-
-
-@pytest.fixture(scope="module")
-def started() -> Iterator[WandbServer]:
-    """One for all tests: wandb's client asks the address once, so that it has to forget that of earlier tests."""
-    wandb.teardown()
-    with WandbServer() as server:
-        yield server
-    wandb.teardown()
-
-
-@pytest.fixture
-def server(started: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WandbServer:
-    """The server as if it were new."""
-    for name in ("MODE", "SILENT"):
-        monkeypatch.delenv(f"WANDB_{name}", raising=False)
-    for name in ("DATA_DIR", "CACHE_DIR", "CONFIG_DIR"):
-        monkeypatch.setenv(f"WANDB_{name}", str(tmp_path / "home"))
-    for name in ("STATS", "MACHINE_INFO", "META"):
-        monkeypatch.setenv(f"WANDB__DISABLE_{name}", "true")
-    for kind in ("GRAPHQL", "FILE_STREAM", "FILE_TRANSFER"):
-        monkeypatch.setenv(f"WANDB__{kind}_RETRY_WAIT_MIN_SECONDS", "0.2")
-        monkeypatch.setenv(f"WANDB__{kind}_RETRY_WAIT_MAX_SECONDS", "0.5")
-    server_reachable.cache_clear()
-    TAKES_RUNS.clear()
-    monkeypatch.setenv("WANDB_BASE_URL", started.url)
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
-    started.start()
-    started.clear()
-    return started
 
 
 def composed(catalog: Catalog, *words: str) -> dict[str, Any]:

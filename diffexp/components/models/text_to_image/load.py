@@ -179,7 +179,7 @@ def _checked_clip_skip(pipe: Any, clip_skip: int | None, source: str) -> int | N
     most = pipe.text_encoder.config.num_hidden_layers - 1
     if not 0 <= clip_skip <= most:
         raise InputError(f"model.clip_skip={clip_skip} must be from 0 to {most}, the layers of {source} but one")
-    if not hasattr(pipe.text_encoder, "text_model"):  # flattened by transformers 5.6; diffusers still asks for it
+    if not hasattr(pipe.text_encoder, "text_model"):  # flattened by transformers 5.6; diffusers still reads it
         object.__setattr__(pipe.text_encoder, "text_model", pipe.text_encoder)
     return clip_skip
 

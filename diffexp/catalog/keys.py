@@ -38,6 +38,8 @@ class Key:
     """Whether the cells of a sweep may have different values."""
     free_text: bool = False
     """Whether a string is free text, in which commas and brackets have no meaning."""
+    condition: bool = False
+    """Whether it states what is sampled, from which inputs or how often: only runs that agree in it are ranked."""
 
     @property
     def is_text(self) -> bool:
@@ -98,13 +100,34 @@ KEYS = (
     Key("max_nfe", _INT_OR_NULL, None, "budget of model evaluations; steps is reduced to fit", at_least=1),
     Key("max_forward_passes", _INT_OR_NULL, None, "the same, but each evaluation of guidance counts", at_least=1),
     Key("seed", _INT, 0, "sample i depends on the seed and i alone"),
-    Key("num_samples", _INT_OR_NULL, None, "null: 1 per prompt of a pipeline, 4 of a checkpoint, else 64", at_least=1),
+    Key(
+        "num_samples",
+        _INT_OR_NULL,
+        None,
+        "null: 1 per prompt of a pipeline, 4 of a checkpoint, else 64",
+        at_least=1,
+        condition=True,
+    ),
     Key("batch_size", _INT, 64, "samples per model call; fewer need less memory and are the same samples", at_least=1),
-    Key("prompt", _TEXTS_OR_NULL, None, "text, or a list of texts that the samples cycle through"),
-    Key("negative_prompt", _TEXTS_OR_NULL, None, "text that guidance leads away from"),
-    Key("label", _ANY, None, "class number or name, or a list that the samples cycle through", also=_no_class),
+    Key("prompt", _TEXTS_OR_NULL, None, "text, or a list of texts that the samples cycle through", condition=True),
+    Key("negative_prompt", _TEXTS_OR_NULL, None, "text that guidance leads away from", condition=True),
+    Key(
+        "label",
+        _ANY,
+        None,
+        "class number or name, or a list that the samples cycle through",
+        also=_no_class,
+        condition=True,
+    ),
     Key("guidance_scale", _NUMBER_OR_NULL, None, "1 is no guidance; null: the model's default", 0, also=_not_finite),
-    Key(PIPE, _ANY, {}, "further arguments of a pipeline's call: pipe.max_sequence_length=128", also=_no_arguments),
+    Key(
+        PIPE,
+        _ANY,
+        {},
+        "further arguments of a pipeline's call: pipe.max_sequence_length=128",
+        also=_no_arguments,
+        condition=True,
+    ),
     Key("snapshot_every", _INT_OR_NULL, None, "steps between snapshots, 0 for none; null: ten per run", at_least=0),
     Key("device", _TEXT, "auto", "auto, cpu, cuda, cuda:1, mps, xpu", also=_no_device),
     Key("dtype", _TEXT, "auto", f"precision of the network: {', '.join(_DTYPES)}", choices=_DTYPES),

@@ -5,7 +5,8 @@ from functools import cached_property
 
 import numpy as np
 
-from diffexp.plan.table import Clamp, Plan, Row
+from diffexp.plan.row import Clamp, Row
+from diffexp.plan.table import Plan
 from diffexp.plan.trace import NotLinear, Recording, TapeRow, Vector
 
 MAX_DEPTH = 6
