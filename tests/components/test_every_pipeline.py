@@ -15,8 +15,8 @@ from tests.families import DISTINCT, FAMILIES
 from tests.families.runs import Bench
 from tests.pipeline_runs import psnr
 
-ELSEWHERE = {"kandinsky22", "kandinsky22_prior", "kandinsky22_decoder", "mochi"}
-"""Kandinsky's own scheduler reads a variance that its network learned; Mochi's counts sigmas upwards."""
+ELSEWHERE = {"kandinsky22", "kandinsky22_prior", "kandinsky22_decoder"}
+"""Kandinsky's own scheduler reads a variance that its network learned."""
 DRAWN = [name for name in DISTINCT if name not in ELSEWHERE]
 
 
@@ -56,6 +56,9 @@ def test_a_family(bench: Callable[[str], Bench], name: str) -> None:
     assert is_freed(kept)
 
 
-def test_what_is_not_known_is_one_line(bench: Callable[[str], Bench]) -> None:
-    with pytest.raises(InputError, match="counts its sigmas upwards"):
-        bench("mochi").draw()
+def test_what_is_missing_is_one_line(bench: Callable[[str], Bench]) -> None:
+    own = bench("sdxl_refiner")
+    with pytest.raises(InputError, match=r"; it may need pipe.image=..., or loop=pipeline loop.image=...$"):
+        own.draw(loop={"name": "denoise"})
+    with pytest.raises(InputError, match=r"pipe.strength is not free: write loop=pipeline loop.strength="):
+        own.draw(pipe={"strength": 0.5})

@@ -5,7 +5,7 @@
 
 from collections.abc import Mapping
 
-from tests.families import flow_images, kandinsky, noise_images, sounds, stable_diffusion, videos
+from tests.families import flow_images, kandinsky, noise_images, other_inputs, sounds, stable_diffusion, videos
 from tests.families.common import Family
 
 FAMILIES: Mapping[str, Family] = {
@@ -15,6 +15,7 @@ FAMILIES: Mapping[str, Family] = {
     **noise_images.FAMILIES,
     **videos.FAMILIES,
     **sounds.FAMILIES,
+    **other_inputs.FAMILIES,
 }
 
 _VARIANTS = {"sd15_karras", "flux_terminal", "flux_karras", "flux_beta", "flux_static", "sd3_dynamic", "sd3_karras"}

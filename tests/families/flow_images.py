@@ -75,6 +75,7 @@ def save_sd3(folder: Path, t5: bool = False, **scheduler: Any) -> Path:
         )
 
 
+NOTHING: Mapping[str, Any] = {}
 FLUX: Mapping[str, Any] = {
     "patch_size": 1,
     "in_channels": 16,
@@ -94,7 +95,7 @@ def save_flux(folder: Path, **scheduler: Any) -> Path:
     ``scheduler``: changes to its scheduler config.
     """
     with seeded():
-        return save(folder, FluxPipeline, **_flux_parts(folder, **scheduler))
+        return save(folder, FluxPipeline, **flux_parts(folder, scheduler=scheduler))
 
 
 def save_flux_controlnet(folder: Path) -> Path:
@@ -102,20 +103,21 @@ def save_flux_controlnet(folder: Path) -> Path:
         net = FluxControlNetModel(**FLUX).eval()
         for block in (*net.controlnet_blocks, *net.controlnet_single_blocks, net.controlnet_x_embedder):
             torch.nn.init.normal_(block.weight, std=0.3)  # pyright: ignore  (zero, untrained)
-        return save(folder, FluxControlNetPipeline, **_flux_parts(folder), controlnet=net)
+        return save(folder, FluxControlNetPipeline, **flux_parts(folder), controlnet=net)
 
 
-def _flux_parts(folder: Path, **scheduler: Any) -> dict[str, Any]:
+def flux_parts(folder: Path, scheduler: Mapping[str, Any] = NOTHING, **transformer: Any) -> dict[str, Any]:
+    """``scheduler``, ``transformer``: changes to their configs."""
     tokenizer = clip_tokenizer(folder / "made")
     encoder, t5_tokenizer = t5_text()
     return {
-        "transformer": louder(FluxTransformer2DModel(**FLUX), "proj_out", 4.0),
+        "transformer": louder(FluxTransformer2DModel(**{**FLUX, **transformer}), "proj_out", 4.0),
         "vae": vae(shift_factor=0.1159, scaling_factor=0.3611, **FLOW_VAE),
         "text_encoder": clip_text(tokenizer),
         "tokenizer": tokenizer,
         "text_encoder_2": encoder,
         "tokenizer_2": t5_tokenizer,
-        "scheduler": _flow(**{"use_dynamic_shifting": True, "shift": 3.0} | scheduler),
+        "scheduler": _flow(**{"use_dynamic_shifting": True, "shift": 3.0, **scheduler}),
     }
 
 

@@ -13,36 +13,42 @@ from diffusers import (
     UnCLIPScheduler,
     VQModel,
 )
-from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import CLIPImageProcessor
 
 from tests.families.common import SIZE, Family, louder, seeded
 from tests.families.stable_diffusion import conditional_unet
-from tests.families.text import WIDTH, clip_text, clip_tokenizer
+from tests.families.text import WIDTH, clip_sight, clip_text, clip_tokenizer
 
 
 def kandinsky_prior(folder: Path) -> KandinskyV22PriorPipeline:
     tokenizer = clip_tokenizer(folder / "made")
     prior = PriorTransformer(num_attention_heads=2, attention_head_dim=16, embedding_dim=WIDTH, num_layers=1).eval()
     torch.nn.init.ones_(prior.clip_std)
-    sight = CLIPVisionConfig(
-        hidden_size=WIDTH,
-        image_size=32,
-        patch_size=16,
-        projection_dim=WIDTH,
-        intermediate_size=2 * WIDTH,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-    )
     return KandinskyV22PriorPipeline(
         prior=prior,
         text_encoder=clip_text(tokenizer, projected=True),
         tokenizer=tokenizer,
-        image_encoder=CLIPVisionModelWithProjection(sight).eval(),
+        image_encoder=clip_sight(32, 16),
         image_processor=CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
         scheduler=UnCLIPScheduler(
             variance_type="fixed_small_log", prediction_type="sample", clip_sample=True, clip_sample_range=10.0
         ),
     )
+
+
+def movq() -> VQModel:
+    """Two pixels a latent in each direction."""
+    model = VQModel(
+        block_out_channels=(32, 64),  # its norms have groups of 32
+        down_block_types=("DownEncoderBlock2D", "AttnDownEncoderBlock2D"),
+        up_block_types=("AttnUpDecoderBlock2D", "UpDecoderBlock2D"),
+        latent_channels=4,
+        norm_num_groups=8,
+        norm_type="spatial",
+        num_vq_embeddings=12,
+        vq_embed_dim=4,
+    )
+    return louder(model.eval(), "decoder.conv_out", 1.0)
 
 
 def kandinsky_decoder(**unet: Any) -> KandinskyV22Pipeline:
@@ -59,20 +65,7 @@ def kandinsky_decoder(**unet: Any) -> KandinskyV22Pipeline:
             resnet_time_scale_shift="scale_shift",
             **unet,
         ),
-        movq=louder(
-            VQModel(
-                block_out_channels=(32, 64),  # its norms have groups of 32
-                down_block_types=("DownEncoderBlock2D", "AttnDownEncoderBlock2D"),
-                up_block_types=("AttnUpDecoderBlock2D", "UpDecoderBlock2D"),
-                latent_channels=4,
-                norm_num_groups=8,
-                norm_type="spatial",
-                num_vq_embeddings=12,
-                vq_embed_dim=4,
-            ).eval(),
-            "decoder.conv_out",
-            1.0,
-        ),
+        movq=movq(),
         scheduler=DDPMScheduler(
             beta_start=0.00085, beta_end=0.012, clip_sample=False, steps_offset=1, variance_type="learned_range"
         ),

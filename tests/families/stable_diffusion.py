@@ -20,11 +20,10 @@ from diffusers import (
 )
 from PIL import Image
 from safetensors.torch import save_file
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from tests.checkpoints import edit_json
 from tests.families.common import LATENT_BETAS, SIZE, Family, louder, picture, save, seeded, vae
-from tests.families.text import WIDTH, clip_text, clip_tokenizer
+from tests.families.text import WIDTH, clip_sight, clip_text, clip_tokenizer
 
 
 def conditional_unet(**changes: Any) -> UNet2DConditionModel:
@@ -42,17 +41,20 @@ def conditional_unet(**changes: Any) -> UNet2DConditionModel:
     return louder(UNet2DConditionModel(**config | changes).eval(), "conv_out", loudness)
 
 
-def save_sd15(folder: Path, kind: Any = StableDiffusionPipeline, channels: int = 4, **scheduler: Any) -> Path:
-    """``scheduler``: changes to the scheduler config of SD 1.5, which is that of PNDM."""
+def save_sd15(
+    folder: Path, kind: Any = StableDiffusionPipeline, scheduler: Any = None, unet: Any = None, **config: Any
+) -> Path:
+    """``unet``, ``config``: changes to the configs of the UNet and of the scheduler of SD 1.5, which is PNDM."""
     with seeded():
         tokenizer = clip_tokenizer(folder / "made")
         pipeline = kind(
             vae=vae(),
             text_encoder=clip_text(tokenizer),
             tokenizer=tokenizer,
-            unet=conditional_unet(in_channels=channels),
-            scheduler=PNDMScheduler(  # pyright: ignore[reportArgumentType]
-                **LATENT_BETAS | {"skip_prk_steps": True, "steps_offset": 1, "set_alpha_to_one": False} | scheduler
+            unet=conditional_unet(**unet or {}),
+            scheduler=scheduler
+            or PNDMScheduler(  # pyright: ignore[reportArgumentType]
+                **LATENT_BETAS | {"skip_prk_steps": True, "steps_offset": 1, "set_alpha_to_one": False} | config
             ),
             safety_checker=None,  # pyright: ignore[reportArgumentType]
             feature_extractor=None,  # pyright: ignore[reportArgumentType]
@@ -80,7 +82,7 @@ def save_sd_karras(folder: Path) -> Path:
 
 def save_sd_inpainting(folder: Path) -> Path:
     """Its UNet is shown the mask and the masked picture beside the sample."""
-    save_sd15(folder, StableDiffusionInpaintPipeline, channels=9)
+    save_sd15(folder, StableDiffusionInpaintPipeline, unet={"in_channels": 9})
     edit_json(folder / "scheduler" / "scheduler_config.json", clip_sample=False)  # as on the hub
     return folder
 
@@ -150,17 +152,8 @@ IP_ADAPTER = "ip-adapter_sd15.safetensors"
 
 def save_ip_adapter(folder: Path, unet: UNet2DConditionModel) -> Path:
     """The file of an IP-Adapter for a UNet, with the image encoder in a folder beside it."""
-    sight = CLIPVisionConfig(
-        hidden_size=WIDTH,
-        image_size=224,
-        patch_size=32,
-        projection_dim=WIDTH,
-        intermediate_size=2 * WIDTH,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-    )
     with seeded():
-        CLIPVisionModelWithProjection(sight).save_pretrained(folder / "image_encoder")
+        clip_sight(224, 32).save_pretrained(folder / "image_encoder")
         weights = {
             "image_proj.proj.weight": torch.randn(4 * WIDTH, WIDTH),
             "image_proj.proj.bias": torch.zeros(4 * WIDTH),

@@ -12,6 +12,8 @@ from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
     Gemma2Config,
     Gemma2Model,
     GemmaTokenizer,
@@ -59,6 +61,19 @@ def clip_text(tokenizer: CLIPTokenizer, projected: bool = False) -> Any:
         pad_token_id=last,
     )
     return (CLIPTextModelWithProjection if projected else CLIPTextModel)(config).eval()
+
+
+def clip_sight(image_size: int, patch_size: int) -> CLIPVisionModelWithProjection:
+    config = CLIPVisionConfig(
+        hidden_size=WIDTH,
+        image_size=image_size,
+        patch_size=patch_size,
+        projection_dim=WIDTH,
+        intermediate_size=2 * WIDTH,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+    )
+    return CLIPVisionModelWithProjection(config).eval()
 
 
 def t5_text(width: int = WIDTH) -> tuple[Any, Any]:

@@ -16,7 +16,7 @@ from diffexp.plan.compile import sample
 
 if TYPE_CHECKING:
     from diffexp.components.models.text_to_image.black_box import TextToImage
-    from diffexp.components.models.text_to_image.paused_call import Called
+    from diffexp.components.models.text_to_image.paused_call import PausedCall
 
 
 @loop(
@@ -84,7 +84,7 @@ def pipeline(
         (arguments["ip_adapter_image"],) = shown
     arguments = {name: value for name, value in arguments.items() if value is not None}
     given = model.arguments_for(pipe, batch.request, indices, batch.condition, batch.generators, **arguments)
-    return _draw(batch, model, model.begin(batch.condition, pipe, batch.request, given))
+    return _draw(batch, model, model.call(pipe, batch.request, given))
 
 
 def _check_inputs(pipe: Any, images: Mapping[str, str | None]) -> None:
@@ -100,9 +100,11 @@ def _check_inputs(pipe: Any, images: Mapping[str, str | None]) -> None:
             raise InputError(f"loop.{option}={images[part]} needs a model that reads it: add model.{part}=...")
 
 
-def _draw(batch: Batch, model: "TextToImage", condition: "Called") -> Tensor:
+def _draw(batch: Batch, model: "TextToImage", call: "PausedCall") -> Tensor:
     """The samples of a call that waits for its first question."""
-    call, sampler = condition.call, batch.sampler
+    from diffexp.components.models.text_to_image.paused_call import Called
+
+    condition, sampler = Called.by(call, batch.condition), batch.sampler
     start = batch.noise() if condition is batch.condition else call.start.to(state_dtype(model))
     if (level := call.scheduler.begins_at) is None:
         start = start * sampler.start_std

@@ -1,6 +1,7 @@
 """Training of a checkpoint's network, read from its scheduler config."""
 
 import inspect
+import logging
 from typing import Any
 
 import diffusers
@@ -9,6 +10,8 @@ from diffexp.errors import InputError
 from diffexp.plan.predictions import Clip, DynamicThreshold, Preconditioned, Prediction
 from diffexp.plan.schedules import FlowSchedule, VESchedule, VPSchedule
 from diffexp.plan.training import Training
+
+log = logging.getLogger(__name__)
 
 _BETA_KEYS = ("beta_schedule", "beta_start", "beta_end", "trained_betas")
 _SCHEDULE_KEYS = (*_BETA_KEYS, "num_train_timesteps", "rescale_betas_zero_snr", "snr_shift_scale", "set_alpha_to_one")
@@ -25,7 +28,8 @@ def read_training(config: dict[str, Any], source: str) -> Training:
     Raises:
         InputError: the noise schedule, prediction type or spacing is of a kind that diffexp does not know.
     """
-    if str(config.get("variance_type")).startswith("learned"):
+    if str(kind := config.get("variance_type")).startswith("learned"):
+        log.info("%s: variance_type=%s, a variance that the network predicts, is not used", source, kind)
         config = {key: value for key, value in config.items() if key != "variance_type"}
     name = config.get("_class_name", "DDPMScheduler")
     full = _defaults(name) | {key: value for key, value in config.items() if not key.startswith("_")}
@@ -33,7 +37,7 @@ def read_training(config: dict[str, Any], source: str) -> Training:
         raise InputError(f"{source}: {name} shifts its grid by the size of the image, which only its pipeline knows")
     if name.startswith("FlowMatch") or any(full.get(key) for key in _FLOW_KEYS):
         return _flow_training(full, config)
-    if full.get("sigma_data") is not None:
+    if full.get("sigma_data") is not None and full.get("sigma_min") is not None:
         return _edm_training(full, config, source)
     if not any(full.get(key) is not None for key in _BETA_KEYS):
         raise InputError(

@@ -27,7 +27,7 @@ OF_THE_RUN = {
     "latents": "the samples are the loop's",
     "output_type": "the samples are the loop's",
     "return_dict": "the samples are the loop's",
-    "strength": "write loop.strength=...",
+    "strength": "write loop=pipeline loop.strength=...",
     "denoising_end": "the steps are the loop's",
     "denoising_start": "the steps are the loop's",
 }
@@ -88,17 +88,39 @@ def read_given(
             raise InputError(f"pipe.{name}: {type(pipe).__name__} takes no such argument{nearest(name, parameters)}")
         if name in OF_THE_RUN:
             raise InputError(f"pipe.{name} is not free: {OF_THE_RUN[name]}")
-        if isinstance(value, str) and "Image" in str(parameters[name].annotation):
+        if isinstance(value, str) and (name in IMAGES or "Image" in str(parameters[name].annotation)):
             images = read_images(f"pipe.{name}", value, shape(), indices)
-            read[name] = images[0] if name.startswith("ip_adapter") else images
+            # Some pipelines take one image only, and no list.
+            read[name] = images[0] if len(images) == 1 or name.startswith("ip_adapter") else images
     return read
 
 
 def blank_images(pipe: Any, shape: tuple[int, int, int]) -> dict[str, Image.Image]:
     """Black images for the arguments of a pipeline's call that name its images."""
     _, height, width = shape
+    return {name: Image.new("RGB", (width, height)) for name in images_of(pipe)}
+
+
+def default_number(pipe: Any, name: str, otherwise: float) -> float:
+    """The default of an argument of a pipeline's call."""
+    parameter = inspect.signature(pipe.__call__).parameters.get(name)
+    return float(parameter.default) if parameter and isinstance(parameter.default, int | float) else otherwise
+
+
+def images_of(pipe: Any) -> list[str]:
+    """The arguments of a pipeline's call that name its images."""
     parameters = inspect.signature(pipe.__call__).parameters
-    return {name: Image.new("RGB", (width, height)) for name in IMAGES if name in parameters}
+    return [name for name in IMAGES if name in parameters]
+
+
+def lacking(pipe: Any, arguments: Mapping[str, Any], error: InputError) -> InputError:
+    """The error of a call, with the images that it may need."""
+    absent = [f"pipe.{name}=..." for name in images_of(pipe) if name not in arguments]
+    if not absent:
+        return error
+    if needs_mask(pipe):
+        error = InputError(f"a pipeline whose UNet takes {pipe.unet.config['in_channels']} channels: {error}")
+    return InputError(f"{error}; it may need {', '.join(absent)}, or loop=pipeline loop.image=...")
 
 
 def needs_mask(pipe: Any) -> bool:

@@ -16,14 +16,22 @@ from torch import Tensor
 
 from diffexp.components.media import Media
 from diffexp.components.models.base import Condition, ModelBase, Request
-from diffexp.components.models.text_to_image.arguments import arguments_of, blank_images, cycled, needs_mask, read_given
+from diffexp.components.models.text_to_image.arguments import (
+    arguments_of,
+    blank_images,
+    cycled,
+    default_number,
+    lacking,
+    read_given,
+)
 from diffexp.components.models.text_to_image.cache import reset_caches
 from diffexp.components.models.text_to_image.levels import of_pipeline
-from diffexp.components.models.text_to_image.media import decoded, media_of_pipeline
+from diffexp.components.models.text_to_image.media import decoded, media_of_pipeline, unpacked
 from diffexp.components.models.text_to_image.paused_call import (
     Called,
     PausedCall,
     denoisers,
+    is_distilled,
     single_noise,
     with_config,
 )
@@ -56,7 +64,6 @@ class TextToImage(ModelBase):
     """The kind of images that it generates, where some features describe just those; see ``metric=fid``."""
     usual_scale: float | None = None
     """Its default guidance scale; None: that of the pipeline's class."""
-    _tasks: dict[str, Any] = field(default_factory=dict)
     _request: Request = field(default_factory=Request)
     """The last one, with which calls are tried out."""
     _prepared: dict[Any, tuple[Mapping[str, Any], Tensor]] = field(default_factory=dict)
@@ -73,14 +80,10 @@ class TextToImage(ModelBase):
 
     @cached_property
     def _training(self) -> Training:
-        return of_pipeline(self.trained, self._visited)
+        return of_pipeline(self.trained, self._prepare)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self._shape
-
-    @cached_property
-    def _shape(self) -> tuple[int, ...]:
         return tuple(self._prepare(2, {})[1].shape[1:])
 
     @property
@@ -103,9 +106,7 @@ class TextToImage(ModelBase):
         """The default of the model, or of its pipeline."""
         if self.usual_scale is not None:
             return self.usual_scale
-        parameter = inspect.signature(self.pipe.__call__).parameters.get("guidance_scale")
-        usual = parameter.default if parameter else None
-        return float(usual) if isinstance(usual, int | float) else 1.0
+        return default_number(self.pipe, "guidance_scale", 1.0)
 
     def conditions(self, request: Request, indices: Sequence[int]) -> Condition:
         """The condition is the pipeline's call itself, which encodes the prompts."""
@@ -123,17 +124,12 @@ class TextToImage(ModelBase):
 
     def passes(self, request: Request) -> int:
         """Forward passes of an evaluation, as far as the scale of the guidance decides them."""
-        takes = "guidance_scale" in inspect.signature(self.pipe.__call__).parameters and not self._is_distilled
+        takes = "guidance_scale" in inspect.signature(self.pipe.__call__).parameters and not is_distilled(self.pipe)
         return 2 if takes and request.guidance.get("guidance_scale", self.guidance_scale) > 1 else 1
-
-    @property
-    def _is_distilled(self) -> bool:
-        """Whether a network takes the guidance scale as an input."""
-        return any(getattr(network, "config", {}).get("guidance_embeds") for network in denoisers(self.pipe))
 
     def without_guidance(self, request: Request) -> Request:
         """The same request with predictions of the network itself."""
-        scale = {} if self._is_distilled else {"guidance_scale": 1.0, "guidance_rescale": 0.0}
+        scale = {} if is_distilled(self.pipe) else {"guidance_scale": 1.0, "guidance_rescale": 0.0}
         others = {name: value for name, value in request.arguments.items() if name != "true_cfg_scale"}
         return replace(request, guidance={**request.guidance, **scale}, negative_prompt=None, arguments=others)
 
@@ -157,11 +153,21 @@ class TextToImage(ModelBase):
         if not isinstance(condition, Called) or len(u) != len(condition.captions):
             raise InputError(f"model={self.id} is guided by its own pipeline; choose guidance=cfg or none")
         self.pipe._current_timestep = t[0]  # as caches read it
-        answer = condition.call.predict(u, t[0])
+        answer = condition.call.predict(u, self._time(t[0]))
         output = answer.output.to(torch.promote_types(answer.output.dtype, torch.float32))
+        if self._is_inverted:
+            output = -output
         if answer.edited is not None:
             output = self._at(u, answer.edited, output, float(t[0]))
         return output if torch.is_inference_mode_enabled() else output.clone()
+
+    @property
+    def _is_inverted(self) -> bool:
+        """Whether its time runs from noise at 0 to data (``invert_sigmas``), so that velocities have the other sign."""
+        return bool(self.pipe.scheduler.config.get("invert_sigmas"))
+
+    def _time(self, timestep: Any) -> Any:
+        return self.schedule.num_train_timesteps - timestep if self._is_inverted else timestep
 
     def _at(self, u: Tensor, edited: Tensor, output: Tensor, timestep: float) -> Tensor:
         """The prediction at ``u`` with the x0 estimate of the one that was made at ``edited``."""
@@ -181,7 +187,7 @@ class TextToImage(ModelBase):
         return decoded(condition.call.finish(x)) if isinstance(condition, Called) else self.decode(x)
 
     def samples(self, x: Tensor, call: PausedCall) -> Tensor:
-        """The samples of a call that draws ``x``; it is finished where they are decoded."""
+        """Samples ``x`` that were drawn in a call, which ``decode`` or this ends."""
         return x
 
     def encode(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
@@ -232,7 +238,7 @@ class TextToImage(ModelBase):
         negative = cycled(request.negative_prompt, indices)
         return {"prompt": condition.captions, "negative_prompt": negative, "clip_skip": self.clip_skip}
 
-    output_type = "pt"
+    output_type = "np"  # of tensors not all pipelines change the range
     """The argument ``output_type`` of the pipeline's call."""
 
     @property
@@ -242,11 +248,7 @@ class TextToImage(ModelBase):
 
     def laid_out(self, x: Tensor) -> Tensor:
         """Samples as images of latents, where the pipeline packs them as tokens."""
-        if x.ndim == 3 and self.height and hasattr(self.pipe, "_unpack_latents"):
-            unpack = self.pipe._unpack_latents
-            if list(inspect.signature(unpack).parameters) == ["latents", "height", "width", "vae_scale_factor"]:
-                x = unpack(x, self.height, self.width, self.pipe.vae_scale_factor)
-        return x.squeeze(2) if x.ndim == 5 and x.shape[2] == 1 else x
+        return unpacked(self.pipe, x, self.height, self.width)
 
     def task(self, name: str) -> Any:
         """The pipeline of the same parts for another task.
@@ -254,12 +256,6 @@ class TextToImage(ModelBase):
         Raises:
             InputError: diffusers has none for this family.
         """
-        if name not in self._tasks:
-            self._tasks[name] = self._make_task(name)
-            self._tasks[name].set_progress_bar_config(disable=True)
-        return self._tasks[name]
-
-    def _make_task(self, name: str) -> Any:
         auto = AutoPipelineForImage2Image if name == WITH_IMAGE else AutoPipelineForInpainting
         try:
             return auto.from_pipe(self.pipe)
@@ -273,22 +269,13 @@ class TextToImage(ModelBase):
         Raises:
             InputError: it refuses its arguments.
         """
-        if needs_mask(pipe) and "mask_image" not in arguments:
-            channels = f"a {type(pipe).__name__} whose UNet takes {pipe.unet.config['in_channels']} channels"
-            raise InputError(f"model={self.id}: {channels} needs pipe.image=... and pipe.mask_image=...")
         reset_caches(denoisers(pipe))
-        with single_noise(self.dtype):
-            return PausedCall(pipe, arguments, request.levels, self.schedule)
-
-    def begin(self, condition: Condition, pipe: Any, request: Request, arguments: Mapping[str, Any]) -> Called:
-        """The condition of samples that a call draws, in which it waits for its first question."""
-        call = self.call(pipe, request, arguments)
-        found = condition if isinstance(condition, Called) else Called({}, None, condition.captions, make=lambda: call)
-        found.begin(call)
-        return found
-
-    def _visited(self, steps: int, config: Mapping[str, Any]) -> Mapping[str, Any]:
-        return self._prepare(steps, config)[0]
+        levels = [replace(level, timestep=self._time(level.timestep)) for level in request.levels]
+        try:
+            with single_noise(self.dtype):
+                return PausedCall(pipe, arguments, levels, self.schedule)
+        except InputError as error:
+            raise lacking(pipe, arguments, error) from error
 
     def _prepare(self, steps: int, config: Mapping[str, Any]) -> tuple[Mapping[str, Any], Tensor]:
         """Keywords of ``set_timesteps`` and the start sample of a call, under these entries of a scheduler's config."""

@@ -13,7 +13,6 @@ from diffexp.components.models.text_to_image.arguments import cycled
 from diffexp.components.models.text_to_image.black_box import WITH_IMAGE, TextToImage
 from diffexp.components.models.text_to_image.paused_call import Called, PausedCall
 from diffexp.components.pixels import from_model_range
-from diffexp.plan.training import Training
 
 Tensors = dict[str, Tensor]
 
@@ -34,10 +33,6 @@ class LatentModel(TextToImage):
 
     def passes(self, request: Request) -> int:
         return 1
-
-    @property
-    def training(self) -> Training:
-        return self.trained
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -174,7 +169,7 @@ class Kandinsky22(LatentModel):
         negative = condition.negative["image_embeds"]
         return {"image_embeds": condition.positive["image_embeds"], "negative_image_embeds": negative}
 
-    def _make_task(self, name: str) -> Any:
+    def task(self, name: str) -> Any:
         cls = KandinskyV22Img2ImgPipeline if name == WITH_IMAGE else KandinskyV22InpaintPipeline
         return cls(**self.pipe.components)
 

@@ -24,30 +24,31 @@ def by_config(scheduler: Any, source: str) -> Training:
     config = {key: value for key, value in scheduler.config.items() if key != "_use_default_values"}
     for key in scheduler.config.get("_use_default_values", []):
         config.pop(key, None)
-    name = config["_class_name"] = type(scheduler).__name__
-    if config.get("invert_sigmas"):
-        raise InputError(f"{source}: {name} counts its sigmas upwards (invert_sigmas), which diffexp does not know")
+    config["_class_name"] = type(scheduler).__name__
+    config.pop("invert_sigmas", None)  # the model turns its time round
     dynamic = {"use_dynamic_shifting": True} if config.get("use_dynamic_shifting") else {}
     training = read_training(config | {"use_dynamic_shifting": False}, source)
     return replace(training, scheduler_config={**training.scheduler_config, **dynamic})
 
 
-def of_pipeline(training: Training, visited: Callable[[int, Mapping[str, Any]], Mapping[str, Any]]) -> Training:
+def of_pipeline(
+    training: Training, prepared: Callable[[int, Mapping[str, Any]], tuple[Mapping[str, Any], Any]]
+) -> Training:
     """A training with the levels that the pipeline's call makes.
 
     Args:
         training: by the config alone.
-        visited: (steps, a scheduler's config) -> keywords of ``set_timesteps`` in a call, a method of the model.
+        prepared: a method, (steps, a scheduler's config) -> (keywords of ``set_timesteps`` in a call, ...).
     """
     if isinstance(training.schedule, VPSchedule):  # whose pipelines leave them to the scheduler
         return training
 
-    method = weakref.WeakMethod(visited)  # plans have the training, and outlive the model
+    method = weakref.WeakMethod(prepared)  # plans have the training, and outlive the model
 
     def keywords(steps: int, config: Mapping[str, Any]) -> Mapping[str, Any]:
         if (call := method()) is None:
             raise InputError("the pipeline of this plan is no longer in memory: run it again")
-        found = call(steps, config)
+        found = call(steps, config)[0]
         return {key: _plain(found[key]) for key in LEVELS if found.get(key) is not None}
 
     usual = keywords(2, {})

@@ -106,9 +106,7 @@ def _is_text_to_image(index: Mapping[str, Any]) -> bool:
     name = str(index["_class_name"])
     if name in {cls.__name__ for cls in AUTO_IMAGE2IMAGE.values()} - {cls.__name__ for cls in AUTO_TEXT2IMAGE.values()}:
         return False
-    with suppress(ValueError):
-        return bool(_get_task_class(AUTO_TEXT2IMAGE, name))
-    return False
+    return _get_task_class(AUTO_TEXT2IMAGE, name, throw_error_if_not_exist=False) is not None
 
 
 def build(
@@ -143,7 +141,9 @@ def build(
         "clip_skip": _checked_clip_skip(main, clip_skip, id),
     }
     if needs_mask(main):
-        return TextToImage(**common | {"pipe": AutoPipelineForInpainting.from_pipe(main)})
+        with suppress(ValueError):  # where diffusers knows no other, it reads mask and image itself
+            common["pipe"] = AutoPipelineForInpainting.from_pipe(main)
+        return TextToImage(**common)
     alone = hasattr(main, "movq") and len(pieces) == 1  # without a prior, the embeddings of images are its input
     if alone or not evaluates_directly(main, network):
         return TextToImage(**common)

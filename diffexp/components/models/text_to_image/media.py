@@ -61,6 +61,15 @@ def decoded(output: Any) -> Tensor:
     return _channels_first(found)
 
 
+def unpacked(pipe: Any, x: Tensor, height: int | None, width: int | None) -> Tensor:
+    """Samples [B, *shape] as images of latents, where the pipeline packs them as tokens."""
+    if x.ndim == 3 and height and hasattr(pipe, "_unpack_latents"):
+        unpack = pipe._unpack_latents
+        if list(inspect.signature(unpack).parameters) == ["latents", "height", "width", "vae_scale_factor"]:
+            x = unpack(x, height, width, pipe.vae_scale_factor)
+    return x.squeeze(2) if x.ndim == 5 and x.shape[2] == 1 else x
+
+
 def _kind_of(pipeline: type) -> str:
     """The kind of the first output class that the module of a pipeline, or of one that it extends, knows."""
     for base in pipeline.__mro__:

@@ -48,6 +48,10 @@ class Answer:
     edited: Tensor | None
     """The sample that it was made for, where the pipeline has changed that of the question (inpainting)."""
 
+    def first(self, count: int) -> "Answer":
+        """That for the first samples."""
+        return Answer(self.output[:count], None if self.edited is None else self.edited[:count])
+
 
 @dataclass
 class Stepped(BaseOutput):
@@ -126,7 +130,7 @@ class PausingScheduler:
         self._name, self._call = pipeline.__name__, inspect.unwrap(pipeline.__call__)
         self._wait, self._answer, self._interrupted = wait, answer, interrupted
         self._levels, self._schedule = levels, schedule
-        self._knows_start = self._evaluating = False
+        self._evaluating = False
         self._next: Question | None = None
         self._given: Tensor | None = None
 
@@ -140,9 +144,6 @@ class PausingScheduler:
         if inspect.ismethod(found) and name not in STATELESS and not name.startswith("_sigma"):
             raise InputError(f"{self._name} calls {name} of its scheduler, for which diffexp has no counterpart")
         return found
-
-    def __deepcopy__(self, memo: Any) -> Any:
-        raise InputError(f"{self._name} steps several samples side by side, each with a scheduler of its own")
 
     @property
     def timesteps(self) -> Tensor:
@@ -168,30 +169,20 @@ class PausingScheduler:
 
     def length(self, known: int) -> int:
         """The number of questions, of which so many were known beforehand."""
-        if self._next is None:
-            return known
-        return len(self.asked) if self._next.t is None else max(known, len(self.visits))
+        is_over = self._next is not None and self._next.t is None
+        return len(self.asked) if is_over else max(known, len(self.visits))
 
     @property
     def sigmas(self) -> Tensor:
         """Those of ``timesteps`` and the end, with that of the current question in its place."""
         own, step = self.stock.sigmas, len(self.asked) - 1
-        if self._schedule and self._levels:
-            known = own.new_tensor([self._schedule.sigma_of(level) for level in self._levels])
-            own = torch.cat([known, own[-1:]])
-        if step < 0 or (step < len(self._known) and self.asked[step] == self._known[step]):
-            return own
         if self._schedule is None:
-            raise InputError(f"{self._name} reads sigmas of its scheduler at timesteps that it has not made")
-        rest = own[min(step + 1, len(own) - 1) :]
-        return torch.cat(
-            [
-                own[:step],
-                own[-1:].expand(max(0, step - len(own))),
-                own.new_tensor([self._schedule.sigma_of(self._level(float(self.asked[step])))]),
-                rest,
-            ]
-        )
+            return own
+        known = [self._schedule.sigma_of(level) for level in self._levels] or own[:-1].tolist()
+        if step >= 0:
+            known += [known[-1]] * (step - len(known))
+            known[step : step + 1] = [self._schedule.sigma_of(self._level(float(self.asked[step])))]
+        return torch.cat([own.new_tensor(known), own[-1:]])
 
     @property
     def step_index(self) -> int | None:
@@ -204,7 +195,7 @@ class PausingScheduler:
     def add_noise(self, clean: Tensor, noise: Tensor, timesteps: Any) -> Tensor:
         """Samples at one of the levels, in the scale of the network's input."""
         level = self._level(float(timesteps.flatten()[0]))
-        if not self._knows_start:
+        if self._next is None:
             self.begins_at = level
         return level.alpha * clean + level.sigma * noise
 
@@ -241,7 +232,6 @@ class PausingScheduler:
         if start is None:  # the first evaluation shows it
             yield self._ask(self._known[self.skipped])
         else:
-            self._knows_start = True
             self._answer(start)
             self._next = self._wait()
             start.copy_(self._next.x)
@@ -283,7 +273,6 @@ class PausingScheduler:
 
     def _first_answer(self, output: Tensor, sample: Tensor) -> None:
         """Report the start sample; answer the first question if it is for it."""
-        self._knows_start = True
         self._answer(sample)
         self._next = self._wait()
         t = self._next.t

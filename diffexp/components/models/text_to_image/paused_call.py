@@ -58,8 +58,8 @@ class PausedCall:
         own, stock = copy.copy(pipe), copy.deepcopy(pipe.scheduler)
         own.set_progress_bar_config(disable=True)
         interrupted = functools.partial(getattr, weakref.proxy(own), "_interrupt", False)
-        wait, answer = functools.partial(_taken, self._questions), self._answers.put
-        self.scheduler = PausingScheduler(stock, type(pipe), levels, schedule, wait, answer, interrupted)
+        wait = Waiting(self._questions, self._name)
+        self.scheduler = PausingScheduler(stock, type(pipe), levels, schedule, wait, self._answers.put, interrupted)
         """What the pipeline takes for its scheduler."""
         own.__dict__["scheduler"] = self.scheduler  # past the pipeline's record of its parts
         self.passes = PassCounter()
@@ -73,21 +73,26 @@ class PausedCall:
         start = self._received()
         if not isinstance(start, Tensor):
             raise InputError(f"{self._name} has no loop over the timesteps of its scheduler")
-        self.start: Tensor = start.clone()
-        """The pipeline's own start sample [B, *shape]."""
+        streams = arguments.get("generator")
+        self._copies = len(start) // len(streams) if isinstance(streams, list) and streams else 1
+        self.start: Tensor = start[: len(start) // self._copies].clone()
+        """The pipeline's own start sample [B, *shape]; some hold it twice, one for each side of guidance."""
 
     def predict(self, x: Tensor, t: Tensor) -> Answer:
         """The prediction for samples ``x`` [B, *shape] at the timestep ``t``."""
-        self._questions.put(Question(x, t))
+        self._questions.put(Question(self._held(x), t))
         answer = self._received()
         if not isinstance(answer, Answer):
             raise KeyboardInterrupt(f"{self._name} was interrupted")
-        return answer
+        return answer.first(len(x))
 
     def finish(self, x: Tensor) -> Any:
         """What the pipeline's call returns for the finished samples ``x`` [B, *shape]."""
-        self._questions.put(Question(x))
+        self._questions.put(Question(self._held(x)))
         return self._received()
+
+    def _held(self, x: Tensor) -> Tensor:
+        return x if self._copies == 1 else torch.cat([x] * self._copies)
 
     def _received(self) -> Any:
         try:
@@ -118,9 +123,12 @@ class Called(Condition):
         """The call, which draws the start noise from the streams of the samples."""
         return self.make()
 
-    def begin(self, call: PausedCall) -> None:
-        """Make this the call, before the first use of another."""
-        self.__dict__["call"] = call
+    @classmethod
+    def by(cls, call: PausedCall, condition: Condition) -> "Called":
+        """The condition of samples that this call draws: ``condition`` itself, where it can hold a call."""
+        found = condition if isinstance(condition, cls) else cls({}, None, condition.captions, make=lambda: call)
+        found.__dict__["call"] = call
+        return found
 
     def start_noise(self, draw: Callable[[], Tensor]) -> Tensor:
         return self.call.start.to(torch.promote_types(self.call.start.dtype, torch.float32))
@@ -137,11 +145,26 @@ def denoisers(pipe: Any) -> list[torch.nn.Module]:
     return [part for part in parts if isinstance(part, torch.nn.Module)]
 
 
-def _taken(questions: "SimpleQueue[Question | None]") -> Question:
-    question = questions.get()
-    if question is None:
-        raise Closed
-    return question
+def is_distilled(pipe: Any) -> bool:
+    """Whether a network takes the guidance scale as an input."""
+    return any(getattr(network, "config", {}).get("guidance_embeds") for network in denoisers(pipe))
+
+
+@dataclass(frozen=True, eq=False)
+class Waiting:
+    """Waits for the next question to a pipeline; there is one line of them."""
+
+    questions: "SimpleQueue[Question | None]"
+    name: str
+    """Of the pipeline."""
+
+    def __call__(self) -> Question:
+        if (question := self.questions.get()) is None:
+            raise Closed
+        return question
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        raise InputError(f"{self.name} steps several samples side by side, each with a scheduler of its own")
 
 
 def _run(
@@ -167,10 +190,12 @@ def _readable(error: BaseException, name: str) -> BaseException:
         made = InputError(
             f"model.cache fails in a {name} ({type(error).__name__}: {reason}); change its options, or leave it out"
         )
-    elif isinstance(error, ValueError | TypeError | AttributeError) and not isinstance(error, InputError):
+    elif isinstance(error, InputError | RuntimeError) or not isinstance(error, Exception):
+        return error
+    elif isinstance(error, ValueError | TypeError | AttributeError):
         made = InputError(f"{name}: {reason}")
     else:
-        return error
+        made = InputError(f"{name}: {type(error).__name__}: {reason}")
     made.__cause__ = error
     return made
 
