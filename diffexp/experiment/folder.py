@@ -167,7 +167,11 @@ class RunFolder(SampleFiles):
             (self.folder / RESERVE).write_bytes(os.urandom(RESERVE_BYTES))  # not zeros, which may take no space
 
     def _found(self) -> list[Path]:
-        return [path for pattern in self._outdated or () for path in self.folder.glob(pattern)]
+        present = {*os.listdir(self.folder)} if self.folder.is_dir() else ()
+        heads = {pattern: pattern.partition("/")[0] for pattern in self._outdated or ()}
+        # Most are not there, which is seen at a glance.
+        patterns = [pattern for pattern, head in heads.items() if head in present or {*"*?["} & {*head}]
+        return [path for pattern in patterns for path in self.folder.glob(pattern)]
 
     def delete_unfinished(self) -> None:
         """Delete what only an unfinished run needs: samples as numbers, records of parts, partial files of workers."""

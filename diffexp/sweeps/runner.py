@@ -171,8 +171,9 @@ class Runner:
 
     def _resources(self, model: str, source: Source) -> SharedResources:
         if model != self._model or self._shared is None:
-            self._model, self._shared = model, None  # one at a time: the memory of the last one is freed first
-            gc.collect()
+            earlier, self._model, self._shared = self._shared is not None, model, None
+            if earlier:  # one at a time: the memory of the last one is freed first
+                gc.collect()
             limit = BatchLimit(self._batch, _most_samples(source.cells_of(model)))
             self._shared = SharedResources(limit, self._straggler_seconds, self._duplicates, self._ending)
         return self._shared

@@ -8,11 +8,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from diffexp.components.metrics import feature_metric, frechet, half_samples, kid
+from diffexp.components.metrics import feature_metric, frechet, half_samples, kid, neighbours
 from diffexp.components.metrics.base import RunFacts
+from diffexp.components.metrics.density_coverage import DensityCoverage
 from diffexp.components.metrics.fid import FID
 from diffexp.components.metrics.half_samples import SPLITS, Estimate, estimate, mean_of, splits
 from diffexp.components.metrics.kid import KID
+from diffexp.components.metrics.precision_recall import PrecisionRecall
 
 
 class LargestTensor(TorchDispatchMode):
@@ -36,6 +38,8 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frechet, "CHUNK", 40)
     monkeypatch.setattr(kid, "CHUNK", 40)
     monkeypatch.setattr(kid, "COLUMNS", 120)
+    monkeypatch.setattr(neighbours, "CHUNK", 40)
+    monkeypatch.setattr(neighbours, "COLUMNS", 120)
 
 
 def computed(metric: type[FID] | type[KID], count: int) -> tuple[Estimate, int]:
@@ -61,6 +65,26 @@ def test_parts_make_no_difference(metric, request):
     in_parts, _ = computed(metric, 300)
     assert in_parts.value == pytest.approx(at_once.value, rel=1e-11)
     assert torch.allclose(in_parts.halves, at_once.halves, rtol=1e-10)
+
+
+@pytest.mark.parametrize("metric", [PrecisionRecall, DensityCoverage])
+def test_distances_between_all_samples_are_never_in_memory_at_once(metric, request):
+    def found(count: int) -> tuple[dict[str, Any], int]:
+        made = metric()
+        made.batches += torch.randn(count, 64, generator=torch.Generator().manual_seed(0)).split(16)
+        facts = RunFacts(1, count, 1.0, 1.0, None, None, None, cast(Any, None), indices=tuple(range(count)))
+        with LargestTensor() as largest:
+            return dict(made.compute(facts)), largest.bytes
+
+    whole, _ = found(700)
+    request.getfixturevalue("small_parts")
+    neighbours.radii_of_reference.cache_clear()
+    found(700)
+    (parts, few), (_, many) = found(700), found(1400)
+    features = 1400 * 64 * 4
+    assert many <= max(few, features) < 700 * 1400 * 4
+    for name, value in whole.items():
+        assert torch.allclose(torch.as_tensor(parts[name]), torch.as_tensor(value), atol=2e-3), name
 
 
 def test_a_statistic_gets_its_weightings_in_blocks(monkeypatch):

@@ -17,6 +17,7 @@ from diffexp.sweeps.claims import FILE, Claim
 from diffexp.sweeps.console import unwrapped
 from diffexp.sweeps.driver import Driver
 from diffexp.sweeps.engines.base import Ended
+from diffexp.sweeps.engines.options import Rule
 from diffexp.sweeps.failures import record_failure
 from diffexp.sweeps.outcome import outcome_table
 from diffexp.sweeps.record import SweepRecord
@@ -31,6 +32,7 @@ class MadeUpEngine:
     """Starts workers that end at once for a reason, or that never end."""
 
     OPTIONS: ClassVar[Mapping[str, Any]] = {}
+    RULES: ClassVar[Mapping[str, Rule]] = {}
     reason: str | None
     workers: int = 2
     started: list[int] = field(default_factory=list)

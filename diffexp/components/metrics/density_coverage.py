@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from diffexp import metric
 from diffexp.components.metrics.base import RunFacts
 from diffexp.components.metrics.feature_metric import FeatureMetric
-from diffexp.components.metrics.neighbours import inside, radii, share_reached
+from diffexp.components.metrics.neighbours import in_balls, radii_of_reference
 from diffexp.errors import InputError
 
 
@@ -40,6 +39,6 @@ class DensityCoverage(FeatureMetric):
         if compared is None:
             return {}
         features, real = compared[0], compared[1].samples
-        near = inside(features, real, radii(real, self.k))
-        coverage = share_reached(near.T, torch.ones(len(features), 1, dtype=torch.float64)).item()
-        return {f"density/{name}": near.double().sum(dim=1) / self.k, f"coverage/{name}": coverage}
+        balls, samples = in_balls(features, real, radii_of_reference(real, self.k))
+        coverage = (samples > 0).double().mean().item()
+        return {f"density/{name}": balls.double() / self.k, f"coverage/{name}": coverage}

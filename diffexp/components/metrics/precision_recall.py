@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from diffexp import metric
 from diffexp.components.metrics.base import RunFacts
 from diffexp.components.metrics.feature_metric import FeatureMetric
-from diffexp.components.metrics.neighbours import inside, radii, share_reached
+from diffexp.components.metrics.neighbours import in_balls, radii, radii_of_reference
 from diffexp.errors import InputError
 
 
@@ -40,7 +39,6 @@ class PrecisionRecall(FeatureMetric):
         if compared is None:
             return {}
         features, real = compared[0], compared[1].samples
-        lifelike = inside(features, real, radii(real, self.k)).any(dim=1)
-        found = inside(real, features, radii(features, self.k))
-        recall = share_reached(found, torch.ones(len(features), 1, dtype=torch.float64)).item()
-        return {f"precision/{name}": lifelike.double(), f"recall/{name}": recall}
+        lifelike, _ = in_balls(features, real, radii_of_reference(real, self.k))
+        found, _ = in_balls(real, features, radii(features, self.k))
+        return {f"precision/{name}": (lifelike > 0).double(), f"recall/{name}": (found > 0).double().mean().item()}
