@@ -83,9 +83,10 @@ def _shown(value: Any) -> str:
 
 
 def _point(row: Mapping[Any, Any], x: str, y: str) -> Point:
-    low, high = (float(end) if pd.notna(end := row.get(f"{y}{side}")) else None for side in (LOW, HIGH))
-    known = low is not None and high is not None
-    return Point(0, float(row[x]), float(row[y]), low if known else None, high if known else None)
+    ends = [row.get(f"{y}{end}") for end in (LOW, HIGH)]
+    known = [float(end) for end in ends if end is not None and pd.notna(end)]
+    low, high = known if len(known) == 2 else (None, None)
+    return Point(0, float(row[x]), float(row[y]), low, high)
 
 
 def _common(rows: Sequence[Mapping[Any, Any]], keys: Sequence[str]) -> list[str]:
