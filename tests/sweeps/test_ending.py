@@ -32,7 +32,8 @@ def test_batches_in_work_are_finished_and_no_further_one_is_begun(together, monk
         together(*CELLS, ending=ending)
     folders = [tmp_path / "sweep" / str(i) for i in range(2)]
     begun = visited.count(max(visited))  # a batch begins at the highest noise
-    assert begun == at_request.count(max(visited)) and len(visited) == 4 * begun
+    # One may have been let in before the request, and come to its first call after it.
+    assert at_request.count(max(visited)) <= begun <= 2 and len(visited) == 4 * begun
     assert sorted(drawn(folders), reverse=True) == [2, 2 * (begun - 1)]
     assert [record(folder)["status"] for folder in folders] == ["interrupted"] * 2
     monkeypatch.undo()
