@@ -4,7 +4,6 @@ import math
 from dataclasses import replace
 from functools import partial
 from itertools import combinations
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from hypothesis import given, strategies as st
 import diffexp
 from diffexp.catalog.discover import discover
 from diffexp.certify.defects import coupled_distance, point_defects
+from diffexp.components.metrics.base import RunFacts
 from diffexp.components.metrics.wasserstein import Wasserstein
 from diffexp.components.models.base import Request, Runtime
 from diffexp.components.models.gaussian import gaussian
@@ -207,7 +207,7 @@ def test_the_exact_output_answers_for_the_timesteps_that_the_network_gets() -> N
         x = execute(plan, network, start, start.clone) @ model.basis
         mean, variances = gaussian_output(plan, *data, Prediction.EPSILON, model.schedule)
         assert torch.allclose(x.mean(0), mean, atol=0.03) and torch.allclose(x.var(0), variances, rtol=0.05)
-        facts: Any = SimpleNamespace(model=model, plan=plan, so_far=False, few_on_purpose=False)
+        facts = RunFacts(10, 0, 0.0, 0.0, None, None, plan, model)
         exact[halfway] = Wasserstein().compute(facts)["wasserstein2/exact"]
         assert exact[halfway] == pytest.approx(Gaussian(mean, variances).wasserstein(Gaussian(*data)))
     assert abs(exact[True] - exact[False]) > 0.03
