@@ -2,12 +2,10 @@
 
 import base64
 import io
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from diffexp.components.metrics.half_samples import Estimate
@@ -20,22 +18,15 @@ from diffexp.learn.problem import Problem
 from diffexp.plan.table import Plan
 from diffexp.report.assets import asset
 from diffexp.report.charts import Chart, Curve as Line, Point, marker_definitions
+from diffexp.report.page import template
 
 STYLES = ("chart", "report")
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("diffexp.learn"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    return environment.get_template("learned.html.j2")
 
 
 def write_page(file: Path, problem: Problem, plan: Plan, curve: Curve, proof: Proof | None) -> None:
     """Write the page."""
     config = problem.config
-    html = _template().render(
+    html = template("learned.html.j2", "diffexp.learn").render(
         styles=[asset(f"{name}.css") for name in STYLES],
         title=f"{problem.run.model.id} · {plan.nfe} evaluations · learned by {problem.settings.method}",
         origin=plan.origin or {},

@@ -21,7 +21,7 @@ MEMORY = 0.5
 FIRST_DAMPING, LAST_DAMPING = 0.3, 1e-3
 """Of Levenberg and Marquardt, relative to each number's own curvature; the first falls by this factor an iteration."""
 LONGEST = 0.7
-"""The largest change of a number in an iteration."""
+"""The largest change of a number in an iteration; those of what clipping removes act on little and may be large."""
 LAST_STEP = 0.08
 """The last step as a share of the whole one; they fall along half a cosine, which averages over batches."""
 
@@ -67,7 +67,8 @@ class GaussNewton:
         self.curvature = curvature if known is None else MEMORY * known + (1 - MEMORY) * curvature
         damping = torch.diag(self.curvature.diagonal() * (FIRST_DAMPING ** (iteration + 1) + LAST_DAMPING) + 1e-6)
         change = -torch.linalg.solve(self.curvature + damping, gradient) * _share(iteration, settings.iterations)
-        change *= min(1.0, LONGEST / change.abs().max().clamp(min=1e-12).item())
+        limited = torch.tensor([number.group != REMAINDERS for number in self.numbers])
+        change *= min(1.0, LONGEST / change[limited].abs().max().clamp(min=1e-12).item())
         for number, value in zip(self.numbers, change.nan_to_num(0.0).tolist()):
             self._move(number, value)
         return averaged(squares, settings).item()
