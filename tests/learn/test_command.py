@@ -16,6 +16,7 @@ from diffexp.cli.learn import read_orders, run_command
 from diffexp.components import plan_files
 from diffexp.components.models.exact import exact_training
 from diffexp.errors import InputError
+from diffexp.learn.fit import seconds_scored
 from diffexp.learn.table import table_of
 from diffexp.plan.table import Plan
 
@@ -172,6 +173,10 @@ def test_an_interrupted_run_continues_where_it_was(tmp_path, monkeypatch, capsys
     assert second["score"]["at_start"] == first["score"]["at_start"]
     assert second["score"]["best"] >= first["score"]["best"] and second["seconds"] >= first["seconds"]
     assert "was not compared" in caplog.text and "continues at iteration 2 of 6" in caplog.text
+    (place / "plan.json").unlink()  # as where an attempt was killed
+    assert run_command([f"resume={place}"]) == 0
+    third = json.loads((place / "plan.json").read_text())["origin"]
+    assert third["seconds"] >= round(seconds_scored(place), 1) > 0 and third["score"] == second["score"]
     (again,) = read_orders([f"resume={place}", "test=7"], discover())
     assert again.settings == replace(read_orders([f"resume={place}"], discover())[0].settings, test=7)
     assert again.command.endswith("test=7") and again.command.count("test=") == 1
