@@ -5,8 +5,10 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import diffexp
 from diffexp.catalog.discover import discover
@@ -183,11 +185,11 @@ def test_an_interrupted_run_continues_where_it_was(tmp_path, monkeypatch, capsys
 
 
 def test_a_latent_model_is_learned_for_its_prompts_and_compared_on_others(tiny, tmp_path, monkeypatch) -> None:
-    """Through its guidance, with activations computed twice where they are too many to keep."""
+    """Through its guidance, with activations computed twice where there are too many to keep; used by its pipeline too."""
     from diffexp.learn import problem
 
     monkeypatch.setattr(problem, "KEPT_BYTES", 0)
-    prompts = ["a cat", "two dogs", "a house", "a tree"]
+    prompts, images = ["a cat", "two dogs", "a house", "a tree"], list[torch.Tensor]()
     words = [
         "model=pipeline",
         f"model.id={tiny('sd15')}",
@@ -204,3 +206,13 @@ def test_a_latent_model_is_learned_for_its_prompts_and_compared_on_others(tiny, 
     assert (plan.origin or {})["score"]["best"] >= (plan.origin or {})["score"]["at_start"]
     learned_from = problem._prompts_of(prompts, held_out=False), problem._prompts_of(prompts, held_out=True)
     assert learned_from == (prompts[:3], prompts[3:])
+    common = {"steps": 3, "num_samples": 1, "guidance_scale": 3, "metric": "cost", "tracker": "none"}
+    model = {"name": "pipeline", "id": tiny("sd15"), "height": 32, "width": 32}
+    monkeypatch.chdir(tmp_path)
+    for loop in ("denoise", "pipeline"):  # the pipeline steps by a scheduler that the plan is behind
+        done = diffexp.run(
+            model=model, scheduler={"name": "learned", "path": str(place)}, loop=loop, prompt="a tree", **common
+        )
+        assert done.metrics["nfe"] == 3, loop
+        images.append(torch.from_numpy(np.asarray(Image.open(done.folder / "samples" / "000000.png")).astype(float)))
+    assert (images[0] - images[1]).abs().max() <= 2
