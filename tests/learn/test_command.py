@@ -113,11 +113,14 @@ def test_only_a_proven_plan_is_shipped(folder: Path, tmp_path, monkeypatch, caps
     assert diffexp.compile("learned", steps=3, model="mixture") == plan
 
 
-def test_every_shipped_plan_is_proven_for_its_model() -> None:
+def test_every_shipped_plan_is_proven_for_its_model_and_certified() -> None:
     for file in plan_files.SHIPPED.glob("*/*.json"):
         plan = Plan.from_json(file.read_text())
         assert plan.origin and plan.origin["model_id"] == file.parent.name and plan.nfe == int(file.stem)
         assert plan.origin["proof"]["better"], file
+        certificate = certify("learned", path=str(file))
+        assert certificate.passed, file
+        assert {certificate.outcomes[check].verdict for check in ("point", "precision", "ends")} == {Verdict.PASSED}
 
 
 def test_several_numbers_of_steps_are_several_folders(tmp_path) -> None:
