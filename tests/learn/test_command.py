@@ -188,7 +188,7 @@ def test_an_interrupted_run_continues_where_it_was(tmp_path, monkeypatch, capsys
 
 
 def test_a_latent_model_is_learned_for_its_prompts_and_compared_on_others(tiny, tmp_path, monkeypatch) -> None:
-    """Through its guidance, with activations computed twice where there are too many to keep; used by its pipeline too."""
+    """Through its guidance, with activations computed twice where they are too many; used by its pipeline too."""
     from diffexp.learn import problem
 
     monkeypatch.setattr(problem, "KEPT_BYTES", 0)
