@@ -13,7 +13,7 @@ from diffexp.experiment.pictures.grid import image_grid
 from diffexp.experiment.pictures.points import scatter
 from diffexp.files import write_text
 from diffexp.learn.fit import Curve
-from diffexp.learn.gate import PSNR, Measured, Proof
+from diffexp.learn.gate import ACCURACY, PSNR, Measured, Proof
 from diffexp.learn.problem import Problem
 from diffexp.plan.table import Plan
 from diffexp.report.assets import asset
@@ -37,6 +37,7 @@ def write_page(file: Path, problem: Problem, plan: Plan, curve: Curve, proof: Pr
         drawings=[Markup(one.plot().svg) for one in (problem.base, plan)],
         proof=proof,
         metrics=_metrics(proof),
+        accuracy=next((name for name in _metrics(proof) if name in ACCURACY), ""),
         images=_images(proof),
     )
     write_text(file, html)

@@ -48,6 +48,7 @@ def test_a_folder_has_the_plan_with_what_it_was_learned_for_and_a_page(folder: P
         "wasserstein",
     }
     page = (folder / "report.html").read_text()
+    assert f"All {proof['screened']} hand-made schedulers" in page and page.count(" on karras</th>") > 5
     assert proof["verdict"].split(" in ")[0] in page and "data:image/png" in page and page.count("<svg") >= 3
 
 
