@@ -26,7 +26,6 @@ from diffexp.components.models.text_to_image.arguments import (
 )
 from diffexp.components.models.text_to_image.cache import reset_caches
 from diffexp.components.models.text_to_image.levels import of_pipeline
-from diffexp.components.models.text_to_image.media import decoded, media_of_pipeline, unpacked
 from diffexp.components.models.text_to_image.paused_call import (
     Called,
     PausedCall,
@@ -35,6 +34,7 @@ from diffexp.components.models.text_to_image.paused_call import (
     single_noise,
     with_config,
 )
+from diffexp.components.pipeline_output import decoded, media_of_pipeline, unpacked
 from diffexp.errors import InputError
 from diffexp.plan.levels import CLEAN, input_level
 from diffexp.plan.training import Training
