@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import ChromaImg2ImgPipeline
 from PIL import Image
 
 from diffexp.catalog.discover import Catalog
 from diffexp.components.models.base import Runtime, mask_of
+from diffexp.components.models.given import model_of
 from diffexp.components.models.pipeline import pipeline
 from diffexp.components.pixels import to_image, to_tensor
 from diffexp.errors import InputError
@@ -83,3 +85,21 @@ def test_images_are_changed_and_found_again(draw: Draw, tiny: Tiny, tmp_path: Pa
 def test_what_a_pipeline_does_not_take(draw: Draw) -> None:
     with pytest.raises(InputError, match="is guided by its own pipeline, not by guidance=interval"):
         draw("sd3", guidance="interval")
+
+
+def test_a_pipeline_made_for_images_is_its_own_task(tiny: Tiny) -> None:
+    """Also where diffusers knows no way to it, as for Chroma."""
+    pipe = ChromaImg2ImgPipeline.from_pretrained(tiny("chroma"), local_files_only=True)
+    model: Any = model_of(pipe)(height=32, width=32)
+    assert model.task("image-to-image") is pipe
+    with pytest.raises(InputError, match="diffusers has no inpainting pipeline for ChromaImg2ImgPipeline"):
+        model.task("inpainting")
+
+
+@pytest.mark.parametrize(("scheduler", "said"), [("ddpm", True), ("ddim", False)])
+def test_a_variance_that_the_network_predicts_is_said_not_to_be_used(
+    draw: Draw, caplog: pytest.LogCaptureFixture, scheduler: str, said: bool
+) -> None:
+    draw("kandinsky22", scheduler=scheduler, steps=2, num_samples=1, batch_size=1, prompt="a cat")
+    line = "the one that the network predicts (variance_type=learned_range) is not used"
+    assert any(line in record.getMessage() and record.levelname == "WARNING" for record in caplog.records) == said

@@ -93,7 +93,8 @@ def pipeline(
         vae_tiling: decode large pictures tile by tile.
         vae_slicing: decode a pipeline's batch one by one.
         cache: a cache of diffusers for transformers (``first_block``, ``faster``, ``mag``, ...), by name or as
-            ``{name: first_block, threshold: 0.1}``.
+            ``{name: first_block, threshold: 0.1}``. ``faster`` needs a batch that guidance doubles, and a network that
+            returns latents in the layout that it takes them in: Latte, Mochi, CogVideoX.
 
     Raises:
         InputError: no such checkpoint, no network to get it, or not one that can be used.

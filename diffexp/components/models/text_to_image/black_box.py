@@ -256,6 +256,9 @@ class TextToImage(ModelBase):
         Raises:
             InputError: diffusers has none for this family.
         """
+        takes = inspect.signature(self.pipe.__call__).parameters
+        if {"image", "strength"} <= takes.keys() and ("mask_image" in takes) == (name == WITH_MASK):
+            return self.pipe  # made for it
         auto = AutoPipelineForImage2Image if name == WITH_IMAGE else AutoPipelineForInpainting
         try:
             return auto.from_pipe(self.pipe)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers.utils import BaseOutput
+from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
 from torch import Tensor
 
 from diffexp.errors import InputError
@@ -25,6 +25,10 @@ STATELESS = {"get_velocity", "index_for_timestep", "register_to_config", "set_be
 """Methods of schedulers whose results do not depend on earlier steps; names that begin with ``_sigma`` besides."""
 KEPT = {Tensor.to, Tensor.cpu, Tensor.cuda, Tensor.float, Tensor.__getitem__}
 """Operations whose results stay ``Timesteps``."""
+
+
+OF_STOCK = {"generator", "eta", "prev_timestep"}
+"""Options of ``step`` about what a solver of ours does in its own way."""
 
 
 class Closed(BaseException):
@@ -51,14 +55,6 @@ class Answer:
     def first(self, count: int) -> "Answer":
         """That for the first samples."""
         return Answer(self.output[:count], None if self.edited is None else self.edited[:count])
-
-
-@dataclass
-class Stepped(BaseOutput):
-    """What ``step`` returns to pipelines that take an output object."""
-
-    prev_sample: Tensor
-    pred_original_sample: Tensor
 
 
 class Timesteps(Tensor):
@@ -169,8 +165,7 @@ class PausingScheduler:
 
     def length(self, known: int) -> int:
         """The number of questions, of which so many were known beforehand."""
-        is_over = self._next is not None and self._next.t is None
-        return len(self.asked) if is_over else max(known, len(self.visits))
+        return len(self.asked) if self._next and self._next.t is None else max(known, len(self.visits))
 
     @property
     def sigmas(self) -> Tensor:
@@ -222,8 +217,7 @@ class PausingScheduler:
     def questions(self, known: int) -> Iterator[Tensor]:
         """Timesteps to evaluate the network at, each once the last answer is there and another question asked.
 
-        Args:
-            known: how many timesteps the pipeline goes through, as it sees it.
+        The pipeline takes them for ``known`` timesteps.
         """
         if self.asked:
             raise InputError(f"{self._name} has more than one loop over timesteps")
@@ -246,6 +240,8 @@ class PausingScheduler:
     ) -> Any:
         """Pass the prediction on; returns the sample of the next question, in the dtype of ``sample``."""
         self._evaluating = False
+        for key in (key for key, value in options.items() if value is not None and key not in OF_STOCK):
+            raise InputError(f"{self._name} steps with {key}, for which diffexp has no counterpart")
         if model_output.shape != sample.shape:  # a variance that the network learned is not read
             model_output = model_output[:, : sample.shape[1]]
         if self._next is None:
@@ -254,7 +250,7 @@ class PausingScheduler:
             self._reply(model_output, sample)
         assert self._next is not None
         x = self._given = self._next.x.to(sample.dtype)
-        return Stepped(x, x) if return_dict else (x, x)
+        return DDIMSchedulerOutput(x, x) if return_dict else (x, x)
 
     def _ask(self, t: Tensor) -> Tensor:
         like = self.stock.timesteps
