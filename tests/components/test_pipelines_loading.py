@@ -18,7 +18,7 @@ from diffexp.components.checkpoints.pipeline_files import choose_files, digest, 
 from diffexp.components.models.base import Request, Runtime
 from diffexp.components.models.pipeline import pipeline
 from diffexp.components.models.text_to_image.black_box import TextToImage
-from diffexp.components.models.text_to_image.latent import Kandinsky22, StableDiffusion, StableDiffusionXL
+from diffexp.components.models.text_to_image.latent import Kandinsky22, StableDiffusion
 from diffexp.errors import InputError
 from diffexp.experiment.run import RunResult
 from diffexp.plan.predictions import Prediction
@@ -44,7 +44,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         ("sd15", StableDiffusion, (4, 16, 16), Prediction.EPSILON, 7.5),
         ("sd2", StableDiffusion, (4, 16, 16), Prediction.V, 7.5),
-        ("sdxl", StableDiffusionXL, (4, 16, 16), Prediction.EPSILON, 5.0),
+        ("sdxl", StableDiffusion, (4, 16, 16), Prediction.EPSILON, 5.0),
         ("kandinsky22", Kandinsky22, (4, 16, 16), Prediction.EPSILON, 4.0),
         ("sd3", TextToImage, (4, 16, 16), Prediction.FLOW, 7.0),
         ("flux", TextToImage, (256, 16), Prediction.FLOW, 3.5),

@@ -17,21 +17,19 @@ from diffexp.components.models.base import Runtime, fast_dtype
 from diffexp.components.models.text_to_image.arguments import needs_mask
 from diffexp.components.models.text_to_image.black_box import TextToImage
 from diffexp.components.models.text_to_image.cache import enable_cache
-from diffexp.components.models.text_to_image.latent import Kandinsky22, StableDiffusion, StableDiffusionXL
+from diffexp.components.models.text_to_image.latent import Kandinsky22, StableDiffusion
 from diffexp.components.models.text_to_image.levels import by_config
 from diffexp.errors import InputError
 
 WHITE_BOX_PIPELINES: Mapping[str, Any] = {
     "StableDiffusionPipeline": StableDiffusion,
-    "StableDiffusionXLPipeline": StableDiffusionXL,
+    "StableDiffusionXLPipeline": StableDiffusion,
     "KandinskyV22Pipeline": Kandinsky22,
 }
 """Models of the families whose network is evaluated directly, by the class of the pipeline."""
 
 FACTORS = ("vae_scale_factor", "movq_scale_factor", "vae_scale_factor_spatial", "vae_spatial_compression_ratio")
 """Names under which pipelines keep the pixels of a latent in each direction."""
-SIZES = 6
-"""Numbers for original size, crop and target size in SDXL's conditioning (Podell et al. 2023, section 2.2)."""
 
 
 @dataclass(frozen=True)
@@ -162,15 +160,7 @@ def evaluates_directly(pipe: Any, network: Any) -> bool:
         return False
     latents = (getattr(pipe, "vae", None) or pipe.movq).config["latent_channels"]
     adapted = hasattr(getattr(network, "encoder_hid_proj", None), "image_projection_layers")  # by an IP-Adapter
-    if adapted or config["in_channels"] != latents:
-        return False
-    return name != "StableDiffusionXLPipeline" or _size_numbers(pipe, network) == SIZES
-
-
-def _size_numbers(pipe: Any, network: Any) -> int:
-    """Numbers about the image that SDXL's UNet takes besides the pooled text."""
-    width = network.config["projection_class_embeddings_input_dim"] - pipe.text_encoder_2.config.projection_dim
-    return width // network.config["addition_time_embed_dim"]
+    return not adapted and config["in_channels"] == latents
 
 
 def _fitting_dtype(device: torch.device, index: Mapping[str, Any]) -> torch.dtype:

@@ -214,6 +214,31 @@ def with_config(pipe: Any, config: Mapping[str, Any]) -> Any:
     return own
 
 
+class Probe(Closed):
+    """Stands for a network until it is evaluated; then it ends the call, with the keywords of the evaluation."""
+
+    def __init__(self, network: Any) -> None:
+        self.network, self.inputs = network, dict[str, Any]()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["network"], name)
+
+    def __call__(self, *_: Any, **inputs: Any) -> Any:
+        self.inputs = inputs
+        raise self
+
+
+def inputs_of_unet(pipe: Any, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The keywords that the call of a pipeline evaluates its UNet with at first; nothing is evaluated."""
+    own = with_config(pipe, {})
+    own.__dict__["unet"] = probe = Probe(pipe.unet)
+    try:
+        own(**arguments)
+    except Probe:
+        return probe.inputs
+    raise InputError(f"{type(pipe).__name__} does not evaluate its UNet")
+
+
 class SingleNoise(TorchFunctionMode):
     """Draws noise in float32 and then rounds it, so that a seed gives the same image in every precision."""
 
