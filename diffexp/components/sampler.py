@@ -78,13 +78,6 @@ class Recipe:
     def warn_of_ignored_config(self) -> None:
         """Log the entries of the checkpoint's scheduler config that ask for something and have no effect."""
         scheduler, training = self.scheduler, self.training
-        draws = not isinstance(self.sampler, Plan) or any(any(row.z) for row in self.sampler.rows)
-        if training.learned_variance and draws:
-            log.warning(
-                "noise has the scheduler's own variance: the one that the network predicts (variance_type=%s) is not "
-                "used, so that samples differ from those of the checkpoint's pipeline",
-                training.learned_variance,
-            )
         if isinstance(scheduler, type):
             ignored = ignored_by_class(scheduler, training, self.grid.is_auto)
         elif isinstance(scheduler, Plan) or hasattr(scheduler, "set_timesteps"):

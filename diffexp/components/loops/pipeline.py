@@ -117,4 +117,6 @@ def _draw(batch: Batch, model: "TextToImage", call: "PausedCall") -> Tensor:
         part = batch.recipe.part(call.scheduler.skipped // call.scheduler.order)
         start, sampler = start * (part.start.alpha / level.alpha), part.sampler
         batch.expect(sampler.nfe)
-    return model.samples(sample(sampler, batch.unguided(condition), start, batch.noise), call)
+    own = condition is batch.condition  # whose noise it makes already
+    noise = batch.noise if own else lambda: condition.step_noise(batch.noise())
+    return model.samples(sample(sampler, batch.unguided(condition), start, noise), call)

@@ -276,7 +276,7 @@ class TextToImage(ModelBase):
         levels = [replace(level, timestep=self._time(level.timestep)) for level in request.levels]
         try:
             with single_noise(self.dtype):
-                return PausedCall(pipe, arguments, levels, self.schedule)
+                return PausedCall(pipe, arguments, levels, self.schedule, request.reads_variance)
         except InputError as error:
             raise lacking(pipe, arguments, error) from error
 

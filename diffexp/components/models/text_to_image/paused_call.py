@@ -41,6 +41,7 @@ class PausedCall:
         arguments: of its call.
         levels: of what will be asked, as far as it is known; else those of its scheduler.
         schedule: that the levels belong to; without one the scheduler adds noise to images by itself.
+        reads_variance: whether noise gets the variance that the network predicts.
 
     Raises:
         InputError: the pipeline refuses its arguments, or drives its scheduler in a way that is not known here.
@@ -53,8 +54,9 @@ class PausedCall:
         arguments: Mapping[str, Any],
         levels: Sequence[Level] = (),
         schedule: Schedule | None = None,
+        reads_variance: bool = False,
     ) -> None:
-        self._name = type(pipe).__name__
+        self._name, self.reads_variance = type(pipe).__name__, reads_variance
         self._questions, self._answers = SimpleQueue[Question | None](), SimpleQueue[Any]()
         own, stock = copy.copy(pipe), copy.deepcopy(pipe.scheduler)
         own.set_progress_bar_config(disable=True)
@@ -134,6 +136,9 @@ class Called(Condition):
 
     def start_noise(self, draw: Callable[[], Tensor]) -> Tensor:
         return self.call.start.to(torch.promote_types(self.call.start.dtype, torch.float32))
+
+    def step_noise(self, noise: Tensor) -> Tensor:
+        return self.call.scheduler.step_noise(noise) if self.call.reads_variance else noise
 
 
 @dataclass(frozen=True)
