@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from diffexp import metric
 from diffexp.components.metrics.applicability import enough_samples
 from diffexp.components.metrics.base import RunFacts
-from diffexp.components.metrics.frechet import weighted_squared_distances
+from diffexp.components.metrics.frechet import squared_distance_influence, weighted_squared_distances
 from diffexp.components.metrics.half_samples import Estimate, estimate
 from diffexp.components.models.truth import KnowsGaussian, KnowsTruth
 from diffexp.errors import InputError
@@ -79,12 +80,16 @@ def _to_gaussian(samples: Tensor, run: RunFacts, truth: KnowsGaussian) -> dict[s
     values: dict[str, float | Estimate] = {}
     if enough_samples("wasserstein2/samples", len(samples), run):
         mean, covariance = truth.mean.double().cpu(), truth.covariance.double().cpu()
-        values["wasserstein2/samples"] = estimate(
+        found = estimate(
             lambda weights: weighted_squared_distances(samples, weights, mean, covariance).sqrt(),
             run.indices_of(len(samples)),
             bounds=(0.0, math.inf),
             groups=run.groups_of(len(samples)),
             count=run.splits,
+        )
+        influence = squared_distance_influence(samples, mean, covariance)
+        values["wasserstein2/samples"] = replace(
+            found, influence=influence / (2 * found.value) if found.value else None
         )
     if run.plan is not None and not run.so_far:  # it does not change
         try:
