@@ -1,4 +1,4 @@
-"""``stop=decided`` as a user runs it: several workers over several looks, killed or interrupted in mid-batch, resumed."""
+"""``stop=decided`` as a user runs it: workers over several looks, killed or interrupted in mid-batch, resumed."""
 
 import os
 import re
