@@ -41,7 +41,8 @@ def needed_by(name: str, known: Mapping[str, int]) -> int:
     """The samples that a value takes to be ranked; 0 where its metric declares nothing.
 
     Args:
-        name: as in ``metrics.json``.
+        name: as in ``metrics.json``; the real images in it, ``@digits``, make no difference.
         known: those of ``needed``.
     """
+    name = name.partition("@")[0]
     return known.get(name, known.get(name.partition("/")[0], 0))
