@@ -8,9 +8,10 @@ from typing import Any, NoReturn
 from diffexp.catalog.discover import Catalog, discover
 from diffexp.certify.request import Job, Request
 from diffexp.cli.config import check_node
+from diffexp.cli.guard import guarded
 from diffexp.cli.names import KnownNames
 from diffexp.cli.words import read_value, split_words
-from diffexp.errors import BAD_INPUT, FAILED, INTERRUPTED, InputError
+from diffexp.errors import FAILED, InputError
 
 OUT = "outputs/certify"
 ALL = "all"
@@ -40,20 +41,17 @@ def main() -> NoReturn:
 
 def run_command(words: Sequence[str]) -> int:
     """Run a command line; returns the exit code."""
-    try:
-        if not words or "--help" in words or "-h" in words:
-            print(HELP + "  " + "\n  ".join(sorted(discover().names("scheduler"))))
-            return 0
-        request = read_words(words, discover())
-        from diffexp.certify.session import run_request
+    return guarded(lambda: _run(words))
 
-        return 0 if run_request(request) else FAILED
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
-    except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
-        return INTERRUPTED
+
+def _run(words: Sequence[str]) -> int:
+    if not words or "--help" in words or "-h" in words:
+        print(HELP + "  " + "\n  ".join(sorted(discover().names("scheduler"))))
+        return 0
+    request = read_words(words, discover())
+    from diffexp.certify.session import run_request
+
+    return 0 if run_request(request) else FAILED
 
 
 def read_words(words: Sequence[str], catalog: Catalog) -> Request:

@@ -8,34 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from diffexp.catalog.discover import Catalog, discover
+from diffexp.cli.guard import complain, guarded
 from diffexp.cli.names import KnownNames
-from diffexp.errors import BAD_INPUT, FAILED, INTERRUPTED, InputError, one_line
+from diffexp.errors import BAD_INPUT, FAILED, InputError
 from diffexp.sweeps.console import show, styled
 
 if TYPE_CHECKING:
     from diffexp.sweeps.failures import Failure
 
 FROM_IMAGE = "--from-image"
-LONGEST = 1500
-"""Characters of a message, at most."""
 
 
 def run_command(arguments: list[str]) -> int:
     """Run a command line; returns the exit code."""
-    try:
-        return _dispatch(arguments)
-    except InputError as error:
-        return _complain(one_line(error), BAD_INPUT)
-    except KeyboardInterrupt as interrupt:
-        where = f"; what was finished is in {interrupt}" if interrupt.args else ""
-        return _complain(f"interrupted{where}", INTERRUPTED)
-    except BrokenPipeError:  # as in `diffexp --help | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
-    except Exception as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
-            raise
-        return _complain(f"{one_line(error)} (HYDRA_FULL_ERROR=1 shows where)", FAILED)
+    return guarded(lambda: _dispatch(arguments))
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -157,9 +143,9 @@ def _report(folder: Path, failures: list["Failure"], *, multirun: bool) -> int:
     code = BAD_INPUT if all(failure.input_error for failure in failures) else FAILED
     if not multirun:
         more = "" if failures[0].input_error else f" (traceback: {folder / 'diffexp.log'})"
-        return _complain(failures[0].message + more, code)
+        return complain(failures[0].message + more, code)
     lines = [f"{Path(failure.folder).name}: {failure.message}" for failure in failures]
-    return _complain("\n  ".join([f"{len(failures)} of the sweep's runs failed, see {folder}", *lines]), code)
+    return complain("\n  ".join([f"{len(failures)} of the sweep's runs failed, see {folder}", *lines]), code)
 
 
 def opens(page: Path) -> str:
@@ -183,10 +169,3 @@ def _config_dir(options: argparse.Namespace) -> Path | None:
 
 def _refuse(message: str) -> NoReturn:
     raise InputError(f"{message} (see --help)")
-
-
-def _complain(message: str, code: int) -> int:
-    """Print an error; returns the exit code. What somebody pasted may be long."""
-    shown = message if len(message) <= LONGEST else f"{message[: LONGEST // 2]} ... {message[-LONGEST // 2 :]}"
-    print(f"{styled('error:', 'bold red', sys.stderr)} {shown}", file=sys.stderr)
-    return code

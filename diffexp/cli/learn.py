@@ -1,7 +1,6 @@
 """The command ``python -m diffexp.learn``: words in, a folder with a learned plan and an exit code out."""
 
 import logging
-import os
 import secrets
 import shlex
 import sys
@@ -12,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from diffexp.catalog.discover import Catalog, discover
+from diffexp.cli.guard import guarded
 from diffexp.cli.words import read_value, split_word
-from diffexp.errors import BAD_INPUT, FAILED, INTERRUPTED, InputError, one_line
+from diffexp.errors import INTERRUPTED, InputError
 from diffexp.files import read_json
 from diffexp.learn.settings import CHOICES, GRADIENT, KEYS, Settings
 
@@ -74,34 +74,26 @@ def run_command(words: Sequence[str]) -> int:
     """Run a command line; returns the exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     logging.getLogger("diffexp").setLevel(logging.INFO)
-    try:
-        if not words or "--help" in words or "-h" in words:
-            print(HELP, end="")
-            return 0
-        if all(word.startswith(SHIP) for word in words):
-            from diffexp.components.plan_files import ship  # imports torch
+    return guarded(lambda: _run(words))
 
-            for word in words:
-                print(f"shipped: {ship(word.removeprefix(SHIP))}")
-            return 0
-        catalog = discover()
-        for order in read_orders(words, catalog):
-            learned = run_order(order, catalog)
-            print(f"plan: {learned.folder / 'plan.json'}\nreport: {learned.folder / 'report.html'}")
-            if learned.interrupted:
-                return INTERRUPTED
+
+def _run(words: Sequence[str]) -> int:
+    if not words or "--help" in words or "-h" in words:
+        print(HELP, end="")
         return 0
-    except InputError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return BAD_INPUT
-    except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except Exception as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
-            raise
-        print(f"error: {one_line(error)} (HYDRA_FULL_ERROR=1 shows where)", file=sys.stderr)
-        return FAILED
+    if all(word.startswith(SHIP) for word in words):
+        from diffexp.components.plan_files import ship  # imports torch
+
+        for word in words:
+            print(f"shipped: {ship(word.removeprefix(SHIP))}")
+        return 0
+    catalog = discover()
+    for order in read_orders(words, catalog):
+        learned = run_order(order, catalog)
+        print(f"plan: {learned.folder / 'plan.json'}\nreport: {learned.folder / 'report.html'}")
+        if learned.interrupted:
+            return INTERRUPTED
+    return 0
 
 
 def run_order(order: Order, catalog: Catalog) -> "Learned":

@@ -174,6 +174,12 @@ class Descent:
         return state["done"], state["best"]
 
 
+def seconds_scored(folder: Path) -> float:
+    """How long the descent in a folder took until its last score; 0 where there was none."""
+    file = folder / STATE
+    return float(torch.load(file, weights_only=True)["points"][-1]["seconds"]) if file.is_file() else 0.0
+
+
 def _rate(iteration: int, iterations: int) -> float:
     """The learning rate of an iteration as a share of its peak."""
     done = (iteration + 1) / iterations

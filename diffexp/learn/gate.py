@@ -89,6 +89,15 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class Ranked:
+    """A hand-made scheduler on a timestep schedule, by its accuracy on a few noises; larger scores are better."""
+
+    name: str
+    noises: int
+    score: float
+
+
+@dataclass(frozen=True)
 class Proof:
     """The outcome of the comparison."""
 
@@ -98,6 +107,8 @@ class Proof:
     """How many schedulers on timestep schedules it was compared with, most of them on fewer noises."""
     measured: tuple[Measured, ...] = field(default=(), repr=False)
     """The learned plan, its start, the best hand-made ones, and the accurate solutions where they have a value."""
+    ranked: tuple[Ranked, ...] = field(default=(), repr=False)
+    """All hand-made ones, the best first."""
 
     @property
     def better(self) -> bool:
@@ -138,7 +149,9 @@ def compare(problem: Problem, plan: Plan, catalog: Catalog) -> Proof:
     """
     known = candidates(problem, catalog, plan.nfe)
     log.info("compares with %d hand-made schedulers on timestep schedules of %d evaluations", len(known), plan.nfe)
-    finalists = _screened(problem, known)
+    if problem.settings.test < MANY and _distribution(problem):
+        log.info("test=%d noises are few for a distribution: see its interval", problem.settings.test)
+    finalists, ranked = _screened(problem, known)
     learned = measure(problem, plan, "learned")
     others = [measure(problem, one.plan, one.name) for one in finalists]
     start = measure(problem, problem.base, "start")
@@ -149,7 +162,7 @@ def compare(problem: Problem, plan: Plan, catalog: Catalog) -> Proof:
         if (best := _best(metric, others)) and (difference := difference_of(metric, learned, best))
     ]
     measured = (learned, start, *others, *([accurate] if accurate.estimates else []))
-    return Proof(problem.settings.test, tuple(differences), len(known), measured)
+    return Proof(problem.settings.test, tuple(differences), len(known), measured, tuple(ranked))
 
 
 def _beside(difference: Difference, learned: Measured, accurate: Measured) -> Difference:
@@ -205,19 +218,23 @@ def measure(
             shown.append(images[:8])
     classes = run.model.classes if isinstance(run.model, HasClasses) else None
     asked = classes.asked(run.request, range(count)) if classes else None
-    suite.compute(RunFacts(plan.nfe, count, 0.0, 0.0, None, None, plan, run.model, captions, asked))
+    facts = RunFacts(plan.nfe, count, 0.0, 0.0, None, None, plan, run.model, captions, asked)
+    suite.compute(replace(facts, few_on_purpose=True))  # of which the comparison says so once
     return Measured(name, None if solutions else plan.nfe, suite.estimates, torch.cat(shown)[:8])
 
 
-def _screened(problem: Problem, known: Sequence[Candidate]) -> list[Candidate]:
-    kept = [*known]
+def _screened(problem: Problem, known: Sequence[Candidate]) -> tuple[list[Candidate], list[Ranked]]:
+    """The candidates that are to be measured on all noises, and the ranking that chose them."""
+    kept, ranked = [*known], list[Ranked]()
     for count, most in ROUNDS:
         if len(kept) <= most:
             continue
         count = min(count, problem.settings.train)
-        found = [(_score(problem, one, count), place) for place, one in enumerate(kept)]
-        kept = [kept[place] for _, place in sorted(found, reverse=True)[:most]]
-    return kept
+        found = sorted(((_score(problem, one, count), -place) for place, one in enumerate(kept)), reverse=True)
+        names = [Ranked(kept[-place].name, count, score) for score, place in found]
+        ranked = [*names, *ranked[len(names) :]]
+        kept = [kept[-place] for _, place in found[:most]]
+    return kept, ranked
 
 
 def _score(problem: Problem, one: Candidate, count: int) -> float:

@@ -2,12 +2,10 @@
 
 import base64
 import io
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from diffexp.components.metrics.half_samples import Estimate
@@ -15,27 +13,20 @@ from diffexp.experiment.pictures.grid import image_grid
 from diffexp.experiment.pictures.points import scatter
 from diffexp.files import write_text
 from diffexp.learn.fit import Curve
-from diffexp.learn.gate import PSNR, Measured, Proof
+from diffexp.learn.gate import ACCURACY, PSNR, Measured, Proof
 from diffexp.learn.problem import Problem
 from diffexp.plan.table import Plan
 from diffexp.report.assets import asset
 from diffexp.report.charts import Chart, Curve as Line, Point, marker_definitions
+from diffexp.report.page import template
 
 STYLES = ("chart", "report")
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("diffexp.learn"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    return environment.get_template("learned.html.j2")
 
 
 def write_page(file: Path, problem: Problem, plan: Plan, curve: Curve, proof: Proof | None) -> None:
     """Write the page."""
     config = problem.config
-    html = _template().render(
+    html = template("learned.html.j2", "diffexp.learn").render(
         styles=[asset(f"{name}.css") for name in STYLES],
         title=f"{problem.run.model.id} · {plan.nfe} evaluations · learned by {problem.settings.method}",
         origin=plan.origin or {},
@@ -46,6 +37,7 @@ def write_page(file: Path, problem: Problem, plan: Plan, curve: Curve, proof: Pr
         drawings=[Markup(one.plot().svg) for one in (problem.base, plan)],
         proof=proof,
         metrics=_metrics(proof),
+        accuracy=next((name for name in _metrics(proof) if name in ACCURACY), ""),
         images=_images(proof),
     )
     write_text(file, html)

@@ -74,7 +74,7 @@ def rollout(
     Args:
         noise: fresh standard normal noise in the shape of ``start``, for tables that draw it.
         recompute: keep no activations of the network, and evaluate it again for the gradient.
-        estimates: x0 estimates of the first evaluations where they are known; the others are appended.
+        estimates: x0 estimates before clipping of the first evaluations where they are known; the others are appended.
     """
     found, timesteps = table.evaluations(table.places())
 
@@ -85,34 +85,52 @@ def rollout(
             return x0
         return estimate_x0(table, network, z, found[k], timesteps[k])
 
-    return unroll(table, estimate, start * (table.start_std / found[0].scale.detach().item()), noise, estimates)
+    z = start * (table.start_std / found[0].scale.detach().item())
+    return unroll(table, estimate, z, noise, estimates, clip=table.clip)
 
 
 def unroll(
-    table: Table, estimate: Estimate, z: Tensor, noise: Callable[[], Tensor], estimates: list[Tensor] | None = None
+    table: Table,
+    estimate: Estimate,
+    z: Tensor,
+    noise: Callable[[], Tensor],
+    estimates: list[Tensor] | None = None,
+    *,
+    clip: float | None = None,
 ) -> Tensor:
-    """The output of a table whose x0 estimates are ``estimate``, from its first ``z``.
+    """The output of a table whose x0 estimates before clipping are ``estimate``, from its first ``z``.
 
     Args:
         estimates: those of the first evaluations where they are known; the others are appended.
+        clip: bound of the estimates; None leaves them as they are.
     """
     kappa, c, g = table.steps(table.places())
     mixing = table.mixing()
     estimates = [] if estimates is None else estimates
+    clipped = [clamped(x0, clip) for x0 in estimates]
     for k in range(table.nfe):
         if k == len(estimates):
             estimates.append(estimate(k, z))
-        z = combined(kappa[k], z, c[k] * mixing[k, : k + 1], estimates[: k + 1])
+            clipped.append(clamped(estimates[k], clip))
+        own, parts = c[k] * mixing[k, : k + 1], clipped[: k + 1]
+        if clip is not None:
+            beyond = c[k] * table.remainders[k, : k + 1]
+            own, parts = torch.cat([own - beyond, beyond]), [*parts, *estimates[: k + 1]]
+        z = combined(kappa[k], z, own, parts)
         if not table.deterministic and k < table.nfe - 1:
             z = z + g[k].to(z.device) * noise()
     return z
 
 
 def estimate_x0(table: Table, network: Network, z: Tensor, one: Facts, timestep: Tensor) -> Tensor:
-    """The x0 estimate [B, *shape] of an evaluation, clipped as the model requires."""
+    """The x0 estimate [B, *shape] of an evaluation, before it is clipped."""
     u = one.scale.to(z.device) * z
-    x0 = one.p.to(z.device) * u + one.q.to(z.device) * network(u, timestep)
-    return x0 if table.clip is None else x0.clamp(-table.clip, table.clip)
+    return one.p.to(z.device) * u + one.q.to(z.device) * network(u, timestep)
+
+
+def clamped(x0: Tensor, clip: float | None) -> Tensor:
+    """Estimates within a bound, where there is one."""
+    return x0 if clip is None else x0.clamp(-clip, clip)
 
 
 def combined(kappa: Tensor, z: Tensor, weights: Tensor, estimates: Sequence[Tensor]) -> Tensor:

@@ -20,7 +20,7 @@ from diffexp.experiment.lock import lock
 from diffexp.experiment.provenance import git_commit, installed_versions
 from diffexp.experiment.reference import STEPS
 from diffexp.files import write_json, write_text
-from diffexp.learn.fit import STATE, Curve
+from diffexp.learn.fit import STATE, Curve, seconds_scored
 from diffexp.learn.gate import Proof, compare
 from diffexp.learn.page import write_page
 from diffexp.learn.problem import Problem
@@ -147,9 +147,9 @@ def origin_of(problem: Problem, curve: Curve, command: str, seconds: float) -> d
 
 
 def _seconds_so_far(folder: Path) -> float:
-    """What earlier attempts took."""
+    """What earlier attempts took; of one that was killed, until its last score."""
     file = folder / NAME
-    return float((load_plan(file).origin or {}).get("seconds", 0.0)) if file.is_file() else 0.0
+    return float((load_plan(file).origin or {}).get("seconds", 0.0)) if file.is_file() else seconds_scored(folder)
 
 
 def _write_plan(folder: Path, plan: Plan) -> None:

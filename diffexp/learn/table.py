@@ -2,12 +2,12 @@
 
 With z = (1 - s) x0 + s eps (see ``coordinates``) a step from s to s' is
 
-    z' = kappa z + c sum_j w_j x0_j + g noise,    kappa = sqrt(s'^2 - g^2) / s,    c = (1 - s') - kappa (1 - s)
+    z' = kappa z + c sum_j (w_j x0_j + v_j r_j) + g noise,  kappa = sqrt(s'^2 - g^2) / s,  c = (1 - s') - kappa (1 - s)
 
-over the x0 estimates of this evaluation and of all before it, with weights that sum to 1. It is then exact wherever the
-x0 estimate is constant, whatever the free numbers are. Free are: s, as the logit of s' / s, so that levels stay in
-order; the level of the timestep that the network gets, as a shift in log(sigma / alpha); the scale of its input, as the
-logarithm of a factor; all weights but the newest.
+over the x0 estimates of this evaluation and of all before it, with weights w that sum to 1, and over what clipping
+removed from each, r. It is then exact wherever the x0 estimate is constant, whatever the free numbers are. Free are: s,
+as the logit of s' / s, so that levels stay in order; the level of the timestep that the network gets, as a shift in
+log(sigma / alpha); the scale of its input, as the logarithm of a factor; all weights but the newest w.
 
 Euler, DDIM, DPM-Solver++ and all other multistep methods in x0 or noise have this form (Shaul et al. 2024,
 arXiv:2403.01329, prove that it contains every solver of one evaluation a step that is linear in the past).
@@ -30,7 +30,7 @@ from diffexp.plan.training import Training
 
 TOLERANCE = 1e-3
 """How far a start table may be from exact for constant x0; those of schedulers that float32 rounds are off by 1e-5."""
-LEVELS, SHIFTS, SCALES, WEIGHTS = "levels", "shifts", "scales", "weights"
+LEVELS, SHIFTS, SCALES, WEIGHTS, REMAINDERS = "levels", "shifts", "scales", "weights", "remainders"
 """The groups of free numbers."""
 
 
@@ -57,6 +57,7 @@ class Table(nn.Module):
         weights: [n, n], in row k the weights of estimates 0 to k, each row with the sum 1.
         noise: standard deviation of the noise of each step but the last over s', in [0, 1); by default none.
         scales: log of the factor on the network's input, of every evaluation but the first; by default 0.
+        remainders: [n, n], in row k the weights of what clipping removed from estimates 0 to k; by default 0.
 
     Raises:
         InputError: the model clips in a way that no table can.
@@ -74,6 +75,7 @@ class Table(nn.Module):
         weights: np.ndarray,
         noise: Sequence[float] = (),
         scales: Sequence[float] = (),
+        remainders: np.ndarray | None = None,
     ) -> None:
         super().__init__()
         if training.clip is not None and not isinstance(training.clip, Clip):
@@ -85,6 +87,8 @@ class Table(nn.Module):
         self.shifts = nn.Parameter(torch.tensor([*shifts], dtype=torch.float64))
         self.scales = nn.Parameter(torch.tensor([*scales] or [0.0] * len(ratios), dtype=torch.float64))
         self.weights = nn.Parameter(torch.from_numpy(np.tril(weights, -1)).double())
+        given = np.zeros_like(weights) if remainders is None else np.tril(remainders)
+        self.remainders = nn.Parameter(torch.from_numpy(given).double())
         self.register_buffer("shares", torch.tensor([*noise] or [0.0] * len(ratios), dtype=torch.float64))
 
     @property
@@ -131,20 +135,23 @@ class Table(nn.Module):
         return found, timesteps(self.training_of_model, logs + self.shifts)
 
     def free_numbers(self, groups: Sequence[str]) -> list[FreeNumber]:
-        """The numbers of these groups."""
+        """The numbers of these groups, as far as the samples depend on them."""
         n = self.nfe
         known = {
             LEVELS: [FreeNumber(LEVELS, (k,), k + 1) for k in range(n - 1)],
             SHIFTS: [FreeNumber(SHIFTS, (k,), k) for k in range(n)],
             SCALES: [FreeNumber(SCALES, (k,), k + 1) for k in range(n - 1)],
             WEIGHTS: [FreeNumber(WEIGHTS, (k, j), k + 1) for k in range(n) for j in range(k)],
+            REMAINDERS: [FreeNumber(REMAINDERS, (k, j), k + 1) for k in range(n) for j in range(k + 1)],
         }
+        if self.clip is None:
+            known[REMAINDERS] = []
         return [number for group in groups for number in known[group]]
 
     @torch.no_grad()
     def to_plan(self, name: str = "learned") -> Plan:
         """The table as a plan, whose numbers are what a rollout computes with."""
-        s, mixing = self.places(), self.mixing().tolist()
+        s, mixing, removed = self.places(), self.mixing().tolist(), torch.tril(self.remainders).tolist()
         found, given = self.evaluations(s)
         kappa, c, g = (part.tolist() for part in self.steps(s))
         scales = [one.scale.item() for one in found]
@@ -156,33 +163,35 @@ class Table(nn.Module):
             level = seen_level(self.training_of_model, log)
             z = (g[k],) if not self.deterministic and k < self.nfe - 1 else ()
             common = {"level": type(level)(given[k].item(), level.alpha, level.sigma), "scale": scales[k], "z": z}
-            if self.clip is None:
-                x = [weight * p for weight, (p, _) in zip(own, past)]
-                m = tuple(weight * q for weight, (_, q) in zip(own, past))
-                rows.append(Row(x=_trimmed([kappa[k] + x[0], *x[1:]]), m=m, **common))
-                continue
-            clamp = Clamp(*estimates[k], -self.clip, self.clip)
-            rows.append(Row(x=(kappa[k],), m=(0.0,), d=tuple((w,) for w in own), clamps=(clamp,), **common))
+            plain = own if self.clip is None else [c[k] * removed[k][j] for j in range(k, -1, -1)]
+            x = [weight * p for weight, (p, _) in zip(plain, past)]
+            m = _trimmed([0.0 + weight * q for weight, (_, q) in zip(plain, past)])  # no -0
+            if self.clip is not None:
+                common["d"] = tuple((weight - beyond,) for weight, beyond in zip(own, plain))
+                common["clamps"] = (Clamp(*estimates[k], -self.clip, self.clip),)
+            rows.append(Row(x=_trimmed([kappa[k] + x[0], *x[1:]]), m=m, **common))
         return Plan(tuple(rows), self.start_std / scales[0], name=name).unscaled()
 
 
 def table_of(plan: Plan, training: Training) -> Table:
-    """The learnable table that a plan is, or that it is closest to where it reads unclipped estimates beside clipped.
+    """The learnable table that a plan is.
 
     Raises:
         InputError: the plan is no multistep method in x0 with one evaluation a step.
     """
     u, made = plan.unscaled(), []
-    size = plan.nfe + 1 + plan.draws
-    draw = plan.nfe + 1 + len(u.start_z)
+    n = plan.nfe
+    size = 2 * n + 1 + plan.draws
+    draw = 2 * n + 1 + len(u.start_z)
     state = np.zeros(size)
     state[0] = u.start_std
     samples, outputs, clamps = list[np.ndarray](), list[np.ndarray](), list[list[np.ndarray]]()
     for k, row in enumerate(u.rows):
-        x0 = np.eye(size)[k + 1]
+        x0, removed = np.eye(size)[[k + 1, n + k + 1]]
         p, q = training.prediction.clean(row.level)
-        samples, outputs = [state, *samples], [(x0 - p * state) / q, *outputs]
-        clamps = [[_clamped(clamp, x0, state, outputs[0], (p, q)) for clamp in row.clamps], *clamps]
+        m = (x0 - p * state) / q
+        samples, outputs = [state, *samples], [m + removed / q if row.clamps else m, *outputs]
+        clamps = [[_clamped(clamp, x0, state, m, (p, q)) for clamp in row.clamps], *clamps]
         terms = [*zip(row.x, samples), *zip(row.m, outputs)]
         terms += [pair for own, past in zip(row.d, clamps) for pair in zip(own, past)]
         state = sum((weight * vector for weight, vector in terms), np.zeros(size))
@@ -199,7 +208,7 @@ def _clamped(clamp: Clamp, x0: np.ndarray, x: np.ndarray, m: np.ndarray, clean: 
 
 
 def _from_vectors(plan: Plan, made: Sequence[np.ndarray], training: Training) -> Table:
-    """The table from its samples as combinations of the start noise, the estimates and the noise of the steps."""
+    """The table from its samples as combinations of the start noise, estimates, what clipping removed, and noise."""
     levels = [row.level for row in plan.rows]
     s = [place(level) for level in levels]
     n = plan.nfe
@@ -207,13 +216,13 @@ def _from_vectors(plan: Plan, made: Sequence[np.ndarray], training: Training) ->
         raise InputError(f"{plan.name} evaluates a noise level twice, or goes back to a higher one: {_CHOOSE}")
     # The network's input has as much noise as its level asks for, up to that of the start, times a factor.
     excess = plan.start_std / levels[0].sigma
-    noises = [math.hypot(vector[0] / excess, *vector[n + 1 :]) for vector in made[:-1]]
+    noises = [math.hypot(vector[0] / excess, *vector[2 * n + 1 :]) for vector in made[:-1]]
     factors = [1.0, *(noise / level.sigma for noise, level in zip(noises, levels[1:]))]
     scales = [(level.alpha + level.sigma) * factor for level, factor in zip(levels, factors)] + [1.0]
     first = np.zeros(len(made[0]))
     first[0] = plan.start_std / scales[0]
     z = [first, *(vector / scale for vector, scale in zip(made, scales[1:]))]
-    weights, noise = np.eye(n), []
+    weights, remainders, noise = np.eye(n), np.zeros((n, n)), []
     for k in range(n):
         there = s[k + 1] if k + 1 < n else 0.0
         g = math.sqrt(sum((c / scales[k + 1]) ** 2 for c in plan.rows[k].z))
@@ -222,7 +231,7 @@ def _from_vectors(plan: Plan, made: Sequence[np.ndarray], training: Training) ->
         kappa = math.sqrt(max(there**2 - g**2, 0.0)) / s[k]
         rest = z[k + 1] - kappa * z[k]
         c = (1 - there) - kappa * (1 - s[k])
-        weights[k, : k + 1] = rest[1 : k + 2] / c
+        weights[k, : k + 1], remainders[k] = rest[1 : k + 2] / c, rest[n + 1 : 2 * n + 1] / c
         if k == n - 1 and weights[k].sum() > 0.5:  # some end at the lowest training level instead of clean
             weights[k] /= weights[k].sum()
         elif abs(rest[0]) > TOLERANCE or abs(weights[k].sum() - 1) > TOLERANCE:
@@ -230,7 +239,8 @@ def _from_vectors(plan: Plan, made: Sequence[np.ndarray], training: Training) ->
     shifts = [_shift(training, level.timestep, math.log(level.ratio)) for level in levels]
     ratios = [after / before for before, after in zip(s, s[1:])]
     start_std = plan.start_std * plan.start_scale
-    return Table(training, s[0], start_std, ratios, shifts, weights, noise, [math.log(one) for one in factors[1:]])
+    scaled = [math.log(one) for one in factors[1:]]
+    return Table(training, s[0], start_std, ratios, shifts, weights, noise, scaled, remainders)
 
 
 _CHOOSE = "start from a multistep method, such as scheduler=dpmpp_2m, ddim, deis or ipndm"

@@ -1,5 +1,6 @@
 """Basis vectors, and the torch calls that a scheduler makes on them: draws of noise and clamps."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -51,16 +52,16 @@ def vector(x: Tensor) -> Vector:
     return x.detach().to(torch.float64).reshape(-1).numpy().copy()
 
 
-class Intercepted(TorchFunctionMode):
+class Intercepted(TorchFunctionMode, ABC):
     """Replaces draws of noise in the shape of a sample, and clamps of such tensors where a subclass does."""
 
     def __init__(self, shape: torch.Size) -> None:
         super().__init__()
         self.shape = shape
 
+    @abstractmethod
     def drawn(self, dtype: torch.dtype | None, device: Any) -> Tensor:
         """Standard normal noise in the shape of a sample; without a dtype the scheduler left it to torch."""
-        raise NotImplementedError
 
     def clamped(self, x: Tensor, low: Any, high: Any) -> Any:
         """The tensor clamped; NotImplemented: as torch does."""

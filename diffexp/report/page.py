@@ -31,10 +31,10 @@ SCRIPTS = (
 
 
 @cache
-def template(name: str) -> Template:
-    """A template of ``templates/``."""
+def template(name: str, package: str = "diffexp.report") -> Template:
+    """A template of ``templates/`` of a package."""
     environment = Environment(
-        loader=PackageLoader("diffexp.report"),
+        loader=PackageLoader(package),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

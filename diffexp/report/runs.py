@@ -58,7 +58,7 @@ class Runs(pd.DataFrame):
             cost: the column that ``max_cost`` is of.
 
         Raises:
-            InputError: no such column, or no finished run has a value.
+            InputError: no such column, or no finished run has a value, or enough samples to be ranked by it.
         """
         column = self.column(metric)
         found: Any = self[(self["status"] == "done") & self[column].notna()]
@@ -70,7 +70,8 @@ class Runs(pd.DataFrame):
         if "num_samples" in found and (least := needed_by(column, needed())):
             enough = found[found["num_samples"].isna() | (found["num_samples"] >= least)]
             if enough.empty:
-                raise InputError(f"no finished run has the {least} samples that {column} takes to be ranked")
+                most = found["num_samples"].max()
+                raise InputError(f"{column} is ranked from {least} samples on; the finished runs have at most {most:g}")
             found = enough
         higher = column.partition("/")[0] in higher_is_better()
         return found.loc[found[column].idxmax() if higher else found[column].idxmin()]

@@ -5,8 +5,10 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import diffexp
 from diffexp.catalog.discover import discover
@@ -16,6 +18,7 @@ from diffexp.cli.learn import read_orders, run_command
 from diffexp.components import plan_files
 from diffexp.components.models.exact import exact_training
 from diffexp.errors import InputError
+from diffexp.learn.fit import seconds_scored
 from diffexp.learn.table import table_of
 from diffexp.plan.table import Plan
 
@@ -45,6 +48,7 @@ def test_a_folder_has_the_plan_with_what_it_was_learned_for_and_a_page(folder: P
         "wasserstein",
     }
     page = (folder / "report.html").read_text()
+    assert f"All {proof['screened']} hand-made schedulers" in page and page.count(" on karras</th>") > 5
     assert proof["verdict"].split(" in ")[0] in page and "data:image/png" in page and page.count("<svg") >= 3
 
 
@@ -110,11 +114,14 @@ def test_only_a_proven_plan_is_shipped(folder: Path, tmp_path, monkeypatch, caps
     assert diffexp.compile("learned", steps=3, model="mixture") == plan
 
 
-def test_every_shipped_plan_is_proven_for_its_model() -> None:
+def test_every_shipped_plan_is_proven_for_its_model_and_certified() -> None:
     for file in plan_files.SHIPPED.glob("*/*.json"):
         plan = Plan.from_json(file.read_text())
         assert plan.origin and plan.origin["model_id"] == file.parent.name and plan.nfe == int(file.stem)
         assert plan.origin["proof"]["better"], file
+        certificate = certify("learned", path=str(file))
+        assert certificate.passed, file
+        assert {certificate.outcomes[check].verdict for check in ("point", "precision", "ends")} == {Verdict.PASSED}
 
 
 def test_several_numbers_of_steps_are_several_folders(tmp_path) -> None:
@@ -172,17 +179,21 @@ def test_an_interrupted_run_continues_where_it_was(tmp_path, monkeypatch, capsys
     assert second["score"]["at_start"] == first["score"]["at_start"]
     assert second["score"]["best"] >= first["score"]["best"] and second["seconds"] >= first["seconds"]
     assert "was not compared" in caplog.text and "continues at iteration 2 of 6" in caplog.text
+    (place / "plan.json").unlink()  # as where an attempt was killed
+    assert run_command([f"resume={place}"]) == 0
+    third = json.loads((place / "plan.json").read_text())["origin"]
+    assert third["seconds"] >= round(seconds_scored(place), 1) > 0 and third["score"] == second["score"]
     (again,) = read_orders([f"resume={place}", "test=7"], discover())
     assert again.settings == replace(read_orders([f"resume={place}"], discover())[0].settings, test=7)
     assert again.command.endswith("test=7") and again.command.count("test=") == 1
 
 
 def test_a_latent_model_is_learned_for_its_prompts_and_compared_on_others(tiny, tmp_path, monkeypatch) -> None:
-    """Through its guidance, with activations computed twice where they are too many to keep."""
+    """Through its guidance, with activations computed twice where they are too many; used by its pipeline too."""
     from diffexp.learn import problem
 
     monkeypatch.setattr(problem, "KEPT_BYTES", 0)
-    prompts = ["a cat", "two dogs", "a house", "a tree"]
+    prompts, images = ["a cat", "two dogs", "a house", "a tree"], list[torch.Tensor]()
     words = [
         "model=pipeline",
         f"model.id={tiny('sd15')}",
@@ -199,3 +210,13 @@ def test_a_latent_model_is_learned_for_its_prompts_and_compared_on_others(tiny, 
     assert (plan.origin or {})["score"]["best"] >= (plan.origin or {})["score"]["at_start"]
     learned_from = problem._prompts_of(prompts, held_out=False), problem._prompts_of(prompts, held_out=True)
     assert learned_from == (prompts[:3], prompts[3:])
+    common = {"steps": 3, "num_samples": 1, "guidance_scale": 3, "metric": "cost", "tracker": "none"}
+    model = {"name": "pipeline", "id": tiny("sd15"), "height": 32, "width": 32}
+    monkeypatch.chdir(tmp_path)
+    for loop in ("denoise", "pipeline"):  # the pipeline steps by a scheduler that the plan is behind
+        done = diffexp.run(
+            model=model, scheduler={"name": "learned", "path": str(place)}, loop=loop, prompt="a tree", **common
+        )
+        assert done.metrics["nfe"] == 3, loop
+        images.append(torch.from_numpy(np.asarray(Image.open(done.folder / "samples" / "000000.png")).astype(float)))
+    assert (images[0] - images[1]).abs().max() <= 2

@@ -44,7 +44,9 @@ def tables(draw: st.DrawFn) -> Table:
     weights = np.array(draw(st.lists(st.lists(numbers, min_size=n, max_size=n), min_size=n, max_size=n)))
     shares = draw(st.one_of(st.just([]), st.lists(st.floats(0, 0.9), min_size=n - 1, max_size=n - 1)))
     scales = draw(st.lists(st.floats(-0.3, 0.3), min_size=n - 1, max_size=n - 1))
-    return Table(training, first, 1.0, ratios, shifts, weights, shares, scales)
+    beyond = np.array(draw(st.lists(st.lists(numbers, min_size=n, max_size=n), min_size=n, max_size=n)))
+    remainders = beyond if training.clip else None
+    return Table(training, first, 1.0, ratios, shifts, weights, shares, scales, remainders)
 
 
 @settings(max_examples=60, deadline=None)
@@ -76,8 +78,9 @@ def test_a_table_is_the_same_as_a_plan_and_back(table: Table) -> None:
     assert table_of(plan, table.training_of_model).to_plan().difference(plan) < 1e-8 * scale
 
 
-@pytest.mark.parametrize("scheduler", ["dpmpp_2m", "euler", "dpmpp_2m_sde", "euler_ancestral"])
-def test_schedulers_in_x0_are_tables_as_they_are(scheduler: str) -> None:
+@pytest.mark.parametrize("scheduler", ["dpmpp_2m", "euler", "dpmpp_2m_sde", "euler_ancestral", "diffusers/ddim"])
+def test_multistep_schedulers_are_tables_as_they_are(scheduler: str) -> None:
+    """Those too that read what the network returns beside its clipped estimate, as DDIM of diffusers does."""
     training = TRAININGS["clipped"]
     for grid in ("trailing", "karras", "ays"):
         plan = diffexp.compile(scheduler, steps=5, model=training, grid=grid)
@@ -123,7 +126,7 @@ def test_a_rollout_computes_what_its_plan_does_and_every_number_has_its_gradient
         table.zero_grad()
         x.square().sum().backward()
         gradients.append([p.grad.clone() for p in table.parameters() if p.grad is not None])
-    assert all(torch.allclose(a, b) for a, b in zip(*gradients)) and len(gradients[0]) == 4
+    assert all(torch.allclose(a, b) for a, b in zip(*gradients)) and len(gradients[0]) == 5
     for parameter, gradient in zip(table.parameters(), gradients[0]):  # against differences
         place = (1,) if parameter.ndim == 1 else (2, 0)
         values = []

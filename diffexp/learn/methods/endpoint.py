@@ -8,9 +8,9 @@ from diffexp.learn.batches import Batches
 from diffexp.learn.fit import Adam, Curve, Descent
 from diffexp.learn.losses import averaged, residuals_of, score_of
 from diffexp.learn.problem import Problem
-from diffexp.learn.table import LEVELS, SCALES, SHIFTS, WEIGHTS, Table
+from diffexp.learn.table import LEVELS, REMAINDERS, SCALES, SHIFTS, WEIGHTS, Table
 
-RATES = {LEVELS: 1.0, SHIFTS: 1.0, SCALES: 0.2, WEIGHTS: 0.5}
+RATES = {LEVELS: 1.0, SHIFTS: 1.0, SCALES: 0.2, WEIGHTS: 0.5, REMAINDERS: 0.5}
 """Times the learning rate: a weight of 1 is a whole step, a shift of 1 a factor e of the noise."""
 
 

@@ -7,7 +7,7 @@ import torch
 
 from diffexp.learn.fit import Curve
 from diffexp.learn.problem import Problem
-from diffexp.learn.rollout import combined, estimate_x0
+from diffexp.learn.rollout import clamped, combined, estimate_x0
 from diffexp.learn.table import Table
 from diffexp.learn.trajectory import trajectory
 
@@ -23,6 +23,7 @@ def least_squares(problem: Problem, folder: Path | None, curve: Curve) -> tuple[
     the table itself makes, so that each step also corrects the errors of those before it.
     """
     table, noises = problem.table(), problem.train
+    table.remainders.zero_()
     curve.points.append({"iteration": 0, "loss": math.nan, "score": problem.score(table), "seconds": 0.0})
     truth = trajectory(problem, noises, range(len(noises.start)))
     s = table.places()
@@ -32,7 +33,7 @@ def least_squares(problem: Problem, folder: Path | None, curve: Curve) -> tuple[
     z, estimates = noises.start * (table.start_std / found[0].scale.item()), list[torch.Tensor]()
     for k in range(table.nfe):
         parts = [
-            estimate_x0(table, part.network, some, found[k], timesteps[k])
+            clamped(estimate_x0(table, part.network, some, found[k], timesteps[k]), table.clip)
             for part, some in zip(noises.batches(_size(problem)), z.split(_size(problem)))
         ]
         estimates.append(torch.cat(parts))
