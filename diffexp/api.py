@@ -11,9 +11,9 @@ from diffexp.catalog.entry import OptionSet
 from diffexp.catalog.quirks import quirks_of
 from diffexp.catalog.signatures import WrongSignature, form_of_function, from_object, readable
 from diffexp.catalog.types import UNREADABLE, Option, OptionType
+from diffexp.components.checkpoints.scheduler_config import read_training
 from diffexp.components.grids.choice import Grid, MakeLevels
 from diffexp.components.models.base import Model, Runtime
-from diffexp.components.models.scheduler_config import read_training
 from diffexp.components.sampler import Recipe
 from diffexp.components.schedulers.foreign.diffusers_config import Accepted
 from diffexp.components.schedulers.foreign.diffusers_levels import REFUSALS

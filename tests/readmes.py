@@ -49,6 +49,8 @@ def commands(block: Block) -> Iterator[list[str]]:
 
 FEW = {
     "compare_schedulers": {"scheduler": "ddim,heun", "max_nfe": "3,4"},
+    "text_to_image": {"scheduler": "ddim,heun", "max_nfe": "3,4"},
+    "guidance_study": {"guidance_scale": "1,4"},
     "learned_study": {"scheduler": "deis,learned"},
     "guidance_weights": {"guidance": "cfg,falling", "guidance_scale": "2"},
     "search": {"hydra.sweeper.n_trials": "2", "hydra.sweeper.n_jobs": "1"},

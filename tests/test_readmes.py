@@ -26,6 +26,7 @@ from PIL import Image, ImageDraw
 from diffexp.catalog.discover import discover
 from diffexp.cli.check import Preflight
 from diffexp.cli.hydra_config import hydra_session
+from diffexp.experiment import reference
 from tests import fork_server
 from tests.checkpoints import put_in_cache, save_pipeline, tiny_unet
 from tests.clip_checkpoint import save_clip
@@ -62,6 +63,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setenv(variable, "")
         monkeypatch.delenv(variable)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(reference, "STEPS", 5)  # "accurate" solutions in a twelfth of the time
     shutil.copytree(ROOT / "plugins", tmp_path / "plugins", ignore=shutil.ignore_patterns("__pycache__", "test_*"))
     picture, mask = Image.new("RGB", (32, 32), "teal"), Image.new("L", (32, 32))
     ImageDraw.Draw(picture).ellipse((6, 8, 24, 28), fill="orange")

@@ -36,6 +36,7 @@ from diffexp.sweeps.work import Work
 
 if TYPE_CHECKING:
     from diffexp.experiment.context import RunContext
+    from diffexp.sweeps.race import Race
     from diffexp.sweeps.runner import Runner
 
 log = logging.getLogger(__name__)
@@ -101,10 +102,16 @@ class CellLauncher(Launcher):
         goes_on = record.attempts > 1
         if self._config.stop is None or not cells:
             return self._run_cells(cells, record, resume, goes_on)
-        from diffexp.sweeps.race import Race
-
-        race = Race(self._sweep, cells, self._config.objective, resumed=goes_on)
+        race = self._race(cells, record)
         return race.run(lambda some, begun: self._run_cells(cast(Sequence[ComposedCell], some), record, resume, begun))
+
+    def _race(self, cells: Sequence[ComposedCell], record: SweepRecord) -> "Race":
+        from diffexp.sweeps.race import Race
+        from diffexp.sweeps.race_search import SearchRace
+
+        if record.cells is None:
+            return SearchRace(self._sweep, cells, self._config.objective, self._config.hydra.sweeper.n_trials)
+        return Race(self._sweep, cells, self._config.objective, resumed=record.attempts > 1)
 
     @abstractmethod
     def _run_cells(
@@ -189,8 +196,7 @@ class WorkersLauncher(CellLauncher):
             save_hydra_files(cell.content, cell.folder)
         launched = max((cell.number for cell in cells), default=-1) + 1
         more = record.cells is None or launched < len(record.cells)
-        rounds = [cell.round for cell in cells if cell.round]
-        more = any(not one.final for one in rounds) if rounds else more
+        more = more or any(cell.round and not cell.round.final for cell in cells)
         return self._driver.run(cells, more, goes_on)
 
 

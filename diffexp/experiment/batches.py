@@ -90,7 +90,7 @@ def make_batch(run: base.Run, seed: int, indices: Sequence[int], monitor: base.M
     def draws() -> Iterator[Tensor]:
         yield condition.start_noise(noise.draw)
         while True:
-            yield noise.draw()
+            yield condition.step_noise(noise.draw())
 
     return Batch(run, indices, condition, draws().__next__, noise.generators, monitor)
 

@@ -23,6 +23,7 @@ from diffexp.components.prompts import read_texts
 from diffexp.components.sampler import Recipe
 from diffexp.components.schedulers.foreign.diffusers_build import find_class
 from diffexp.components.schedulers.foreign.k_diffusion import READS_UNCONDITIONAL
+from diffexp.components.schedulers.foreign.learned_variance import takes_variance, warn_of_variance
 from diffexp.components.trackers.several import Trackers
 from diffexp.errors import InputError
 from diffexp.experiment.context import RunContext
@@ -93,7 +94,8 @@ def assemble(config: Mapping[str, Any], catalog: Catalog, context: RunContext | 
         arguments=config.get("pipe") or {},
     )
     traits = _traits(catalog, "guidance", config["guidance"])
-    if getattr(model, "guides", False) or _traits(catalog, "loop", config["loop"]).get("guides"):
+    is_called = getattr(model, "guides", False) or _traits(catalog, "loop", config["loop"]).get("guides")
+    if is_called:
         request = replace(request, guidance=_scales(model, scale, config, traits))
     elif request.arguments:
         name = next(iter(request.arguments))
@@ -107,7 +109,11 @@ def assemble(config: Mapping[str, Any], catalog: Catalog, context: RunContext | 
         "max_forward_passes",
     )
     sampler, request = _sampler(recipe), replace(request, steps=recipe.steps)
-    request = replace(request, levels=sampler.levels)
+    equals = _traits(catalog, "scheduler", config["scheduler"]).get("diffusers", ())
+    takes = takes_variance(recipe.scheduler, equals, recipe.training, recipe.options)
+    request = replace(request, levels=sampler.levels, reads_variance=bool(is_called and takes))
+    if not request.reads_variance:
+        warn_of_variance(sampler, recipe.training, takes)
     if scale != 1 and getattr(recipe.scheduler, READS_UNCONDITIONAL, False):
         name = f"scheduler={config['scheduler']['name']}"
         raise InputError(f"{name} reads the estimate without guidance, which is not at hand; add guidance_scale=1")

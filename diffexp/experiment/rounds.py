@@ -8,6 +8,8 @@ WAITING = "waiting"
 """The status of a run between two rounds."""
 KEY = "race"
 """The entry of ``run.json``."""
+WORSE, HARDLY = "worse than", "hardly to be told from"
+"""How the reason begins why a run that lost ends, or one that will hardly be decided."""
 
 
 @dataclass(frozen=True)

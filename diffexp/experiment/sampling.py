@@ -86,5 +86,5 @@ def _draw_all(run: Components, config: Mapping[str, Any], output: RunFolder, sui
         record["forward_passes"],
         snapshots=latents_to_rgb(monitor.snapshots, writer.first),
         interrupted=interrupted,
-        drew_noise=drawing.drew_noise or not todo,
+        drew_noise=drawing.drew_noise or interrupted or not todo,  # unknown where no batch was drawn
     )

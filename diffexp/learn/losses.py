@@ -10,7 +10,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from diffexp.components.metrics.features import DEFAULT, SHIPPED, FeatureSet, load_features
+from diffexp.components.metrics.feature_set import FeatureSet
+from diffexp.components.metrics.features import DEFAULT, SHIPPED, load_features
 from diffexp.components.metrics.mind import random_directions
 from diffexp.components.models.base import HasClasses
 from diffexp.errors import InputError

@@ -23,6 +23,8 @@ class Training:
     """Name of the default timestep schedule: linspace, leading, trailing, karras, exponential or flow."""
     steps_offset: int = 0
     """Offset of the leading timestep schedule."""
+    learned_variance: str | None = None
+    """How the network predicts a variance too (``learned_range``), which no plan reads; None: it predicts none."""
     set_timesteps: Callable[[int, Mapping[str, Any]], Mapping[str, Any]] | None = None
     """(steps, a scheduler's config) -> keywords that the checkpoint's pipeline passes to its ``set_timesteps``.
 

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
 """How often the folder is read, at most; it takes a tenth of the time."""
+MOST_SECONDS = 10.0
+"""The longest time between two looks at the folder, however slow its disk is."""
 CLOSE_SECONDS = 5.0
 """How long workers may take to notice that there is nothing left to do."""
 
@@ -101,11 +103,12 @@ class Driver:
                             log.warning("%s", message)
                     self._note_ends(left, words, progress)
                     self._show(progress)
+                    took = time.monotonic() - began  # without the start of workers, which is no reason to look seldom
                     if not left or not self._has_workers(
                         sum(batches_of(cell.samples, cell.config) for cell in left.values())
                     ):
                         break
-                    time.sleep(max(POLL_SECONDS, 10 * (time.monotonic() - began)))
+                    time.sleep(min(max(POLL_SECONDS, 10 * took), MOST_SECONDS))
         except BaseException:
             self._stop(len(left))
             raise

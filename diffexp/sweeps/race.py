@@ -13,6 +13,7 @@ decided is in ``race.json`` after each look, and a race that was interrupted goe
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -24,8 +25,8 @@ from diffexp.experiment.rounds import WAITING, Round, samples_of
 from diffexp.sweeps.cell import Cell
 from diffexp.sweeps.conditions import conditions
 from diffexp.sweeps.failures import Failure
-from diffexp.sweeps.race_decision import ALL, decide
-from diffexp.sweeps.race_record import Look, Racer, RaceRecord, read_race
+from diffexp.sweeps.race_decision import ALL, Runs, decide
+from diffexp.sweeps.race_record import FOLDER, Look, Racer, RaceRecord, read_look, read_race
 from diffexp.sweeps.replicates import IRRELEVANT_KEYS
 from diffexp.sweeps.results import CellResult, read_cell
 from diffexp.sweeps.sequential import check_samples, looks
@@ -61,15 +62,22 @@ class Race:
         self._cells = {cell.number: cell for cell in cells}
         self._objective = objective
         self._resumed = resumed
-        self.record = (read_race(folder) if resumed else None) or RaceRecord(_racers(cells))
         self._ended: set[int] = set()
         """Racers that have been run to their end."""
+        self.record = self._at_start(cells)
         self._lost: set[int] = set()
         """Cells that failed in this attempt."""
-        for racer in self.record.racers:
-            if racer.why == FAILED:  # tried once more
+        for number, racer in enumerate(self.record.racers):
+            if racer.why == FAILED and number not in self._ended:  # tried once more
                 over = self.record.looks >= len(looks(racer.most))
                 racer.samples, racer.why = racer.most, ALL if over else ""
+
+    def _at_start(self, cells: Sequence[Cell]) -> RaceRecord:
+        """The record that the race goes on with."""
+        found = read_race(self._folder) if self._resumed else None
+        if found is None:
+            shutil.rmtree(self._folder / FOLDER, ignore_errors=True)
+        return found or RaceRecord(racers_of(cells))
 
     def run(self, run_cells: RunCells) -> list[Failure]:
         """Run all cells, round by round.
@@ -132,15 +140,19 @@ class Race:
         counts = {record.racers[number].samples for number in racing}
         if not record.looks:
             self._group({number: alive[number][0] for number in racing})
-        look = self._measured([cell for number in racing for cell in alive[number]])
+        self._write_look([cell for number in racing for cell in alive[number]])
         record.looks += 1
         runs = {number: {cell.config.get("seed"): cell.folder.name for cell in alive[number]} for number in racing}
         least = needed_by(record.metric, needed())
         for group in dict.fromkeys(record.racers[number].group for number in racing):
             own = [number for number in racing if record.racers[number].group == group]
-            if own and record.racers[own[0]].samples < least:  # the same for all of a group
+            count = record.racers[own[0]].samples  # the same for all of a group
+            look = read_look(self._folder, count)
+            if look is None or count < least:
                 continue
-            decide(record, [number for number in own if not record.racers[number].why], runs, look)
+            rivals = self._rivals(group)
+            still = [number for number in own if not record.racers[number].why]
+            decide(record, [*rivals, *still], {**rivals, **runs}, look)
         going = len(self._racing)
         if record.tests:
             shown = " and ".join(map(str, sorted(counts)))
@@ -188,23 +200,27 @@ class Race:
         if not self.record.tests:
             log.warning("stop=decided: no two cells have the same cost, so that each draws all of its samples")
 
-    def _measured(self, cells: Sequence[CellResult]) -> Look:
-        """The values at this look, which are stored."""
+    def _rivals(self, group: int) -> Mapping[int, Runs]:
+        """The racers of a group that have drawn all samples, and that those who race are compared with."""
+        return {}
+
+    def _write_look(self, cells: Sequence[CellResult]) -> None:
+        """Store the values at this look."""
         name = self.record.metric
         halves = {cell.folder.name: read_halves(cell.folder).get(name) for cell in cells}
         known = {cell.folder.name: cell.metrics.get(name) for cell in cells}
         usable = [key for key, own in halves.items() if own is not None and own.isfinite().all() and own.shape[1]]
         values = {key: float(value) for key in usable if (value := known[key]) is not None}
-        look = Look(values, {key: own for key in values if (own := halves[key]) is not None})
+        known_halves = {key: own for key in values if (own := halves[key]) is not None}
         for count in {samples_of(cell.record) for cell in cells}:
             names = {cell.folder.name for cell in cells if samples_of(cell.record) == count} & values.keys()
-            Look({key: look.values[key] for key in names}, {key: look.halves[key] for key in names}).write(
-                self._folder, count
-            )
-        return look
+            now = Look({key: values[key] for key in names}, {key: known_halves[key] for key in names})
+            before = read_look(self._folder, count) or Look({}, {})
+            Look({**before.values, **now.values}, {**before.halves, **now.halves}).write(self._folder, count)
 
 
-def _racers(cells: Sequence[Cell]) -> list[Racer]:
+def racers_of(cells: Sequence[Cell]) -> list[Racer]:
+    """The racers of new cells: those that differ in nothing but the seed are one."""
     found: dict[str, list[Cell]] = {}
     for cell in cells:
         config = flat(cell.config)

@@ -9,6 +9,7 @@ import torch
 
 from diffexp.components.metrics.half_samples import spread
 from diffexp.components.metrics.significance import p_value
+from diffexp.experiment.rounds import HARDLY, WORSE
 from diffexp.sweeps.race_record import Look, RaceRecord, is_decided, pair_text
 from diffexp.sweeps.sequential import LEVEL, is_hopeless, looks, repeated, shares
 
@@ -27,7 +28,7 @@ def decide(record: RaceRecord, group: Sequence[int], runs: Mapping[int, Runs], l
 
     Args:
         record: is changed. It counts this look already, and the racers have their numbers of samples at it.
-        group: racers that race.
+        group: racers that race, and those that have drawn all samples and are compared with.
         runs: of each racer, those that have all samples of this look.
         look: their values.
     """
@@ -36,7 +37,7 @@ def decide(record: RaceRecord, group: Sequence[int], runs: Mapping[int, Runs], l
     if len(values) > 1:
         best = (max if record.higher else min)(values, key=values.__getitem__)
         _leave(record, best, _compare(record, best, [*values], runs, look))
-        if all(record.racers[other].why for other in values if other != best):
+        if not record.open and all(record.racers[other].why for other in values if other != best):
             record.racers[best].why = ALONE
     for racer in racers:
         if racer.samples == racer.most:
@@ -49,8 +50,8 @@ def _compare(
     """Compare racers; record p-values and what they decide, and return those of this look alone."""
     every = math.comb(len(racing), 2) <= MOST_PAIRS
     pairs = [pair for pair in combinations(sorted(racing), 2) if every or best in pair]
-    count, most = record.racers[best].samples, record.racers[best].most
-    share = shares(looks(most))[record.looks - 1]
+    counts = looks(record.racers[best].most)
+    count, share = counts[record.looks - 1], shares(counts)[record.looks - 1]
     found = {(i, j): _difference_p(runs[i], runs[j], look, count) for i, j in pairs}
     for pair, p in found.items():
         key = pair_text(*pair)
@@ -67,15 +68,19 @@ def _leave(record: RaceRecord, best: int, found: Mapping[Pair, float]) -> None:
     Args:
         found: the p-values of pairs at this look alone.
     """
-    count, most, name = record.racers[best].samples, record.racers[best].most, record.racers[best].folders[0]
-    needed = LEVEL / max(1, record.tests - len(record.decided)) * shares(looks(most))[-1]
+    most, name = record.racers[best].most, record.racers[best].folders[0]
+    counts = looks(most)
+    count = counts[record.looks - 1]
+    needed = LEVEL / max(1, record.tests - len(record.decided)) * shares(counts)[-1]
     whole = record.adjusted
     for pair in (pair for pair in found if best in pair):
         racer = record.racers[sum(pair) - best]
+        if racer.why:  # it has drawn all samples
+            continue
         if pair_text(*pair) in record.decided:
-            racer.beaten_by, racer.why = name, f"worse than {name} (p = {whole[pair]:.1g})"
+            racer.beaten_by, racer.why = name, f"{WORSE} {name} (p = {whole[pair]:.1g})"
         elif is_hopeless(found[pair], count, most, needed):
-            racer.why = f"hardly to be told from {name} by {most} samples"
+            racer.why = f"{HARDLY} {name} by {most} samples"
 
 
 def _mean_value(runs: Runs, values: Mapping[str, float]) -> float | None:

@@ -54,6 +54,8 @@ class RaceRecord:
     """Whether larger values are better."""
     looks: int = 0
     """How many looks there were."""
+    open: bool = False
+    """Whether more cells may join, so that the best one draws all samples."""
     tests: int = 0
     """The number of pairs of racers in a common group."""
     p_values: dict[str, float] = field(default_factory=dict)

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from diffexp.components.metrics.features import MnistFeatures, extract_features
+from diffexp.components.metrics.feature_set import extract_features
+from diffexp.components.metrics.features import MnistFeatures
 from diffexp.components.metrics.frechet import moments, squared_frechet_distance
 from diffexp.files import replace_whole
 from diffexp.train.data import Digits

@@ -12,9 +12,10 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
-from diffexp.components.metrics.feature_networks import resized, with_channels
-from diffexp.components.metrics.features import FeatureSet, ReferenceStatistics, extract_features, load_features
+from diffexp.components.metrics.feature_set import FeatureSet, ReferenceStatistics, extract_features
+from diffexp.components.metrics.features import load_features
 from diffexp.components.metrics.frechet import squared_frechet_distance
+from diffexp.components.metrics.prepared_features import resized, with_channels
 from diffexp.components.metrics.reference_file import load_reference, write_reference
 from diffexp.components.pixels import to_tensor
 from diffexp.components.user_files import images_in, read_image

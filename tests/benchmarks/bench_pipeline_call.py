@@ -4,15 +4,17 @@
 
 First whole calls of 20 steps with the shipped emoji model: diffusers' own against loop=pipeline, from the prompt to the
 pixels. Then a step of the own loop of a tiny SD 3 and one of ours, with the pipeline's own method written by hand; and
-the same with a network that costs nothing, so that what is left is the exchange between the threads. Both take turns;
-the fastest of the rounds counts: other processes only slow it down.
+the same with a network that costs nothing, so that what is left is the exchange between the threads. Processor time of
+all threads, both ways by turns, the median of the rounds' ratios or differences: other processes hardly disturb it.
 """
 
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
@@ -47,27 +49,38 @@ def ours(pipe: Any, steps: int) -> None:
         call.finish(x)
 
 
-def seconds_of(draw: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
-    began = clock()
+def seconds_of(draw: Callable[[], object]) -> float:
+    """Processor time of all threads."""
+    began = time.process_time()
     draw()
-    return clock() - began
+    return time.process_time() - began
+
+
+def side_by_side(ways: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """What each of two ways takes, in turns; the one that begins changes."""
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds):
+        for name, measure in list(ways.items())[:: 1 if number % 2 else -1]:
+            found[name].append(measure())
+    return found
 
 
 def compare(title: str, pipe: Any, steps: int, rounds: int) -> None:
     """Prints a step each way; of two lengths of runs, so that what happens once is left out."""
-    ways = {"pipeline": lambda n: pipe(**arguments(n)), "diffexp": lambda n: ours(pipe, n)}
-    found: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, draw in ways.items():
-            long, short = (seconds_of(lambda n=n, draw=draw: draw(n)) for n in (steps, 2))
-            found[name].append((long - short) / (steps - 2) * 1e6)
-    fastest = {name: min(values) for name, values in found.items()}
-    shown = ", ".join(f"{name} {value:.0f} µs" for name, value in fastest.items())
-    print(f"{title}: {shown}, difference {fastest['diffexp'] - fastest['pipeline']:.0f} µs a step", flush=True)
+
+    def step(draw: Callable[[int], object]) -> float:
+        long, short = (seconds_of(partial(draw, n)) for n in (steps, 2))
+        return (long - short) / (steps - 2) * 1e6
+
+    ways = {"pipeline": partial(step, lambda n: pipe(**arguments(n))), "diffexp": partial(step, partial(ours, pipe))}
+    found = side_by_side(ways, rounds)
+    shown = ", ".join(f"{name} {median(values):.0f} µs" for name, values in found.items())
+    more = median(own - theirs for theirs, own in zip(found["pipeline"], found["diffexp"]))
+    print(f"{title}: {shown}, difference {more:.0f} µs a step", flush=True)
 
 
 def whole_calls(rounds: int) -> None:
-    """Prints the fastest of calls of 20 steps each way."""
+    """Prints the median ratio of calls of 20 steps, each way."""
     pipe: Any = StableDiffusionPipeline.from_pretrained(emoji_folder(), local_files_only=True)
     pipe.set_progress_bar_config(disable=True)
     model = model_of(pipe)()
@@ -86,17 +99,16 @@ def whole_calls(rounds: int) -> None:
             batch = make_batch(run, 0, [0], Evaluator(model))
             return decode(model, pipeline(batch), batch.condition)
 
-    for name, clock in (("processor time", time.process_time), ("by the clock", time.perf_counter)):
-        found: tuple[list[float], list[float]] = [], []
-        for _ in range(rounds):
-            for values, draw in zip(found, (theirs, ours)):
-                values.append(seconds_of(draw, clock))
-        own, ourselves = map(min, found)
-        more = 100 * (ourselves / own - 1)
-        print(f"emoji, 20 steps, {name}: pipeline {own:.3f} s, diffexp {ourselves:.3f} s, {more:+.1f} %", flush=True)
+    for draw in (theirs, ours):  # what happens once
+        draw()
+    found = side_by_side({"pipeline": partial(seconds_of, theirs), "diffexp": partial(seconds_of, ours)}, rounds)
+    ratios = sorted(own / other for other, own in zip(found["pipeline"], found["diffexp"]))
+    times = ", ".join(f"{name} {median(values):.3f} s" for name, values in found.items())
+    more, low, high = (100 * (ratio - 1) for ratio in (median(ratios), ratios[0], ratios[-1]))
+    print(f"emoji, 20 steps, {times}: {more:+.1f} % ({low:+.1f} to {high:+.1f})", flush=True)
 
 
-def main(steps: int = 200, rounds: int = 9) -> None:
+def main(steps: int = 60, rounds: int = 7) -> None:
     whole_calls(rounds)
     with tempfile.TemporaryDirectory() as place:
         family = FAMILIES["sd3"]

@@ -13,11 +13,13 @@ from torchmetrics.image import fid as torchmetrics_fid
 
 from diffexp.components.metrics import feature_networks
 from diffexp.components.metrics.base import RunFacts
-from diffexp.components.metrics.feature_networks import load_inception, load_network, resized, with_channels
-from diffexp.components.metrics.features import FeatureSet, ReferenceStatistics, extract_features, load_features
+from diffexp.components.metrics.feature_networks import load_inception, load_network
+from diffexp.components.metrics.feature_set import FeatureSet, ReferenceStatistics, extract_features
+from diffexp.components.metrics.features import load_features
 from diffexp.components.metrics.fid import FID
 from diffexp.components.metrics.frechet import moments, squared_frechet_distance, weighted_squared_distances
 from diffexp.components.metrics.half_samples import SPLITS, splits
+from diffexp.components.metrics.prepared_features import resized, with_channels
 from diffexp.components.pixels import to_bytes
 from diffexp.errors import InputError
 

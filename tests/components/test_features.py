@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffexp.components.metrics.features import MnistFeatures, extract_features, load_features, read_features
+from diffexp.components.metrics.feature_set import extract_features
+from diffexp.components.metrics.features import MnistFeatures, load_features, read_features
 from diffexp.errors import InputError
 from diffexp.train.data import Digits
 from diffexp.train.features import FeatureTraining, _shift, train_features
@@ -36,7 +37,7 @@ def test_shipped_network_is_small_accurate_and_standardised():
 
 
 def test_shipped_file_stays_below_a_megabyte_and_a_half():
-    from diffexp.components.metrics.features import WEIGHTS
+    from diffexp.components.metrics.feature_set import WEIGHTS
 
     assert (WEIGHTS / "mnist_cnn.safetensors").stat().st_size < 1_500_000
 

@@ -1,6 +1,9 @@
 """The call of a pipeline as a function: it answers what it is asked, and ends with whoever asks."""
 
 import gc
+import os
+import re
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -8,12 +11,14 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import FluxPipeline, StableDiffusion3Pipeline
+from diffusers import FluxPipeline, LattePipeline, StableDiffusion3Pipeline
 from torch import Tensor
 
 from diffexp.components.models.text_to_image.cache import enable_cache
 from diffexp.components.models.text_to_image.paused_call import PausedCall
 from diffexp.errors import InputError
+from diffexp.experiment.device import out_of_memory
+from tests.families import FAMILIES
 from tests.pipeline_runs import Tiny
 
 ABSENT = {"text_encoder_3": None, "tokenizer_3": None}
@@ -133,9 +138,45 @@ def test_what_a_pipeline_refuses(
 
 
 def test_an_error_inside_ends_both_sides(pipe: Any) -> None:
+    """With one line that says what failed, where, and what can be changed."""
     call = PausedCall(pipe, arguments())
-    with pytest.raises(RuntimeError, match="size"):
+    with pytest.raises(RuntimeError, match="size") as caught:
         call.predict(torch.randn(2, 4, 16, 24), torch.tensor(300.0))
+    assert isinstance(caught.value, InputError)
+    line = r"StableDiffusion3Pipeline fails before its first evaluation \(\w+.py:\d+\): RuntimeError: .*; its arguments"
+    assert re.match(line, str(caught.value)) and "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="its call is over"):
+        call.predict(call.start, torch.tensor(300.0))
+
+
+@pytest.mark.parametrize("error", [KeyError("missing"), AssertionError(), RuntimeError("CUDA out of memory\nof much")])
+def test_whatever_a_network_raises_is_one_line(pipe: Any, error: Exception) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    hook = pipe.transformer.register_forward_pre_hook(fail)
+    try:
+        call = PausedCall(pipe, arguments())
+        with pytest.raises(InputError, match=f"fails in evaluation 1 .*: {type(error).__name__}") as caught:
+            call.predict(call.start, torch.tensor(300.0))
+    finally:
+        hook.remove()
+    assert "\n" not in str(caught.value) and caught.value.__cause__ is error
+    assert out_of_memory(caught.value) == isinstance(error, RuntimeError)  # for the caller to halve its batch
+
+
+def test_an_interrupt_ends_both_sides_at_once(pipe: Any) -> None:
+    """Also while the pipeline evaluates."""
+    go = threading.Event()
+    hook = pipe.transformer.register_forward_pre_hook(lambda *_: go.wait(60) and None)
+    call = PausedCall(pipe, arguments())
+    threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        call.predict(call.start, torch.tensor(300.0))
+    assert time.monotonic() - begun < 30
+    go.set()
+    hook.remove()
     with pytest.raises(InputError, match="its call is over"):
         call.predict(call.start, torch.tensor(300.0))
 
@@ -145,6 +186,10 @@ def test_an_error_inside_ends_both_sides(pipe: Any) -> None:
     [
         (lambda scheduler: scheduler.undo_step, "calls undo_step of its scheduler|has no undo_step"),
         (lambda scheduler: scheduler.stochastic_step, "has no stochastic_step"),
+        (
+            lambda scheduler: scheduler.step(*torch.ones(3, 1), per_token_timesteps=torch.ones(1)),
+            "steps with per_token_timesteps, for which diffexp has no counterpart",
+        ),
         (lambda scheduler: __import__("copy").deepcopy(scheduler), "steps several samples side by side"),
     ],
 )
@@ -193,3 +238,23 @@ def test_a_cache_is_part_of_the_answer(tiny: Tiny) -> None:
         drawn("mag")
     with pytest.raises(InputError, match="model.cache=nonsense is not known .*first_block"):
         drawn("nonsense")
+
+
+def test_a_cache_of_both_sides_of_guidance(tiny: Tiny) -> None:
+    """Of networks that return latents as they take them, with a batch that guidance has doubled."""
+
+    def drawn(cache: Any) -> Tensor:
+        pipe: Any = LattePipeline.from_pretrained(tiny("latte"), local_files_only=True)
+        if cache:
+            enable_cache(pipe, cache)
+        call = PausedCall(pipe, {**FAMILIES["latte"].call, **arguments(prompt="a cat", generator=None)})
+        x = torch.ones_like(call.start)
+        for t in call.scheduler.stock.timesteps:
+            pipe._current_timestep = t
+            x = x - 0.1 * call.predict(x, t).output
+        return x
+
+    plain = drawn(None)
+    never = {f"{part}_timestep_skip_range": [-1, 0] for part in ("spatial_attention", "unconditional_batch")}
+    assert torch.equal(drawn({"name": "faster", **never}), plain)
+    assert not torch.equal(drawn("faster"), plain)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from diffexp.catalog.discover import Catalog
 from diffexp.components.models.base import Request, Runtime, decode
-from diffexp.components.models.text_to_image.load import build
+from diffexp.components.models.text_to_image.build import build
 from diffexp.components.sampler import Recipe
 from diffexp.experiment.batches import make_batch
 from diffexp.experiment.monitor import Evaluator

@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import AutoPipelineForText2Image, ChromaImg2ImgPipeline
 from PIL import Image
+from torch import Tensor
 
 from diffexp.catalog.discover import Catalog
 from diffexp.components.models.base import Runtime, mask_of
+from diffexp.components.models.given import model_of
 from diffexp.components.models.pipeline import pipeline
 from diffexp.components.pixels import to_image, to_tensor
 from diffexp.errors import InputError
@@ -83,3 +86,39 @@ def test_images_are_changed_and_found_again(draw: Draw, tiny: Tiny, tmp_path: Pa
 def test_what_a_pipeline_does_not_take(draw: Draw) -> None:
     with pytest.raises(InputError, match="is guided by its own pipeline, not by guidance=interval"):
         draw("sd3", guidance="interval")
+
+
+def test_a_pipeline_made_for_images_is_its_own_task(tiny: Tiny) -> None:
+    """Also where diffusers knows no way to it, as for Chroma."""
+    pipe = ChromaImg2ImgPipeline.from_pretrained(tiny("chroma"), local_files_only=True)
+    model: Any = model_of(pipe)(height=32, width=32)
+    assert model.task("image-to-image") is pipe
+    with pytest.raises(InputError, match="diffusers has no inpainting pipeline for ChromaImg2ImgPipeline"):
+        model.task("inpainting")
+
+
+def test_a_variance_that_the_network_predicts(draw: Draw, caplog: pytest.LogCaptureFixture, tiny: Tiny) -> None:
+    """DDPM reads it in the pipeline's own call, and is else said not to."""
+    few = {"steps": 5, "num_samples": 1, "batch_size": 1, "prompt": "a cat"}
+    own = {"name": "diffusers", "_target_": None}
+
+    def said(**changes: Any) -> tuple[Tensor, str]:
+        caplog.clear()
+        found = drawn(draw("kandinsky22", **few, **changes))
+        return found, " ".join(record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+
+    pipe: Any = AutoPipelineForText2Image.from_pretrained(tiny("kandinsky22"), local_files_only=True)
+    assert pipe.scheduler.config["variance_type"] == "learned_range"
+    stream = [torch.Generator().manual_seed(sample_seed(0, 0))]
+    size = {"height": 32, "width": 32, "output_type": "np"}
+    images = pipe("a cat", generator=stream, num_inference_steps=5, **size).images
+    theirs = torch.from_numpy(images).permute(0, 3, 1, 2)
+    line = "the one that the network predicts (variance_type=learned_range) is not used"
+    for scheduler in (own, "ddpm"):
+        whole, warning = said(scheduler=scheduler, loop="pipeline")
+        assert psnr(whole, theirs) > 60 and line not in warning
+        direct, warning = said(scheduler=scheduler)
+        assert psnr(direct, theirs) < 50 and f"{line}, so that" in warning and "loop=pipeline uses it" in warning
+    assert line not in said(scheduler="ddim")[1]
+    chosen = {"name": "ddpm", "variance": "fixed_small"}
+    assert line in said(scheduler=chosen, loop="pipeline")[1]

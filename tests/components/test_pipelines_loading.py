@@ -14,11 +14,11 @@ import torch
 from huggingface_hub import constants
 
 from diffexp.components.checkpoints import download
+from diffexp.components.checkpoints.pipeline_files import choose_files, digest, find_pipeline, read_index
 from diffexp.components.models.base import Request, Runtime
 from diffexp.components.models.pipeline import pipeline
 from diffexp.components.models.text_to_image.black_box import TextToImage
-from diffexp.components.models.text_to_image.files import Pipeline, choose_files, digest, read_index
-from diffexp.components.models.text_to_image.latent import Kandinsky22, StableDiffusion, StableDiffusionXL
+from diffexp.components.models.text_to_image.latent import Kandinsky22, StableDiffusion
 from diffexp.errors import InputError
 from diffexp.experiment.run import RunResult
 from diffexp.plan.predictions import Prediction
@@ -44,7 +44,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         ("sd15", StableDiffusion, (4, 16, 16), Prediction.EPSILON, 7.5),
         ("sd2", StableDiffusion, (4, 16, 16), Prediction.V, 7.5),
-        ("sdxl", StableDiffusionXL, (4, 16, 16), Prediction.EPSILON, 5.0),
+        ("sdxl", StableDiffusion, (4, 16, 16), Prediction.EPSILON, 5.0),
         ("kandinsky22", Kandinsky22, (4, 16, 16), Prediction.EPSILON, 4.0),
         ("sd3", TextToImage, (4, 16, 16), Prediction.FLOW, 7.0),
         ("flux", TextToImage, (256, 16), Prediction.FLOW, 3.5),
@@ -198,7 +198,8 @@ def test_half_precision_weights_where_there_are_some(copy: Path) -> None:
     assert model.dtype == torch.bfloat16
     for weights in copy.glob("*/*model.safetensors"):
         weights.unlink()
-    assert Pipeline("it", None, False).load_from(copy).variant == "fp16"  # better than nothing
+    found = find_pipeline(str(copy), "it", lambda index, names: choose_files(index, names, "it", None, False))
+    assert found.choice.variant == "fp16"  # better than nothing
 
 
 def test_shards_count_when_all_are_there() -> None:

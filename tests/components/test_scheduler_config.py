@@ -5,7 +5,7 @@ from typing import Any
 import diffusers
 import pytest
 
-from diffexp.components.models.scheduler_config import read_training
+from diffexp.components.checkpoints.scheduler_config import read_training
 from diffexp.errors import InputError
 from diffexp.plan.predictions import Clip, DynamicThreshold, Preconditioned, Prediction
 from diffexp.plan.schedules import FlowSchedule, VESchedule, VPSchedule

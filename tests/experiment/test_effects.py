@@ -13,7 +13,7 @@ from diffexp.catalog.discover import Catalog, discover
 from diffexp.cli.command import run_command
 from diffexp.errors import InputError
 from diffexp.experiment.run import SweepInfo, run_experiment
-from tests.runs import images, metrics
+from tests.runs import PICTURES, images, metrics, network, raise_at
 
 GIVEN = ("tracker=none", "metric=cost", "num_samples=2", "snapshot_every=0", "steps=4")
 
@@ -172,6 +172,13 @@ def test_a_seed_that_nothing_depends_on(told: Told, tmp_path: Path):
     assert told(*words, "scheduler=ddpm") == []
     with pytest.raises(InputError, match="^seed=1 has no effect"):
         told(*words, swept={"seed"})
+
+
+def test_a_seed_of_a_run_that_ended_before_its_first_batch(told: Told, monkeypatch: pytest.MonkeyPatch, caplog):
+    network(monkeypatch, raise_at(2, KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        told(*PICTURES, "seed=1")
+    assert not [record for record in caplog.records if " has no effect: " in record.getMessage()]
 
 
 @pytest.mark.parametrize("value", ["-1", "-0.5"])

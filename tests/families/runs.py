@@ -11,7 +11,7 @@ from torch import Tensor
 from diffexp.catalog.discover import Catalog
 from diffexp.components.media import stills
 from diffexp.components.models.base import Model
-from diffexp.components.models.text_to_image.media import decoded
+from diffexp.components.pipeline_output import decoded
 from diffexp.components.pixels import quantized, to_pixels
 from diffexp.experiment.result import RunResult
 from diffexp.experiment.run import run_experiment

@@ -5,8 +5,8 @@ from functools import cache
 from typing import Any
 
 from diffexp.catalog.discover import Catalog, discover
+from diffexp.components.checkpoints.scheduler_config import read_training
 from diffexp.components.grids.choice import Grid
-from diffexp.components.models.scheduler_config import read_training
 from diffexp.components.sampler import build_sampler
 from diffexp.plan.difference import unrolled_difference
 from diffexp.plan.table import Plan

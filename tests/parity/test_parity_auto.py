@@ -8,7 +8,7 @@ import diffusers
 import pytest
 
 from diffexp.certify.equivalents import EQUIVALENTS, SINGLE
-from diffexp.components.models.scheduler_config import read_training
+from diffexp.components.checkpoints.scheduler_config import read_training
 from diffexp.plan.difference import unrolled_difference
 from diffexp.plan.training import Training
 from tests.parity.common import catalog, compiled

@@ -17,7 +17,7 @@ from diffexp.catalog.diffusers import CLASSES, TRAINING, WITHOUT_EFFECT
 from diffexp.catalog.diffusers_keys import CLIPPING, LEVELS, SOLVER, SPACING, UNIFORM, spoken
 from diffexp.catalog.register import registration
 from diffexp.certify.equivalents import EQUIVALENTS
-from diffexp.components.models.scheduler_config import read_training
+from diffexp.components.checkpoints.scheduler_config import read_training
 from diffexp.components.sampler import Recipe, bind
 from diffexp.plan.schedules import VPSchedule
 from diffexp.plan.training import Training

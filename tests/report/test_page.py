@@ -40,6 +40,8 @@ def test_nothing_sticks_out_and_everything_is_loaded(browser: Browser, page: Pat
     for dark in (False, True):
         browser.open(page, *size, dark=dark)
         assert browser.run("document.documentElement.scrollWidth") <= size[0]
+        box = "document.querySelector('#answer-box')"
+        assert browser.run(f"{box}.scrollWidth <= {box}.clientWidth"), "the table of budgets is cut"
         browser.run("window.scrollTo(0, 1e6)")
         paper = browser.run("getComputedStyle(document.body).backgroundColor")
         assert (paper == "rgb(18, 21, 26)") == dark

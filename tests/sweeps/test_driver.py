@@ -3,7 +3,9 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -83,6 +85,43 @@ def test_no_more_workers_are_started_than_there_are_cells(work):
     engine = MadeUpEngine("lost", workers=8)
     Driver(engine, work).run(cells_of(work, 3), more=False)
     assert engine.started[0] == 3
+
+
+def test_a_slow_start_of_workers_is_no_reason_to_look_seldom(work, monkeypatch):
+    now, pauses = [0.0], []
+    clock = SimpleNamespace(monotonic=lambda: now[0], perf_counter=lambda: now[0], sleep=pauses.append)
+    monkeypatch.setattr(module, "time", clock)
+    (cell,) = cells = cells_of(work, 1)
+    engine = MadeUpEngine(None)
+
+    def start(folder: Path, count: int) -> None:
+        now[0] += 60.0
+        write_json(cell.folder / "run.json", {"status": "done"})
+        engine.live = ["worker 1"]
+
+    engine.start = start
+    assert Driver(engine, work).run(cells, more=False) == []
+    assert pauses == [module.POLL_SECONDS]
+
+
+def test_a_slow_disk_is_looked_at_seldom_but_goes_on_being_looked_at(work, monkeypatch):
+    now, pauses = [0.0], []
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=pauses.append))
+    (cell,) = cells = cells_of(work, 1)
+    engine = MadeUpEngine(None)
+
+    def ended(seconds: float) -> list[Ended]:
+        now[0] += seconds
+        if len(pauses) == 2:
+            write_json(cell.folder / "run.json", {"status": "done"})
+        return []
+
+    for seconds, pause in ((0.5, 5.0), (30.0, module.MOST_SECONDS)):
+        engine.ended = partial(ended, seconds)
+        cell.folder.joinpath("run.json").unlink(missing_ok=True)
+        pauses.clear()
+        assert Driver(engine, work).run(cells, more=False) == []
+        assert pauses == [pause, pause]
 
 
 def test_a_cell_that_nobody_goes_on_with_is_lost(work, capsys):

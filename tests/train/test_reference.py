@@ -12,11 +12,16 @@ import torch
 from PIL import Image
 
 from diffexp.cli.train import main
-from diffexp.components.metrics.features import extract_features
+from diffexp.components.metrics.base import RunFacts
+from diffexp.components.metrics.density_coverage import DensityCoverage
+from diffexp.components.metrics.feature_set import extract_features
 from diffexp.components.metrics.fid import FID
 from diffexp.components.metrics.frechet import moments
 from diffexp.components.metrics.kid import KID
+from diffexp.components.metrics.mind import MIND
+from diffexp.components.metrics.precision_recall import PrecisionRecall
 from diffexp.components.metrics.reference_file import load_reference
+from diffexp.components.metrics.traits import needed_by
 from diffexp.components.pixels import to_tensor
 from diffexp.errors import InputError
 from diffexp.experiment.result import RunResult
@@ -97,7 +102,20 @@ def test_a_run_compares_with_the_users_images(made: Path, run: Callable[..., Run
     metrics = run(*choices, "tracker=none").metrics
     shipped = run(*choices[:1], *choices[2:], "tracker=none").metrics
     assert metrics["kid/mnist_cnn"] == shipped["kid/mnist_cnn"]
-    assert metrics["fid/mnist_cnn"] != shipped["fid/mnist_cnn"]
+    assert metrics["fid/mnist_cnn@digits"] != shipped["fid/mnist_cnn"]
+
+
+def test_values_of_different_real_images_have_different_names(classes: Path, made: Path, tmp_path: Path):
+    other = make_reference(str(classes), "mnist_cnn", recipe(file=str(tmp_path / "my photos.safetensors")), tmp_path)
+    known = load_reference(str(other))
+    assert (known.label, load_reference(str(made)).label) == ("mnist_cnn@my_photos", "mnist_cnn@digits")
+    assert needed_by(f"fid/{known.label}", {"fid": 64, "fid/mnist_cnn": 5}) == 5
+    few: Any = RunFacts(5, 8, 1.0, 1.0, None, None, None, None, few_on_purpose=True)  # pyright: ignore[reportArgumentType]
+    kinds = [FID, KID, MIND, PrecisionRecall, DensityCoverage]
+    for kind in kinds:
+        metric = kind(reference=str(other))
+        metric.batches.append(known.reference.samples[:8])
+        assert all(name.endswith("/mnist_cnn@my_photos") for name in metric.compute(few))
 
 
 def test_other_features_or_weights_are_refused_in_one_line(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

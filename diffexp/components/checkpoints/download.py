@@ -6,6 +6,7 @@ then one short probe decides whether to download; the error messages are our own
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
+from diffexp.components.checkpoints.layout import Incomplete, list_files
 from diffexp.components.checkpoints.network import reachable
 from diffexp.errors import InputError
 
@@ -45,13 +47,27 @@ class CheckpointSpec(Protocol):
         """
         ...
 
-    def choose(self, names: Sequence[str], fetch: Fetch) -> list[str]:
+    def choose(self, names: Sequence[str], fetch: Fetch, /) -> list[str]:
         """The files of a repository that are needed; small ones may be fetched to determine this.
 
         Raises:
             InputError: the repository holds another kind of checkpoint, or none that can be used.
         """
         ...
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A ``CheckpointSpec`` by one function: a folder is complete where ``choose`` finds what it needs."""
+
+    choose: Callable[[Sequence[str], Fetch], list[str]]
+    marker_files: Sequence[str]
+
+    def complete(self, folder: Path) -> bool:
+        try:
+            return bool(self.choose(list_files(folder), lambda _: folder))
+        except Incomplete:
+            return False
 
 
 def locate(id: str, revision: str | None, spec: CheckpointSpec, key: str = "model.id") -> Path:

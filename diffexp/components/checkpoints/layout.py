@@ -10,7 +10,12 @@ from typing import Any
 from diffexp.errors import InputError
 
 SAFE, PICKLED = "safetensors", "bin"
+INDEX = "model_index.json"
 _NOT_PIXELS = ("vae", "vqvae", "text_encoder", "transformer", "prior")
+
+
+class Incomplete(InputError):
+    """A copy of a checkpoint lacks something that another copy may have."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +46,11 @@ def find_layout(names: Collection[str], source: str) -> Layout:
     Safetensors are preferred to pickles, and files without a variant to those with one.
 
     Raises:
-        InputError: there is no network or no weights; ``source`` names the checkpoint in the message.
+        Incomplete: there is no network or no weights; ``source`` names the checkpoint in the message.
     """
     network = next((n for n in ("unet", ".") if str(PurePosixPath(n, "config.json")) in names), None)
     if network is None:
-        raise InputError(f"{source} is not a diffusers checkpoint: it has neither unet/config.json nor config.json")
+        raise Incomplete(f"{source} is not a diffusers checkpoint: it has neither unet/config.json nor config.json")
     scheduler = next((n for n in ("scheduler/scheduler_config.json", "scheduler_config.json") if n in names), None)
     inside = [PurePosixPath(name) for name in names if PurePosixPath(name).parent == PurePosixPath(network)]
     for kind in (SAFE, PICKLED):
@@ -54,13 +59,13 @@ def find_layout(names: Collection[str], source: str) -> Layout:
         if found:
             variant = min(found)  # "" comes first
             return Layout(network, str(found[variant]), kind, variant or None, scheduler)
-    raise InputError(f"{source} has no weights: no {PurePosixPath(network, 'diffusion_pytorch_model.safetensors')}")
+    raise Incomplete(f"{source} has no weights: no {PurePosixPath(network, 'diffusion_pytorch_model.safetensors')}")
 
 
 def list_files(folder: Path) -> list[str]:
-    """The names of files from which ``find_layout`` chooses."""
-    places = [folder, folder / "unet", folder / "scheduler"]
-    return [path.relative_to(folder).as_posix() for place in places if place.is_dir() for path in place.iterdir()]
+    """The files in a folder and up to three levels below it, as POSIX paths relative to it."""
+    found = (path for depth in range(4) for path in folder.glob("*/" * depth + "*") if path.is_file())
+    return [path.relative_to(folder).as_posix() for path in found]
 
 
 def check_format(layout: Layout, source: str, allow_pickle: bool) -> None:
@@ -82,7 +87,7 @@ def check_pipeline(folder: Path, source: str) -> None:
     Raises:
         InputError: it describes something else, or is not valid.
     """
-    path = folder / "model_index.json"
+    path = folder / INDEX
     if not path.is_file():
         return  # as ``UNet2DModel.save_pretrained`` leaves a folder: the network's own config is enough
     index = read_config(path)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from diffexp.components.models.text_to_image.black_box import TextToImage
     from diffexp.components.models.text_to_image.paused_call import PausedCall
 
+KEYS = {"controlnet": "control_image", "ip_adapter": "ip_adapter_image"}
+"""The image of what is added to a pipeline, by the option that adds it."""
+
 
 @loop(
     alone=True,
@@ -65,7 +68,9 @@ def pipeline(
     pipe = model.pipe if image is None else model.task("image-to-image" if mask is None else "inpainting")
     if mask is None and needs_mask(pipe) and not batch.request.arguments:
         raise InputError(f"model={batch.model.id} is made for inpainting: add loop.image=... and loop.mask=...")
-    _check_inputs(pipe, {"controlnet": control_image, "ip_adapter": ip_adapter_image})
+    own = batch.request.arguments
+    shown = {"controlnet": control_image, "ip_adapter": ip_adapter_image}
+    _check_inputs(pipe, {part: image or own.get(KEYS[part]) for part, image in shown.items()})
     parameters = inspect.signature(pipe.__call__).parameters
     indices = batch.indices
     arguments: dict[str, Any] = {"strength": strength, "true_cfg_scale": true_cfg_scale}
@@ -80,8 +85,8 @@ def pipeline(
         arguments[key] = read_images("loop.control_image", control_image, model.picture_shape, indices)
         arguments["controlnet_conditioning_scale"] = control_scale
     if ip_adapter_image is not None:
-        shown = read_images("loop.ip_adapter_image", ip_adapter_image, model.picture_shape, [0])
-        (arguments["ip_adapter_image"],) = shown
+        adapting = read_images("loop.ip_adapter_image", ip_adapter_image, model.picture_shape, [0])
+        (arguments["ip_adapter_image"],) = adapting
     arguments = {name: value for name, value in arguments.items() if value is not None}
     given = model.arguments_for(pipe, batch.request, indices, batch.condition, batch.generators, **arguments)
     return _draw(batch, model, model.call(pipe, batch.request, given))
@@ -93,7 +98,7 @@ def _check_inputs(pipe: Any, images: Mapping[str, str | None]) -> None:
     projection = getattr(network, "encoder_hid_proj", None)  # SD 3 has another name for it
     adapted = hasattr(projection, "image_projection_layers") or getattr(network, "image_proj", None) is not None
     present = {"controlnet": getattr(pipe, "controlnet", None) is not None, "ip_adapter": adapted}
-    for part, option in (("controlnet", "control_image"), ("ip_adapter", "ip_adapter_image")):
+    for part, option in KEYS.items():
         if present[part] and images[part] is None:
             raise InputError(f"model.{part} needs an image: add loop.{option}=...")
         if images[part] is not None and not present[part]:
@@ -112,4 +117,6 @@ def _draw(batch: Batch, model: "TextToImage", call: "PausedCall") -> Tensor:
         part = batch.recipe.part(call.scheduler.skipped // call.scheduler.order)
         start, sampler = start * (part.start.alpha / level.alpha), part.sampler
         batch.expect(sampler.nfe)
-    return model.samples(sample(sampler, batch.unguided(condition), start, batch.noise), call)
+    own = condition is batch.condition  # whose noise it makes already
+    noise = batch.noise if own else lambda: condition.step_noise(batch.noise())
+    return model.samples(sample(sampler, batch.unguided(condition), start, noise), call)

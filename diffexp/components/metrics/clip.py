@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 
 from diffexp.components.checkpoints.download import Fetch, locate
 from diffexp.components.checkpoints.layout import PICKLED, SAFE, read_config
-from diffexp.components.metrics.features import WEIGHTS
+from diffexp.components.metrics.feature_set import WEIGHTS
 from diffexp.components.pixels import quantized, to_bytes
 from diffexp.errors import InputError
 

@@ -39,7 +39,7 @@ class DensityCoverage(FeatureMetric):
         self.k = k
 
     def compute(self, run: RunFacts) -> dict[str, Tensor | float]:
-        name = self.features.name
+        name = self.features.label
         compared = self.compared(f"density/{name} and coverage/{name}", run)
         if compared is None:
             return {}

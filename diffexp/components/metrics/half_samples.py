@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffexp.components.metrics.intervals import mean_interval, t_quantile
+from diffexp.components.metrics.intervals import influence_interval, mean_interval, t_quantile
 
 SPLITS = 256
 FEWEST = 16
@@ -51,23 +51,34 @@ class Estimate:
     """Smallest and largest possible value."""
     of_mean: tuple[float, float] | None = None
     """The interval where the value is a mean; see ``intervals.mean_interval``."""
+    influence: Tensor | None = None
+    """What each sample adds to the value, times N: (N,), up to a constant; None where it is not known."""
+    error: float | None = None
+    """The standard error of the value, where it is known without halves."""
 
     @property
     def interval(self) -> tuple[float, float] | None:
         """The 95 % interval of the mean over runs of this many samples; None where there are too few.
 
-        Of values that cannot be negative it is that of the root, squared: such distances are skewed, and scatter more
-        where they are large.
+        With the skewness of influences where they are known (``intervals.influence_interval``). Otherwise, of values
+        that cannot be negative, it is that of the root, squared: such distances scatter more where they are large.
         """
         if not self.halves.shape[1] or not self.halves.isfinite().all():
             return None
-        variance, freedom = spread(self.halves, self.count)
-        width = t_quantile(freedom.item()) * variance.sqrt().item()
-        low, high = self.of_mean or (self.value - width, self.value + width)
-        if self.bounds == (0.0, math.inf) and self.value > 0 and not self.of_mean:
-            root, of_root = math.sqrt(self.value), width / (2 * math.sqrt(self.value))
-            low, high = max(root - of_root, 0.0) ** 2, (root + of_root) ** 2
+        low, high = self.of_mean or self._ends()
         return max(low, self.bounds[0]), min(high, self.bounds[1])
+
+    def _ends(self) -> tuple[float, float]:
+        if self.influence is not None and self.error is not None:
+            return influence_interval(self.value, self.influence, self.error)
+        variance, freedom = (found.item() for found in spread(self.halves, self.count))
+        if self.influence is not None and self.influence.isfinite().all():
+            return influence_interval(self.value, self.influence, math.sqrt(variance), freedom)
+        width = t_quantile(freedom) * math.sqrt(variance)
+        if self.bounds == (0.0, math.inf) and self.value > 0:
+            root, of_root = math.sqrt(self.value), width / (2 * math.sqrt(self.value))
+            return max(root - of_root, 0.0) ** 2, (root + of_root) ** 2
+        return self.value - width, self.value + width
 
 
 def spread(halves: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 from diffexp import metric
 from diffexp.components.metrics.base import RunFacts
 from diffexp.components.metrics.feature_metric import FeatureMetric
-from diffexp.components.metrics.half_samples import Estimate, estimate_at_once
+from diffexp.components.metrics.half_samples import FEWEST, Estimate, estimate_at_once
+from diffexp.components.metrics.intervals import pair_mean_error
 
 CHUNK, COLUMNS = 250, 500
 """Sides of the parts of the kernel matrix that are in memory."""
@@ -23,8 +25,9 @@ class KID(FeatureMetric):
 
     0 for the distribution of the real images, larger is worse, without a bound. It takes 32 samples to be ranked. All
     samples against 5,000 training images at once, not the mean over random subsets of the paper, which saves time: the
-    same expectation, with less variance. A mean of third powers is skewed: intervals of single values cover 87 to 90 %
-    for 64 to 300 normal features, while pairs differ significantly as often as they should.
+    same expectation, with less variance. Intervals of single values cover 92 to 96 % (normal, correlated, heavy-tailed
+    features, 64 to 1,000 samples); where all features of a sample are large together, without sixth moments (Student's
+    t of 5 degrees), the variance is not finite, and those of 1,000 samples cover 84 %.
 
     Raises:
         InputError: unknown ``features``.
@@ -34,7 +37,7 @@ class KID(FeatureMetric):
         super().__init__(features, reference)
 
     def compute(self, run: RunFacts) -> dict[str, Estimate]:
-        name = f"kid/{self.features.name}"
+        name = f"kid/{self.features.label}"
         compared = self.compared(name, run)
         if compared is None:
             return {}
@@ -49,8 +52,15 @@ class KID(FeatureMetric):
                 total += part.sum(dim=0)
             return weighted_mean_kernel(features, weights) - 2 * (to_real / total) + among_real
 
-        indices, groups = run.indices_of(len(features)), run.groups_of(len(features))
-        return {name: estimate_at_once(distances, indices, groups=groups, count=run.splits)}
+        count = len(features)
+        indices, groups = run.indices_of(count), run.groups_of(count)
+        found = estimate_at_once(distances, indices, groups=groups, count=run.splits)
+        if run.so_far or count < FEWEST:
+            return {name: found}
+        sums, squares = _pair_sums(features, across)
+        # Samples that were asked for different things are not drawn alike, which halves allow for.
+        error = None if groups and len({*groups}) > 1 else pair_mean_error(sums, squares)
+        return {name: replace(found, influence=2 * sums / (count - 1), error=error)}
 
 
 def weighted_mean_kernel(features: Tensor, weights: Tensor) -> Tensor:
@@ -69,6 +79,26 @@ def weighted_mean_kernel(features: Tensor, weights: Tensor) -> Tensor:
         total += part.sum(dim=0)
         squares += part.square().sum(dim=0)
     return (pairs - paired_with_itself) / (total.square() - squares)
+
+
+def _pair_sums(features: Tensor, across: Tensor) -> tuple[Tensor, Tensor]:
+    """The sums over all j but i of h(x_i, x_j) and of its square, (N,) float64 each.
+
+    h is the kernel without the mean kernels to the real images of both, ``across``: KID is its mean, up to a constant.
+    """
+    sums, squares = torch.zeros(2, len(features), dtype=torch.float64)
+    starts = range(0, len(features), CHUNK)
+    for start, some, own in zip(starts, features.split(CHUNK), across.split(CHUNK)):
+        rows = slice(start, start + len(some))
+        for other, first, theirs in zip(
+            features.split(COLUMNS), range(0, len(features), COLUMNS), across.split(COLUMNS)
+        ):
+            pairs = _kernel(some, other).sub_(own[:, None]).sub_(theirs)
+            for place in range(max(start, first), min(start + len(some), first + len(other))):
+                pairs[place - start, place - first] = 0.0
+            sums[rows] += pairs.sum(dim=1)
+            squares[rows] += pairs.square_().sum(dim=1)
+    return sums, squares
 
 
 def _parts(weights: Tensor, size: int) -> Iterator[Tensor]:

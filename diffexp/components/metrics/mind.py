@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -45,7 +46,7 @@ class MIND(FeatureMetric):
         self.projections = projections
 
     def compute(self, run: RunFacts) -> dict[str, Estimate]:
-        name = f"mind/{self.features.name}"
+        name = f"mind/{self.features.label}"
         compared = self.compared(name, run)
         if compared is None:
             return {}
@@ -59,7 +60,9 @@ class MIND(FeatureMetric):
             return SCALE * features.shape[1] * torch.cat(found)
 
         indices, groups = run.indices_of(count), run.groups_of(count)
-        return {name: estimate_at_once(distances, indices, bounds=(0.0, math.inf), groups=groups, count=run.splits)}
+        found = estimate_at_once(distances, indices, bounds=(0.0, math.inf), groups=groups, count=run.splits)
+        influence = SCALE * features.shape[1] * sliced_influence(features, real, directions)
+        return {name: replace(found, influence=influence)}
 
 
 def random_directions(size: int, count: int) -> Tensor:
@@ -91,6 +94,24 @@ def sliced_squared_distances(features: Tensor, weights: Tensor, real: Tensor, di
         squares = (values.square().double() @ own.double()) / total
         found += squares + target.square().mean() - 2 * products
     return (found / len(directions)).clamp(min=0)
+
+
+def sliced_influence(features: Tensor, real: Tensor, directions: Tensor) -> Tensor:
+    """The influence of each sample on ``sliced_squared_distances``, (N,) float64, up to a constant.
+
+    In one dimension that is Kantorovich's potential x^2 - 2 (integral of the optimal map up to x), averaged over the
+    directions; see Santambrogio 2015, "Optimal transport for applied mathematicians", section 7.2.
+    """
+    count = len(features)
+    found = torch.zeros(count, dtype=torch.float64)
+    ranks = torch.arange(1, count, dtype=torch.float64) / count
+    for direction in directions:
+        values, order = (features @ direction).double().sort()
+        target = (real @ direction).double().sort().values
+        mapped = target[(ranks * len(target)).long().clamp(max=len(target) - 1)]
+        growth = values.square().diff() - 2 * values.diff() * mapped
+        found[order[1:]] += growth.cumsum(dim=0)
+    return found / len(directions)
 
 
 def _sum_of_products(values: Tensor, ranks: Tensor, target: Tensor) -> Tensor:

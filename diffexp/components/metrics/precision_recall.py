@@ -39,7 +39,7 @@ class PrecisionRecall(FeatureMetric):
         self.k = k
 
     def compute(self, run: RunFacts) -> dict[str, Tensor | float]:
-        name = self.features.name
+        name = self.features.label
         compared = self.compared(f"precision/{name} and recall/{name}", run, fewest=self.k + 1)
         if compared is None:
             return {}

@@ -8,6 +8,7 @@ classes where they have any. The metadata say which features they are, with the 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -19,7 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from diffexp.components.metrics.features import FeatureSet, ReferenceStatistics, load_features
+from diffexp.components.metrics.feature_set import FeatureSet, ReferenceStatistics
+from diffexp.components.metrics.features import load_features
 from diffexp.errors import InputError
 from diffexp.files import replace_whole
 
@@ -79,7 +81,12 @@ def load_reference(path: str, features: str | None = None) -> FeatureSet:
             f"reference={path} was made with other weights of {found.name} "
             f"({metadata[HASH][:12]}, here {weights_sha256(found.network)[:12]}); make it again with '{COMMAND}'"
         )
-    return replace(found, reference=statistics)
+    return replace(found, reference=statistics, images=_name(place.stem, found.name))
+
+
+def _name(stem: str, features: str) -> str:
+    """The name of the images: that of their file, without the features, and with _ for what names have not."""
+    return re.sub(r"[^\w.-]+", "_", stem.removesuffix(f"_{features}")) or features
 
 
 @lru_cache(maxsize=4)  # so that the metrics of a run share the tensors

@@ -14,7 +14,7 @@ from torch import Tensor
 from diffexp.components.checkpoints.download import Fetch, locate
 from diffexp.components.checkpoints.layout import SAFE, read_config
 from diffexp.components.checkpoints.quiet import quietly
-from diffexp.components.metrics.feature_networks import PreparedFeatures, package_needed
+from diffexp.components.metrics.prepared_features import PreparedFeatures, package_needed
 from diffexp.errors import InputError
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"

@@ -36,6 +36,8 @@ class Request:
     """Steps of the run, for pipelines that depend on their number."""
     levels: Sequence[Level] = ()
     """Of the run's evaluations, as far as they are known beforehand, for the same."""
+    reads_variance: bool = False
+    """Whether noise between evaluations is to have the variance that the network predicts."""
     guidance: Mapping[str, float] = field(default_factory=dict)
     """``guidance_scale`` and ``guidance_rescale``, for pipelines that guide by themselves; absent: their defaults."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -65,6 +67,10 @@ class Condition:
     def start_noise(self, draw: Callable[[], Tensor]) -> Tensor:
         """The start noise of the samples [B, *shape]; ``draw`` is their next draw."""
         return draw()
+
+    def step_noise(self, noise: Tensor) -> Tensor:
+        """The noise [B, *shape] between two evaluations, from standard normal noise."""
+        return noise
 
 
 class Model(Protocol):

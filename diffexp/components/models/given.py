@@ -108,7 +108,7 @@ def _id(pipe: Any) -> str:
 
 def _pixel_model(pipe: Any) -> Model:
     """The model of an unconditional or class-conditional pipeline."""
-    from diffexp.components.models.scheduler_config import read_training
+    from diffexp.components.checkpoints.scheduler_config import read_training
     from diffexp.components.models.unet import UNetModel, check_inputs
 
     net, source = pipe.unet, _id(pipe)
@@ -129,7 +129,7 @@ def _pixel_model(pipe: Any) -> Model:
 
 def _text_model(pipe: Any, height: int | None = None, width: int | None = None, clip_skip: int | None = None) -> Model:
     """The model of a pipeline, evaluated directly where its family is known, else through its own call."""
-    from diffexp.components.models.text_to_image.load import build
+    from diffexp.components.models.text_to_image.build import build
 
     pipe.set_progress_bar_config(disable=True)
     return build(

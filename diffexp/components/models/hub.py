@@ -1,12 +1,13 @@
 """Unconditional diffusers checkpoints, from a folder, the local cache or the Hugging Face hub."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 from diffexp import model
-from diffexp.components.checkpoints.download import Fetch, locate
+from diffexp.components.checkpoints.download import Fetch, Spec, locate
 from diffexp.components.checkpoints.layout import (
+    INDEX,
+    Incomplete,
+    Layout,
     check_format,
     check_network,
     check_pipeline,
@@ -16,7 +17,6 @@ from diffexp.components.checkpoints.layout import (
 )
 from diffexp.components.models.base import Model, Runtime
 from diffexp.components.models.labels import ClassLabels
-from diffexp.errors import InputError
 
 
 @model(default_samples=4)
@@ -36,40 +36,26 @@ def hub(runtime: Runtime, *, id: str, revision: str | None = None, allow_pickle:
         InputError: no such checkpoint, no network to get it, or not one that can be used.
     """
     source = f"model.id={id}"
-    folder = locate(id, revision, Checkpoint(source, allow_pickle))
-    check_pipeline(folder, source)
-    layout = find_layout(list_files(folder), source)
-    check_format(layout, source, allow_pickle)
+
+    def find(names: Sequence[str], fetch: Fetch) -> Layout:
+        if INDEX in names:
+            check_pipeline(fetch([INDEX]), source)
+        layout = find_layout(names, source)
+        check_format(layout, source, allow_pickle)
+        if layout.scheduler is None:
+            raise Incomplete(f"{source} has no scheduler_config.json, which says how the network was trained")
+        return layout
+
+    def choose(names: Sequence[str], fetch: Fetch) -> list[str]:
+        return [name for name in (*find(names, fetch).files, INDEX) if name in names]
+
+    folder = locate(id, revision, Spec(choose, (INDEX, "config.json", "unet/config.json")))
+    layout = find(list_files(folder), lambda _: folder)
     check_network(read_config(folder / layout.network / "config.json"), source)
-    if layout.scheduler is None:
-        raise InputError(f"{source} has no scheduler_config.json, which says how the network was trained")
 
     # diffusers takes seconds to import: whatever is wrong with the files has been said by now.
-    from diffexp.components.models.scheduler_config import read_training
+    from diffexp.components.checkpoints.scheduler_config import read_training
     from diffexp.components.models.unet import load_unet
 
-    training = read_training(read_config(folder / layout.scheduler), source)
+    training = read_training(read_config(folder / str(layout.scheduler)), source)
     return load_unet(runtime, folder, layout, training, id=id, labels=lambda n: ClassLabels(id, n) if n else None)
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """An unconditional pixel-space checkpoint, as something to look for."""
-
-    source: str
-    allow_pickle: bool
-    marker_files = ("model_index.json", "config.json", "unet/config.json")
-
-    def complete(self, folder: Path) -> bool:
-        check_pipeline(folder, self.source)
-        try:
-            return find_layout(list_files(folder), self.source).scheduler is not None
-        except InputError:
-            return False
-
-    def choose(self, names: Sequence[str], fetch: Fetch) -> list[str]:
-        if "model_index.json" in names:
-            check_pipeline(fetch(["model_index.json"]), self.source)
-        layout = find_layout(names, self.source)
-        check_format(layout, self.source, self.allow_pickle)
-        return [name for name in (*layout.files, "model_index.json") if name in names]

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from diffexp import model
 from diffexp.components.checkpoints.layout import check_network, find_layout, read_config
+from diffexp.components.checkpoints.scheduler_config import read_training
 from diffexp.components.models.base import Model, Runtime
 from diffexp.components.models.labels import ClassLabels
-from diffexp.components.models.scheduler_config import read_training
 from diffexp.components.models.unet import load_unet
 from diffexp.errors import InputError
 

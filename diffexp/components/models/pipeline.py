@@ -1,29 +1,22 @@
 """Text-to-image pipelines of diffusers, from a folder, the local cache or the Hugging Face hub."""
 
-import hashlib
-from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from diffexp import model
-from diffexp.components.checkpoints.download import locate
-from diffexp.components.checkpoints.layout import SAFE, find_layout, list_files
-from diffexp.components.models.base import Model, Runtime
-from diffexp.components.models.text_to_image.files import (
-    Addition,
-    Files,
-    Found,
-    Network,
+from diffexp.components.checkpoints.pipeline_files import (
     Parts,
-    Pipeline,
-    digest,
+    choose_files,
+    find_addition,
+    find_network,
+    find_pipeline,
     prior_of,
     read_index,
 )
-from diffexp.components.models.text_to_image.single_file import find_configs, find_file, is_file
+from diffexp.components.checkpoints.single_file import find_configs, find_file, is_file
+from diffexp.components.models.base import Model, Runtime
 from diffexp.errors import InputError
 
 HALF = (torch.float16, torch.bfloat16)
@@ -100,7 +93,8 @@ def pipeline(
         vae_tiling: decode large pictures tile by tile.
         vae_slicing: decode a pipeline's batch one by one.
         cache: a cache of diffusers for transformers (``first_block``, ``faster``, ``mag``, ...), by name or as
-            ``{name: first_block, threshold: 0.1}``.
+            ``{name: first_block, threshold: 0.1}``. ``faster`` needs a batch that guidance doubles, and a network that
+            returns latents in the layout that it takes them in: Latte, Mochi, CogVideoX.
 
     Raises:
         InputError: no such checkpoint, no network to get it, or not one that can be used.
@@ -112,80 +106,37 @@ def pipeline(
         raise InputError(f"model.id={id} is one file; leave model.revision and model.variant out")
     if config and not file:
         raise InputError(f"model.config={config} is for a checkpoint in one file; {id} has its own")
-    found = find_configs(file, config) if file else _find(id, "model.id", revision, wanted, allow_pickle)
+    choose = partial(choose_files, source=f"model.id={id}", variant=wanted, allow_pickle=allow_pickle)
+    found = find_configs(file, config) if file else find_pipeline(id, "model.id", choose, revision)
     if variant not in ("auto", "none") and found.choice.variant != variant:
         raise InputError(f"model.variant={variant}: {id} has no such weights; choose auto or none")
     index = read_index(found.folder, f"model.id={id}")
     named = prior or prior_of(found.folder, index, f"model.id={id}")
-    first = _find(named, "model.prior", None, wanted, allow_pickle) if named else None
-    control = (
-        locate(controlnet, None, Network(f"model.controlnet={controlnet}"), "model.controlnet") if controlnet else None
+    parts = Parts(
+        found,
+        file,
+        vae=(find_file if is_file(vae) else find_network)(vae, "model.vae") if vae else None,
+        prior=find_pipeline(named, "model.prior", choose) if named else None,
+        controlnet=find_network(controlnet, "model.controlnet") if controlnet else None,
+        lora=find_addition("model.lora", lora, lora_file, lora_scale) if lora else None,
+        ip_adapter=find_addition("model.ip_adapter", ip_adapter, ip_adapter_file, ip_adapter_scale, "image_encoder")
+        if ip_adapter
+        else None,
     )
-    own_vae = _vae(vae) if vae else None
-    additions = {
-        "lora": _addition("lora", lora, lora_file, lora_scale),
-        "ip_adapter": _addition("ip_adapter", ip_adapter, ip_adapter_file, ip_adapter_scale),
-    }
 
     # diffusers takes seconds to import: whatever is wrong with the files has been said by now.
     from diffexp.components.checkpoints.quiet import quietly
 
     with quietly():
-        from diffexp.components.models.text_to_image.load import Memory, build, load
+        from diffexp.components.models.text_to_image.build import Memory, build, loaded
 
-        memory, parts = Memory(offload, vae_tiling, vae_slicing, cache), Parts(file, own_vae, first, control)
-        pipe = load(runtime, found, parts, additions, memory, source=id)
-    weights: list[tuple[Path, Sequence[str]]] = [(part.folder, part.choice.files) for part in (found, first) if part]
-    if file:
-        weights[0] = (file.parent, (file.name,))
-    if own_vae:
-        weights.append((own_vae.parent, (own_vae.name,)) if own_vae.is_file() else _network_files(own_vae))
-    weights += [(part.folder, (part.file,)) for part in additions.values() if part]
-    if control:
-        weights.append(_network_files(control))
+        pipe = loaded(runtime, parts, Memory(offload, vae_tiling, vae_slicing, cache), f"model.id={id}")
     return build(
         runtime,
         pipe,
         id=id,
         size=(height, width),
         clip_skip=clip_skip,
-        hash_weights=partial(_hash_all, weights),
+        hash_weights=parts.sha256,
         prior_options={"prior_steps": prior_steps, "prior_guidance_scale": prior_guidance_scale},
     )
-
-
-def _find(id: str, key: str, revision: str | None, variant: str | None, allow_pickle: bool) -> Found:
-    need = Pipeline(f"{key}={id}", variant, allow_pickle)
-    folder = locate(id, revision, need, key)
-    return Found(folder, need.load_from(folder))
-
-
-def _vae(vae: str) -> Path:
-    """The file or folder of a VAE."""
-    if is_file(vae):
-        return find_file(vae, "model.vae")
-    return locate(vae, None, Network(f"model.vae={vae}"), "model.vae")
-
-
-def _network_files(folder: Path) -> tuple[Path, Sequence[str]]:
-    return folder, find_layout(list_files(folder), str(folder)).files
-
-
-def _addition(kind: str, id: str | None, file: str, scale: float) -> Addition | None:
-    if id is None:
-        return None
-    source = f"model.{kind}={id}"
-    if not file.endswith(f".{SAFE}"):
-        raise InputError(f"model.{kind}_file={file}: only {SAFE} files are loaded")
-    beside = (str(Path(file).parent / "image_encoder"),) if kind == "ip_adapter" else ()
-    need = Files(source, (file,), beside)
-    folder = locate(id, None, need, f"model.{kind}")
-    if not need.complete(folder):
-        raise InputError(f"{source} has no {file}" + (f", or nothing in {beside[0]}" if beside else ""))
-    return Addition(folder, file, scale)
-
-
-def _hash_all(parts: Sequence[tuple[Path, Sequence[str]]]) -> str:
-    """Return the hash of the weights in one folder, or the hash of the hashes of several."""
-    hashes = [digest(folder, files) for folder, files in parts]
-    return hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest()

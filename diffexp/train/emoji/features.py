@@ -16,7 +16,7 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTextConf
 
 from diffexp.components.metrics.clip import Clip
 from diffexp.components.metrics.emoji_features import REFERENCE, EmojiFeatures
-from diffexp.components.metrics.features import extract_features
+from diffexp.components.metrics.feature_set import extract_features
 from diffexp.components.metrics.retrieval import NAMES
 from diffexp.files import write_text
 from diffexp.train.emoji.data import SIZE, Emoji, pixels

@@ -26,7 +26,6 @@ from diffexp.components.models.text_to_image.arguments import (
 )
 from diffexp.components.models.text_to_image.cache import reset_caches
 from diffexp.components.models.text_to_image.levels import of_pipeline
-from diffexp.components.models.text_to_image.media import decoded, media_of_pipeline, unpacked
 from diffexp.components.models.text_to_image.paused_call import (
     Called,
     PausedCall,
@@ -35,6 +34,7 @@ from diffexp.components.models.text_to_image.paused_call import (
     single_noise,
     with_config,
 )
+from diffexp.components.pipeline_output import decoded, media_of_pipeline, unpacked
 from diffexp.errors import InputError
 from diffexp.plan.levels import CLEAN, input_level
 from diffexp.plan.training import Training
@@ -256,6 +256,9 @@ class TextToImage(ModelBase):
         Raises:
             InputError: diffusers has none for this family.
         """
+        takes = inspect.signature(self.pipe.__call__).parameters
+        if {"image", "strength"} <= takes.keys() and ("mask_image" in takes) == (name == WITH_MASK):
+            return self.pipe  # made for it
         auto = AutoPipelineForImage2Image if name == WITH_IMAGE else AutoPipelineForInpainting
         try:
             return auto.from_pipe(self.pipe)
@@ -273,7 +276,7 @@ class TextToImage(ModelBase):
         levels = [replace(level, timestep=self._time(level.timestep)) for level in request.levels]
         try:
             with single_noise(self.dtype):
-                return PausedCall(pipe, arguments, levels, self.schedule)
+                return PausedCall(pipe, arguments, levels, self.schedule, request.reads_variance)
         except InputError as error:
             raise lacking(pipe, arguments, error) from error
 

@@ -8,10 +8,13 @@ from typing import Any
 import torch
 from diffusers import hooks
 
+from diffexp.components.models.text_to_image.paused_call import is_distilled
 from diffexp.errors import InputError, hint
 
 CLOCK = "current_timestep_callback"
 """The argument of a cache that returns the timestep at hand."""
+DISTILLED = "is_guidance_distilled"
+"""The argument of a cache that says whether batches are without a half for classifier-free guidance."""
 
 
 def caches() -> dict[str, type]:
@@ -34,8 +37,11 @@ def enable_cache(pipe: Any, cache: str | Mapping[str, Any]) -> None:
     name, known = str(options.pop("name", "")), caches()
     if name not in known:
         raise InputError(f"model.cache={name} is not known{hint(name, known)}")
-    if CLOCK in inspect.signature(known[name]).parameters:
+    parameters = inspect.signature(known[name]).parameters
+    if CLOCK in parameters:
         options[CLOCK] = lambda: pipe.current_timestep
+    if DISTILLED in parameters:  # else a batch is taken for two halves, one for each side of guidance
+        options = {DISTILLED: is_distilled(pipe)} | options
     parts = [part for part in pipe.components.values() if hasattr(part, "enable_cache")]
     if not parts:
         raise InputError(f"model.cache={name}: a {type(pipe).__name__} has no network that caches; leave it out")

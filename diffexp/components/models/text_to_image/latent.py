@@ -11,7 +11,7 @@ from torch import Tensor
 from diffexp.components.models.base import Condition, Request
 from diffexp.components.models.text_to_image.arguments import cycled
 from diffexp.components.models.text_to_image.black_box import WITH_IMAGE, TextToImage
-from diffexp.components.models.text_to_image.paused_call import Called, PausedCall
+from diffexp.components.models.text_to_image.paused_call import Called, PausedCall, inputs_of_unet
 from diffexp.components.pixels import from_model_range
 
 Tensors = dict[str, Tensor]
@@ -91,7 +91,7 @@ class LatentModel(TextToImage):
 
 @dataclass(eq=False)
 class StableDiffusion(LatentModel):
-    """SD 1.x and 2.x (Rombach et al. 2022): one text encoder, cross-attention to its last hidden states."""
+    """SD 1.x and 2.x (Rombach et al. 2022) and SDXL (Podell et al. 2023): texts alone decide what the UNet is given."""
 
     _embedded: dict[tuple[str, str | None], tuple[Tensors, Tensors]] = field(default_factory=dict)
 
@@ -106,32 +106,17 @@ class StableDiffusion(LatentModel):
     def _once(self, prompt: str, negative: str | None) -> tuple[Tensors, Tensors]:
         if (prompt, negative) not in self._embedded:
             with torch.no_grad():
-                self._embedded[prompt, negative] = self.embed(prompt, negative)
+                self._embedded[prompt, negative] = self._embed(prompt, negative)
         return self._embedded[prompt, negative]
 
-    def embed(self, prompt: str, negative: str | None) -> tuple[Tensors, Tensors]:
-        """Return the conditions of the UNet for a prompt and for a negative prompt, one row each."""
-        states = self.pipe.encode_prompt(
-            prompt, self.device, 1, True, negative_prompt=negative, clip_skip=self.clip_skip
-        )
-        return {"encoder_hidden_states": states[0]}, {"encoder_hidden_states": states[1]}
-
-
-@dataclass(eq=False)
-class StableDiffusionXL(StableDiffusion):
-    """SDXL (Podell et al. 2023): two text encoders, their pooled output and the sizes that the picture pretends to."""
-
-    def embed(self, prompt: str, negative: str | None) -> tuple[Tensors, Tensors]:
-        words, not_words, pooled, not_pooled = self.pipe.encode_prompt(
-            prompt=prompt, device=self.device, negative_prompt=negative, clip_skip=self.clip_skip
-        )
-        size = [self.height, self.width]
-        time_ids = torch.tensor([[*size, 0, 0, *size]], device=self.device, dtype=words.dtype)
-        sides = (words, pooled), (not_words, not_pooled)
-        positive, negatives = (
-            {"encoder_hidden_states": states, "text_embeds": pool, "time_ids": time_ids} for states, pool in sides
-        )
-        return positive, negatives
+    def _embed(self, prompt: str, negative: str | None) -> tuple[Tensors, Tensors]:
+        """The conditions of the UNet for a prompt and for a negative prompt, one row each, by the pipeline's call."""
+        request = Request(negative_prompt=negative, steps=1, guidance={"guidance_scale": 2.0})
+        texts = Condition({}, None, [prompt])
+        inputs = inputs_of_unet(self.pipe, self.arguments_for(self.pipe, request, range(1), texts, [torch.Generator()]))
+        tensors = {"encoder_hidden_states": inputs["encoder_hidden_states"], **(inputs["added_cond_kwargs"] or {})}
+        positive, against = ({name: both.chunk(2)[side] for name, both in tensors.items()} for side in (1, 0))
+        return positive, against
 
 
 @dataclass(eq=False)

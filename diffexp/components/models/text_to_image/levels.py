@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from diffexp.components.models.scheduler_config import read_training
+from diffexp.components.checkpoints.scheduler_config import read_training
 from diffexp.errors import InputError
 from diffexp.plan.schedules import FlowSchedule, VPSchedule
 from diffexp.plan.training import Training

@@ -15,16 +15,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers.utils import BaseOutput
+from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
 from torch import Tensor
 
+from diffexp.components.models.text_to_image.timesteps import Timesteps
 from diffexp.errors import InputError
-from diffexp.plan.levels import SAME_TIMESTEP, Level, Schedule, input_level
+from diffexp.plan.levels import CLEAN, SAME_TIMESTEP, Level, Schedule, input_level
 
 STATELESS = {"get_velocity", "index_for_timestep", "register_to_config", "set_begin_index"}
 """Methods of schedulers whose results do not depend on earlier steps; names that begin with ``_sigma`` besides."""
-KEPT = {Tensor.to, Tensor.cpu, Tensor.cuda, Tensor.float, Tensor.__getitem__}
-"""Operations whose results stay ``Timesteps``."""
+OF_STOCK = {"generator", "eta", "prev_timestep"}
+"""Options of ``step`` about what a solver of ours does in its own way."""
 
 
 class Closed(BaseException):
@@ -51,45 +52,6 @@ class Answer:
     def first(self, count: int) -> "Answer":
         """That for the first samples."""
         return Answer(self.output[:count], None if self.edited is None else self.edited[:count])
-
-
-@dataclass
-class Stepped(BaseOutput):
-    """What ``step`` returns to pipelines that take an output object."""
-
-    prev_sample: Tensor
-    pred_original_sample: Tensor
-
-
-class Timesteps(Tensor):
-    """The timesteps of a scheduler, whose iterator waits for questions."""
-
-    scheduler: "PausingScheduler"
-
-    @classmethod
-    def of(cls, values: Tensor, scheduler: "PausingScheduler") -> "Timesteps":
-        """The same values [steps], for a scheduler that waits."""
-        made = values.detach().as_subclass(cls)
-        made.scheduler = scheduler
-        return made
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return self.scheduler.questions(self.shape[0])
-
-    def __len__(self) -> int:
-        return self.scheduler.length(self.shape[0])
-
-    def __getitem__(self, index: Any) -> Tensor:
-        asked = self.scheduler.visits if isinstance(index, int) else ()
-        return asked[index] if asked and 0 <= index < len(asked) else super().__getitem__(index)
-
-    @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        with torch._C.DisableTorchFunctionSubclass():
-            found = func(*args, **(kwargs or {}))
-        if func in KEPT and isinstance(found, Tensor) and found.ndim == 1:
-            return cls.of(found, args[0].scheduler)
-        return found
 
 
 class PausingScheduler:
@@ -133,6 +95,7 @@ class PausingScheduler:
         self._evaluating = False
         self._next: Question | None = None
         self._given: Tensor | None = None
+        self._variance: Tensor | None = None
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or "stock" not in self.__dict__:
@@ -169,8 +132,7 @@ class PausingScheduler:
 
     def length(self, known: int) -> int:
         """The number of questions, of which so many were known beforehand."""
-        is_over = self._next is not None and self._next.t is None
-        return len(self.asked) if is_over else max(known, len(self.visits))
+        return len(self.asked) if self._next and self._next.t is None else max(known, len(self.visits))
 
     @property
     def sigmas(self) -> Tensor:
@@ -203,6 +165,20 @@ class PausingScheduler:
         """``add_noise`` under the name and in the order of flow-matching schedulers."""
         return self.add_noise(clean, noise, timesteps)
 
+    def step_noise(self, noise: Tensor) -> Tensor:
+        """Noise between the last evaluation and the next, in units of the smaller of DDPM's variances.
+
+        The logarithm of its variance lies between those of both, where the network says (Nichol & Dhariwal 2021,
+        arXiv:2102.09672, eq. 15).
+        """
+        if self._variance is None:
+            return noise
+        here = self._level(float(self.asked[-1]))
+        there = next(iter(self._levels[len(self.asked) :]), CLEAN)
+        beta = here.sigma**2 - (here.alpha / there.alpha * there.sigma) ** 2
+        smaller = max(there.sigma**2 / here.sigma**2 * beta, 1e-20)  # as in diffusers, which takes its logarithm
+        return noise * (beta / smaller) ** ((self._variance[: len(noise)].to(noise) + 1) / 4)
+
     def _level(self, timestep: float) -> Level:
         assert self._schedule
         same = SAME_TIMESTEP * self._schedule.num_train_timesteps
@@ -222,8 +198,7 @@ class PausingScheduler:
     def questions(self, known: int) -> Iterator[Tensor]:
         """Timesteps to evaluate the network at, each once the last answer is there and another question asked.
 
-        Args:
-            known: how many timesteps the pipeline goes through, as it sees it.
+        The pipeline takes them for ``known`` timesteps.
         """
         if self.asked:
             raise InputError(f"{self._name} has more than one loop over timesteps")
@@ -246,15 +221,17 @@ class PausingScheduler:
     ) -> Any:
         """Pass the prediction on; returns the sample of the next question, in the dtype of ``sample``."""
         self._evaluating = False
-        if model_output.shape != sample.shape:  # a variance that the network learned is not read
-            model_output = model_output[:, : sample.shape[1]]
+        for key in (key for key, value in options.items() if value is not None and key not in OF_STOCK):
+            raise InputError(f"{self._name} steps with {key}, for which diffexp has no counterpart")
+        if model_output.shape != sample.shape:
+            model_output, self._variance = model_output.split(sample.shape[1], dim=1)
         if self._next is None:
             self._first_answer(model_output, sample)
         else:
             self._reply(model_output, sample)
         assert self._next is not None
         x = self._given = self._next.x.to(sample.dtype)
-        return Stepped(x, x) if return_dict else (x, x)
+        return DDIMSchedulerOutput(x, x) if return_dict else (x, x)
 
     def _ask(self, t: Tensor) -> Tensor:
         like = self.stock.timesteps

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from diffexp.components.models.base import Condition
 from diffexp.components.models.passes import PassCounter
 from diffexp.components.models.text_to_image.paused import Answer, Closed, PausingScheduler, Question
-from diffexp.errors import InputError
+from diffexp.errors import InputError, one_line
 from diffexp.plan.levels import Level, Schedule
 
 LIVENESS_SECONDS = 5.0
@@ -40,10 +41,11 @@ class PausedCall:
         arguments: of its call.
         levels: of what will be asked, as far as it is known; else those of its scheduler.
         schedule: that the levels belong to; without one the scheduler adds noise to images by itself.
+        reads_variance: whether noise gets the variance that the network predicts.
 
     Raises:
         InputError: the pipeline refuses its arguments, or drives its scheduler in a way that is not known here.
-        Exception: whatever else the pipeline raises.
+        CallError: its own code fails.
     """
 
     def __init__(
@@ -52,8 +54,9 @@ class PausedCall:
         arguments: Mapping[str, Any],
         levels: Sequence[Level] = (),
         schedule: Schedule | None = None,
+        reads_variance: bool = False,
     ) -> None:
-        self._name = type(pipe).__name__
+        self._name, self.reads_variance = type(pipe).__name__, reads_variance
         self._questions, self._answers = SimpleQueue[Question | None](), SimpleQueue[Any]()
         own, stock = copy.copy(pipe), copy.deepcopy(pipe.scheduler)
         own.set_progress_bar_config(disable=True)
@@ -80,19 +83,21 @@ class PausedCall:
 
     def predict(self, x: Tensor, t: Tensor) -> Answer:
         """The prediction for samples ``x`` [B, *shape] at the timestep ``t``."""
-        self._questions.put(Question(self._held(x), t))
-        answer = self._received()
+        answer = self._ask(x, t)
         if not isinstance(answer, Answer):
+            self.close()
             raise KeyboardInterrupt(f"{self._name} was interrupted")
         return answer.first(len(x))
 
     def finish(self, x: Tensor) -> Any:
         """What the pipeline's call returns for the finished samples ``x`` [B, *shape]."""
-        self._questions.put(Question(self._held(x)))
-        return self._received()
+        return self._ask(x)
 
-    def _held(self, x: Tensor) -> Tensor:
-        return x if self._copies == 1 else torch.cat([x] * self._copies)
+    def _ask(self, x: Tensor, t: Tensor | None = None) -> Any:
+        if not self.close.alive:  # an answer that nobody waited for may be left
+            raise InputError(f"{self._name}: its call is over")
+        self._questions.put(Question(x if self._copies == 1 else torch.cat([x] * self._copies), t))
+        return self._received()
 
     def _received(self) -> Any:
         try:
@@ -132,6 +137,9 @@ class Called(Condition):
 
     def start_noise(self, draw: Callable[[], Tensor]) -> Tensor:
         return self.call.start.to(torch.promote_types(self.call.start.dtype, torch.float32))
+
+    def step_noise(self, noise: Tensor) -> Tensor:
+        return self.call.scheduler.step_noise(noise) if self.call.reads_variance else noise
 
 
 @dataclass(frozen=True)
@@ -176,33 +184,32 @@ def _run(
     except Closed:
         return
     except BaseException as error:
-        more = isinstance(error, IndexError) and len(pipe.scheduler.asked) > len(pipe.scheduler.timesteps)
-        found = _Failure(
-            InputError(MORE.format(type(pipe).__name__)) if more else _readable(error, type(pipe).__name__)
-        )
+        name, asked = type(pipe).__name__, len(pipe.scheduler.asked)
+        more = isinstance(error, IndexError) and asked > len(pipe.scheduler.timesteps)
+        found = _Failure(InputError(MORE.format(name)) if more else _readable(error, name, asked))
     answers.put(found)
 
 
-def _readable(error: BaseException, name: str) -> BaseException:
-    """An InputError for what pipelines and schedulers raise for their arguments, and caches for a pipeline."""
-    reason = " ".join(str(error).split())
-    if isinstance(error, Exception) and _raised_in(error, "diffusers.hooks"):
-        made = InputError(
-            f"model.cache fails in a {name} ({type(error).__name__}: {reason}); change its options, or leave it out"
-        )
-    elif isinstance(error, InputError | RuntimeError) or not isinstance(error, Exception):
+class CallError(InputError, RuntimeError):
+    """The call of a pipeline ended with an error of its own code."""
+
+
+def _readable(error: BaseException, name: str, asked: int) -> BaseException:
+    """One line for whatever a pipeline raises after so many questions."""
+    if not isinstance(error, Exception) or isinstance(error, InputError):
         return error
-    elif isinstance(error, ValueError | TypeError | AttributeError):
-        made = InputError(f"{name}: {reason}")
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    reason, place = one_line(error), f"{Path(frame.f_code.co_filename).name}:{line}"
+    if str(frame.f_globals.get("__name__")).startswith("diffusers.hooks"):
+        made = InputError(f"model.cache fails in a {name} ({reason}); change its options, or leave it out")
+    elif isinstance(error, ValueError | TypeError | AttributeError) and str(error):  # about its arguments
+        made = InputError(f"{name}: {' '.join(str(error).split())}")
     else:
-        made = InputError(f"{name}: {type(error).__name__}: {reason}")
+        when = f"in evaluation {asked}" if asked else "before its first evaluation"
+        options = "its arguments are pipe.<name>=..., its size is model.height and model.width"
+        made = CallError(f"{name} fails {when} ({place}): {reason}; {options}")
     made.__cause__ = error
     return made
-
-
-def _raised_in(error: Exception, package: str) -> bool:
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return str(frame.f_globals.get("__name__")).startswith(package)
 
 
 def with_config(pipe: Any, config: Mapping[str, Any]) -> Any:
@@ -211,6 +218,31 @@ def with_config(pipe: Any, config: Mapping[str, Any]) -> Any:
     scheduler._internal_dict = FrozenDict({**scheduler.config, **config})
     own.__dict__["scheduler"] = scheduler
     return own
+
+
+class Probe(Closed):
+    """Stands for a network until it is evaluated; then it ends the call, with the keywords of the evaluation."""
+
+    def __init__(self, network: Any) -> None:
+        self.network, self.inputs = network, dict[str, Any]()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["network"], name)
+
+    def __call__(self, *_: Any, **inputs: Any) -> Any:
+        self.inputs = inputs
+        raise self
+
+
+def inputs_of_unet(pipe: Any, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The keywords that the call of a pipeline evaluates its UNet with at first; nothing is evaluated."""
+    own = with_config(pipe, {})
+    own.__dict__["unet"] = probe = Probe(pipe.unet)
+    try:
+        own(**arguments)
+    except Probe:
+        return probe.inputs
+    raise InputError(f"{type(pipe).__name__} does not evaluate its UNet")
 
 
 class SingleNoise(TorchFunctionMode):

@@ -1,7 +1,7 @@
 """Training of a checkpoint's network, read from its scheduler config."""
 
 import inspect
-import logging
+from dataclasses import replace
 from typing import Any
 
 import diffusers
@@ -10,8 +10,6 @@ from diffexp.errors import InputError
 from diffexp.plan.predictions import Clip, DynamicThreshold, Preconditioned, Prediction
 from diffexp.plan.schedules import FlowSchedule, VESchedule, VPSchedule
 from diffexp.plan.training import Training
-
-log = logging.getLogger(__name__)
 
 _BETA_KEYS = ("beta_schedule", "beta_start", "beta_end", "trained_betas")
 _SCHEDULE_KEYS = (*_BETA_KEYS, "num_train_timesteps", "rescale_betas_zero_snr", "snr_shift_scale", "set_alpha_to_one")
@@ -28,9 +26,9 @@ def read_training(config: dict[str, Any], source: str) -> Training:
     Raises:
         InputError: the noise schedule, prediction type or spacing is of a kind that diffexp does not know.
     """
-    if str(kind := config.get("variance_type")).startswith("learned"):
-        log.info("%s: variance_type=%s, a variance that the network predicts, is not used", source, kind)
-        config = {key: value for key, value in config.items() if key != "variance_type"}
+    if str(variance := config.get("variance_type")).startswith("learned"):
+        rest = {key: value for key, value in config.items() if key != "variance_type"}
+        return replace(read_training(rest, source), learned_variance=str(variance))
     name = config.get("_class_name", "DDPMScheduler")
     full = _defaults(name) | {key: value for key, value in config.items() if not key.startswith("_")}
     if full.get("use_dynamic_shifting"):

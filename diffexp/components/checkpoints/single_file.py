@@ -1,33 +1,25 @@
 """Checkpoints in one ``.safetensors`` file, as A1111, ComfyUI and civitai share them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from diffexp.components.checkpoints.download import locate
-from diffexp.components.checkpoints.layout import SAFE
-from diffexp.components.models.text_to_image.files import (
+from diffexp.components.checkpoints.layout import PICKLED, SAFE
+from diffexp.components.checkpoints.pipeline_files import (
     Choice,
     Found,
-    Pipeline,
     absent_parts,
+    choose_files,
+    find_pipeline,
     parts_of,
 )
 from diffexp.errors import InputError
 
 NETWORK = "model.diffusion_model."
 """Prefix of the denoising network's weights in such a file."""
-
-
-class Configs(Pipeline):
-    """The configs and tokenizers of a pipeline without its weights, as something to look for."""
-
-    def _choose(self, index: Mapping[str, Any], names: Sequence[str]) -> Choice:
-        small = [name for name in names if not name.endswith((".safetensors", ".bin"))]
-        found = super()._choose(index, small)
-        return Choice(found.files, SAFE, None, tuple(part for part in found.missing if "/" not in part))
 
 
 def is_file(id: str) -> bool:
@@ -57,13 +49,18 @@ def find_configs(file: Path, config: str | None) -> Found:
         InputError: the file holds no pipeline of a kind that diffusers knows, or its configs are not at hand.
     """
     repository = config or _usual_configs(file)
-    need = Configs(f"model.config={repository}")
     try:
-        folder = locate(repository, None, need, "model.config")
+        return find_pipeline(repository, "model.config", _configs)
     except InputError as error:
         lacks = f"model.id={file} has weights alone; its configs and tokenizer are not at hand"
         raise InputError(f"{lacks} ({error}), or name a folder with them: model.config=...") from error
-    return Found(folder, need.load_from(folder))
+
+
+def _configs(index: Mapping[str, Any], names: Sequence[str]) -> Choice:
+    """The files of a pipeline but its weights."""
+    small = [name for name in names if not name.endswith((f".{SAFE}", f".{PICKLED}"))]
+    found = choose_files(index, small, "model.config", None, False)
+    return replace(found, missing=tuple(part for part in found.missing if "/" not in part))
 
 
 def load_file(file: Path, configs: Found, index: Mapping[str, Any], dtype: Any, parts: Mapping[str, Any]) -> Any:

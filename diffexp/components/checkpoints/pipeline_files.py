@@ -1,19 +1,18 @@
-"""Files of a diffusers pipeline: those that it needs, and whether they all exist. Imports nothing heavy."""
+"""Files of a diffusers pipeline and its additions: those needed, and their hash. Imports nothing heavy."""
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from diffexp.components.checkpoints.download import Fetch
-from diffexp.components.checkpoints.layout import PICKLED, SAFE, find_layout, list_files, read_config
+from diffexp.components.checkpoints.download import Fetch, Spec, locate
+from diffexp.components.checkpoints.layout import INDEX, PICKLED, SAFE, Incomplete, find_layout, list_files, read_config
 from diffexp.errors import InputError
 from diffexp.files import sha256_of_file
 
-INDEX = "model_index.json"
 CARD = "README.md"
 UNUSED = frozenset({"safety_checker"})
 """Parts that take no part in drawing."""
@@ -40,6 +39,56 @@ class Choice:
     """As in ``diffusion_pytorch_model.<variant>.safetensors``."""
     missing: tuple[str, ...]
     """What a copy that is not complete lacks."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A checkpoint that is there."""
+
+    folder: Path
+    choice: Choice
+
+
+@dataclass(frozen=True)
+class Addition:
+    """Weights on top of a pipeline's own: a LoRA or an IP-Adapter."""
+
+    folder: Path
+    file: str
+    scale: float
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything that a pipeline is loaded from."""
+
+    main: Found
+    """Its configs, and its weights unless they are in ``file``."""
+    file: Path | None = None
+    """All networks in one file."""
+    vae: Path | None = None
+    """A VAE instead of its own, a file or a folder."""
+    prior: Found | None = None
+    controlnet: Path | None = None
+    lora: Addition | None = None
+    ip_adapter: Addition | None = None
+
+    def sha256(self) -> str:
+        """The hash of the weights in one folder, or the hash of the hashes of several."""
+        found: list[tuple[Path, Sequence[str]]] = [(p.folder, p.choice.files) for p in (self.main, self.prior) if p]
+        if self.file:
+            found[0] = self.file.parent, (self.file.name,)
+        if self.vae:
+            found.append((self.vae.parent, (self.vae.name,)) if self.vae.is_file() else _network(self.vae))
+        found += [(part.folder, (part.file,)) for part in (self.lora, self.ip_adapter) if part]
+        if self.controlnet:
+            found.append(_network(self.controlnet))
+        hashes = [digest(folder, files) for folder, files in found]
+        return hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest()
+
+
+def _network(folder: Path) -> tuple[Path, Sequence[str]]:
+    return folder, find_layout(list_files(folder), str(folder)).files
 
 
 def read_index(folder: Path, source: str) -> dict[str, Any]:
@@ -141,92 +190,80 @@ def _weights(inside: Sequence[str], variant: str | None) -> tuple[list[str], boo
     return (sorted(groups[whole[0]]), True) if whole else ([], False)
 
 
-@dataclass(frozen=True)
-class Pipeline:
-    """A text-to-image pipeline, as something to look for."""
+def find_pipeline(
+    id: str, key: str, choose: Callable[[Mapping[str, Any], Sequence[str]], Choice], revision: str | None = None
+) -> Found:
+    """A pipeline in a folder, in the cache or on the hub.
 
-    source: str
-    variant: str | None = None
-    allow_pickle: bool = False
-    marker_files = (INDEX,)
+    Args:
+        id: as in ``model.id``.
+        key: the config key that names it, for messages.
+        choose: (content of model_index.json, names of files) -> those to be loaded.
+        revision: branch, tag or commit of a repository.
 
-    def complete(self, folder: Path) -> bool:
-        return not self.chosen(folder).missing
+    Raises:
+        InputError: it is nowhere, it is of another kind, or something is missing.
+    """
+    source = f"{key}={id}"
 
-    def choose(self, names: Sequence[str], fetch: Fetch) -> list[str]:
+    def find(names: Sequence[str], fetch: Fetch) -> Choice:
         if INDEX not in names:
-            raise InputError(f"{self.source} is not a diffusers pipeline: it has no {INDEX}")
-        choice = self._choose(read_index(fetch([INDEX]), self.source), names)
-        self._check(choice)
-        return list(choice.files)
-
-    def chosen(self, folder: Path) -> Choice:
-        """Return the files of a folder that are to be loaded."""
-        names = [path.relative_to(folder).as_posix() for path in folder.glob("*/*")]
-        names += [path.name for path in folder.iterdir() if path.is_file()]
-        return self._choose(read_index(folder, self.source), names)
-
-    def load_from(self, folder: Path) -> Choice:
-        """Return the ``chosen`` files of a copy that has to be complete.
-
-        Raises:
-            InputError: something is missing.
-        """
-        choice = self.chosen(folder)
-        self._check(choice)
+            raise InputError(f"{source} is not a diffusers pipeline: it has no {INDEX}")
+        choice = choose(read_index(fetch([INDEX]), source), names)
+        if choice.missing:
+            raise Incomplete(f"{source} is not complete: it lacks {', '.join(choice.missing)}")
         return choice
 
-    def _choose(self, index: Mapping[str, Any], names: Sequence[str]) -> Choice:
-        return choose_files(index, names, self.source, self.variant, self.allow_pickle)
-
-    def _check(self, choice: Choice) -> None:
-        if choice.missing:
-            raise InputError(f"{self.source} is not complete: it lacks {', '.join(choice.missing)}")
+    folder = locate(id, revision, Spec(lambda names, fetch: list(find(names, fetch).files), (INDEX,)), key)
+    return Found(folder, find(list_files(folder), lambda _: folder))
 
 
-@dataclass(frozen=True)
-class Network:
-    """One network of diffusers in a folder of its own (a ControlNet)."""
+def find_network(id: str, key: str) -> Path:
+    """The folder of one network of diffusers, such as a ControlNet or a VAE.
 
-    source: str
-    marker_files = ("config.json",)
+    Raises:
+        InputError: there is none, or its weights are pickled.
+    """
+    source = f"{key}={id}"
 
-    def complete(self, folder: Path) -> bool:
-        try:
-            return bool(self.choose(list_files(folder), lambda _: folder))
-        except InputError:
-            return False
-
-    def choose(self, names: Sequence[str], fetch: Fetch) -> list[str]:
-        layout = find_layout(names, self.source)
+    def choose(names: Sequence[str], fetch: Fetch) -> list[str]:
+        layout = find_layout(names, source)
         if layout.format == PICKLED:
-            raise InputError(f"{self.source} has its weights in pickle format only; a safetensors file is needed")
+            raise InputError(f"{source} has its weights in pickle format only; a {SAFE} file is needed")
         return layout.files
 
+    return locate(id, None, Spec(choose, ("config.json",)), key)
 
-@dataclass(frozen=True)
-class Files:
-    """Files by name, those below a folder among them with all that is in it."""
 
-    source: str
-    wanted: tuple[str, ...]
-    folders: tuple[str, ...] = ()
+def find_addition(key: str, id: str, file: str, scale: float, beside: str | None = None) -> Addition:
+    """A LoRA or an IP-Adapter.
 
-    @property
-    def marker_files(self) -> tuple[str, ...]:
-        return self.wanted
+    Args:
+        key: the config key that names it; its file is ``<key>_file``.
+        id: a folder or a repository.
+        file: the weights.
+        scale: their strength.
+        beside: a folder that has to lie beside the file, with weights too.
 
-    def complete(self, folder: Path) -> bool:
-        there = all((folder / name).is_file() for name in self.wanted)
-        return there and all(any((folder / name).glob(f"*.{SAFE}")) for name in self.folders)
+    Raises:
+        InputError: it is nowhere, its file is missing, or it is a pickle.
+    """
+    source, folder = f"{key}={id}", f"{(Path(file).parent / beside).as_posix()}/" if beside else None
+    if not file.endswith(f".{SAFE}"):
+        raise InputError(f"{key}_file={file}: only {SAFE} files are loaded")
 
-    def choose(self, names: Sequence[str], fetch: Fetch) -> list[str]:
-        for name in self.wanted:
-            if name not in names:
-                near = [other for other in names if other.endswith(f".{SAFE}")]
-                raise InputError(f"{self.source} has no {name}; it has {', '.join(near) or f'no {SAFE} file'}")
-        inside = [name for name in names if name.startswith(tuple(f"{folder}/" for folder in self.folders or ["//"]))]
-        return [*self.wanted, *(name for name in inside if name.endswith((SAFE, *_SMALL)))]
+    def choose(names: Sequence[str], fetch: Fetch) -> list[str]:
+        if file not in names:
+            near = [name for name in names if name.endswith(f".{SAFE}")]
+            raise Incomplete(f"{source} has no {file}; it has {', '.join(near) or f'no {SAFE} file'}")
+        inside = [name for name in names if folder and name.startswith(folder) and name.endswith((SAFE, *_SMALL))]
+        if folder and not any(name.endswith(SAFE) for name in inside):
+            raise Incomplete(f"{source} has no {SAFE} file in {folder}")
+        return [file, *inside]
+
+    place = locate(id, None, Spec(choose, (file,)), key)
+    choose(list_files(place), lambda _: place)
+    return Addition(place, file, scale)
 
 
 def prior_of(folder: Path, index: Mapping[str, Any], source: str) -> str | None:
@@ -259,32 +296,3 @@ def _hash(path: Path) -> str:
     if re.fullmatch(r"[0-9a-f]{64}", blob.name):
         return blob.name
     return sha256_of_file(blob)
-
-
-@dataclass(frozen=True)
-class Found:
-    """A checkpoint that is there."""
-
-    folder: Path
-    choice: Choice
-
-
-@dataclass(frozen=True)
-class Addition:
-    """Weights on top of a pipeline's own: a LoRA or an IP-Adapter."""
-
-    folder: Path
-    file: str
-    scale: float
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Where further parts of a pipeline are, besides the folder with its configs."""
-
-    file: Path | None = None
-    """All networks of the checkpoint in one file."""
-    vae: Path | None = None
-    """A VAE instead of the checkpoint's, a file or a folder."""
-    prior: Found | None = None
-    controlnet: Path | None = None
