@@ -84,7 +84,8 @@ def test_multistep_schedulers_are_tables_as_they_are(scheduler: str) -> None:
     training = TRAININGS["clipped"]
     for grid in ("trailing", "karras", "ays"):
         plan = diffexp.compile(scheduler, steps=5, model=training, grid=grid)
-        assert table_of(plan, training).to_plan().difference(plan) < 1e-9
+        rounding = 1e-6 if "/" in scheduler else 1e-9  # diffusers computes in float32
+        assert table_of(plan, training).to_plan().difference(plan) < rounding
 
 
 @pytest.mark.parametrize("scheduler", ["ddim", "deis", "dpmpp_2m", "lms", "dpmpp_3m"])
