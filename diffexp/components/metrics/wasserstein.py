@@ -39,7 +39,7 @@ class Wasserstein:
     few of them, so that it takes 32 to be ranked; its intervals cover 84 to 95 % where it is hardly above 0.
     ``wasserstein2/exact`` is that of the plan's own output distribution, without sampling noise, where the network uses
     the timesteps that it gets. For other data that can be sampled: ``sliced_wasserstein2/samples`` is the distance to
-    as many samples of the data, ``sliced_wasserstein2/floor`` that between two sets of samples of the data of that size.
+    as many samples of the data, ``sliced_wasserstein2/floor`` that between two such sets of samples of the data.
     """
 
     reads_samples = True
