@@ -80,16 +80,27 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically, infinities and NaN as text."""
-    write_text(path, _json_text(plain(content)) + "\n")
+    write_text(path, _json_text(content) + "\n")
 
 
 def _json_text(value: Any, level: int = 0) -> str:
     """JSON with a line for each key of the first two levels; the ``indent`` of ``json`` takes ten times as long."""
-    if level == JSON_LEVELS or not value or not isinstance(value, dict):
-        return json.dumps(value, default=str, allow_nan=False)
+    if level == JSON_LEVELS or not value or not isinstance(value, Mapping):
+        try:
+            return _ENCODER.encode(value)
+        except (TypeError, ValueError):  # infinities and NaN, or keys that JSON does not have
+            return json.dumps(plain(value), default=str, allow_nan=False)
     pad = "  " * (level + 1)
-    items = (f"{pad}{json.dumps(key)}: {_json_text(item, level + 1)}" for key, item in value.items())
+    items = (f"{pad}{json.dumps(str(key))}: {_json_text(item, level + 1)}" for key, item in value.items())
     return "{\n" + ",\n".join(items) + "\n" + "  " * level + "}"
+
+
+def _encodable(value: Any) -> Any:
+    """What JSON has in place of a value that it does not have."""
+    return dict(value) if isinstance(value, Mapping) else str(value)
+
+
+_ENCODER = json.JSONEncoder(default=_encodable, allow_nan=False)
 
 
 def sha256_of_file(path: Path) -> str:

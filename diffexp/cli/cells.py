@@ -4,7 +4,7 @@ import re
 import secrets
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 OWN_SUBDIR = "${hydra.job.num}_${diffexp.cell:}"
 """``hydra.sweep.subdir`` of ``conf/config.yaml``, in place of which a sweep has ``cell_subdir``."""
 _SAFE_KEY = re.compile(r"\w[\w./-]*", re.ASCII)
+_OWN_NAME = re.compile(r'\$\{diffexp\.number:(?P<width>\d+)\}_\$\{diffexp\.cell:(?P<keys>["\w./,-]*)\}', re.ASCII)
 
 
 def cell_subdir(cells: int | None, swept: Collection[str]) -> str:
@@ -50,7 +51,20 @@ def cell_subdir(cells: int | None, swept: Collection[str]) -> str:
     return f"${{diffexp.number:{width}}}_${{diffexp.cell:{keys}}}"
 
 
-def cell_name(*swept: str, _root_: DictConfig) -> str:
+def own_folder_name(subdir: str, number: int, content: Mapping[str, Any]) -> str | None:
+    """What a ``cell_subdir`` is for a cell, without its interpolations being parsed; None for any other ``subdir``.
+
+    Args:
+        content: the config of the cell, in plain containers without interpolations.
+    """
+    own = _OWN_NAME.fullmatch(subdir)
+    if own is None:
+        return None
+    swept = [key.strip('"') for key in own["keys"].split(",") if key]
+    return f"{number:0{own['width']}d}_{cell_name(*swept, _root_=content)}"
+
+
+def cell_name(*swept: str, _root_: Mapping[Any, Any]) -> str:
     """``<model>_<scheduler>_<steps>`` of a composed config, fit for a file name; under a budget ``nfe<max_nfe>``,
     ``passes<max_forward_passes>``. Other keys follow as ``seed1`` or ``grid-karras``.
 
@@ -58,11 +72,12 @@ def cell_name(*swept: str, _root_: DictConfig) -> str:
 
     Args:
         swept: keys whose values are to be in the name.
+        _root_: the config, which may be plain containers where it has no interpolations.
     """
-    choices = _root_.hydra.runtime.choices
+    choices = _root_["hydra"]["runtime"]["choices"]
     scheduler = str(choices.get("scheduler"))
-    target = OmegaConf.select(_root_, f"scheduler.{TARGET}")
-    budgets = {"nfe": _root_.max_nfe, "passes": _root_.max_forward_passes}
+    target = _value(_root_, f"scheduler.{TARGET}")
+    budgets = {"nfe": _root_["max_nfe"], "passes": _root_["max_forward_passes"]}
     limits = [f"{name}{most}" for name, most in budgets.items() if most is not None]
     cost = "_".join(limits or [str(steps_of(_root_))])
     parts = [str(choices.get("model")), str(target).rpartition(".")[2] if target else scheduler, cost]
@@ -73,13 +88,28 @@ def cell_name(*swept: str, _root_: DictConfig) -> str:
     return name.encode()[:MOST_OF_A_NAME].decode(errors="ignore").rstrip(".-_")
 
 
-def _value(config: DictConfig, key: str) -> Any:
+def _value(config: Mapping[Any, Any], key: str) -> Any:
     """The value of a key in plain containers, of a group its choice; None where it has none."""
-    chosen = config.hydra.runtime.choices.get(key)
+    chosen = config["hydra"]["runtime"]["choices"].get(key)
     if chosen is not None:
         return str(chosen)
+    if not isinstance(config, DictConfig):
+        found = value_at(config, key)
+        return None if found == MISSING else found
     found = OmegaConf.select(config, key)
     return OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found
+
+
+def value_at(content: Any, path: str) -> Any:
+    """The value at a dotted path; None where there is none."""
+    for part in path.split("."):
+        if isinstance(content, list) and part.isdecimal() and int(part) < len(content):
+            content = content[int(part)]
+        elif isinstance(content, Mapping) and part in content:
+            content = content[part]
+        else:
+            return None
+    return content
 
 
 def cell_number(width: int, *, _root_: DictConfig) -> str:
@@ -102,6 +132,10 @@ class Place:
     """``hydra.sweep.dir``."""
     alone: bool
     """Whether the cell changes the working folder or environment variables, which all cells of a process share."""
+
+    def of(self, name: str) -> "Place":
+        """That of another cell, whose folder has this name."""
+        return replace(self, folder=(self.sweep / name).absolute())
 
 
 @dataclass(frozen=True)

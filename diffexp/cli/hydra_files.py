@@ -36,9 +36,14 @@ def save_hydra_files(content: Mapping[str, Any], folder: Path) -> None:
 
 
 def _of_hydra(item: tuple[str, Any]) -> str:
-    """An entry of Hydra's own settings, with its indentation."""
+    """An entry of Hydra's own settings, with its indentation; of those in it few differ from cell to cell."""
     key, value = item
-    return _section(pickle.dumps({HYDRA: {key: value}})).removeprefix(f"{HYDRA}:\n")
+    head = f"{HYDRA}:\n"
+    if not isinstance(value, Mapping) or not value:
+        return _section(pickle.dumps({HYDRA: {key: value}})).removeprefix(head)
+    own = f"{head}  {key}:\n"
+    parts = (_section(pickle.dumps({HYDRA: {key: {name: one}}})) for name, one in value.items())
+    return f"  {key}:\n" + "".join(part.removeprefix(own) for part in parts)
 
 
 @lru_cache(maxsize=512)

@@ -33,7 +33,7 @@ diffexp.learn: fits a plan (levels, timesteps and coefficients of a scheduler) t
   python -m diffexp.learn resume=outputs/learn/FOLDER
 
 All keys of a run choose what to learn for: model, guidance, prompt or label, and scheduler and grid to start from
-(by default dpmpp_2m on ays). Keys of learning:
+(by default dpmpp_2m on ays or the model's own grid). Keys of learning:
   method=NAME         {", ".join(CHOICES["method"])}
   loss=NAME           {", ".join(CHOICES["loss"])}: what the first, endpoint and levels descend on
   log=BOOL            whether distances count by their logarithm (true)

@@ -83,7 +83,7 @@ def run_experiment(
         publish(run, config, output, samples)
         output.note(nfe=samples.nfe, forward_passes=samples.forward_passes)
         check_seed(samples.drew_noise, given)
-        shown = metrics | lacking(metrics, len(samples.indices))
+        shown = metrics | lacking(metrics, len(samples.indices), catalog)
         record.metrics, record.status = shown, WAITING if goes_on else "done"
         if samples.interrupted:
             raise KeyboardInterrupt

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from diffexp.catalog.discover import Catalog
 from diffexp.components.metrics.traits import needed, needed_by
 from diffexp.files import read_json
 
@@ -20,13 +21,14 @@ def read_metrics(folder: Path) -> dict[str, float | None]:
     return {name: value for name, value in found if value is None or type(value) in (int, float)}
 
 
-def lacking(names: Iterable[str], samples: int) -> dict[str, float]:
+def lacking(names: Iterable[str], samples: int, catalog: Catalog | None = None) -> dict[str, float]:
     """``{"fid/mnist_cnn/needed": 64}`` for the metrics that take more samples than there are, to be ranked.
 
     Args:
         samples: of the run; 0 where the number is unknown.
+        catalog: see ``needed``.
     """
-    known = needed() if samples else {}
+    known = needed(catalog) if samples else {}
     return {f"{name}{NEEDED}": float(most) for name in names if (most := needed_by(name, known)) > samples}
 
 

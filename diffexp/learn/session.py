@@ -1,6 +1,7 @@
 """Learning one plan: from a composed config to a folder with the plan, its proof and a page."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -31,7 +32,9 @@ from diffexp.plan.table import Plan
 log = logging.getLogger(__name__)
 
 USUAL_GRID = "ays"
-"""The timestep schedule that learning starts from by default, for models of discrete time."""
+"""The timestep schedule that learning starts from by default, if the model's own is not better; of discrete time."""
+TRIED = 16
+"""Noises that choose between these two."""
 RECORD = "learn.json"
 """What a folder was asked for, so that it can be resumed."""
 
@@ -65,7 +68,7 @@ def learn(
     Args:
         command: the command line, for the record.
         resume: continue what is in the folder; of a plan that is learned, compare it again.
-        usual_grid: choose the grid to start from: ``USUAL_GRID``, or the model's own where that is not made for it.
+        usual_grid: choose the grid to start from: ``USUAL_GRID`` or the model's own, whichever is more accurate.
 
     Raises:
         InputError: the run has no accurate solutions to learn from, its scheduler is no table, or a bad setting.
@@ -75,7 +78,7 @@ def learn(
             for name in (STATE, NAME):
                 (folder / name).unlink(missing_ok=True)
         earlier = _seconds_so_far(folder)
-        run, config = _assembled(config, catalog, usual_grid=usual_grid)
+        run, config = _assembled(config, settings, catalog, usual_grid=usual_grid)
         write_json(folder / RECORD, {"command": command, "config": config, "settings": asdict(settings)})
         began, problem = time.perf_counter(), Problem(run, config, settings)
         log.info(
@@ -101,7 +104,7 @@ def learn(
 
 
 def _assembled(
-    config: Mapping[str, Any], catalog: Catalog, *, usual_grid: bool
+    config: Mapping[str, Any], settings: Settings, catalog: Catalog, *, usual_grid: bool
 ) -> tuple[Components, Mapping[str, Any]]:
     """The components of a run, and its config with the grid to start from.
 
@@ -117,9 +120,20 @@ def _assembled(
     options = {option.name: option.default for option in catalog.get("grid", USUAL_GRID).options}
     other = {**config, "grid": {**config["grid"], **options, "name": USUAL_GRID}}
     try:
-        return assemble(other, catalog), other
+        usual = assemble(other, catalog)
     except InputError:
         return run, config
+    own = _accuracy(run, config, settings)
+    return (run, config) if own > _accuracy(usual, other, settings) else (usual, other)
+
+
+def _accuracy(run: Components, config: Mapping[str, Any], settings: Settings) -> float:
+    """What learning would start with, in dB on a few noises; -inf where there is nothing to learn from."""
+    problem = Problem(run, config, replace(settings, valid=min(settings.valid, TRIED)))
+    try:
+        return problem.score(problem.table())
+    except InputError:
+        return -math.inf
 
 
 def method_of(name: str) -> Method:

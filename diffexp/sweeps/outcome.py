@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffexp.catalog.discover import Catalog
 from diffexp.experiment.lock import Watch
 from diffexp.experiment.rounds import samples_of
 from diffexp.experiment.summary import brief_line, lacking, read_metrics
@@ -28,20 +29,21 @@ MOST_NAMES = 4
 """Names of cells in a line."""
 
 
-def end_line(cell: Cell, words: str, status: str, message: str | None) -> str:
+def end_line(cell: Cell, words: str, status: str, message: str | None, catalog: Catalog | None = None) -> str:
     """Describe the end of a cell: its folder, the words that tell it from the others, its status, its main metrics.
 
     Args:
         message: why it failed, instead of metrics.
+        catalog: everything that can be chosen; None: as it is now.
     """
-    result = _metrics(cell.folder) if message is None else message
+    result = _metrics(cell.folder, catalog) if message is None else message
     name = " ".join(part for part in (cell.folder.name, words) if part)
     return f"{name}: {status}" + (result and f"  {result}")
 
 
-def _metrics(folder: Path) -> str:
+def _metrics(folder: Path, catalog: Catalog | None) -> str:
     metrics = read_metrics(folder)
-    return brief_line(metrics | lacking(metrics, samples_of(read_json(folder / "run.json"))))
+    return brief_line(metrics | lacking(metrics, samples_of(read_json(folder / "run.json")), catalog))
 
 
 def stopping_text(running: int, noun: str, resume: str) -> str:

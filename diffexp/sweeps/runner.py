@@ -252,7 +252,8 @@ class Runner:
         if cell.round and not cell.round.final and not failure:  # it goes on after the others have got so far
             return
         message = failure.message if failure else None
-        log.info("[%s] %s", progress.count(), end_line(cell, self._words.get(cell.number, ""), thread.status, message))
+        words = self._words.get(cell.number, "")
+        log.info("[%s] %s", progress.count(), end_line(cell, words, thread.status, message, self._catalog))
 
 
 def _most_samples(cells: Sequence[Cell]) -> int:

@@ -117,7 +117,10 @@ def main(images: int, rounds: int = 3, step_counts: Sequence[int] = STEPS) -> No
 
 
 def further_cell(few: int = 40, many: int = 160) -> float:
-    """Milliseconds of processor time, without model calls, that a cell of one image and two steps adds to a sweep."""
+    """Milliseconds of processor time, without model calls, that a cell of one image and two steps adds to a sweep.
+
+    In one thread: the time of the others of a call is no thread's that could be asked for it.
+    """
 
     def cells(count: int) -> float:
         spent, timed = 0.0, Rendezvous._timed
@@ -134,8 +137,13 @@ def further_cell(few: int = 40, many: int = 160) -> float:
             more = ("dtype=float32", f"seed=range({count // len(CLASSES)})")
             return seconds(ours("batched", *more), 1, [2])[1] - spent
 
-    cells(few)
-    return 1e3 * (cells(many) - cells(few)) / (many - few)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        cells(few)
+        return 1e3 * (cells(many) - cells(few)) / (many - few)
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager

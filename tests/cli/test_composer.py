@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from diffexp.catalog.discover import discover
-from diffexp.cli.cells import compose_job
+from diffexp.cli.cells import cell_subdir, compose_job
 from diffexp.cli.composer import CellComposer
 from diffexp.cli.fast_compose import CachedLoader
 from diffexp.cli.hydra_config import CONFIG_NAME, hydra_session
@@ -93,10 +93,15 @@ def outcome(compose: Any) -> Any:
     return made, OmegaConf.to_yaml(cell.composed).replace(unique, ""), cell.content == cell.unresolved()
 
 
-@settings(max_examples=40)
-@given(sweeps())
-def test_a_cell_is_that_of_hydra(session, cells):
-    catalog, master = discover(), master_of(session)
+OWN = cell_subdir(12, {"seed", "scheduler.eta", "grid.timesteps.0", "name", "label", "notes", "tags", "num_samples"})
+
+
+@settings(max_examples=60)
+@given(sweeps(), st.booleans())
+def test_a_cell_is_that_of_hydra(session, cells, own):
+    """With a name that refers to all kinds of things, and with that of a sweep."""
+    catalog = discover()
+    master = master_of(session, f"hydra.sweep.subdir='{OWN}'") if own else master_of(session)
     composer = CellComposer(session, master, catalog)
     for number, words in enumerate(cells):
         found = outcome(partial(composer.compose, number, words))

@@ -1,6 +1,7 @@
 """The call of a pipeline as a function: it answers what it is asked, and ends with whoever asks."""
 
 import gc
+import os
 import re
 import signal
 import threading
@@ -169,7 +170,7 @@ def test_an_interrupt_ends_both_sides_at_once(pipe: Any) -> None:
     go = threading.Event()
     hook = pipe.transformer.register_forward_pre_hook(lambda *_: go.wait(60) and None)
     call = PausedCall(pipe, arguments())
-    threading.Timer(0.2, signal.raise_signal, [signal.SIGINT]).start()
+    threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()
     begun = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         call.predict(call.start, torch.tensor(300.0))

@@ -171,7 +171,7 @@ def test_an_interrupted_run_continues_where_it_was(tmp_path, monkeypatch, capsys
     place = tmp_path / "out"
     with monkeypatch.context() as patch:
         patch.setattr(problem.Problem, "score", interrupting)
-        assert run_command([*WORDS, "test=0", f"out={place}"]) == 130
+        assert run_command([*WORDS, "grid=ays", "test=0", f"out={place}"]) == 130
     first = json.loads((place / "plan.json").read_text())["origin"]
     assert (place / "state.pt").is_file() and "report.html" in capsys.readouterr().out
     assert run_command([f"resume={place}"]) == 0

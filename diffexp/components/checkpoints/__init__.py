@@ -1,1 +1,1 @@
-"""Checkpoints on disk, in the hub's cache and on the hub: their files, and how to download them."""
+"""Checkpoints on disk, in the cache of the hub and on the hub: their files, and how they are downloaded and loaded."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from diffexp.catalog.discover import discover
+from diffexp.catalog.discover import Catalog, discover
 
 
 def higher_is_better() -> frozenset[str]:
@@ -23,13 +23,16 @@ def ranges() -> Mapping[str, tuple[float, float]]:
     return found
 
 
-def needed() -> Mapping[str, int]:
+def needed(catalog: Catalog | None = None) -> Mapping[str, int]:
     """The smallest numbers of samples of which values are ranked, as ``@metric(needed={"fid": 64})`` declares them.
 
     By the part of a name before a slash; a whole name, ``fid/inception_v3``, is an exception to it.
+
+    Args:
+        catalog: everything that can be chosen; None: as it is now, which takes a search of all folders.
     """
     found: dict[str, int] = {}
-    for entry in discover().of_kind("metric").values():
+    for entry in (catalog or discover()).of_kind("metric").values():
         found |= entry.traits.get("needed", {})
     return found
 

@@ -37,9 +37,9 @@ class Wasserstein:
 
     For Gaussian data: ``wasserstein2/samples`` is the distance of the Gaussian fitted to the samples, biased upwards by
     few of them, so that it takes 32 to be ranked; its intervals cover 84 to 95 % where it is hardly above 0.
-    ``wasserstein2/exact`` is that of the plan's own output distribution, without sampling noise, where the network uses
-    the timesteps that it gets. For other data that can be sampled: ``sliced_wasserstein2/samples`` is the distance to
-    as many samples of the data, ``sliced_wasserstein2/floor`` that between two such sets of samples of the data.
+    ``wasserstein2/exact`` is the distance of the plan's own output distribution, without sampling noise, where the
+    network uses the timesteps that it gets. For other data that can be sampled: ``sliced_wasserstein2/samples`` is the
+    distance to as many samples of the data, ``sliced_wasserstein2/floor`` that of two sets of samples of that size.
     """
 
     reads_samples = True

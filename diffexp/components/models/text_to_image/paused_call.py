@@ -85,6 +85,7 @@ class PausedCall:
         """The prediction for samples ``x`` [B, *shape] at the timestep ``t``."""
         answer = self._ask(x, t)
         if not isinstance(answer, Answer):
+            self.close()
             raise KeyboardInterrupt(f"{self._name} was interrupted")
         return answer.first(len(x))
 

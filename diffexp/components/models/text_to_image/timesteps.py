@@ -1,25 +1,39 @@
 """The timesteps of a scheduler, whose iterator waits for questions; see ``paused``."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from diffexp.components.models.text_to_image.paused import PausingScheduler
 
 KEPT = {Tensor.to, Tensor.cpu, Tensor.cuda, Tensor.float, Tensor.__getitem__}
 """Operations whose results stay ``Timesteps``."""
 
 
+class Questions(Protocol):
+    """What is asked for while the timesteps of a scheduler are walked through."""
+
+    @property
+    def visits(self) -> Sequence[Any]:
+        """Timesteps of the questions so far, as an index finds them."""
+        ...
+
+    def questions(self, known: int) -> Iterator[Tensor]:
+        """The timestep of every question, each when it is put; ``known`` timesteps are known beforehand."""
+        ...
+
+    def length(self, known: int) -> int:
+        """How many timesteps a pipeline sees where ``known`` are known beforehand."""
+        ...
+
+
 class Timesteps(Tensor):
     """The timesteps of a scheduler, whose iterator waits for questions."""
 
-    scheduler: "PausingScheduler"
+    scheduler: Questions
 
     @classmethod
-    def of(cls, values: Tensor, scheduler: "PausingScheduler") -> "Timesteps":
+    def of(cls, values: Tensor, scheduler: Questions) -> "Timesteps":
         """The same values [steps], for a scheduler that waits."""
         made = values.detach().as_subclass(cls)
         made.scheduler = scheduler
