@@ -19,7 +19,7 @@ from diffexp.learn.losses import quantile_differences
 from diffexp.learn.methods.grid import best_path
 from diffexp.learn.methods.spectrum import error
 from diffexp.learn.problem import SEEDS, Problem
-from diffexp.learn.session import method_of
+from diffexp.learn.session import _assembled, method_of
 from diffexp.learn.table import Table, table_of
 from diffexp.learn.trajectory import trajectory
 from diffexp.plan.moments import Gaussian, gaussian_output
@@ -152,3 +152,14 @@ def test_an_interrupted_descent_keeps_its_best_and_continues_as_if_it_had_not_be
     second, found = descent(problem, tmp_path / "b", None)
     assert not second.interrupted and torch.equal(found["levels"], wanted["levels"])
     assert [point["score"] for point in second.curve.points] == [point["score"] for point in whole.curve.points]
+
+
+@pytest.mark.parametrize(("std", "steps", "grid"), [(0.3, 3, "ays"), (1.0, 10, "auto")])
+def test_learning_starts_from_the_more_accurate_timestep_schedule(std: float, steps: int, grid: str) -> None:
+    """AYS, or the model's own."""
+    words, catalog = ["model=mixture", f"model.std={std}", "metric=none", f"steps={steps}", "valid=8"], discover()
+    (order,) = read_orders(words, catalog)
+    own, usual = Problem(assemble(order.config, catalog), order.config, order.settings), problem_of(*words, "grid=ays")
+    better = own if own.score(own.table()) > usual.score(usual.table()) else usual
+    _, config = _assembled(order.config, order.settings, catalog, usual_grid=order.usual_grid)
+    assert config["grid"]["name"] == better.config["grid"]["name"] == grid
