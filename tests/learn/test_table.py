@@ -87,7 +87,7 @@ def test_multistep_schedulers_are_tables_as_they_are(scheduler: str) -> None:
 
 
 def test_a_class_that_reads_unclipped_outputs_is_a_table_as_it_is() -> None:
-    """DDIM of diffusers reads the output beside its clipped estimate; it computes in float32, which is the difference."""
+    """DDIM of diffusers reads the output beside its clipped estimate; the difference is its float32."""
     training = TRAININGS["clipped"]
     plan = diffexp.compile("diffusers/ddim", steps=5, model=training, grid="trailing")
     assert any(row.d and row.m != (0.0,) for row in plan.rows)
