@@ -1,20 +1,24 @@
 """The end of a sweep: its tables and its page are written, and the best cells shown."""
 
 import logging
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffexp.catalog.discover import Catalog
 from diffexp.catalog.kinds import KINDS
-from diffexp.errors import one_line
+from diffexp.cli.latest import OUTPUTS, link_latest
+from diffexp.errors import InputError, one_line
+from diffexp.experiment.lock import FolderInUse
 from diffexp.experiment.progress import is_notebook
 from diffexp.report import report_sweep
 from diffexp.report.over_seeds import NAME as OVER_SEEDS, write_over_seeds
 from diffexp.sweeps.console import show
 from diffexp.sweeps.outcome import outcome_table
-from diffexp.sweeps.record import SweepRecord
-from diffexp.sweeps.results import CellResult, read_cells, write_results
+from diffexp.sweeps.record import NAME as SWEEP, SweepRecord
+from diffexp.sweeps.results import LATEST, CellResult, read_cells, write_results
 
 if TYPE_CHECKING:
     from diffexp.report.content import Report
@@ -39,6 +43,39 @@ def end_sweep(folder: Path, record: SweepRecord, catalog: Catalog, objective: st
     show(lambda width: outcome_table(folder, record))
     for command in sync_commands(folder, cells, catalog):
         log.info("upload the runs of all cells with: %s", command)
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether the run of a folder, or some cell of the sweep in it, has begun."""
+    return any(any(folder.glob(pattern)) for pattern in ("run.json", "*/run.json"))
+
+
+@contextmanager
+def withdrawn_if_refused(folder: Path) -> Iterator[None]:
+    """Remove the folder of a run or sweep that the block has made, if it is refused before anything has begun.
+
+    Raises:
+        InputError: that of the block; where the folder was there before, it says how to go on in it.
+    """
+    link, existed = Path(OUTPUTS, LATEST).absolute(), folder.exists()
+    latest = link.resolve() if link.exists() else None
+    try:
+        yield
+    except FolderInUse:
+        raise
+    except InputError as error:
+        if existed:
+            if (folder / SWEEP).is_file() and not has_begun(folder):
+                advice = f"nothing has begun; go on with other options: python -m diffexp resume={folder}"
+                raise InputError(f"{error}; {advice} hydra.launcher...=...") from error
+            raise
+        if not has_begun(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            if latest:
+                link_latest(latest)
+            elif link.is_symlink() and not link.exists():
+                link.unlink()
+        raise
 
 
 def _show_ranking(report: "Report", objective: str | None) -> None:

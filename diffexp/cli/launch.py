@@ -18,7 +18,7 @@ from diffexp.catalog.sources import VARIABLE, resolved_paths
 from diffexp.cli.cells import OWN_SUBDIR, Task, cell_subdir
 from diffexp.cli.check import Checked
 from diffexp.cli.composer import CellComposer
-from diffexp.cli.ending import end_sweep
+from diffexp.cli.ending import end_sweep, has_begun, withdrawn_if_refused
 from diffexp.cli.fast_compose import CachedLoader
 from diffexp.cli.hydra_config import CONFIG_NAME
 from diffexp.cli.hydra_internals import Callbacks
@@ -27,6 +27,7 @@ from diffexp.cli.ranks import Ranks
 from diffexp.cli.resume import Resumed
 from diffexp.cli.single import launch_run
 from diffexp.cli.words import folder_word
+from diffexp.errors import InputError
 from diffexp.experiment.lock import lock
 from diffexp.report import live_page
 from diffexp.sweeps.failures import Failure, read_failures
@@ -68,7 +69,7 @@ def _launch_sweep(
     folder = resumed.folder if resumed else sweep_folder(first, overrides)
     record = resumed.record if resumed else new_record(loader, checked, config_dir)
     master = master_config(loader, checked, record, folder)
-    with lock(folder):
+    with withdrawn_if_refused(folder), lock(folder):
         if resumed:
             resumed.check_cells(cells, CellComposer(loader, master, catalog).compose)
         record.write(folder)
@@ -77,14 +78,18 @@ def _launch_sweep(
             if record.attempts == 1:
                 (folder / WORK).unlink(missing_ok=True)  # of an earlier sweep
             ranks.announce(folder)
-        task = Task(catalog)
+        task, is_refused = Task(catalog), False
         try:
             with live_page(folder), task.ending:
                 _run_sweep(loader, master, cells, task)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(str(folder)) from None
+        except InputError:
+            is_refused = not has_begun(folder)
+            raise
         finally:
-            end_sweep(folder, record, catalog, first.objective)
+            if not is_refused:
+                end_sweep(folder, record, catalog, first.objective)
         if first.objective:
             direction = first.hydra.sweeper.get("direction") or "minimize"
             log.info("%s", best_text(read_cells(folder), first.objective, str(direction)))

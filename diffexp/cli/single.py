@@ -1,8 +1,9 @@
 """Starts one run: in this process, by workers, or by the ranks of torchrun."""
 
+import io
 import logging
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stderr
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from diffexp.catalog.discover import Catalog
 from diffexp.catalog.kinds import TARGET
 from diffexp.catalog.sources import resolved_paths
 from diffexp.cli.cells import Task, task_config
+from diffexp.cli.ending import withdrawn_if_refused
 from diffexp.cli.fast_compose import CachedLoader
 from diffexp.cli.hydra_config import CONFIG_NAME
 from diffexp.cli.hydra_internals import Callbacks
@@ -64,7 +66,7 @@ def launch_run(loader: CachedLoader, config: DictConfig, catalog: Catalog) -> tu
     config.hydra.mode = RunMode.RUN
     ranks = Ranks.of_environment()
     folder, task = Path(config.hydra.run.dir).absolute(), Task(catalog)
-    with ExitStack() as stack:
+    with withdrawn_if_refused(folder), ExitStack() as stack:
         if ranks:
             stack.enter_context(lock(folder))
             task.context = share_with_ranks(ranks, task_config(config), config.hydra, folder, catalog)
@@ -92,7 +94,8 @@ def _run_by_hydra(loader: CachedLoader, config: DictConfig, task: Task | SharedT
         callbacks.on_run_end(config=config, config_name=CONFIG_NAME, job_return=returned)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(str(Path(config.hydra.run.dir).absolute())) from None
-    _ = returned.return_value  # raises what the experiment did not record
+    with redirect_stderr(io.StringIO()):  # where Hydra prints the words of the run first
+        _ = returned.return_value  # raises what the experiment did not record
 
 
 def share_with_ranks(

@@ -196,7 +196,13 @@ class Driver:
         others = len(self._others & live_workers(self._folder, self._watch)) if self._others else 0
         missing = min(self._engine.workers, left) - self._engine.running() - others
         if missing > 0 and self._useless <= 3 * self._engine.workers + 2:
-            self._engine.start(self._folder, missing)
+            try:
+                self._engine.start(self._folder, missing)
+            except InputError as error:  # perhaps for now: a quota; those that run go on
+                if not self._engine.running() and not others:
+                    raise
+                self._useless += 3
+                log.warning("%s; the others go on", error)
         return bool(self._engine.running() or others)
 
     def _note_end_of(self, ended: Ended) -> str:
@@ -215,7 +221,8 @@ class Driver:
         return self._last_end + (f"; it ran {cells}" if cells else "")
 
     def _stop(self, left: int) -> None:
-        log.warning("%s", stopping_text(self._engine.running(), "worker", self._work.resume))
+        if running := self._engine.running():
+            log.warning("%s", stopping_text(running, "worker", self._work.resume))
         try:
             self._engine.stop()
         finally:  # also at a second Ctrl-C

@@ -124,8 +124,15 @@ def test_ctrl_c_ends_the_jobs_and_a_node_that_fails_loses_nothing(slurm: SlurmCl
 
 
 def test_a_run_by_two_jobs_is_that_of_one_process(slurm: SlurmCluster, work: Workplace):
-    """Also where one of them is preempted."""
+    """Also where one of them is preempted; what SLURM refuses leaves nothing behind."""
     run = "model=noted loop=slow steps=4 num_samples=24 batch_size=2 metric=cost tracker=none".split()
+    refused = [*SLURM, "hydra.launcher.partition=nosuch"]
+    for words in ([*run, "hydra.run.dir=outputs/run"], [*SWEEP.split(), "steps=3,4", "hydra.sweep.dir=outputs/sweep"]):
+        code, out, errors = work.start(*words, *refused).finish()
+        assert (code, errors.count("\n")) == (2, 1), errors
+        assert errors.startswith("error: SLURM refused the jobs: ") and "invalid partition specified: nosuch" in errors
+        assert "finish the sweep" not in out and "stopping" not in out
+        assert not [*(work.folder / "outputs").iterdir()]
     code, out, errors = work.start(*run, "hydra.run.dir=alone").finish()
     assert (code, errors) == (0, ""), out
     work.forget()

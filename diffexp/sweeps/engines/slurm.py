@@ -1,7 +1,9 @@
 """Workers as the jobs of a SLURM cluster: submitit submits them as one array and requeues those that are preempted."""
 
+import io
 import subprocess
 import time
+from contextlib import redirect_stderr
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -53,7 +55,7 @@ class SlurmEngine(ClusterEngine):
         self._folder = folder.absolute() / FOLDER
         patience = 0.8 * self._options.get("slurm_signal_delay_s", SIGNAL_SECONDS)
         try:
-            with as_outside_of_jobs():
+            with as_outside_of_jobs(), redirect_stderr(io.StringIO()):  # what sbatch prints is in the error
                 jobs = self._executor().submit_array([SlurmWorker(folder.absolute(), patience)] * count)
         except RuntimeError as error:
             raise InputError(f"SLURM refused the jobs: {' '.join(str(error).split())}") from error
