@@ -1,6 +1,5 @@
 """Resuming a run that did not finish: ``resume=<run folder>``, or a cell of ``resume=<sweep folder>``."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any
 from diffexp.catalog.types import flat
 from diffexp.errors import InputError
 from diffexp.experiment.configs import KEYS_OF_THE_REPORT, differing_keys
-from diffexp.files import read_json
+from diffexp.files import as_read, read_json
 
 IRRELEVANT_TO_A_SAMPLE = (*KEYS_OF_THE_REPORT, "num_samples", "batch_size")
 """Config keys that do not affect sample i, of however many."""
@@ -90,8 +89,7 @@ def check_same_samples(earlier: Earlier, record: Mapping[str, Any]) -> None:
     Raises:
         InputError: the first difference.
     """
-    # Compared as JSON, where tuples are lists.
-    now, before = _decisive(json.loads(json.dumps(record, default=str))), _decisive(earlier.record)
+    now, before = _decisive(as_read(record)), _decisive(earlier.record)
     begun = earlier.record.get("model_id") is not None  # else it ended before its hashes were known
     for key in differing_keys([now, before]):
         if key in DIGESTS and not (begun and key in record and key in earlier.record):

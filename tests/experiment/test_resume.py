@@ -171,6 +171,14 @@ def test_resume_of_a_finished_run_draws_nothing(run, monkeypatch):
     assert (folder / "grid.png").read_bytes() == (whole / "grid.png").read_bytes()
 
 
+def test_resume_of_a_config_with_a_value_that_json_has_as_text_only(run):
+    unlimited = (*POINTS, "scheduler=edm_stochastic", "scheduler.s_tmax=inf")
+    whole = run(*unlimited).folder
+    assert record(run(*unlimited, f"resume={whole}").folder)["status"] == "done"
+    with pytest.raises(InputError, match="scheduler.s_tmax was inf and is now 50.0, which gives other samples"):
+        run(*POINTS, "scheduler=edm_stochastic", f"resume={whole}")
+
+
 def test_resume_takes_points_over_exactly(run, tmp_path, monkeypatch):
     whole = points(run(*POINTS).folder)
     with monkeypatch.context() as patch:
