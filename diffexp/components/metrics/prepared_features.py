@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -12,7 +13,7 @@ LUMINANCE = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in grey (ITU-R BT.601), as Pillow's mode L has them."""
 
 
-class PreparedFeatures(nn.Module):
+class PreparedFeatures(nn.Module, ABC):
     """Base class of networks that take images of any size and number of channels.
 
     Grey images become three equal channels. Sizes are changed by bicubic interpolation with antialiasing, without
@@ -40,9 +41,9 @@ class PreparedFeatures(nn.Module):
         self.register_buffer("_mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("_deviation", torch.tensor(deviation).view(1, -1, 1, 1), persistent=False)
 
+    @abstractmethod
     def features_of(self, prepared: Tensor) -> Tensor:
         """Normalised images (N, 3, size, size) to features (N, num_features)."""
-        raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) in [0, 1] to features (N, num_features)."""
