@@ -13,25 +13,8 @@ from diffexp.sweeps.race_record import RaceRecord, read_race
 from tests.e2e.test_sweeps import command, finish, rows, start
 from tests.e2e.test_workers import live, wait_for
 from tests.runs import points, record
+from tests.slow_loop import slow_loop
 
-PLUGIN = """
-import os
-import time
-
-from diffexp import loop
-from diffexp.components.loops.denoise import denoise
-
-
-@loop(solves_from_noise=True)
-def slow(batch, *, seconds: float = 0.0):
-    with open(f"batches-{os.getpid()}", "a") as batches:
-        batches.write("begun ")
-        batches.flush()
-        time.sleep(seconds)
-        found = denoise(batch)
-        batches.write("finished ")
-    return found
-"""
 WORDS = (
     "-m model=gaussian scheduler=ddim,heun,unipc seed=0,1 max_nfe=12 num_samples=72 batch_size=16 "
     "tracker=none stop=decided metric=[cost,wasserstein] loop=slow"
@@ -43,7 +26,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with a slow loop, and the race ``whole`` that nothing disturbed; no worker outlives the tests."""
     folder = tmp_path_factory.mktemp("races")
     (folder / "plugins").mkdir()
-    (folder / "plugins" / "slow.py").write_text(PLUGIN)
+    (folder / "plugins" / "slow.py").write_text(slow_loop(0.0))
     code, _, errors = command(folder, *WORDS, "hydra.sweep.dir=whole")
     assert (code, errors) == (0, "")
     yield folder

@@ -16,27 +16,8 @@ from diffexp.sweeps.workers import Worker, live_workers, read_workers
 from tests import fork_server
 from tests.e2e.test_sweeps import ENVIRONMENT, LIMIT, command, finish, rows, samples, start
 from tests.runs import images, record, same_but_for_rounding
+from tests.slow_loop import slow_loop
 
-PLUGIN = """
-import os
-import time
-
-from diffexp import loop
-from diffexp.components.loops.denoise import denoise
-
-
-@loop
-def slow(batch, *, seconds: float = 0.4, kills: bool = False):
-    if kills:
-        os.kill(os.getpid(), 9)
-    with open(f"batches-{os.getpid()}", "a") as batches:
-        batches.write("begun ")
-        batches.flush()
-        time.sleep(seconds)
-        found = denoise(batch)
-        batches.write("finished ")
-    return found
-"""
 CONF = "# @package _global_\nmodel: {shape: [1, 8, 8]}\nbatch_size: 4\n"
 WORDS = "-m --config-dir=conf experiment=mine model=mixture loop=slow tracker=none metric=cost hydra.sweep.dir=sweep"
 SCHEDULERS, STEPS = ("ddim", "ddpm"), (5, 6, 7)
@@ -46,7 +27,7 @@ SCHEDULERS, STEPS = ("ddim", "ddpm"), (5, 6, 7)
 def place(tmp_path: Path) -> Iterator[Path]:
     """A folder with a plugin and configs; whatever still works in its sweep afterwards is killed."""
     (tmp_path / "plugins").mkdir()
-    (tmp_path / "plugins" / "slow.py").write_text(PLUGIN)
+    (tmp_path / "plugins" / "slow.py").write_text(slow_loop(0.4))
     (tmp_path / "conf" / "experiment").mkdir(parents=True)
     (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(CONF)
     yield tmp_path
